@@ -1,0 +1,86 @@
+"""Task Affinity Groupings for Keras: which of my tasks should share a network?"""
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tag_keras.affinity import Affinity, LookaheadAffinity
+    from tag_keras.experiment import train_groups
+    from tag_keras.model import GroupedModel, MultiTaskModel
+    from tag_keras.network_selection import Grouping, select_groups
+    from tag_keras.report import write_report
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Affinity",
+    "GroupedModel",
+    "Grouping",
+    "LookaheadAffinity",
+    "MultiTaskModel",
+    "select_groups",
+    "train_groups",
+    "write_report",
+]
+
+# Modules load at first use, so that selecting networks never loads TensorFlow.
+_MODULES = {
+    "Affinity": "affinity",
+    "GroupedModel": "model",
+    "Grouping": "network_selection",
+    "LookaheadAffinity": "affinity",
+    "MultiTaskModel": "model",
+    "select_groups": "network_selection",
+    "train_groups": "experiment",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tag_keras' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tag_keras.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])
+
+
+def _check_keras() -> None:
+    """Fails under another backend or legacy Keras, without loading Keras to find out."""
+    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+        raise ImportError(
+            "tag_keras works with Keras 3, and TF_USE_LEGACY_KERAS asks for Keras 2. "
+            "Unset TF_USE_LEGACY_KERAS before importing it."
+        )
+    if "keras" in sys.modules:
+        keras = sys.modules["keras"]
+        if keras.__version__.startswith("2."):
+            raise ImportError(
+                f"tag_keras works with Keras 3. Found: Keras {keras.__version__}. "
+                'Install it with: pip install "keras>=3.12".'
+            )
+        backend = keras.config.backend()
+    else:
+        backend = os.environ.get("KERAS_BACKEND") or _configured_backend()
+    if backend != "tensorflow":
+        raise ImportError(
+            f"tag_keras works with the TensorFlow backend of Keras. Found: {backend!r}. Set "
+            "KERAS_BACKEND=tensorflow in the environment before importing Keras."
+        )
+
+
+def _configured_backend() -> str:
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        config = json.loads((home / "keras.json").read_text(encoding="utf-8"))
+        return str(config.get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"
+
+
+_check_keras()

@@ -1,0 +1,74 @@
+"""Reading and writing JSON files: whole or not at all, and errors that name file and field."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path beside `path` that takes its place only if the block succeeds.
+
+    A process killed inside the block leaves `path` as it was.
+
+    Args:
+        path: File (or folder that does not exist yet) to write.
+
+    Returns:
+        A context manager that gives the path to write to. It has the suffix of `path`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        partial = Path(folder) / path.name
+        yield partial
+        os.replace(partial, path)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes `value` as JSON, atomically. NaN and infinity raise a `ValueError`."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        # The rename must not reach the disc before the bytes do.
+        os.fsync(file.fileno())
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not JSON; the message names the file.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{os.fspath(path)} is not a JSON file ({error}). Delete it and run the step that "
+                "wrote it again."
+            ) from None
+
+
+def read_fields(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str, Any]:
+    """Reads a JSON object that must have at least `fields`.
+
+    Raises:
+        ValueError: If the file holds something else; the message names the file and the field.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{os.fspath(path)} should hold a JSON object. Received: {type(value).__name__}."
+        )
+    if missing := [field for field in fields if field not in value]:
+        raise ValueError(
+            f"{os.fspath(path)} lacks the field {missing[0]!r}. Fields found: {sorted(value)}."
+        )
+    return value

@@ -1,0 +1,114 @@
+"""Results of trained networks: rows in a file, and the figures that a table needs."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tag_keras import files
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one network scored on one task of one split.
+
+    Args:
+        network: Name of the network, for instance `"joint"`.
+        tasks: Tasks that the network was trained on.
+        seed: Seed of its weights and batches.
+        task: Task that was measured, one of `tasks`.
+        split: For instance `"validation"` or `"test"`.
+        loss: Mean loss of the task over the split.
+        metrics: Value by name of the task's further metrics.
+        seconds: Wall time of training the network.
+    """
+
+    network: str
+    tasks: tuple[str, ...]
+    seed: int
+    task: str
+    split: str
+    loss: float
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+def save_results(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
+    """Writes rows as JSON, atomically."""
+    files.write_json(path, [dataclasses.asdict(row) for row in rows])
+
+
+def load_results(path: str | os.PathLike[str]) -> list[Row]:
+    """Reads what `save_results` wrote.
+
+    Raises:
+        ValueError: If the file is not such a file; the message names the file, the row and the
+            field.
+    """
+    values = files.read_json(path)
+    if not isinstance(values, list):
+        raise ValueError(f"{os.fspath(path)} should hold a list of rows.")
+    return [_row(value, f"{os.fspath(path)}, row {index}") for index, value in enumerate(values)]
+
+
+def _row(value: object, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} should be an object. Received: {value!r}.")
+    expected = {field.name for field in dataclasses.fields(Row)}
+    if wrong := expected.symmetric_difference(value):
+        raise ValueError(f"{where} has missing or unknown fields: {sorted(wrong)}.")
+    types = {"network": str, "tasks": list, "seed": int, "task": str, "split": str}
+    types |= {"loss": (int, float), "metrics": dict, "seconds": (int, float)}  # type: ignore[dict-item]
+    for name, kind in types.items():
+        if not isinstance(value[name], kind):
+            raise ValueError(f"{where}: the field {name!r} has a wrong value: {value[name]!r}.")
+    return Row(**{**value, "tasks": tuple(value["tasks"])})
+
+
+def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dict[str, np.ndarray]:
+    """Losses by task over the seeds, each task from the network that serves it.
+
+    Args:
+        rows: Results.
+        serves: Name of the network that serves it, by task.
+        split: Split to read.
+
+    Returns:
+        Array (S,) by task, of the S seeds that every serving network has, in increasing order.
+
+    Raises:
+        ValueError: If a task has no result from its network.
+    """
+    table: dict[str, dict[int, float]] = collections.defaultdict(dict)
+    for row in rows:
+        if row.split == split and serves.get(row.task) == row.network:
+            table[row.task][row.seed] = row.loss
+    if missing := [f"{task} from {serves[task]}" for task in serves if not table[task]]:
+        raise ValueError(f"There is no result on {split!r} for: {', '.join(missing)}.")
+    seeds = sorted(set.intersection(*(set(table[task]) for task in serves)))
+    return {task: np.array([table[task][seed] for seed in seeds]) for task in serves}
+
+
+def total_error(losses: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Total error (Standley et al. 2020, arXiv 1905.07553): sum over the tasks, for each seed.
+
+    Args:
+        losses: Array (S,) of losses by task.
+
+    Returns:
+        Array (S,).
+    """
+    return np.sum(list(losses.values()), axis=0)
+
+
+def relative_change(losses: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Relative change `losses / baseline - 1`; negative is an improvement."""
+    return losses / baseline - 1
+
+
+def mean_and_deviation(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean and sample standard deviation over seeds; the deviation of one seed is NaN."""
+    values = np.asarray(values, np.float64)
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
