@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tag_keras import files
+from tag_keras.tasks import check_task_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Affinity:
         self.standard_error = _array("standard_error", error, pairs, np.float64)
         self.count = _array("count", nothing if count is None else count, pairs, np.int64)
         self.skipped = _array("skipped", nothing if skipped is None else skipped, pairs, np.int64)
-        epochs = np.zeros((0, *pairs)) if history is None or np.size(history) == 0 else history
+        epochs = np.asarray([] if history is None else history, np.float64)
+        epochs = epochs if epochs.size else np.zeros((0, *pairs))
         self.history = _array("history", epochs, (len(epochs), *pairs), np.float64)
         measured = self.count > 0 if count is not None else np.ones(pairs, bool)
         wrong = np.isinf(self.mean) | (np.isnan(self.mean) & measured)
@@ -143,21 +145,6 @@ class Affinity:
 _ARRAYS = ("mean", "standard_error", "count", "history", "skipped")
 
 
-def check_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
-    """Returns `tasks` as a tuple.
-
-    Raises:
-        ValueError: If a name is repeated, empty or not a string, or if there is none.
-    """
-    if isinstance(tasks, str) or not all(isinstance(task, str) and task for task in tasks):
-        raise ValueError(f"`tasks` should be a list of names. Received: tasks={tasks!r}.")
-    if not tasks:
-        raise ValueError("`tasks` should name at least one task. Received: tasks=[].")
-    if repeated := sorted({task for task in tasks if list(tasks).count(task) > 1}):
-        raise ValueError(f"`tasks` should be unique. Repeated: {repeated}.")
-    return tuple(tasks)
-
-
 def _array(name: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: Any) -> Any:
     try:
         # Through float64, because None means NaN in the files.
@@ -176,4 +163,6 @@ def _array(name: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: Any) 
 def _to_lists(array: npt.NDArray[Any]) -> Any:
     if array.dtype.kind == "i":
         return array.tolist()
-    return np.where(np.isnan(array), None, array.astype(object)).tolist()
+    values = array.astype(object)
+    values[np.isnan(array)] = None
+    return values.tolist()

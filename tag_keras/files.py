@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,16 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside `path` that takes its place only if the block succeeds.
+    """Gives a path beside `path` to write to; it takes the place of `path` if the block succeeds.
 
-    A process killed inside the block leaves `path` as it was.
-
-    Args:
-        path: File (or folder that does not exist yet) to write.
-
-    Returns:
-        A context manager that gives the path to write to. It has the suffix of `path`.
+    A process killed inside the block leaves `path` as it was, and a hidden file with the same
+    suffix that the next attempt overwrites.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
-        partial = Path(folder) / path.name
-        yield partial
-        os.replace(partial, path)
+    partial = path.with_name(f".partial-{path.name}")
+    yield partial
+    os.replace(partial, path)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

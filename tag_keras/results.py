@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from tag_keras import files
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ def _row(value: object, where: str) -> Row:
     return Row(**{**value, "tasks": tuple(value["tasks"])})
 
 
-def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dict[str, np.ndarray]:
+def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dict[str, Array]:
     """Losses by task over the seeds, each task from the network that serves it.
 
     Args:
@@ -91,7 +94,7 @@ def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dic
     return {task: np.array([table[task][seed] for seed in seeds]) for task in serves}
 
 
-def total_error(losses: Mapping[str, np.ndarray]) -> np.ndarray:
+def total_error(losses: Mapping[str, Array]) -> Array:
     """Total error (Standley et al. 2020, arXiv 1905.07553): sum over the tasks, for each seed.
 
     Args:
@@ -100,15 +103,16 @@ def total_error(losses: Mapping[str, np.ndarray]) -> np.ndarray:
     Returns:
         Array (S,).
     """
-    return np.sum(list(losses.values()), axis=0)
+    total: Array = np.sum(list(losses.values()), axis=0)
+    return total
 
 
-def relative_change(losses: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+def relative_change(losses: Array, baseline: Array) -> Array:
     """Relative change `losses / baseline - 1`; negative is an improvement."""
     return losses / baseline - 1
 
 
-def mean_and_deviation(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+def mean_and_deviation(values: Sequence[float] | Array) -> tuple[float, float]:
     """Mean and sample standard deviation over seeds; the deviation of one seed is NaN."""
     values = np.asarray(values, np.float64)
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")

@@ -1,0 +1,129 @@
+"""Test losses of joint, single and grouped networks side by side."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tag_keras import results
+from tag_keras.affinity import Affinity
+from tag_keras.network_selection import Grouping
+from tag_keras.results import Array, Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Test losses of each kind of network, over the seeds that all of the kinds have.
+
+    Args:
+        losses: Array (T + 1, S) by kind (`"joint"`, `"single"`, `"grouped"`): the T tasks, and
+            below them their total, over S seeds. A kind without a complete seed is left out.
+        seeds: The S seeds, in increasing order.
+        left_out: Seeds that some of the kinds have, but not all.
+    """
+
+    losses: Mapping[str, Array]
+    seeds: tuple[int, ...]
+    left_out: tuple[int, ...]
+
+    def changes(self) -> dict[str, Array]:
+        """Differences from the joint network, relative to its mean: array (T + 1, S) by kind.
+
+        Empty without a joint network; NaN where its mean loss is not positive.
+        """
+        if "joint" not in self.losses:
+            return {}
+        joint = self.losses["joint"]
+        mean = joint.mean(axis=1, keepdims=True)
+        mean = np.where(mean > 0, mean, np.nan)
+        kinds = [kind for kind in self.losses if kind != "joint"]
+        return {kind: (self.losses[kind] - joint) / mean for kind in kinds}
+
+
+def serving_networks(grouping: Grouping) -> dict[str, dict[str, str]]:
+    """Name of the network that serves it, by kind of network and task."""
+    return {
+        "joint": dict.fromkeys(grouping.tasks, "joint"),
+        "single": {task: f"single_{task}" for task in grouping.tasks},
+        "grouped": {task: f"group_{grouping.serves[task]}" for task in grouping.tasks},
+    }
+
+
+def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
+    """Puts the test losses of joint, single and grouped networks side by side.
+
+    Args:
+        grouping: Groups, and which of them serves each task.
+        rows: Results of networks named `"joint"`, `"single_<task>"` and `"group_<index>"`.
+
+    Returns:
+        Comparison.
+
+    Raises:
+        ValueError: If kinds of networks have complete seeds, but none in common.
+    """
+    serving = serving_networks(grouping)
+    complete = {kind: _complete_seeds(rows, serving[kind]) for kind in serving}
+    complete = {kind: seeds for kind, seeds in complete.items() if seeds}
+    common = set.intersection(*complete.values()) if complete else set()
+    if complete and not common:
+        raise ValueError(
+            "`rows` should hold a seed with the test losses of every kind of network. Received "
+            f"these seeds: {complete}. Train all the kinds with the same seeds."
+        )
+    shared = [row for row in rows if row.seed in common]
+    losses = {}
+    for kind in complete:
+        by_task = results.losses_of(shared, serving[kind], "test")
+        losses[kind] = np.array([*by_task.values(), results.total_error(by_task)])
+    left_out = set().union(*complete.values()) - common
+    return Comparison(losses, tuple(sorted(common)), tuple(sorted(left_out)))
+
+
+def _complete_seeds(rows: Sequence[Row], serves: Mapping[str, str]) -> set[int]:
+    seeds: dict[str, set[int]] = {task: set() for task in serves}
+    for row in rows:
+        if row.split == "test" and serves.get(row.task) == row.network:
+            seeds[row.task].add(row.seed)
+    return set.intersection(*seeds.values())
+
+
+def check_results(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> None:
+    """Checks that the three speak of the same tasks and groups.
+
+    Raises:
+        ValueError: If they do not, if there are no rows, or if a loss is not finite.
+    """
+    if not rows:
+        raise ValueError("`rows` should hold at least one result. Received: rows=[].")
+    tasks = set(affinity.tasks)
+    if different := sorted(tasks.symmetric_difference(grouping.tasks)):
+        raise ValueError(
+            "`affinity` and `grouping` should have the same tasks. Only one of them has: "
+            f"{different}."
+        )
+    trained = {"joint": tasks, "affinity": tasks}
+    trained |= {f"single_{task}": {task} for task in tasks}
+    trained |= {f"group_{index}": set(group) for index, group in enumerate(grouping.groups)}
+    for row in rows:
+        _check_row(row, trained)
+
+
+def _check_row(row: Row, trained: Mapping[str, set[str]]) -> None:
+    name = f"the network {row.network!r}, seed {row.seed}"
+    if row.network not in trained:
+        if row.network.startswith(("group_", "single_")):
+            raise ValueError(
+                "`rows` should come from networks for the groups and tasks of `grouping`. "
+                f"Received: {name}. Delete its results."
+            )
+        return
+    if different := sorted(trained[row.network] ^ {*row.tasks, row.task}):
+        raise ValueError(
+            f"`rows` should come from networks for the tasks of `grouping`. The tasks of {name} "
+            f"differ by {different}. Delete its results and train it again."
+        )
+    if not np.isfinite(row.loss):
+        raise ValueError(
+            f"`rows` should hold finite losses. Received: {row.loss} for {row.task!r} of {name}."
+        )

@@ -1,0 +1,237 @@
+"""What the results say in plain words: what was chosen, whether it paid, whether to trust it."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import scipy.special
+
+from tag_keras import results
+from tag_keras.affinity import Affinity
+from tag_keras.comparison import check_results, compare
+from tag_keras.network_selection import Grouping
+from tag_keras.results import Array, Row
+
+NAMES = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
+_PAID = {
+    "joint": "Grouping did not pay",
+    "single": "Sharing did not pay",
+    "grouped": "Grouping paid",
+}
+_FEWEST_SEEDS, _FEWEST_PROBES = 3, 30
+# A sentence does not hold the names of more tasks.
+_MOST_NAMES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """What the results say.
+
+    Args:
+        winner: Kind of network (`"joint"`, `"single"`, `"grouped"`) with the lowest total test
+            loss; None if no kind has a complete seed.
+        advised: Kind to use: of those that are within the noise of the winner, and the winner,
+            the one with the fewest networks. None if the noise is not known.
+        verdict: Who won, and whether beyond the noise.
+        chosen: The groups.
+        numbers: Totals and their differences.
+        advice: What to do.
+        trust: How far to trust the affinities and the selection.
+    """
+
+    winner: str | None
+    advised: str | None
+    verdict: str
+    chosen: str
+    numbers: str
+    advice: str
+    trust: str
+
+
+def conclusion(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> Conclusion:
+    """Says what was chosen, whether it paid, and how far to trust it.
+
+    A kind of network is within the noise of the winner unless the mean over seeds of their
+    paired differences in total test loss exceeds two of its standard errors.
+
+    Args:
+        affinity: Affinities of T tasks.
+        grouping: Groups of the same tasks.
+        rows: Results, as `write_report` takes them.
+
+    Returns:
+        Conclusion.
+
+    Raises:
+        ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
+            of `grouping` and those of `affinity` disagree.
+    """
+    check_results(affinity, grouping, rows)
+    comparison = compare(grouping, rows)
+    totals = {kind: losses[-1] for kind, losses in comparison.losses.items()}
+    order = sorted(totals, key=lambda kind: float(totals[kind].mean()))
+    gaps = {kind: _gap(totals[kind] - totals[order[0]]) for kind in order[1:]}
+    noise_known = len(comparison.seeds) >= _FEWEST_SEEDS
+    tied = [kind for kind, (mean, noise) in gaps.items() if noise_known and mean <= noise]
+    networks = {"joint": 1, "single": len(grouping.tasks)}
+    networks["grouped"] = len(set(grouping.serves.values()))
+    # The winner comes first, and so wins among as many networks.
+    best = sorted([*order[:1], *tied], key=lambda kind: networks[kind])
+    advised = best[0] if gaps and noise_known else None
+    return Conclusion(
+        winner=order[0] if order else None,
+        advised=advised,
+        verdict=_verdict(order, tied, len(comparison.seeds)),
+        chosen=_chosen(grouping),
+        numbers=_numbers(totals, gaps, len(comparison.seeds)),
+        advice=_advice(order, tied, networks, advised),
+        trust=" ".join([_noise(affinity), _probes(affinity), _optimality(grouping)]),
+    )
+
+
+def _gap(differences: Array) -> tuple[float, float]:
+    """Mean of paired differences (S,), and two standard errors of it; NaN for one seed."""
+    mean, deviation = results.mean_and_deviation(differences)
+    return mean, 2 * deviation / np.sqrt(len(differences))
+
+
+def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
+    if not order:
+        return "No kind of network has a complete set of test losses: nothing can be compared."
+    if len(order) == 1:
+        return f"Only {NAMES[order[0]]} has complete test losses: there is nothing to compare."
+    won = f"{NAMES[order[0]]} has the lowest total test loss"
+    beaten = _join(NAMES[kind] for kind in order[1:] if kind not in tied)
+    if seeds < _FEWEST_SEEDS:
+        return f"{_sentence(won)}, but with {_count(seeds, 'seed')} the noise is not known."
+    if tied:
+        level = _join(NAMES[kind] for kind in tied)
+        be = "is" if len(tied) == 1 else "are"
+        rest = f"; the difference from {beaten} is beyond it" if beaten else ""
+        return f"No clear winner: {won}, but {level} {be} within the noise{rest}."
+    won += f"; the difference from {beaten} is beyond the noise."
+    return f"{_PAID[order[0]]}: {won}" if {"joint", "grouped"} <= {*order} else _sentence(won)
+
+
+def _chosen(grouping: Grouping) -> str:
+    chosen = f"Chosen: {_count(len(grouping.groups), 'network')}"
+    chosen += f" for {_count(len(grouping.tasks), 'task')}"
+    if len(grouping.groups) == 1:
+        return f"{chosen}, the same as the joint network, trained again."
+    if len(grouping.tasks) > _MOST_NAMES:
+        return f"{chosen}, listed below."
+    parts = []
+    for index, group in enumerate(grouping.groups):
+        served = [task for task in group if grouping.serves[task] == index]
+        helpers = [task for task in group if grouping.serves[task] != index]
+        part = f"group_{index} serves {_join(served) or 'no task'}"
+        parts.append(part + (f", helped by {_join(helpers)}" if helpers else ""))
+    return f"{chosen}: {'; '.join(parts)}."
+
+
+def _numbers(
+    totals: Mapping[str, Array], gaps: Mapping[str, tuple[float, float]], seeds: int
+) -> str:
+    if not totals:
+        return ""
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    values = [
+        f"{NAMES[kind]} {_plus_minus(*results.mean_and_deviation(total))}"
+        for kind, total in totals.items()
+    ]
+    text = f"Total test loss ({over}): {', '.join(values)}."
+    if not gaps or seeds < _FEWEST_SEEDS:
+        return text
+    above = [f"{NAMES[kind]} by {_plus_minus(*gap)}" for kind, gap in gaps.items()]
+    # Student's t with S - 1 degrees of freedom: two standard errors are few for few seeds.
+    chance = _percent(2 * float(scipy.special.stdtr(seeds - 1, -2)))
+    return (
+        f"{text} Above the lowest, paired by seed (mean ± two standard errors): "
+        f"{', '.join(above)}. With {seeds} seeds, chance alone passes two standard errors in "
+        f"{chance} of cases."
+    )
+
+
+def _advice(
+    order: Sequence[str], tied: Sequence[str], networks: Mapping[str, int], advised: str | None
+) -> str:
+    if len(order) < 2:
+        return "Train the other kinds of networks with the same seeds to compare them."
+    if advised is None:
+        return f"Train at least {_FEWEST_SEEDS} seeds of each kind before you choose."
+    use = f"Use {NAMES[advised]}"
+    if networks[advised] > 1:
+        use += f" ({networks[advised]} networks)"
+    if tied:
+        use += ": of those within the noise it takes the fewest networks. More seeds may tell more"
+    return f"{use}."
+
+
+def _noise(affinity: Affinity) -> str:
+    other = ~np.eye(len(affinity.tasks), dtype=bool)
+    pairs = int(other.sum())
+    if not pairs:
+        return "With one task there are no affinities between tasks."
+    if not np.isfinite(affinity.standard_error[other]).any():
+        return "The standard errors of the affinities are not known: all of it may be noise."
+    # A comparison with NaN is false: what is not known does not count.
+    beyond = int((np.abs(affinity.mean) > 2 * affinity.standard_error)[other].sum())
+    text = (
+        f"{beyond} of the {pairs} affinities between different tasks ({_percent(beyond / pairs)}) "
+        "are more than two standard errors from 0; chance alone would give about 5 %."
+    )
+    if beyond < pairs / 2:
+        text += " Most are within the noise: do not rely on these groups."
+    return text
+
+
+def _probes(affinity: Affinity) -> str:
+    other = ~np.eye(len(affinity.tasks), dtype=bool)
+    text = "The number of probes is not known."
+    if affinity.count[other].any():
+        fewest = int(affinity.count[other].min())
+        few = ", which is few: probe more often or train longer" if fewest < _FEWEST_PROBES else ""
+        text = f"The pair with the fewest probes has {fewest}{few}."
+    skipped = dict(zip(affinity.tasks, affinity.skipped.sum(axis=0).tolist(), strict=True))
+    if not any(skipped.values()):
+        return f"{text} No probe value was skipped."
+    targets = [f"{task} {number}" for task, number in skipped.items() if number]
+    return (
+        f"{text} {_count(sum(skipped.values()), 'probe value')} left out because a loss was not "
+        f"positive or not finite, by target: {', '.join(targets)}."
+    )
+
+
+def _optimality(grouping: Grouping) -> str:
+    if grouping.optimal:
+        return "The selection is provably optimal for these affinities."
+    return (
+        f"The selection is not proven optimal: its score is {grouping.score:.4g}, and no choice "
+        f"of as many groups scores more than {grouping.upper_bound:.4g}."
+    )
+
+
+def _plus_minus(mean: float, noise: float) -> str:
+    """Two digits of the noise, and as many decimals of the mean."""
+    if not noise > 0:
+        return f"{mean:.4g}" + (" ± 0" if noise == 0 else "")
+    decimals = max(1 - int(np.floor(np.log10(noise))), 0)
+    kind = f".{decimals}f" if decimals < 7 else ".3g"
+    return f"{mean:{kind}} ± {noise:{kind}}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _join(words: Iterable[str]) -> str:
+    *first, last = [*words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

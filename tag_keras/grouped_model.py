@@ -1,0 +1,77 @@
+"""One model that serves every task from the network of its group."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tag_keras.network_selection import Grouping
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+class GroupedModel(keras.Model):  # type: ignore[misc]
+    """Serves every task from the network of its group (TAG; Fifty et al. 2021, arXiv 2109.04617).
+
+    An ordinary `keras.Model`: `predict` gives a dict by task, in the order of `grouping.tasks`;
+    `save`, `keras.models.load_model` and `export` work. An exported SavedModel needs neither
+    tag_keras nor Keras.
+
+    Args:
+        models: One model per group, in the order of `grouping.groups`, with a dict of outputs by
+            task.
+        grouping: Which model serves which task.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If there is not one model per group, or if a model lacks a task of its group.
+
+    Example:
+
+    ```python
+    grouped = tag_keras.GroupedModel([model_of_a_and_b, model_of_c], grouping)
+    grouped.predict(x)["a"]
+    ```
+    """
+
+    def __init__(self, models: Sequence[keras.Model], grouping: Grouping, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if len(models) != len(grouping.groups):
+            raise ValueError(
+                f"`models` should hold one model for each of the {len(grouping.groups)} groups. "
+                f"Received: {len(models)} models."
+            )
+        for model, group in zip(models, grouping.groups, strict=True):
+            tasks = getattr(model, "tasks", group)
+            if missing := [task for task in group if task not in tasks]:
+                raise ValueError(
+                    f"The model of the group {list(group)} lacks the tasks {missing}. "
+                    f"It has: {list(tasks)}."
+                )
+        self.models = list(models)
+        self.grouping = grouping
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names, in the order of the outputs."""
+        return self.grouping.tasks
+
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
+        outputs = [model(inputs, training=training) for model in self.models]
+        return {task: outputs[index][task] for task, index in self.grouping.serves.items()}
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "models": [keras.saving.serialize_keras_object(model) for model in self.models],
+            "grouping": dataclasses.asdict(self.grouping),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "GroupedModel":
+        models = [
+            keras.saving.deserialize_keras_object(model, custom_objects)
+            for model in config["models"]
+        ]
+        return cls(**{**config, "models": models, "grouping": Grouping(**config["grouping"])})

@@ -1,0 +1,250 @@
+"""Network selection: from inter-task affinities to the few groups of tasks that share a network."""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tag_keras import files
+from tag_keras.affinity import Affinity
+from tag_keras.tasks import check_task_names
+
+_Floats = npt.NDArray[np.float64]
+_Rule = Literal["forbid", "baseline"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """Groups of tasks, a network for each, and the group that serves each task.
+
+    Fields that are wrong, or that contradict each other, are a `ValueError`.
+
+    Args:
+        tasks: Task names, in the user's order.
+        groups: Groups of task names, overlapping or not. `select_groups` sorts the names in a
+            group, and then the groups, by the tasks' positions.
+        serves: Index of the group that serves it, by task.
+        score: Mean over tasks of the best score that a group gives the task.
+        upper_bound: No family of as many groups scores more than this.
+        optimal: Whether the family is proven to be the best.
+    """
+
+    tasks: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+    serves: Mapping[str, int]
+    score: float
+    upper_bound: float
+    optimal: bool
+
+    def __post_init__(self) -> None:
+        _check(isinstance(self.tasks, list | tuple), "`tasks` should be a tuple", tasks=self.tasks)
+        tasks, groups, serves = check_task_names(self.tasks), self.groups, self.serves
+        valid = isinstance(groups, list | tuple) and {*map(type, groups)} <= {list, tuple}
+        valid = valid and all(g and all(t in tasks and g.count(t) == 1 for t in g) for g in groups)
+        _check(valid, f"`groups` should be tuples of names out of {tasks}", groups=groups)
+        group = dict(enumerate(groups))
+        valid = isinstance(serves, Mapping) and set(serves) == set(tasks)
+        valid = valid and all(type(i) is int and t in group.get(i, ()) for t, i in serves.items())
+        wanted = f"`serves` should give each of {tasks} the index of a group that contains it"
+        _check(valid, wanted, serves=serves, groups=groups)
+        for name, value in {"score": self.score, "upper_bound": self.upper_bound}.items():
+            valid = (isinstance(value, float) or type(value) is int) and abs(value) < float("inf")
+            _check(valid, f"`{name}` should be a finite number", **{name: value})
+        _check(isinstance(self.optimal, bool), "`optimal` should be a bool", optimal=self.optimal)
+        object.__setattr__(self, "tasks", tasks)
+        object.__setattr__(self, "groups", tuple(tuple(group) for group in groups))
+        object.__setattr__(self, "serves", {task: serves[task] for task in tasks})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the grouping as JSON, atomically."""
+        files.write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Grouping":
+        """Reads what `save` wrote; the `ValueError` for another file names the file and field."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        fields = files.read_fields(path, names)
+        try:
+            return cls(**{name: fields[name] for name in names})
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None
+
+
+def _check(valid: bool, wanted: str, **received: Any) -> None:
+    if not valid:
+        values = ", ".join(f"{name}={value!r}" for name, value in received.items())
+        raise ValueError(f"{wanted}. Received: {values}.")
+
+
+def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forbid") -> Grouping:
+    """Network selection of TAG (Fifty et al. 2021, arXiv 2109.04617) and Standley et al. 2020.
+
+    A task's score in a group is the mean affinity of the group's other tasks onto it. Of all
+    families of at most `num_groups` groups (arXiv 1905.07553), overlapping or not, that leave no
+    task out, this finds the one with the largest mean over tasks of the best score, and proves it.
+    Within 1e-9 of the largest absolute score families are tied: the fewest groups win, then the
+    fewest memberships, then the first in the order of tasks. 15 tasks take about a second.
+
+    Args:
+        affinity: Affinities of up to 15 tasks. The diagonal is not used.
+        num_groups: Largest number of groups, which is that of networks to train.
+        singletons: `"forbid"` leaves no task alone in a group, as in the paper; `"baseline"` lets
+            one alone score 0, which is for affinities measured with `baseline=True` only.
+
+    Returns:
+        The best `Grouping`.
+
+    Raises:
+        ValueError: If an argument is out of range, or an affinity of two tasks not finite.
+
+    Example:
+
+    ```python
+    mean = [[0.0, 0.3, -0.1], [0.2, 0.0, -0.2], [0.1, -0.3, 0.0]]
+    grouping = tag_keras.select_groups(tag_keras.Affinity(["a", "b", "c"], mean), num_groups=2)
+    grouping.groups  # (("a", "b"), ("a", "c")): "a" helps "c", and is served beside "b"
+    ```
+    """
+    _check_arguments(affinity, num_groups, singletons)
+    scores = group_scores(affinity.mean, singletons)
+    tolerance = 1e-9 * max(float(np.abs(scores[scores > -np.inf]).max()), 1e-290)
+    chosen = scores[choose_groups(scores, num_groups, tolerance)]
+    score = float(chosen.max(axis=0).mean())
+    serves = (chosen >= chosen.max(axis=0) - tolerance).argmax(axis=0)
+    if len(set(serves)) < len(chosen):
+        # Differences just under the tolerance can leave a group idle; the exact maxima cannot.
+        serves = chosen.argmax(axis=0)
+    tasks = np.array(affinity.tasks, dtype=object)
+    groups = tuple(tuple(tasks[row > -np.inf]) for row in chosen)
+    serving = dict(zip(affinity.tasks, serves.tolist(), strict=True))
+    return Grouping(affinity.tasks, groups, serving, score, upper_bound=score, optimal=True)
+
+
+def _check_arguments(affinity: Affinity, num_groups: int, singletons: _Rule) -> None:
+    _check(isinstance(affinity, Affinity), "`affinity` should be an Affinity", type=type(affinity))
+    _check(type(num_groups) is int, "`num_groups` should be an integer", num_groups=num_groups)
+    _check(num_groups >= 1, "`num_groups` should be at least 1", num_groups=num_groups)
+    wanted = '`singletons` should be "forbid" or "baseline"'
+    _check(singletons in ("forbid", "baseline"), wanted, singletons=singletons)
+    num_tasks, fewest = len(affinity.tasks), 1 + (singletons == "forbid")
+    wanted = f'`affinity` should have {fewest} to 15 tasks with singletons="{singletons}"'
+    _check(fewest <= num_tasks <= 15, wanted, num_tasks=num_tasks)
+    wrong = ~np.isfinite(affinity.mean) & ~np.eye(num_tasks, dtype=bool)
+    wanted = "`affinity` should be finite for all pairs of two tasks; measure for more steps"
+    _check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
+
+
+def group_scores(mean: _Floats, singletons: _Rule) -> _Floats:
+    """Scores (G, T) of tasks in all groups, sorted by positions; -inf for a task not in it."""
+    sets = np.zeros(0, np.intp)
+    for bit in 1 << np.arange(len(mean))[::-1]:
+        sets = np.concatenate([[bit], sets | bit, sets])
+    members = sets[:, None] >> np.arange(len(mean)) & 1
+    members = members[members.sum(axis=1) > (singletons == "forbid")]
+    partners = np.maximum(members.sum(axis=1, keepdims=True) - 1, 1)
+    sums = members @ np.where(np.eye(len(mean), dtype=bool), 0.0, mean)
+    return np.where(members == 1, sums / partners, -np.inf)
+
+
+# A family's value, the sum over tasks of the best score, is the largest sum over the ways to part
+# the tasks into sets, one set served by each group. With sets of tasks as bits of an index,
+#   served[U] = largest sum of the scores of U in a group that contains U, with helpers or without;
+#   values[T, k] = value of the best k groups for T = max of served[U] + values[T - U, k - 1] over
+# the U in T with the last task of T: any order of the groups will do. So only all have the last.
+def choose_groups(scores: _Floats, num_groups: int, tolerance: float) -> list[int]:
+    """Rows of `scores` (G, T) that make the best family; the time grows like 3**T."""
+    # The groups that are best for some task leave nothing to gain for more.
+    num_groups = min(num_groups, len(set(scores.argmax(axis=0))))
+    served = _served_values(scores)
+    values = np.full((len(served), num_groups + 1), -np.inf)
+    values[0] = 0.0
+    for tasks in [*range(1, len(served) // 2), len(served) - 1]:
+        sets = _subsets(tasks)
+        values[tasks, 1:] = (served[sets, None] + values[tasks - sets, :-1]).max(axis=0)
+    # Thousandths of a sum's tolerance are coarse enough to make losses by rounding zero.
+    return _first_family(scores, served, values, scores.shape[1] * tolerance / 1000)
+
+
+def _subsets(tasks: int) -> npt.NDArray[np.intp]:
+    last = 1 << tasks.bit_length() - 1
+    return last + np.flatnonzero(np.arange(last, tasks + 1) & ~tasks == 0)
+
+
+def _served_values(scores: _Floats) -> _Floats:
+    served = np.full(2 ** scores.shape[1], -np.inf)
+
+    def visit(tasks: int, first: int, rows: npt.NDArray[np.intp], totals: _Floats) -> None:
+        served[tasks] = totals.max(initial=-np.inf)
+        for task in range(first, scores.shape[1]):
+            sums = totals + scores[rows, task]
+            inside = sums > -np.inf
+            visit(tasks | 1 << task, task + 1, rows[inside], sums[inside])
+
+    visit(0, 0, np.arange(len(scores)), np.zeros(len(scores)))
+    return served
+
+
+def _first_family(scores: _Floats, served: _Floats, values: _Floats, unit: float) -> list[int]:
+    sizes = (scores > -np.inf).sum(axis=1)
+
+    @functools.cache
+    def serving(tasks: int) -> list[tuple[int, int]]:
+        totals = scores[:, [t for t in range(scores.shape[1]) if tasks >> t & 1]].sum(axis=1)
+        losses = np.rint((served[tasks] - totals) / unit)
+        return [(int(row), int(losses[row])) for row in np.flatnonzero(losses <= 1000)]
+
+    # One more row put into two sorted lists keeps their order, so that the first family for some
+    # tasks is made of a group and of the first family for what the group leaves.
+    @functools.cache
+    def first(tasks: int, num_groups: int, slack: int) -> tuple[int, list[int]]:
+        sets = _subsets(tasks) if tasks else np.zeros(0, np.intp)
+        totals = served[sets] + values[tasks - sets, num_groups - 1]
+        losses = np.rint((values[tasks, num_groups] - totals) / unit)
+        found: list[tuple[int, list[int]]] = [] if tasks else [(0, [])]
+        for subset, loss in zip(sets[losses <= slack], losses[losses <= slack], strict=True):
+            for row, more in serving(int(subset)):
+                if (left := slack - int(loss) - more) >= 0:
+                    size, rows = first(tasks - int(subset), num_groups - 1, left)
+                    found.append((size + int(sizes[row]), sorted([*rows, row])))
+        return min(found)
+
+    lost = np.rint((values[-1, -1] - values[-1]) / unit)
+    fewest = int(np.flatnonzero(lost <= 1000)[0])
+    return first(len(served) - 1, fewest, 1000 - int(lost[fewest]))[1]
+
+
+def main(argv: list[str]) -> int:
+    """Selects groups as the flags in `argv` say, and returns the exit status."""
+    # Importing this module must not define flags, nor may a second call meet those of the first.
+    from absl import flags
+
+    given = flags.FlagValues()
+    flags.DEFINE_string("scores", None, "File to read affinities from.", given, required=True)
+    flags.DEFINE_integer("num_groups", None, "Largest number.", flag_values=given, required=True)
+    flags.DEFINE_string("output", None, "File to write groups to.", given, required=True)
+    flags.DEFINE_enum("singletons", "forbid", ["forbid", "baseline"], "Groups of one.", given)
+    if "--help" in argv:
+        print(given.get_help())
+        return 0
+    try:
+        if unknown := given(argv)[1:]:
+            raise flags.Error(f"Unknown arguments: {' '.join(unknown)}")
+        grouping = select_groups(Affinity.load(given.scores), given.num_groups, given.singletons)
+        grouping.save(given.output)
+    except (flags.Error, OSError, ValueError) as error:
+        print("network_selection:", str(error).replace("\n", " "), file=sys.stderr)
+        return 2 if isinstance(error, flags.Error) else 1
+    for index, group in enumerate(grouping.groups):
+        serves = [task for task in grouping.tasks if grouping.serves[task] == index]
+        print(f"group {index}: {', '.join(group)}; serves {', '.join(serves)}")
+    print(f"score {grouping.score:.6g}, optimal")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,174 @@
+"""Figures of what was measured: affinities, and affinities over epochs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tag_keras.affinity import Affinity
+from tag_keras.results import Array
+
+try:
+    import matplotlib.lines
+    import matplotlib.ticker
+    from matplotlib.figure import Figure as Figure
+except ImportError as error:
+    raise ImportError(
+        'Figures need matplotlib. Install it with: pip install "tag_keras[experiments]"'
+    ) from error
+
+# Tol's "muted" colours, which colour-blind readers tell apart.
+_SOURCES = ["#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE"]
+_SOURCES += ["#882255", "#44AA99", "#999933", "#AA4499"]
+_DASHES = ("-", "--", ":", "-.")
+INK, GREY = "#222222", "#e4e4e4"
+# With more tasks a number does not fit into its cell.
+_MOST_NUMBERS = 12
+
+
+def plot_affinity(affinity: Affinity) -> Figure:
+    """Heat map of the affinities, [source row, target column].
+
+    The colours are centred at 0 and scaled to the pairs of different tasks: what a task does to
+    itself is of another size, and stands on grey. With up to 12 tasks each cell has the mean and
+    its standard error; a mean within two standard errors of 0 is in parentheses.
+
+    Args:
+        affinity: Affinities of T tasks.
+
+    Returns:
+        Figure.
+    """
+    size = len(affinity.tasks)
+    factor, unit, largest = find_scale(between_tasks(affinity.mean))
+    side = max(0.72 * size, 2.6) if size <= _MOST_NUMBERS else 0.27 * size
+    margin = 1.1 + 0.08 * max(map(len, affinity.tasks))
+    figure = new_figure(side + margin + 1.1, side + margin)
+    axes: Any = figure.subplots()
+    # The lower layer shows on the diagonal only.
+    axes.imshow(np.where(np.eye(size), 0.25, np.nan), "Greys", vmin=0, vmax=1)
+    values, limit = between_tasks(affinity.mean) * factor, largest * factor
+    image = axes.imshow(values, "RdBu", vmin=-limit, vmax=limit)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+    bar.set_label(f"affinity{unit}: blue helps, red hurts")
+    bar.outline.set_visible(False)
+    _label_pairs(axes, affinity.tasks)
+    if size <= _MOST_NUMBERS:
+        _write_cells(axes, affinity, factor, largest)
+    return figure
+
+
+def _label_pairs(axes: Any, tasks: Sequence[str]) -> None:
+    font_size = 10 if len(tasks) <= _MOST_NUMBERS else 7
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(len(tasks)), tasks, parse_math=False, fontsize=font_size)
+        axis.set_ticks(np.arange(len(tasks) + 1) - 0.5, minor=True)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    for label in axes.get_xticklabels():
+        label.set(rotation=45, ha="left", rotation_mode="anchor")
+    axes.tick_params(which="both", length=0)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("target: its loss changes", fontweight="bold", labelpad=8)
+    axes.set_ylabel("source: the step is for it", fontweight="bold", labelpad=8)
+
+
+def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -> None:
+    decimals = max(0, 2 - int(np.floor(np.log10(largest * factor))))
+    for (source, target), mean in np.ndenumerate(affinity.mean):
+        error = affinity.standard_error[source, target]
+        # The diagonal may be of quite another size.
+        kind = f".{decimals}f" if abs(mean * factor) < 1e4 else ".1e"
+        text = f"{mean * factor:{kind}}" if np.isfinite(mean) else "not\nmeasured"
+        if np.isfinite(mean) and np.isfinite(error):
+            text = f"({text})" if abs(mean) <= 2 * error else text
+            text += f"\n±{error * factor:{kind}}"
+        dark = source != target and abs(mean) > 0.65 * largest
+        style = {"fontsize": 8, "linespacing": 1.3, "color": "white" if dark else INK}
+        axes.text(target, source, with_minus(text), ha="center", va="center", **style)
+
+
+def plot_history(affinity: Affinity) -> Figure | None:
+    """Affinities over epochs: one panel for each target, one line for each other source.
+
+    Args:
+        affinity: Affinities of T tasks; epochs in which a pair was not measured leave a gap.
+
+    Returns:
+        Figure, or None if no pair of different tasks has a history.
+    """
+    history, tasks = between_tasks(affinity.history), affinity.tasks
+    if not np.isfinite(history).any():
+        return None
+    columns = min(3, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = new_figure(9.5, 1.3 + 2 * rows)
+    panels: Any = figure.subplots(rows, columns, sharex=True, squeeze=False).flat
+    factor, unit, _ = find_scale(history)
+    styles = [
+        {"color": _SOURCES[source % 9], "linestyle": _DASHES[source // 9 % 4], "marker": "."}
+        for source in range(len(tasks))
+    ]
+    for target, task in enumerate(tasks):
+        panels[target].set_title(task, fontsize=10, parse_math=False)
+        _draw_target(panels[target], history[:, :, target] * factor, styles)
+    for panel in panels[len(tasks) :]:
+        panel.set_visible(False)
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel(f"affinity{unit}", fontsize=10)
+    add_legend(figure, styles, tasks, "upper")
+    figure.legends[0].set_title("source")
+    return figure
+
+
+def _draw_target(panel: Any, history: Array, styles: Sequence[Mapping[str, Any]]) -> None:
+    panel.axhline(0, color=INK, linewidth=0.8)
+    for source, style in enumerate(styles):
+        if np.isfinite(history[:, source]).any():
+            epochs = np.arange(1, len(history) + 1)
+            panel.plot(epochs, history[:, source], linewidth=1.4, markersize=4, **style)
+    panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
+    panel.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    if not np.isfinite(history).any():
+        panel.text(0.5, 0.5, "not measured", ha="center", transform=panel.transAxes)
+        panel.set_yticks([])
+    panel.tick_params(labelsize=8, length=2, labelbottom=True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(color=GREY, linewidth=0.6)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Empty figure, sizes in inches; not through pyplot, which keeps figures and wants a screen."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def add_legend(
+    figure: Figure, styles: Sequence[Mapping[str, Any]], words: Sequence[str], where: str
+) -> None:
+    """Legend of lines in `styles`, outside the axes; `where` is `"upper"` or `"lower"`."""
+    lines: list[Any] = [matplotlib.lines.Line2D([], [], **style) for style in styles]
+    columns = max(1, min(len(words), 90 // (6 + max(map(len, words)))))
+    where = f"outside {where} center"
+    legend = figure.legend(lines, words, loc=where, ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def between_tasks(values: Array) -> Array:
+    """`values` (..., T, T) with NaN on the diagonal."""
+    return np.where(np.eye(values.shape[-1], dtype=bool), np.nan, values)
+
+
+def find_scale(values: Array) -> tuple[float, str, float]:
+    """Factor that brings `values` to 1..1000, the words that say so, and the largest size."""
+    finite = np.abs(values[np.isfinite(values)])
+    largest = float(finite.max()) if finite.any() else 1.0
+    power = 3 * int(np.floor(np.log10(largest) / 3))
+    superscript = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return 10.0**-power, f", in units of 10{superscript}" if power else "", largest
+
+
+def with_minus(text: str) -> str:
+    """`text` with minus signs instead of hyphens."""
+    return text.replace("-", "\N{MINUS SIGN}")

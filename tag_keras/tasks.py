@@ -1,0 +1,99 @@
+"""Task names: unique, the same in every dict that a user gives, and in the user's order."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def check_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Returns `tasks` as a tuple.
+
+    Raises:
+        ValueError: If a name is repeated, empty or not a string, or if there is none.
+    """
+    if isinstance(tasks, str) or not all(isinstance(task, str) and task for task in tasks):
+        raise ValueError(f"`tasks` should be a list of names. Received: tasks={tasks!r}.")
+    if not tasks:
+        raise ValueError("`tasks` should name at least one task. Received: tasks=[].")
+    if repeated := sorted({task for task in tasks if list(tasks).count(task) > 1}):
+        raise ValueError(f"`tasks` should be unique. Repeated: {repeated}.")
+    return tuple(tasks)
+
+
+def check_agreement(
+    tasks: Sequence[str], complete: Mapping[str, Any], partial: Mapping[str, Any]
+) -> None:
+    """Checks the dicts by task that `compile` received.
+
+    Args:
+        tasks: Names of the heads.
+        complete: By argument name, a dict that should have every task, or anything else.
+        partial: By argument name, a dict that may lack tasks, or anything else.
+
+    Raises:
+        ValueError: If a dict has unknown tasks or lacks some; the message lists all differences.
+    """
+    differences = []
+    for name, value in {**complete, **partial}.items():
+        if not isinstance(value, Mapping):
+            continue
+        if unknown := [task for task in value if task not in tasks]:
+            differences.append(f"`{name}` has the unknown tasks {unknown}")
+        if name in complete and (missing := [task for task in tasks if task not in value]):
+            differences.append(f"`{name}` lacks the tasks {missing}")
+    if differences:
+        raise ValueError(
+            f"Task names should agree with the heads {list(tasks)}, but {'; '.join(differences)}."
+        )
+
+
+def select_labels(labels: Any, tasks: Sequence[str]) -> dict[str, Any]:
+    """The labels of `tasks` out of a batch, which may hold those of other tasks, too.
+
+    Args:
+        labels: Dict of labels by task; one label alone will do for one task.
+        tasks: Names of the heads.
+
+    Returns:
+        Dict of labels by task, in the order of `tasks`.
+
+    Raises:
+        ValueError: If labels are missing.
+    """
+    if not isinstance(labels, Mapping):
+        if len(tasks) > 1 or labels is None:
+            raise ValueError(
+                f"Labels should be a dict with the tasks {list(tasks)}. "
+                f"Received: {type(labels).__name__}."
+            )
+        return {tasks[0]: labels}
+    if missing := [task for task in tasks if task not in labels]:
+        raise ValueError(
+            f"Labels should hold every task of the model. Missing: {missing}. "
+            f"Received: {sorted(labels)}."
+        )
+    return {task: labels[task] for task in tasks}
+
+
+def select_weights(sample_weight: Any, tasks: Sequence[str]) -> dict[str, Any]:
+    """The sample weights of `tasks`: from a dict by task, or one for all; `None` where absent."""
+    if isinstance(sample_weight, Mapping):
+        return {task: sample_weight.get(task) for task in tasks}
+    return dict.fromkeys(tasks, sample_weight)
+
+
+def metrics_by_task(name: str, metrics: Any, tasks: Sequence[str]) -> Mapping[str, Any] | None:
+    """The argument `name` of `compile`, where a list of names stands for the same at every task.
+
+    Raises:
+        ValueError: If it is something else than a dict or names: objects hold the state of one
+            task, so they cannot serve several.
+    """
+    if metrics is None or isinstance(metrics, Mapping):
+        return metrics
+    names = [metrics] if isinstance(metrics, str) else metrics
+    if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+        raise ValueError(
+            f"`{name}` should be a dict of metrics by task, or a list of names for all tasks. "
+            f"Received: {name}={metrics!r}."
+        )
+    return {task: list(names) for task in tasks}

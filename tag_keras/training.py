@@ -1,0 +1,124 @@
+"""Training one network: built from its seed, evaluated into rows, saved and loaded whole."""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tag_keras import files
+from tag_keras.model import MultiTaskModel
+from tag_keras.results import Row
+
+BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
+# What `fit` and `evaluate` take: a dataset, or (x, y) or (x, y, sample_weight).
+Data = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network to train.
+
+    Args:
+        name: For instance `"joint"`.
+        tasks: Tasks to train it on.
+        seed: Seed of its weights and batches.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    seed: int = 0
+
+    @property
+    def file(self) -> str:
+        """Name of the file that the trained network is saved in."""
+        return f"{self.name}_seed{self.seed}.keras"
+
+
+def train_network(
+    build_model: BuildModel, network: Network, train: Data, **fit: Any
+) -> tuple[MultiTaskModel, float]:
+    """Builds and trains one network from its seed.
+
+    Returns:
+        The model, and the seconds that `fit` took.
+
+    Raises:
+        ValueError: If `build_model` gives a model for other tasks.
+    """
+    keras.utils.set_random_seed(network.seed)
+    model = build_model(network.tasks)
+    if set(model.tasks) != set(network.tasks):
+        raise ValueError(
+            f"`build_model` should give a model for the tasks {list(network.tasks)}. "
+            f"Received: a model for {list(model.tasks)}."
+        )
+    start = time.perf_counter()
+    # Callbacks such as EarlyStopping keep what they saw of the network before.
+    model.fit(**_arguments(train), **{**fit, "callbacks": copy.deepcopy(fit.get("callbacks"))})
+    return model, time.perf_counter() - start
+
+
+def evaluate_network(
+    model: MultiTaskModel,
+    network: Network,
+    splits: Mapping[str, Data],
+    seconds: float,
+    **kwargs: Any,
+) -> list[Row]:
+    """Loss and metrics of each task of a network on each split, as rows of results.json."""
+    rows = []
+    for split, data in splits.items():
+        logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0, **kwargs)
+        metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
+        for name, value in logs.items():
+            # The longest name, because one task's name may begin another's.
+            owners = [task for task in network.tasks if name.startswith(f"{task}_")]
+            if owners:
+                owner = max(owners, key=len)
+                metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
+        for task in network.tasks:
+            loss = metrics[task].pop("loss")
+            rows.append(
+                Row(
+                    network.name,
+                    network.tasks,
+                    network.seed,
+                    task,
+                    split,
+                    loss,
+                    metrics[task],
+                    seconds,
+                )
+            )
+    return rows
+
+
+def save_network(model: keras.Model, path: Path) -> None:
+    """Saves a model, atomically."""
+    with files.replacing(path) as partial:
+        model.save(partial)
+
+
+def load_network(path: Path) -> keras.Model:
+    """Loads a saved model.
+
+    Raises:
+        ValueError: If the file is damaged; the message names it.
+    """
+    try:
+        return keras.models.load_model(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} cannot be loaded as a model. If the file is damaged, delete it and run the "
+            f"same command again. Keras says: {error}"
+        ) from error
+
+
+def _arguments(data: Data) -> dict[str, Any]:
+    if isinstance(data, tuple):
+        return dict(zip(("x", "y", "sample_weight"), data, strict=False))
+    return {"x": data}
