@@ -266,7 +266,8 @@ def _put_together(folder: Path, grouping: Grouping, rows: Iterable[Row]) -> Grou
             best = seeds[int(total_error(losses_of(rows, served, "validation")).argmin())]
             models.append(load_network(folder / "networks" / Network(name, group, best).file))
         save_network(GroupedModel(models, grouping), path)
-    return load_network(path)
+    grouped: GroupedModel = load_network(path)
+    return grouped
 
 
 def keep_settings(folder: Path, settings: dict[str, Any]) -> None:

@@ -51,6 +51,9 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
                 )
         self.models = list(models)
         self.grouping = grouping
+        if all(model.built for model in models):
+            # Built like its models, it can be saved and exported without a first call.
+            self.build_from_config(models[0].get_build_config())
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tag_keras.affinity import Affinity, LookaheadAffinity
 from tag_keras.gradients import task_gradients, weighted_sum
+from tag_keras.grouped_model import GroupedModel
 from tag_keras.probe_statistics import EpochEnds, ProbeStatistics
 from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
 from tag_keras.tasks import (
@@ -19,6 +20,8 @@ from tag_keras.tasks import (
     select_weights,
 )
 from tag_keras.train_step import lookahead_affinity, lookahead_step, source_gradients
+
+__all__ = ["GroupedModel", "MultiTaskModel"]
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -186,6 +189,7 @@ class MultiTaskModel(keras.Model):  # type: ignore[misc]
         # `fit` calls this first. A checkpoint may be restored after it, so the step to go on from
         # is read when the first step is made.
         self._next_step: int | None = None
+        self.train_function: Any
         if self.train_function is not None and not force:
             return
         if self._affinity_options is None:
@@ -199,7 +203,8 @@ class MultiTaskModel(keras.Model):  # type: ignore[misc]
         # a tf.cond around all-reduces does not run under MirroredStrategy.
         def train_function(iterator: Any) -> Any:
             if self._next_step is None:
-                self._next_step = int(self.optimizer.iterations)
+                iterator = self._build_for(iterator)
+                self._next_step = int(self.optimizer.iterations.numpy())
             function = probing if self._next_step % every == 0 else plain
             self._next_step += 1
             return function(iterator)
@@ -209,7 +214,6 @@ class MultiTaskModel(keras.Model):  # type: ignore[misc]
     def _probe_step(self, data: Any) -> dict[str, Any]:
         """A training step that measures affinities on its way; else the same as `train_step`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._build_for(x)
         options, variables, shared = (
             self._affinity_options,
             self.trainable_variables,
@@ -233,7 +237,8 @@ class MultiTaskModel(keras.Model):  # type: ignore[misc]
             new = {id(variable): value for variable, value in zip(shared, values, strict=True)}
             moved = [new.get(id(variable), variable) for variable in variables]
             predictions, _ = self.stateless_call(moved, state, x, training=True)
-            return self._task_losses(y, predictions, sample_weight)
+            after: list[tf.Tensor] = self._task_losses(y, predictions, sample_weight)
+            return after
 
         sources = source_gradients(self.optimizer, gradients[: len(losses)], variables, shared)
         self._statistics.update(
@@ -248,16 +253,24 @@ class MultiTaskModel(keras.Model):  # type: ignore[misc]
         self._loss_tracker.update_state(of_whole_batch(total), sample_weight=batch_size)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
-    def _build_for(self, x: Any) -> None:
-        """Creates what the first step of `fit` would create, before a probe reads it."""
-        if not self.built:
-            specification = keras.tree.map_structure(
-                lambda tensor: keras.KerasTensor(tensor.shape, tensor.dtype.name), x
+    def _build_for(self, iterator: Any) -> Any:
+        """Creates all variables before the first step, which would be traced twice otherwise.
+
+        Returns:
+            The iterator with the batches that it was given with.
+        """
+        if hasattr(iterator, "element_spec"):
+            batch = keras.tree.map_structure(
+                # Anything else stands for a sample weight that is None.
+                lambda spec: spec if isinstance(spec, tf.TensorSpec) else None,
+                iterator.element_spec,
             )
-            self(specification, training=False)
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        else:
+            batch = next(iterator)
+            iterator = iter([batch])
+        self._symbolic_build(data_batch=batch)
         self._check_shared_variables()
+        return iterator
 
     def _check_shared_variables(self) -> None:
         if not self.shared_variables:

@@ -16,6 +16,7 @@ from tag_keras.tasks import check_task_names
 
 _Floats = npt.NDArray[np.float64]
 _Rule = Literal["forbid", "baseline"]
+_TIE_STEPS = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Grouping:
 
     Args:
         tasks: Task names, in the user's order.
-        groups: Groups of task names, overlapping or not. `select_groups` sorts the names in a
-            group, and then the groups, by the tasks' positions.
+        groups: Groups of task names; `select_groups` sorts names and groups by position.
         serves: Index of the group that serves it, by task.
         score: Mean over tasks of the best score that a group gives the task.
         upper_bound: No family of as many groups scores more than this.
@@ -67,10 +67,9 @@ class Grouping:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Grouping":
         """Reads what `save` wrote; the `ValueError` for another file names the file and field."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        fields = files.read_fields(path, names)
+        fields = files.read_fields(path, cls.__annotations__)
         try:
-            return cls(**{name: fields[name] for name in names})
+            return cls(**{name: fields[name] for name in cls.__annotations__})
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None
 
@@ -115,10 +114,7 @@ def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forb
     tolerance = 1e-9 * max(float(np.abs(scores[scores > -np.inf]).max()), 1e-290)
     chosen = scores[choose_groups(scores, num_groups, tolerance)]
     score = float(chosen.max(axis=0).mean())
-    serves = (chosen >= chosen.max(axis=0) - tolerance).argmax(axis=0)
-    if len(set(serves)) < len(chosen):
-        # Differences just under the tolerance can leave a group idle; the exact maxima cannot.
-        serves = chosen.argmax(axis=0)
+    serves = (chosen >= chosen.max(axis=0) - tolerance / 1000).argmax(axis=0)
     tasks = np.array(affinity.tasks, dtype=object)
     groups = tuple(tuple(tasks[row > -np.inf]) for row in chosen)
     serving = dict(zip(affinity.tasks, serves.tolist(), strict=True))
@@ -196,7 +192,10 @@ def _first_family(scores: _Floats, served: _Floats, values: _Floats, unit: float
     def serving(tasks: int) -> list[tuple[int, int]]:
         totals = scores[:, [t for t in range(scores.shape[1]) if tasks >> t & 1]].sum(axis=1)
         losses = np.rint((served[tasks] - totals) / unit)
-        return [(int(row), int(losses[row])) for row in np.flatnonzero(losses <= 1000)]
+        rows = np.argsort(sizes, kind="stable")
+        # A larger or later group is of use only if it loses less than all before it.
+        least = np.minimum.accumulate(np.append(1001, losses[rows]))[:-1]
+        return [(int(row), int(losses[row])) for row in rows[losses[rows] < least]]
 
     # One more row put into two sorted lists keeps their order, so that the first family for some
     # tasks is made of a group and of the first family for what the group leaves.
@@ -207,6 +206,8 @@ def _first_family(scores: _Floats, served: _Floats, values: _Floats, unit: float
         losses = np.rint((values[tasks, num_groups] - totals) / unit)
         found: list[tuple[int, list[int]]] = [] if tasks else [(0, [])]
         for subset, loss in zip(sets[losses <= slack], losses[losses <= slack], strict=True):
+            if found and sum(first.cache_info()[:2]) > _TIE_STEPS:
+                break
             for row, more in serving(int(subset)):
                 if (left := slack - int(loss) - more) >= 0:
                     size, rows = first(tasks - int(subset), num_groups - 1, left)

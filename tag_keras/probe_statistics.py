@@ -93,7 +93,7 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
             weight.assign(store[str(index)])
 
     def _running(self) -> npt.NDArray[np.float64]:
-        return np.stack([np.asarray(weight, np.float64) for weight in self.weights])[None]
+        return np.array([weight.numpy() for weight in self.weights], np.float64)[None]
 
 
 class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]

@@ -84,14 +84,7 @@ def write_report(
     """
     summary = conclusion(affinity, grouping, rows)
     comparison = compare(grouping, rows)
-    changes = comparison.changes()
-    figures = {
-        "grouping": plot_grouping(grouping, affinity),
-        "comparison": plot_comparison(grouping.tasks, changes) if changes else None,
-        "affinity": plot_affinity(affinity),
-        "affinity_history": plot_history(affinity),
-    }
-    images = {name: _png(figure) for name, figure in figures.items() if figure is not None}
+    images = _images(affinity, grouping, comparison)
     page = _template().render(
         title=title,
         conclusion=summary,
@@ -103,10 +96,10 @@ def write_report(
         losses=_losses(grouping, comparison),
         metrics=_metrics(grouping, comparison, rows),
         costs=_costs(grouping, rows),
-        images={name: base64.b64encode(image).decode() for name, image in images.items()},
+        images={name: base64.b64encode(png).decode() for name, png in images.items() if png},
     )
-    for name in figures:
-        _write(Path(path).with_name(f"{name}.png"), images.get(name))
+    for name, png in images.items():
+        _write(Path(path).with_name(f"{name}.png"), png)
     _write(Path(path), page.encode())
 
 
@@ -118,7 +111,21 @@ def _template() -> Any:
     return environment.from_string(source.read_text("utf-8"))
 
 
-def _png(figure: Any) -> bytes:
+def _images(
+    affinity: Affinity, grouping: Grouping, comparison: Comparison
+) -> dict[str, bytes | None]:
+    changes = comparison.changes()
+    return {
+        "grouping": _png(plot_grouping(grouping, affinity)),
+        "comparison": _png(plot_comparison(grouping.tasks, changes)) if changes else None,
+        "affinity": _png(plot_affinity(affinity)),
+        "affinity_history": _png(plot_history(affinity)),
+    }
+
+
+def _png(figure: Any) -> bytes | None:
+    if figure is None:
+        return None
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

@@ -102,7 +102,9 @@ class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
     """A loss function as a `Loss`; labels (B,) meet predictions (B, 1) as (B, 1)."""
 
     def __init__(self, function: Any) -> None:
-        super().__init__(name=getattr(function, "__name__", "loss"))
+        name = getattr(function, "__name__", "")
+        # A lambda's name would not do as the name of a TensorFlow scope.
+        super().__init__(name=name if name.isidentifier() else "loss")
         self._function = function
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:

@@ -72,7 +72,7 @@ def evaluate_network(
     """Loss and metrics of each task of a network on each split, as rows of results.json."""
     rows = []
     for split, data in splits.items():
-        logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0, **kwargs)
+        logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
         for name, value in logs.items():
             # The longest name, because one task's name may begin another's.

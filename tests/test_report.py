@@ -419,6 +419,9 @@ def test_comparison_figure():
     single, grouped = (container.lines[0] for container in axes.containers)
     np.testing.assert_allclose(single.get_xdata(), [20, 0, 5])
     np.testing.assert_allclose(grouped.get_xdata(), [-20, 10, 0], atol=1e-12)
+    # The two lie on either side of the name.
+    heights = np.array([single.get_ydata(), grouped.get_ydata()])
+    np.testing.assert_allclose(heights.mean(axis=0), axes.get_yticks())
     # Two standard errors of x: 2 * 10 % / sqrt(3) = 11.547 %.
     low, high = axes.containers[1].lines[2][0].get_segments()[0][:, 0]
     assert (low, high) == pytest.approx((-31.547, -8.453), abs=1e-3)

@@ -1,0 +1,236 @@
+"""Affinities as arrays and as files, and the options for measuring them."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tag_keras.affinity import Affinity, LookaheadAffinity
+
+TASKS = ("b", "a", "c")
+ARRAYS = ("mean", "standard_error", "count", "history", "skipped")
+NAN = float("nan")
+
+
+def make_affinity():
+    """Three tasks over two epochs; a step for "c" was never measured at "b"."""
+    generator = np.random.default_rng(0)
+    mean, error = generator.normal(size=(2, 3, 3))
+    history = generator.normal(size=(2, 3, 3))
+    count, skipped = generator.integers(1, 50, size=(2, 3, 3))
+    mean[2, 0] = error[2, 0] = history[0, 2, 0] = NAN
+    count[2, 0] = 0
+    return Affinity(TASKS, mean, np.abs(error), count, history, skipped)
+
+
+def write(path, **changes):
+    """A sound file of two tasks, and what a hand or another program might change in it."""
+    matrix = [[0.1, 0.2], [0.3, 0.4]]
+    fields = {"tasks": ["a", "b"], "mean": matrix, "standard_error": matrix}
+    fields |= {"count": [[1, 2], [3, 4]], "history": [matrix], "skipped": [[0, 0], [0, 0]]}
+    fields |= changes
+    content = {name: value for name, value in fields.items() if value != "absent"}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_rows_are_sources_and_columns_targets_in_the_order_of_the_tasks():
+    affinity = Affinity(["b", "a"], [[0.4, 0.1], [-0.2, 0.2]])
+    assert affinity.tasks == ("b", "a")
+    assert affinity.mean[0, 1] == 0.1
+    everywhere = np.ones((2, 2), bool)
+    expected = "b -> b: 0.4, b -> a: 0.1, a -> b: -0.2, a -> a: 0.2"
+    assert affinity.describe_pairs(everywhere) == expected
+
+
+def test_what_is_not_given_is_not_known():
+    affinity = Affinity(TASKS, np.ones((3, 3)))
+    assert np.isnan(affinity.standard_error).all()
+    assert (affinity.count == 0).all()
+    assert (affinity.skipped == 0).all()
+    assert affinity.history.shape == (0, 3, 3)
+
+
+def test_arrays_are_of_float64_and_int64_whatever_was_given():
+    ones = np.ones((1, 1), np.float32)
+    affinity = Affinity(["a"], ones, ones, ones, ones[None], ones)
+    kinds = [getattr(affinity, name).dtype for name in ARRAYS]
+    assert kinds == [np.float64, np.float64, np.int64, np.float64, np.int64]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_are_copies_that_cannot_be_written_to(name):
+    shape = (2, 3, 3) if name == "history" else (3, 3)
+    given = np.ones(shape, np.int64 if name in ("count", "skipped") else np.float64)
+    affinity = Affinity(TASKS, **{"mean": np.ones((3, 3)), name: given})
+    given[...] = 7
+    assert (getattr(affinity, name) == 1).all()
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(affinity, name)[0, 0] = 7
+
+
+@pytest.mark.parametrize("tasks", [["a", "a"], ["a", ""], [], "ab", ["a", 1]])
+def test_task_names_are_checked(tasks):
+    with pytest.raises(ValueError, match="`tasks` should "):
+        Affinity(tasks, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2), (3,), (), (1, 3, 3, 3), (4, 4)])
+def test_arrays_of_another_shape_are_refused(name, shape):
+    # The history has one axis more, that of the epochs.
+    wrong = np.ones((2, *shape) if name == "history" else shape)
+    message = (
+        f"`{name}` should have the shape {(2, 3, 3) if name == 'history' else (3, 3)}, "
+        f"[source, target] in the order of `tasks`. Received: shape {wrong.shape}."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Affinity(TASKS, **{"mean": np.ones((3, 3)), name: wrong})
+
+
+@pytest.mark.parametrize("name", ["mean", "standard_error", "count", "skipped"])
+@pytest.mark.parametrize("wrong", [[["x", 1], [1, 1]], [[1, 1], [1]], {"a": 1}])
+def test_arrays_of_something_else_are_refused(name, wrong):
+    message = re.escape(f"`{name}` should be an array of numbers of shape (2, 2).")
+    with pytest.raises(ValueError, match=message):
+        Affinity(["a", "b"], **{"mean": np.ones((2, 2)), name: wrong})
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), -float("inf")])
+@pytest.mark.parametrize("count", [None, [[1, 1], [1, 1]]])
+def test_a_mean_that_was_measured_must_be_finite(value, count):
+    message = rf"`mean` should be finite wherever it was measured\. Received: a -> b: {value}\."
+    with pytest.raises(ValueError, match=message):
+        Affinity(["a", "b"], [[1, value], [1, 1]], count=count)
+
+
+def test_nan_stands_for_a_mean_that_was_not_measured_and_infinity_never():
+    count = [[1, 0], [1, 1]]
+    assert np.isnan(Affinity(["a", "b"], [[1, NAN], [1, 1]], count=count).mean[0, 1])
+    with pytest.raises(ValueError, match="a -> b: inf"):
+        Affinity(["a", "b"], [[1, float("inf")], [1, 1]], count=count)
+
+
+def test_no_more_than_five_pairs_are_listed():
+    with pytest.raises(ValueError, match=r"b -> b: nan, .*, a -> a: nan and 4 more\.$"):
+        Affinity(TASKS, np.full((3, 3), NAN))
+
+
+def test_save_and_load_give_every_array_back_exactly(tmp_path):
+    affinity = make_affinity()
+    affinity.save(tmp_path / "affinity.json")
+    loaded = Affinity.load(tmp_path / "affinity.json")
+    assert loaded.tasks == TASKS
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(affinity, name), name)
+        assert getattr(loaded, name).dtype == getattr(affinity, name).dtype
+        assert not getattr(loaded, name).flags.writeable
+
+
+def test_save_and_load_of_means_alone(tmp_path):
+    Affinity(["a", "b"], [[1, 2], [3, 4]]).save(str(tmp_path / "affinity.json"))
+    loaded = Affinity.load(str(tmp_path / "affinity.json"))
+    np.testing.assert_array_equal(loaded.mean, [[1, 2], [3, 4]])
+    assert np.isnan(loaded.standard_error).all()
+    assert loaded.history.shape == (0, 2, 2)
+
+
+def test_the_file_is_strict_json_with_null_for_nan_and_integers_for_counts(tmp_path):
+    count = [[1, 0], [1, 1]]
+    affinity = Affinity(["a", "b"], [[1.5, NAN], [1, 1]], count=count)
+    affinity.save(tmp_path / "affinity.json")
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    content = json.loads((tmp_path / "affinity.json").read_text(), parse_constant=refuse)
+    assert content == {
+        "tasks": ["a", "b"],
+        "mean": [[1.5, None], [1.0, 1.0]],
+        "standard_error": [[None, None], [None, None]],
+        "count": count,
+        "history": [],
+        "skipped": [[0, 0], [0, 0]],
+    }
+    assert all(type(number) is int for row in content["count"] for number in row)
+
+
+def test_history_and_skipped_may_be_absent_from_a_file_and_other_fields_are_passed_over(tmp_path):
+    path = write(tmp_path / "a.json", history="absent", skipped="absent", author="me")
+    affinity = Affinity.load(path)
+    np.testing.assert_array_equal(affinity.count, [[1, 2], [3, 4]])
+    assert affinity.history.shape == (0, 2, 2)
+    assert (affinity.skipped == 0).all()
+
+
+@pytest.mark.parametrize("field", ["tasks", "mean", "standard_error", "count"])
+def test_a_file_that_lacks_a_field_is_named_with_the_field(tmp_path, field):
+    path = write(tmp_path / "foreign.json", **{field: "absent"})
+    with pytest.raises(ValueError, match=re.escape(f"{path} lacks the field {field!r}.")):
+        Affinity.load(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tasks", ["a", "a"]),
+        ("tasks", [["a"], "b"]),
+        ("tasks", "ab"),
+        ("mean", [[1, 2, 3]]),
+        ("mean", None),
+        ("mean", [[0.1, None], [0.3, 0.4]]),
+        ("standard_error", [[1, 2], [3]]),
+        ("count", [["many", 2], [3, 4]]),
+        ("skipped", {"a": 1}),
+        ("history", [[1, 2], [3, 4]]),
+    ],
+)
+def test_a_file_with_a_wrong_field_is_named_with_the_field(tmp_path, field, value):
+    path = write(tmp_path / "foreign.json", **{field: value})
+    message = f"^{re.escape(str(path))} does not hold affinities: `{field}` should "
+    with pytest.raises(ValueError, match=message):
+        Affinity.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [('{"tasks": ["a"', "is not a JSON file"), ("[1, 2]", "should hold a JSON object")],
+)
+def test_a_file_that_holds_something_else_is_named(tmp_path, content, message):
+    path = tmp_path / "corrupt.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} {message}"):
+        Affinity.load(path)
+
+
+def test_load_without_a_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+        Affinity.load(tmp_path / "absent.json")
+
+
+def test_repr_shows_tasks_and_means():
+    assert repr(Affinity(["a"], [[0.25]])) == "Affinity(tasks=('a',), mean=\n[[0.25]])"
+
+
+def test_options_are_those_of_the_paper_and_cannot_change():
+    options = LookaheadAffinity()
+    assert dataclasses.astuple(options) == (10, "optimizer", False)
+    assert LookaheadAffinity(1, "sgd", True) == LookaheadAffinity(every=1, update="sgd", baseline=1)
+    with pytest.raises(dataclasses.FrozenInstanceError, match="every"):
+        options.every = 3
+
+
+@pytest.mark.parametrize("every", [0, -1, True, 2.0, "10", None])
+def test_every_is_an_integer_of_at_least_one(every):
+    message = f"`every` should be an integer of at least 1. Received: every={every!r}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LookaheadAffinity(every=every)
+
+
+@pytest.mark.parametrize("update", ["adam", "SGD", None, ["sgd"]])
+def test_update_is_one_of_two(update):
+    message = f'`update` should be "optimizer" or "sgd". Received: update={update!r}.'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LookaheadAffinity(update=update)

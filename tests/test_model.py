@@ -1,0 +1,402 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tag_keras
+
+layers = keras.layers
+TASKS = ("b", "a", "c")
+
+
+def make_data(size=96, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(size, 5)).astype("float32")
+    noise = rng.normal(size=(4, size)).astype("float32")
+    return x, {task: x[:, i] + noise[i] for i, task in enumerate(("a", "b", "c", "unused"))}
+
+
+def make_model(tasks=TASKS, dropout=0.3, regularizer=None, seed=0):
+    keras.utils.set_random_seed(seed)
+    encoder = keras.Sequential(
+        [
+            # No bias: before BatchNorm its gradient is 0 but for rounding, which Adam amplifies.
+            layers.Dense(8, use_bias=False, kernel_regularizer=regularizer),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dropout(dropout),
+            layers.Dense(6, activation="relu"),
+        ]
+    )
+    return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+
+
+def state(model):
+    weights = [v for v in model.weights if "probe_statistics" not in v.path]
+    return [v.numpy() for v in [*weights, *model.optimizer.variables]]
+
+
+def fit(model, epochs=2, batch_size=16, **kwargs):
+    x, y = make_data()
+    return model.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=0, **kwargs)
+
+
+OPTIMIZERS = {
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_probes_leave_no_trace_in_training(optimizer, jit_compile):
+    ends, logs = [], []
+    options = tag_keras.LookaheadAffinity(every=2, baseline=True)
+    for affinity in (None, options):
+        model = make_model(regularizer="l2")
+        model.compile(
+            OPTIMIZERS[optimizer](),
+            "mse",
+            loss_weights={"a": 2.0},
+            metrics={"a": ["mae"]},
+            affinity=affinity,
+            jit_compile=jit_compile,
+        )
+        logs.append(fit(model, validation_data=make_data(seed=1)).history)
+        ends.append(state(model))
+    for without, with_probes in zip(*ends, strict=True):
+        np.testing.assert_allclose(with_probes, without, atol=1e-6)
+    assert list(logs[0]) == list(logs[1])
+    for name in logs[0]:
+        np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=1e-5)
+
+
+def test_training_equals_a_plain_keras_model():
+    x, y = make_data()
+    model = make_model(dropout=0.0, regularizer="l2")
+    inputs = keras.Input((5,))
+    twin = make_model(dropout=0.0, regularizer="l2")
+    twin = keras.Model(inputs, twin(inputs))
+    model(x)
+    twin.set_weights(model.get_weights())
+    losses, weights = dict.fromkeys(TASKS, "mse"), {"b": 1.0, "a": 2.0, "c": 1.0}
+    histories = []
+    for one in (model, twin):
+        one.compile(keras.optimizers.SGD(0.05, momentum=0.9), losses, weights)
+        labels = {task: y[task] for task in TASKS}
+        histories.append(
+            one.fit(x, labels, batch_size=16, epochs=2, shuffle=False, verbose=0).history
+        )
+    assert set(histories[0]) == {"loss", "a_loss", "b_loss", "c_loss"}
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-5)
+
+
+def real_step_losses(model, x, y, source):
+    """Losses of all tasks after a real step for `source` (None: a zero gradient), then undone."""
+    weights, slots = model.get_weights(), [v.numpy() for v in model.optimizer.variables]
+    shared = model.encoder.trainable_variables
+    with tf.GradientTape() as tape:
+        predictions = model(x, training=True)
+        task = source or TASKS[0]
+        loss = tf.reduce_mean((y[task][:, None] - predictions[task]) ** 2)
+    gradients = tape.gradient(loss, shared)
+    if source is None:
+        gradients = [gradient * 0 for gradient in gradients]
+    model.optimizer.apply(gradients, shared)
+    predictions = model(x, training=True)
+    losses = [np.mean((y[t][:, None] - predictions[t].numpy()) ** 2) for t in TASKS]
+    model.set_weights(weights)
+    for variable, value in zip(model.optimizer.variables, slots, strict=True):
+        variable.assign(value)
+    return np.array(losses)
+
+
+def probe_by_hand(model, x, y, baseline):
+    predictions = model(x, training=True)
+    before = np.array([np.mean((y[t][:, None] - predictions[t].numpy()) ** 2) for t in TASKS])
+    rows = [1 - real_step_losses(model, x, y, source) / before for source in TASKS]
+    nothing = 1 - real_step_losses(model, x, y, None) / before if baseline else 0
+    return np.array(rows) - nothing
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+def test_affinities_equal_real_steps_undone(baseline):
+    x, y = make_data()
+    batches = [
+        (x[i : i + 16], {task: y[task][i : i + 16] for task in y}) for i in range(0, len(x), 16)
+    ]
+    model, oracle = make_model(dropout=0.0), make_model(dropout=0.0)
+    for one in (model, oracle):
+        one(x[:1])
+    oracle.set_weights(model.get_weights())
+    options = tag_keras.LookaheadAffinity(every=2, baseline=baseline)
+    model.compile(keras.optimizers.Adam(0.02), "mse", affinity=options)
+    oracle.compile(keras.optimizers.Adam(0.02), "mse")
+    oracle.optimizer.build(oracle.trainable_variables)
+    # 6 batches: probes at steps 0, 2 and 4.
+    model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+    probes = []
+    for step, batch in enumerate(batches):
+        if step % 2 == 0:
+            weights = oracle.get_weights()
+            probes.append(probe_by_hand(oracle, *batch, baseline))
+            oracle.set_weights(weights)
+        oracle.train_on_batch(*batch)
+    probes = np.array(probes)
+    affinity = model.get_affinity()
+    np.testing.assert_allclose(affinity.mean, probes.mean(axis=0), atol=2e-5)
+    error = probes.std(axis=0, ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(affinity.standard_error, error, atol=2e-5)
+    np.testing.assert_array_equal(affinity.count, np.full((3, 3), 3))
+    assert affinity.tasks == TASKS
+
+
+def test_lookaheads_share_the_dropout_masks_of_the_step():
+    # With nothing to learn from (rate 0) every lookahead is the same forward pass again: Z = 0.
+    model = make_model(dropout=0.5)
+    model.compile(keras.optimizers.SGD(0.0), "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    fit(model)
+    np.testing.assert_allclose(model.get_affinity().mean, 0.0, atol=1e-6)
+
+
+def test_affinities_do_not_depend_on_loss_weights_or_regularisers():
+    means = []
+    for weights, regularizer in ((None, None), ({"a": 5.0}, "l2")):
+        model = make_model(regularizer=regularizer)
+        options = tag_keras.LookaheadAffinity(every=10**6)
+        model.compile("sgd", "mse", loss_weights=weights, affinity=options)
+        fit(model, epochs=1)
+        means.append(model.get_affinity().mean)
+    np.testing.assert_allclose(means[0], means[1], atol=1e-6)
+
+
+def test_cadence_and_history():
+    model = make_model()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=4))
+    # 6 steps an epoch: probes at 0, 4 | 8 | 12, 16, and in the second call 20 | 24, 28.
+    fit(model, epochs=3)
+    fit(model, epochs=2)
+    affinity = model.get_affinity()
+    np.testing.assert_array_equal(affinity.count, np.full((3, 3), 8))
+    assert affinity.history.shape == (5, 3, 3)
+    weighted = np.tensordot([2, 1, 2, 1, 2], affinity.history, axes=1) / 8
+    np.testing.assert_allclose(affinity.mean, weighted, atol=1e-7)
+
+
+def test_steps_without_a_probe_hold_no_trace_of_it():
+    model = make_model()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    fit(model, epochs=1)
+    x, y = make_data(16)
+    data = (tf.constant(x), {task: tf.constant(y[task]) for task in y})
+    plain = tf.function(model.train_step).get_concrete_function(data)
+    probe = tf.function(model._probe_step).get_concrete_function(data)
+    reference = make_model()
+    reference.compile("sgd", "mse")
+    fit(reference, epochs=1)
+    unmeasured = tf.function(reference.train_step).get_concrete_function(data)
+    sizes = [len(function.graph.get_operations()) for function in (plain, unmeasured, probe)]
+    assert sizes[0] == sizes[1] < sizes[2]
+
+
+def test_fit_chooses_the_compiled_function_in_python():
+    model = make_model()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=3))
+    traced = []
+    original = model._probe_step
+    model._probe_step = lambda data: (traced.append("probe"), original(data))[1]
+    fit(model, epochs=2)
+    # Traced once, run four times; a step without a probe never comes here.
+    assert traced == ["probe"]
+    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 4))
+
+
+@pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("c", "a", "b")])
+def test_logs_for_any_number_of_tasks(tasks):
+    model = make_model(tasks)
+    model.compile("sgd", "mse", metrics=["mae"], weighted_metrics={"a": ["mse"]})
+    x, y = make_data()
+    history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    names = {"loss", "a_mse", *(f"{t}_loss" for t in tasks), *(f"{t}_mae" for t in tasks)}
+    assert set(history) == names | {f"val_{name}" for name in names}
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert set(logs) == names
+    np.testing.assert_allclose(logs["loss"], sum(logs[f"{t}_loss"] for t in tasks), rtol=1e-5)
+    predictions = model.predict(x, verbose=0)
+    assert tuple(predictions) == tasks
+    errors = {t: np.mean((predictions[t][:, 0] - y[t]) ** 2) for t in tasks}
+    for task in tasks:
+        np.testing.assert_allclose(logs[f"{task}_loss"], errors[task], rtol=1e-4)
+
+
+def test_sample_weights_by_task():
+    model = make_model(dropout=0.0)
+    model.compile("sgd", "mse")
+    x, y = make_data()
+    y = {task: y[task] for task in TASKS}
+    weights = {task: np.random.default_rng(i).uniform(size=96) for i, task in enumerate(TASKS)}
+    logs = model.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
+    predictions = model.predict(x, verbose=0)
+    for task in TASKS:
+        error = np.mean(weights[task] * (predictions[task][:, 0] - y[task]) ** 2)
+        np.testing.assert_allclose(logs[f"{task}_loss"], error, rtol=1e-4)
+
+
+def test_save_and_load(tmp_path):
+    # Keras does not save the seeds of Dropout.
+    model = make_model(dropout=0.0)
+    options = tag_keras.LookaheadAffinity(every=2, update="sgd", baseline=True)
+    weights = {"a": 2.0}
+    model.compile("adam", dict.fromkeys(TASKS, "mse"), weights, {"a": ["mae"]}, affinity=options)
+    fit(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    x, y = make_data()
+    assert loaded.tasks == TASKS
+    for task in TASKS:
+        np.testing.assert_array_equal(
+            loaded.predict(x, verbose=0)[task], model.predict(x, verbose=0)[task]
+        )
+    for name in ("mean", "standard_error", "count", "history"):
+        np.testing.assert_array_equal(
+            getattr(loaded.get_affinity(), name), getattr(model.get_affinity(), name)
+        )
+    # Both go on in the same way, probes and optimizer included.
+    for one in (model, loaded):
+        keras.utils.set_random_seed(1)
+        one.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+    assert (loaded.get_affinity().count == model.get_affinity().count).all()
+    np.testing.assert_allclose(loaded.get_affinity().mean, model.get_affinity().mean, atol=1e-6)
+
+
+def test_compile_again_starts_measuring_anew():
+    model = make_model()
+    for every in (1, 3):
+        model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=every))
+        fit(model, epochs=1)
+    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 2))
+
+
+def test_early_stopping_and_checkpoints_see_the_logs(tmp_path):
+    model = make_model()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_a_loss", mode="min", patience=0, min_delta=1e9),
+        keras.callbacks.ModelCheckpoint(tmp_path / "m.weights.h5", save_weights_only=True),
+    ]
+    history = fit(model, epochs=9, callbacks=callbacks, validation_data=make_data(seed=1)).history
+    assert len(history["loss"]) == 2
+    other = make_model()
+    other.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    other(make_data()[0])
+    other.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(other.get_affinity().mean, model.get_affinity().mean)
+
+
+def test_an_encoder_may_give_features_by_task():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    shared = layers.Dense(4, activation="relu")(inputs)
+    encoder = keras.Model(inputs, {task: layers.Dense(3)(shared) for task in TASKS})
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    fit(model)
+    assert (model.get_affinity().count == 12).all()
+
+
+def test_two_replicas_measure_what_one_device_measures():
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        pytest.skip("logical devices are configured in conftest.py")
+    results = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(devices[:2])):
+        with strategy.scope():
+            encoder = keras.Sequential([layers.Dense(8, activation="relu")])
+            model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+            model.compile(
+                keras.optimizers.SGD(0.05, momentum=0.9),
+                "mse",
+                affinity=tag_keras.LookaheadAffinity(every=2),
+            )
+            model(make_data()[0][:1])
+            rng = np.random.default_rng(0)
+            model.set_weights([rng.normal(size=v.shape) * 0.3 * v.trainable for v in model.weights])
+        history = fit(model, shuffle=False).history
+        results.append((model.get_affinity(), state(model), history["loss"]))
+    np.testing.assert_allclose(results[1][0].mean, results[0][0].mean, atol=1e-6)
+    np.testing.assert_array_equal(results[1][0].count, results[0][0].count)
+    for one, two in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-6)
+    np.testing.assert_allclose(results[1][2], results[0][2], rtol=1e-5)
+
+
+def test_probes_of_a_bad_loss_are_left_out_counted_and_reported():
+    model = make_model()
+    zero = {"a": lambda y, p: 0 * p[:, 0], "b": "mse", "c": "mse"}
+    model.compile("sgd", zero, affinity=tag_keras.LookaheadAffinity(every=2))
+    with pytest.warns(UserWarning, match=r"left out by target: \{'a': 18\}"):
+        fit(model)
+    affinity = model.get_affinity()
+    np.testing.assert_array_equal(affinity.count[:, 1], 0)
+    np.testing.assert_array_equal(affinity.skipped, 6 * np.array([[0, 1, 0]] * 3))
+    assert np.isnan(affinity.mean[:, 1]).all() and np.isfinite(affinity.mean[:, [0, 2]]).all()
+
+
+def compile_with(**kwargs):
+    return lambda: make_model().compile("sgd", **{"loss": "mse", **kwargs})
+
+
+def fit_with_labels(labels):
+    def run():
+        model = make_model()
+        model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity())
+        x, y = make_data()
+        model.fit(x, {task: y[task] for task in labels} if labels else y["a"], verbose=0)
+
+    return run
+
+
+def fit_frozen():
+    model = make_model()
+    model.encoder.trainable = False
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity())
+    fit(model)
+
+
+def fit_without_features():
+    inputs = keras.Input((5,))
+    encoder = keras.Model(inputs, {"a": layers.Dense(3)(inputs)})
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    model.compile("sgd", "mse")
+    fit(model)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda: tag_keras.MultiTaskModel(layers.Dense(1), {}), "at least one task"),
+        (lambda: tag_keras.MultiTaskModel(layers.Dense(1), [layers.Dense(1)]), "dict of layers"),
+        (lambda: tag_keras.MultiTaskModel(layers.Dense(1), {1: layers.Dense(1)}), "list of names"),
+        (lambda: make_model().compile("sgd"), "`loss` should be a dict"),
+        (compile_with(loss=["mse", "mse", "mse"]), "`loss` should be a dict"),
+        (
+            compile_with(loss={"a": "mse", "d": "mse"}, metrics={"e": ["mae"]}),
+            r"`loss` has the unknown tasks \['d'\]; `loss` lacks the tasks \['b', 'c'\]; "
+            r"`metrics` has the unknown tasks \['e'\]",
+        ),
+        (compile_with(loss_weights={"d": 1.0}), r"`loss_weights` has the unknown tasks \['d'\]"),
+        (compile_with(metrics=[keras.metrics.MeanAbsoluteError()]), "`metrics` should be a dict"),
+        (
+            compile_with(affinity=tag_keras.LookaheadAffinity(), steps_per_execution=2),
+            "steps_per_execution=2",
+        ),
+        (fit_with_labels(("a", "b")), r"Missing: \['c'\]"),
+        (fit_with_labels(None), "Labels should be a dict"),
+        (fit_frozen, "no trainable variable"),
+        (fit_without_features, r"features for every task. Missing: \['b', 'c'\]"),
+        (lambda: make_model().get_affinity(), "No affinities have been measured"),
+    ],
+)
+def test_bad_input(action, message):
+    with pytest.raises(ValueError, match=message):
+        action()

@@ -1,0 +1,171 @@
+"""Results as rows in a file, and the figures made of them."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from tag_keras import results
+from tag_keras.results import Row
+
+
+def make_row(**changes):
+    fields = {"network": "joint", "tasks": ("b", "a"), "seed": 0, "task": "a", "split": "test"}
+    fields |= {"loss": 0.5, "metrics": {"accuracy": 0.75}, "seconds": 12.5}
+    return Row(**(fields | changes))
+
+
+def write(path, **changes):
+    """A file of two rows, the second of them changed as a hand or another program might."""
+    results.save_results(path, [make_row(), make_row(seed=1)])
+    rows = json.loads(path.read_text())
+    rows[1] |= changes
+    rows[1] = {name: value for name, value in rows[1].items() if value != "absent"}
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_rows_come_back_as_they_were_in_their_order(tmp_path):
+    rows = [
+        make_row(seed=3, loss=0.1, metrics={}),
+        make_row(network="single_a", tasks=("a",), split="validation", loss=2),
+        make_row(task="b", metrics={"z": 1.0, "a": 2.0}),
+    ]
+    results.save_results(tmp_path / "results.json", iter(rows))
+    loaded = results.load_results(tmp_path / "results.json")
+    assert loaded == rows
+    assert all(isinstance(row.tasks, tuple) for row in loaded)
+    assert list(loaded[2].metrics) == ["z", "a"]
+
+
+def test_no_rows(tmp_path):
+    results.save_results(tmp_path / "results.json", [])
+    assert results.load_results(tmp_path / "results.json") == []
+
+
+def test_the_file_has_the_fields_that_other_programs_read(tmp_path):
+    results.save_results(tmp_path / "results.json", [make_row()])
+    (row,) = json.loads((tmp_path / "results.json").read_text())
+    assert row == {
+        "network": "joint",
+        "tasks": ["b", "a"],
+        "seed": 0,
+        "task": "a",
+        "split": "test",
+        "loss": 0.5,
+        "metrics": {"accuracy": 0.75},
+        "seconds": 12.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("network", 1),
+        ("tasks", "ab"),
+        ("seed", 0.5),
+        ("task", None),
+        ("split", ["test"]),
+        ("loss", None),
+        ("loss", "0.5"),
+        ("metrics", [0.75]),
+        ("seconds", "12"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_row_and_field(tmp_path, field, value):
+    path = write(tmp_path / "results.json", **{field: value})
+    message = f"{path}, row 1: the field {field!r} has a wrong value: {value!r}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        results.load_results(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"loss": "absent"}, ["loss"]),
+        ({"author": "me"}, ["author"]),
+        ({"seed": "absent", "sed": 1}, ["sed", "seed"]),
+    ],
+)
+def test_missing_and_unknown_fields_are_named_with_file_and_row(tmp_path, changes, fields):
+    path = write(tmp_path / "results.json", **changes)
+    message = f"{path}, row 1 has missing or unknown fields: {fields}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        results.load_results(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{", " is not a JSON file"),
+        ('{"rows": []}', " should hold a list of rows."),
+        ('["joint"]', ", row 0 should be an object. Received: 'joint'."),
+    ],
+)
+def test_a_file_that_holds_something_else_is_named(tmp_path, content, message):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}{message}")):
+        results.load_results(path)
+
+
+def test_losses_of_takes_each_task_from_its_network_at_the_seeds_of_all():
+    rows = [
+        # Served by group_0: seeds 2, 0 and 1, in the order in which they finished.
+        make_row(network="group_0", task="a", seed=2, loss=0.2),
+        make_row(network="group_0", task="a", seed=0, loss=0.1),
+        make_row(network="group_0", task="a", seed=1, loss=0.3),
+        # Served by group_1: seeds 1, 2 and 5.
+        make_row(network="group_1", task="b", seed=1, loss=30.0),
+        make_row(network="group_1", task="b", seed=2, loss=20.0),
+        make_row(network="group_1", task="b", seed=5, loss=50.0),
+        # Not to be read: a helper's own loss, another network, another split, another task.
+        make_row(network="group_1", task="a", seed=1, loss=99.0),
+        make_row(network="joint", task="b", seed=1, loss=99.0),
+        make_row(network="group_0", task="a", seed=2, loss=99.0, split="validation"),
+        make_row(network="group_0", task="c", seed=2, loss=99.0),
+    ]
+    losses = results.losses_of(iter(rows), {"b": "group_1", "a": "group_0"}, "test")
+    # Both networks have the seeds 1 and 2.
+    assert list(losses) == ["b", "a"]
+    np.testing.assert_array_equal(losses["b"], [30.0, 20.0])
+    np.testing.assert_array_equal(losses["a"], [0.3, 0.2])
+
+
+def test_losses_of_names_every_task_without_a_result():
+    rows = [make_row(network="joint", task="a"), make_row(network="other", task="b")]
+    serves = {"a": "joint", "b": "joint", "c": "single_c"}
+    message = "There is no result on 'test' for: b from joint, c from single_c."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        results.losses_of(rows, serves, "test")
+    with pytest.raises(ValueError, match="no result on 'validation' for: a from joint"):
+        results.losses_of(rows, {"a": "joint"}, "validation")
+
+
+def test_total_error_sums_over_tasks_at_each_seed():
+    # 1 + 10 + 100 at the first seed, 2 + 20 + 200 at the second.
+    losses = {"a": np.array([1.0, 2.0]), "b": np.array([10.0, 20.0]), "c": np.array([100.0, 200.0])}
+    np.testing.assert_array_equal(results.total_error(losses), [111.0, 222.0])
+    np.testing.assert_array_equal(results.total_error({"a": np.array([3.0])}), [3.0])
+
+
+def test_relative_change_is_negative_for_a_smaller_loss():
+    # 3 / 4 - 1, 5 / 4 - 1, 4 / 4 - 1.
+    change = results.relative_change(np.array([3.0, 5.0, 4.0]), np.array([4.0, 4.0, 4.0]))
+    np.testing.assert_array_equal(change, [-0.25, 0.25, 0.0])
+
+
+def test_mean_and_deviation_of_a_sample():
+    # Deviations from the mean 5 are -3, -1, -1 and 5: squares 9 + 1 + 1 + 25 = 36, by n - 1 = 3.
+    mean, deviation = results.mean_and_deviation([2, 4, 4, 10])
+    assert mean == 5.0
+    assert deviation == pytest.approx(math.sqrt(12))
+    assert type(mean) is type(deviation) is float
+
+
+def test_the_deviation_of_one_seed_is_not_known():
+    mean, deviation = results.mean_and_deviation(np.array([0.25]))
+    assert mean == 0.25
+    assert math.isnan(deviation)

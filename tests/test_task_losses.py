@@ -1,0 +1,248 @@
+"""The losses of the tasks, against those that Keras compiles for a model with the same outputs."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tag_keras.task_losses import TaskLosses
+
+TASKS = ("b", "a")
+BATCH = 6
+
+
+def squared_error(y_true, y_pred):
+    """A loss that a user may write: without a care for the shapes."""
+    return tf.reduce_mean(tf.square(y_true - y_pred), axis=-1)
+
+
+def mean_squared_error_of_the_batch(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_true - y_pred))
+
+
+@keras.saving.register_keras_serializable(package="test_task_losses")
+class AbsoluteError(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return tf.reduce_mean(tf.abs(y_true - y_pred), axis=-1)
+
+
+LOSSES = {
+    "string": "mse",
+    "name of a class": "Huber",
+    "function of Keras": keras.losses.mean_absolute_error,
+    "function of a user": squared_error,
+    "function that gives a scalar": mean_squared_error_of_the_batch,
+    "object": keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1),
+    "object that sums": keras.losses.MeanSquaredError(reduction="sum"),
+    "object of a user": AbsoluteError(),
+    "class": keras.losses.LogCosh,
+}
+
+
+def make_batch(seed=0, batch=BATCH, columns=1):
+    generator = np.random.default_rng(seed)
+    labels = {task: generator.uniform(size=(batch, columns)).astype("float32") for task in TASKS}
+    predictions = {task: generator.normal(size=(batch, columns)) for task in TASKS}
+    predictions = {task: values.astype("float32") for task, values in predictions.items()}
+    weights = {task: generator.uniform(size=batch).astype("float32") for task in TASKS}
+    return labels, predictions, weights
+
+
+def keras_logs(loss, labels, predictions, loss_weights=None, sample_weight=None):
+    """`loss`, `a_loss` and `b_loss` of a model whose outputs are its inputs."""
+    inputs = [keras.Input(values.shape[1:]) for values in predictions.values()]
+    outputs = {
+        task: keras.layers.Identity(name=task)(tensor)
+        for task, tensor in zip(predictions, inputs, strict=True)
+    }
+    model = keras.Model(inputs, outputs)
+    model.compile(loss=loss, loss_weights=loss_weights, run_eagerly=True)
+    x = list(predictions.values())
+    return model.evaluate(x, labels, BATCH, 0, sample_weight=sample_weight, return_dict=True)
+
+
+def assert_equals_keras(loss, labels, predictions, loss_weights=None, sample_weight=None):
+    task_losses = TaskLosses(TASKS, loss, loss_weights)
+    losses = task_losses(labels, predictions, sample_weight)
+    losses_by_task = loss if isinstance(loss, dict) else dict.fromkeys(TASKS, loss)
+    logs = keras_logs(losses_by_task, labels, predictions, loss_weights, sample_weight)
+    assert [loss.shape.rank for loss in losses] == [0, 0]
+    for task, value in zip(TASKS, losses, strict=True):
+        assert float(value) == pytest.approx(logs[f"{task}_loss"], rel=1e-6), task
+    assert float(task_losses.joint(losses)) == pytest.approx(logs["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+@pytest.mark.parametrize("columns", [1, 3])
+def test_every_kind_of_loss_equals_that_of_keras(kind, columns):
+    labels, predictions, _ = make_batch(columns=columns)
+    assert_equals_keras(LOSSES[kind], labels, predictions)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_sample_weights_by_task_equal_those_of_keras(kind):
+    labels, predictions, weights = make_batch()
+    assert_equals_keras(LOSSES[kind], labels, predictions, sample_weight=weights)
+
+
+def test_one_sample_weight_for_all_tasks_equals_that_of_keras():
+    labels, predictions, weights = make_batch()
+    assert_equals_keras(squared_error, labels, predictions, sample_weight=weights["a"])
+
+
+def test_losses_and_weights_by_task_equal_those_of_keras():
+    labels, predictions, weights = make_batch()
+    loss = {"a": "mae", "b": squared_error}
+    assert_equals_keras(loss, labels, predictions, {"a": 0.25, "b": 3.0}, weights)
+
+
+def test_a_task_without_a_weight_in_the_joint_loss_has_1():
+    labels, predictions, _ = make_batch()
+    task_losses = TaskLosses(TASKS, "mse", {"a": 0.25})
+    of_b, of_a = task_losses(labels, predictions)
+    assert float(task_losses.joint([of_b, of_a])) == pytest.approx(float(of_b) + 0.25 * float(of_a))
+
+
+def test_a_task_without_sample_weights_is_not_weighted():
+    labels, predictions, weights = make_batch()
+    task_losses = TaskLosses(TASKS, "mse")
+    plain = task_losses(labels, predictions)
+    weighted = task_losses(labels, predictions, weights)
+    mixed = task_losses(labels, predictions, {"a": weights["a"]})
+    assert [float(loss) for loss in mixed] == [float(plain[0]), float(weighted[1])]
+    assert float(plain[1]) != pytest.approx(float(weighted[1]))
+
+
+# What a user's own Loss does with its arguments is its own affair, as in Keras.
+@pytest.mark.parametrize("kind", [kind for kind in LOSSES if kind != "object of a user"])
+def test_labels_without_the_last_axis_meet_predictions_with_one_column(kind):
+    # Predictions (6, 1) less labels (6,) would be (6, 6): every label against every prediction.
+    labels, predictions, _ = make_batch()
+    flat = {task: values[:, 0] for task, values in labels.items()}
+    task_losses = TaskLosses(TASKS, LOSSES[kind])
+    expected = [float(loss) for loss in task_losses(labels, predictions)]
+    assert [float(loss) for loss in task_losses(flat, predictions)] == expected
+    assert_equals_keras(LOSSES[kind], flat, predictions)
+
+
+def test_a_users_function_gives_the_hand_worked_loss_for_flat_labels():
+    # Errors 1, 2 and 3: (1 + 4 + 9) / 3.
+    labels, predictions = tf.constant([1.0, 2.0, 3.0]), tf.constant([[2.0], [4.0], [6.0]])
+    (loss,) = TaskLosses(("a",), squared_error)(labels, {"a": predictions})
+    assert float(loss) == pytest.approx(14 / 3)
+
+
+def test_a_users_function_sees_labels_of_other_ranks_as_they_are():
+    seen = []
+
+    def record(y_true, y_pred):
+        seen.append((tuple(y_true.shape), tuple(y_pred.shape)))
+        return y_pred[:, 0]
+
+    for labels, predictions in [((6,), (6, 3)), ((6, 1), (6, 1)), ((6, 2), (6, 2, 1))]:
+        TaskLosses(("a",), record)(np.zeros(labels), {"a": np.zeros(predictions)})
+    assert seen == [((6,), (6, 3)), ((6, 1), (6, 1)), ((6, 2, 1), (6, 2, 1))]
+
+
+def test_class_labels_equal_those_of_keras():
+    generator = np.random.default_rng(0)
+    labels = {task: generator.integers(0, 3, BATCH) for task in TASKS}
+    predictions = {task: generator.dirichlet(np.ones(3), BATCH).astype("f4") for task in TASKS}
+    assert_equals_keras("sparse_categorical_crossentropy", labels, predictions)
+
+
+def test_losses_come_in_the_order_of_the_tasks():
+    # (0 - 1)^2 for "a", (0 - 2)^2 for "b".
+    zeros = {task: tf.zeros((2, 1)) for task in "ab"}
+    labels = {"a": tf.ones((2, 1)), "b": 2 * tf.ones((2, 1))}
+    for tasks, expected in [(("a", "b"), [1.0, 4.0]), (("b", "a"), [4.0, 1.0])]:
+        assert [float(loss) for loss in TaskLosses(tasks, "mse")(labels, zeros)] == expected
+
+
+def test_extra_labels_predictions_and_weights_are_passed_over():
+    labels, predictions, weights = make_batch()
+    task_losses = TaskLosses(TASKS, "mse")
+    expected = [float(loss) for loss in task_losses(labels, predictions, weights)]
+    more = [{**by_task, "c": np.full((BATCH, 1), np.nan)} for by_task in make_batch()]
+    assert [float(loss) for loss in task_losses(*more)] == expected
+
+
+def test_missing_labels_are_named():
+    labels, predictions, _ = make_batch()
+    del labels["b"]
+    with pytest.raises(ValueError, match=r"Missing: \['b'\]\. Received: \['a'\]"):
+        TaskLosses(TASKS, "mse")(labels, predictions)
+
+
+@pytest.mark.parametrize("reduction", ["none", None])
+def test_a_loss_without_a_reduction_is_named_with_the_cure(reduction):
+    labels, predictions, _ = make_batch()
+    loss = {"b": "mse", "a": keras.losses.MeanSquaredError(reduction=reduction)}
+    message = (
+        "The loss of the task 'a' should be a scalar: use a loss with the reduction "
+        '"sum_over_batch_size". Received: shape (6,).'
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TaskLosses(TASKS, loss)(labels, predictions)
+
+
+@pytest.mark.parametrize("loss", [None, ["mse", "mse"], ("mse", "mae")])
+def test_losses_must_be_one_or_a_dict(loss):
+    message = (
+        "`loss` should be a dict of losses by task, or one loss for all tasks. "
+        f"Received: loss={loss!r}."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TaskLosses(TASKS, loss)
+
+
+def test_an_unknown_name_is_keras_error():
+    with pytest.raises(ValueError, match="Could not interpret loss identifier: mistake"):
+        TaskLosses(TASKS, "mistake")
+
+
+def test_weights_that_are_variables_follow_assign_in_a_compiled_function():
+    weight = keras.Variable(2.0, trainable=False)
+    task_losses = TaskLosses(TASKS, "mse", {"a": weight})
+    traces = []
+
+    @tf.function
+    def joint(of_b, of_a):
+        traces.append(1)
+        return task_losses.joint([of_b, of_a])
+
+    assert float(joint(tf.constant(1.0), tf.constant(10.0))) == 21.0
+    weight.assign(0.5)
+    assert float(joint(tf.constant(1.0), tf.constant(10.0))) == 6.0
+    assert len(traces) == 1
+
+
+def test_the_joint_loss_keeps_the_type_of_the_losses():
+    task_losses = TaskLosses(TASKS, "mse", {"a": keras.Variable(0.5), "b": 2})
+    joint = task_losses.joint([tf.constant(1.0, "float16"), tf.constant(4.0, "float16")])
+    assert joint.dtype == "float16"
+    assert float(joint) == 4.0
+
+
+def test_trackers_average_over_batches_by_their_sizes():
+    task_losses = TaskLosses(TASKS, "mse")
+    assert [tracker.name for tracker in task_losses.trackers] == ["b_loss", "a_loss"]
+    task_losses.track([tf.constant(1.0), tf.constant(10.0)], tf.constant(3))
+    task_losses.track([tf.constant(5.0), tf.constant(50.0)], tf.constant(1))
+    # (3 * 1 + 1 * 5) / 4 and ten times that.
+    assert [float(tracker.result()) for tracker in task_losses.trackers] == [2.0, 20.0]
+
+
+def test_gradients_flow_through_every_loss():
+    labels, predictions, _ = make_batch()
+    predictions = {task: tf.constant(values) for task, values in predictions.items()}
+    with tf.GradientTape() as tape:
+        tape.watch(predictions)
+        losses = TaskLosses(TASKS, {"a": squared_error, "b": "mse"})(labels, predictions)
+        total = tf.add_n(losses)
+    # The derivative of the mean of (p - y)^2 over 6 samples is 2 (p - y) / 6.
+    for task, gradient in tape.gradient(total, predictions).items():
+        expected = 2 * (predictions[task] - labels[task]) / BATCH
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6)
