@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import sklearn.datasets
+import tensorflow as tf
 
 Array = npt.NDArray[np.float32]
 Split = tuple[Array, dict[str, Array]]
@@ -59,6 +60,13 @@ def load(num_train: int = 300, num_validation: int = 500, seed: int = 0) -> dict
             ("train", "validation", "test"), ends[:-1], ends[1:], strict=True
         )
     }
+
+
+def batches(split: Split, batch_size: int) -> tf.data.Dataset:
+    """Batches of a split, shuffled and repeated without end."""
+    images, labels = split
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).cache()
+    return dataset.shuffle(len(images)).repeat().batch(batch_size, drop_remainder=True)
 
 
 def make_labels(images: npt.NDArray[np.float64], digits: npt.NDArray[np.int64]) -> dict[str, Array]:

@@ -51,5 +51,12 @@ def build_model(
     }
     model = tag_keras.MultiTaskModel(encoder, heads)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    model.compile(keras.optimizers.Adam(schedule), losses, metrics=metrics, affinity=affinity)
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        losses,
+        metrics=metrics,
+        affinity=affinity,
+        # Several steps in one call; a probe needs a call of its own.
+        steps_per_execution=20 if affinity is None else 1,
+    )
     return model

@@ -22,6 +22,7 @@ from digits import data, network
 from tag_keras import experiment
 
 FLAGS = flags.FLAGS
+STEPS_PER_EPOCH = 20
 
 
 def define_flags() -> None:
@@ -30,7 +31,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_groups", 3, "Number of networks at most.", lower_bound=1)
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Every network is trained once with each seed.")
     flags.DEFINE_integer("num_train", 100, "Number of training images.", lower_bound=1)
-    flags.DEFINE_integer("epochs", 100, "Number of epochs.", lower_bound=1)
+    flags.DEFINE_integer(
+        "epochs", 20, f"Number of epochs of {STEPS_PER_EPOCH} steps.", lower_bound=1
+    )
     flags.DEFINE_integer("batch_size", 25, "Number of images in a batch.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 1e-3, "Learning rate of Adam.", lower_bound=0.0)
     flags.DEFINE_integer("every", 5, "Probe one training step in so many.", lower_bound=1)
@@ -46,7 +49,8 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {argv[1:]}")
-    tf.config.experimental.enable_op_determinism()
+    # It would warn of the many functions that many networks need.
+    tf.get_logger().setLevel("ERROR")
     try:
         run()
     except (ValueError, OSError) as error:
@@ -56,14 +60,19 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     if unknown := [task for task in FLAGS.tasks if task not in data.TASKS]:
         raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(data.TASKS)}.")
-    steps = FLAGS.epochs * -(-FLAGS.num_train // FLAGS.batch_size)
+    if not FLAGS.batch_size <= FLAGS.num_train:
+        raise ValueError(f"--batch_size should be at most --num_train, {FLAGS.num_train}.")
     build_model = functools.partial(
-        network.build_model, learning_rate=FLAGS.learning_rate, steps=steps
+        network.build_model,
+        learning_rate=FLAGS.learning_rate,
+        steps=FLAGS.epochs * STEPS_PER_EPOCH,
     )
+    splits = data.load(FLAGS.num_train)
+    splits["train"] = functools.partial(data.batches, splits["train"], FLAGS.batch_size)
     experiment.run(
         FLAGS.output_dir,
         build_model,
-        data.load(FLAGS.num_train),
+        splits,
         FLAGS.tasks,
         FLAGS.num_groups,
         affinity=tag_keras.LookaheadAffinity(FLAGS.every, baseline=FLAGS.singletons == "baseline"),
@@ -73,8 +82,8 @@ def run() -> None:
             name: FLAGS[name].value
             for name in ("num_train", "epochs", "batch_size", "learning_rate")
         },
-        batch_size=FLAGS.batch_size,
         epochs=FLAGS.epochs,
+        steps_per_epoch=STEPS_PER_EPOCH,
         verbose=0,
     )
 

@@ -75,7 +75,7 @@ def _check_keras() -> None:
 
 
 def _configured_backend() -> str:
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    home = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
     try:
         config = json.loads((home / "keras.json").read_text(encoding="utf-8"))
         return str(config.get("backend", "tensorflow"))

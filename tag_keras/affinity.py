@@ -54,6 +54,8 @@ class LookaheadAffinity:
             raise ValueError(
                 f'`update` should be "optimizer" or "sgd". Received: update={self.update!r}.'
             )
+        if not isinstance(self.baseline, bool):
+            raise ValueError(f"`baseline` should be a bool. Received: baseline={self.baseline!r}.")
 
 
 class Affinity:
@@ -101,9 +103,8 @@ class Affinity:
         self.standard_error = _array("standard_error", error, pairs, np.float64)
         self.count = _array("count", nothing if count is None else count, pairs, np.int64)
         self.skipped = _array("skipped", nothing if skipped is None else skipped, pairs, np.int64)
-        epochs = np.asarray([] if history is None else history, np.float64)
-        epochs = epochs if epochs.size else np.zeros((0, *pairs))
-        self.history = _array("history", epochs, (len(epochs), *pairs), np.float64)
+        epochs = np.zeros((0, *pairs)) if history is None else history
+        self.history = _array("history", epochs, (None, *pairs), np.float64)
         measured = self.count > 0 if count is not None else np.ones(pairs, bool)
         wrong = np.isinf(self.mean) | (np.isnan(self.mean) & measured)
         if wrong.any():
@@ -111,6 +112,10 @@ class Affinity:
                 "`mean` should be finite wherever it was measured. Received: "
                 f"{self.describe_pairs(wrong)}."
             )
+        if (self.standard_error < 0).any() or np.isinf(self.standard_error).any():
+            raise ValueError("`standard_error` should be NaN, or finite and at least 0.")
+        if np.isinf(self.history).any():
+            raise ValueError("`history` should be finite or NaN.")
 
     def describe_pairs(self, where: npt.NDArray[np.bool_]) -> str:
         """The pairs at which `where` (T, T) is true, with their means, for messages."""
@@ -145,17 +150,22 @@ class Affinity:
 _ARRAYS = ("mean", "standard_error", "count", "history", "skipped")
 
 
-def _array(name: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: Any) -> Any:
+def _array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtype: Any) -> Any:
     try:
-        # Through float64, because None means NaN in the files.
-        array = np.array(value, np.float64).astype(dtype)
+        # Through float64, because None stands for NaN in the files.
+        array = np.array(value, np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"`{name}` should be an array of numbers of shape {shape}.") from None
-    if array.shape != shape:
+    if array.size == 0 and shape[0] is None:
+        array = array.reshape((0, *shape[1:]))
+    if array.ndim != len(shape) or array.shape[-2:] != shape[-2:]:
         raise ValueError(
             f"`{name}` should have the shape {shape}, [source, target] in the order of `tasks`. "
             f"Received: shape {array.shape}."
         )
+    if dtype is np.int64 and not ((array >= 0) & (array == np.floor(array))).all():
+        raise ValueError(f"`{name}` should hold whole numbers of at least 0.")
+    array = array.astype(dtype)
     array.setflags(write=False)
     return array
 

@@ -6,6 +6,7 @@ was killed goes on where it stopped.
 
 import dataclasses
 import functools
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,8 +63,8 @@ def train_groups(
     Args:
         build_model: Gives a compiled `MultiTaskModel` for a tuple of tasks.
         grouping: Groups, for instance from `select_groups`.
-        train: A dataset, or `(x, y)` or `(x, y, sample_weight)`; one with all labels feeds every
-            group.
+        train: A dataset, or `(x, y)` or `(x, y, sample_weight)`, or a function that gives one of
+            these; one with all labels feeds every group.
         validation_data: As in `keras.Model.fit`.
         epochs: Number of epochs for each network.
         output_dir: Folder for the trained networks. A network that is there already is loaded
@@ -124,7 +125,7 @@ def run(
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, report.html
             and, in networks/, every trained network.
         build_model: Gives a compiled model for a tuple of tasks.
-        data: `"train"`, `"validation"` and `"test"`: each a dataset, or `(x, y)`.
+        data: `"train"`, `"validation"` and `"test"`: each what `train` is in `train_groups`.
         tasks: Task names.
         num_groups: Number of groups at most.
         affinity: How to measure affinities.
@@ -277,6 +278,7 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
         ValueError: If the folder belongs to a run with other settings.
     """
     path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
     if not path.exists():
         files.write_json(path, settings)
         return
@@ -293,13 +295,13 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _table(grouping: Grouping, rows: Sequence[Row]) -> str:
-    """Test losses, mean and deviation over the seeds, for the terminal."""
+    """Test losses, mean and deviation over the seeds (nan for one), for the terminal."""
     comparison = compare(grouping, rows)
     lines = ["test loss".ljust(20) + "".join(kind.rjust(18) for kind in comparison.losses)]
     for place, label in enumerate([*grouping.tasks, "total"]):
         cells = [mean_and_deviation(losses[place]) for losses in comparison.losses.values()]
-        text = [f"{mean:.4f} +- {deviation:.4f}".rjust(18) for mean, deviation in cells]
-        lines.append(label.ljust(20) + "".join(text))
+        text = [f"{mean:.4f} +- {deviation:.4f}" for mean, deviation in cells]
+        lines.append(label.ljust(20) + "".join(cell.rjust(18) for cell in text))
     return "\n".join(lines)
 
 

@@ -51,9 +51,10 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
                 )
         self.models = list(models)
         self.grouping = grouping
-        if all(model.built for model in models):
-            # Built like its models, it can be saved and exported without a first call.
-            self.build_from_config(models[0].get_build_config())
+        config = models[0].get_build_config() if all(model.built for model in models) else None
+        if config:
+            # Called once, on no data, it can be saved and exported at once, like its models.
+            self(keras.tree.map_shape_structure(self._symbolic_input, config["input_shape"]))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -63,6 +64,9 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         outputs = [model(inputs, training=training) for model in self.models]
         return {task: outputs[index][task] for task, index in self.grouping.serves.items()}
+
+    def _symbolic_input(self, shape: tuple[int | None, ...]) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *shape[1:]), self.input_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {

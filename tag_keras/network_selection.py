@@ -16,6 +16,7 @@ from tag_keras.tasks import check_task_names
 
 _Floats = npt.NDArray[np.float64]
 _Rule = Literal["forbid", "baseline"]
+_Serving = list[tuple[float, int, int]]
 _TIE_STEPS = 20_000
 
 
@@ -84,10 +85,10 @@ def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forb
     """Network selection of TAG (Fifty et al. 2021, arXiv 2109.04617) and Standley et al. 2020.
 
     A task's score in a group is the mean affinity of the group's other tasks onto it. Of all
-    families of at most `num_groups` groups (arXiv 1905.07553), overlapping or not, that leave no
-    task out, this finds the one with the largest mean over tasks of the best score, and proves it.
-    Within 1e-9 of the largest absolute score families are tied: the fewest groups win, then the
-    fewest memberships, then the first in the order of tasks. 15 tasks take about a second.
+    families of at most `num_groups` groups (arXiv 1905.07553) that leave no task out, overlapping
+    or not, this finds one with the largest mean over tasks of the best score, and proves it. Ties
+    (within 1e-9 of the largest absolute score) go to the fewest groups, then memberships, then the
+    first in the order of tasks; of many thousands, the last two rules compare those met first.
 
     Args:
         affinity: Affinities of up to 15 tasks. The diagonal is not used.
@@ -156,14 +157,15 @@ def choose_groups(scores: _Floats, num_groups: int, tolerance: float) -> list[in
     """Rows of `scores` (G, T) that make the best family; the time grows like 3**T."""
     # The groups that are best for some task leave nothing to gain for more.
     num_groups = min(num_groups, len(set(scores.argmax(axis=0))))
-    served = _served_values(scores)
+    # Losses count thousandths of a sum's tolerance, which makes those of rounding zero.
+    unit = scores.shape[1] * tolerance / 1000
+    served, serving = _serve(scores, unit)
     values = np.full((len(served), num_groups + 1), -np.inf)
     values[0] = 0.0
     for tasks in [*range(1, len(served) // 2), len(served) - 1]:
         sets = _subsets(tasks)
         values[tasks, 1:] = (served[sets, None] + values[tasks - sets, :-1]).max(axis=0)
-    # Thousandths of a sum's tolerance are coarse enough to make losses by rounding zero.
-    return _first_family(scores, served, values, scores.shape[1] * tolerance / 1000)
+    return _first(served, serving, values, unit)
 
 
 def _subsets(tasks: int) -> npt.NDArray[np.intp]:
@@ -171,52 +173,49 @@ def _subsets(tasks: int) -> npt.NDArray[np.intp]:
     return last + np.flatnonzero(np.arange(last, tasks + 1) & ~tasks == 0)
 
 
-def _served_values(scores: _Floats) -> _Floats:
+def _serve(scores: _Floats, unit: float) -> tuple[_Floats, list[_Serving]]:
     served = np.full(2 ** scores.shape[1], -np.inf)
+    serving: list[_Serving] = [[]] * len(served)
+    sizes = (scores > -np.inf).sum(axis=1)
 
     def visit(tasks: int, first: int, rows: npt.NDArray[np.intp], totals: _Floats) -> None:
         served[tasks] = totals.max(initial=-np.inf)
+        losses = np.rint((served[tasks] - totals) / unit)
+        # Of the groups in order of size, one is of use if it loses less than all before it.
+        kept = losses < np.minimum.accumulate(np.append(1001.0, losses))[:-1]
+        triples = np.stack([losses[kept], sizes[rows[kept]], rows[kept]], axis=1)
+        serving[tasks] = triples.astype(int).tolist()
         for task in range(first, scores.shape[1]):
             sums = totals + scores[rows, task]
             inside = sums > -np.inf
             visit(tasks | 1 << task, task + 1, rows[inside], sums[inside])
 
-    visit(0, 0, np.arange(len(scores)), np.zeros(len(scores)))
-    return served
+    visit(0, 0, np.argsort(sizes, kind="stable"), np.zeros(len(scores)))
+    return served, serving
 
 
-def _first_family(scores: _Floats, served: _Floats, values: _Floats, unit: float) -> list[int]:
-    sizes = (scores > -np.inf).sum(axis=1)
-
-    @functools.cache
-    def serving(tasks: int) -> list[tuple[int, int]]:
-        totals = scores[:, [t for t in range(scores.shape[1]) if tasks >> t & 1]].sum(axis=1)
-        losses = np.rint((served[tasks] - totals) / unit)
-        rows = np.argsort(sizes, kind="stable")
-        # A larger or later group is of use only if it loses less than all before it.
-        least = np.minimum.accumulate(np.append(1001, losses[rows]))[:-1]
-        return [(int(row), int(losses[row])) for row in rows[losses[rows] < least]]
-
+def _first(served: _Floats, serving: list[_Serving], values: _Floats, unit: float) -> list[int]:
     # One more row put into two sorted lists keeps their order, so that the first family for some
     # tasks is made of a group and of the first family for what the group leaves.
     @functools.cache
-    def first(tasks: int, num_groups: int, slack: int) -> tuple[int, list[int]]:
+    def search(tasks: int, num_groups: int, slack: float) -> tuple[int, list[int]]:
         sets = _subsets(tasks) if tasks else np.zeros(0, np.intp)
         totals = served[sets] + values[tasks - sets, num_groups - 1]
         losses = np.rint((values[tasks, num_groups] - totals) / unit)
         found: list[tuple[int, list[int]]] = [] if tasks else [(0, [])]
-        for subset, loss in zip(sets[losses <= slack], losses[losses <= slack], strict=True):
-            if found and sum(first.cache_info()[:2]) > _TIE_STEPS:
+        near = losses <= slack
+        for subset, lost in zip(sets[near].tolist(), losses[near].tolist(), strict=True):
+            if found and sum(search.cache_info()[:2]) > _TIE_STEPS:
                 break
-            for row, more in serving(int(subset)):
-                if (left := slack - int(loss) - more) >= 0:
-                    size, rows = first(tasks - int(subset), num_groups - 1, left)
-                    found.append((size + int(sizes[row]), sorted([*rows, row])))
+            for loss, size, row in serving[subset]:
+                if lost + loss <= slack:
+                    rest = search(tasks - subset, num_groups - 1, slack - lost - loss)
+                    found.append((rest[0] + size, sorted([*rest[1], row])))
         return min(found)
 
-    lost = np.rint((values[-1, -1] - values[-1]) / unit)
-    fewest = int(np.flatnonzero(lost <= 1000)[0])
-    return first(len(served) - 1, fewest, 1000 - int(lost[fewest]))[1]
+    losses = np.rint((values[-1, -1] - values[-1]) / unit)
+    fewest = int((losses <= 1000).argmax())
+    return search(len(served) - 1, fewest, 1000.0 - losses[fewest])[1]
 
 
 def main(argv: list[str]) -> int:

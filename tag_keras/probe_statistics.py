@@ -49,7 +49,8 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
     def update(self, values: tf.Tensor) -> None:
         """Adds the values (T, T) of one probe; NaN stands for a value that is to be skipped."""
         mean, squares, count, skipped = self.weights
-        usable = tf.math.is_finite(values)
+        # Squares of larger values would not fit into float32. The comparison is false for NaN.
+        usable = tf.abs(values) < 1e15
         one = tf.cast(usable, "float32")
         difference = tf.where(usable, values - mean, 0.0)
         new_count = count + one

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -62,12 +63,26 @@ def _row(value: object, where: str) -> Row:
     expected = {field.name for field in dataclasses.fields(Row)}
     if wrong := expected.symmetric_difference(value):
         raise ValueError(f"{where} has missing or unknown fields: {sorted(wrong)}.")
-    types = {"network": str, "tasks": list, "seed": int, "task": str, "split": str}
-    types |= {"loss": (int, float), "metrics": dict, "seconds": (int, float)}  # type: ignore[dict-item]
-    for name, kind in types.items():
-        if not isinstance(value[name], kind):
+    checks = {
+        "network": isinstance(value["network"], str),
+        "tasks": isinstance(value["tasks"], list)
+        and all(isinstance(task, str) for task in value["tasks"]),
+        "seed": type(value["seed"]) is int,
+        "task": isinstance(value["tasks"], list) and value["task"] in value["tasks"],
+        "split": isinstance(value["split"], str),
+        "loss": _is_number(value["loss"]),
+        "metrics": isinstance(value["metrics"], dict)
+        and all(_is_number(metric) for metric in value["metrics"].values()),
+        "seconds": _is_number(value["seconds"]),
+    }
+    for name, right in checks.items():
+        if not right:
             raise ValueError(f"{where}: the field {name!r} has a wrong value: {value[name]!r}.")
     return Row(**{**value, "tasks": tuple(value["tasks"])})
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dict[str, Array]:
@@ -82,7 +97,7 @@ def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dic
         Array (S,) by task, of the S seeds that every serving network has, in increasing order.
 
     Raises:
-        ValueError: If a task has no result from its network.
+        ValueError: If a task has no result from its network, or if there is no common seed.
     """
     table: dict[str, dict[int, float]] = collections.defaultdict(dict)
     for row in rows:
@@ -91,6 +106,9 @@ def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dic
     if missing := [f"{task} from {serves[task]}" for task in serves if not table[task]]:
         raise ValueError(f"There is no result on {split!r} for: {', '.join(missing)}.")
     seeds = sorted(set.intersection(*(set(table[task]) for task in serves)))
+    if not seeds:
+        found = {serves[task]: sorted(table[task]) for task in serves}
+        raise ValueError(f"The networks should have a seed in common. Received seeds: {found}.")
     return {task: np.array([table[task][seed] for seed in seeds]) for task in serves}
 
 

@@ -1,6 +1,6 @@
 """The losses of a multi-task model: one per task, their weighted sum, and their logs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -31,6 +31,8 @@ class TaskLosses:
                 f"Received: loss={loss!r}."
             )
         losses = loss if isinstance(loss, Mapping) else dict.fromkeys(tasks, loss)
+        if absent := [task for task in tasks if losses[task] is None]:
+            raise ValueError(f"`loss` should have a loss for every task. It is None for {absent}.")
         self.tasks = tasks
         self.weights = [(weights or {}).get(task, 1.0) for task in tasks]
         self.trackers = [keras.metrics.Mean(name=f"{task}_loss") for task in tasks]
@@ -99,16 +101,28 @@ def _loss_function(loss: Any) -> keras.losses.Loss:
 
 
 class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
-    """A loss function as a `Loss`; labels (B,) meet predictions (B, 1) as (B, 1)."""
+    """A loss function as a `Loss`."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Callable[..., tf.Tensor]) -> None:
         name = getattr(function, "__name__", "")
         # A lambda's name would not do as the name of a TensorFlow scope.
         super().__init__(name=name if name.isidentifier() else "loss")
         self._function = function
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        # Without this, subtracting (B, 1) from (B,) would give (B, B).
-        if len(y_true.shape) + 1 == len(y_pred.shape) and y_pred.shape[-1] == 1:
-            y_true = tf.expand_dims(y_true, -1)
-        return self._function(y_true, y_pred)
+        return self._function(*_of_same_rank(y_true, y_pred))
+
+
+def _of_same_rank(one: tf.Tensor, other: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Adds or takes away a last axis of length 1, as Keras does.
+
+    Without it, subtracting (B, 1) from (B,) would give (B, B).
+    """
+    if len(one.shape) > len(other.shape):
+        other, one = _of_same_rank(other, one)
+        return one, other
+    if len(one.shape) + 1 != len(other.shape) or other.shape[-1] != 1:
+        return one, other
+    if len(one.shape) == 1:
+        return tf.expand_dims(one, -1), other
+    return one, tf.squeeze(other, -1)

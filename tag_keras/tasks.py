@@ -10,7 +10,8 @@ def check_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If a name is repeated, empty or not a string, or if there is none.
     """
-    if isinstance(tasks, str) or not all(isinstance(task, str) and task for task in tasks):
+    names = tasks if isinstance(tasks, list | tuple) else [None]
+    if not all(isinstance(task, str) and task for task in names):
         raise ValueError(f"`tasks` should be a list of names. Received: tasks={tasks!r}.")
     if not tasks:
         raise ValueError("`tasks` should name at least one task. Received: tasks=[].")

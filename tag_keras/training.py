@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
-# What `fit` and `evaluate` take: a dataset, or (x, y) or (x, y, sample_weight).
+# A dataset, or (x, y) or (x, y, sample_weight), or a function that gives one of these: called after
+# the seed was set, it shuffles each network's batches anew and in the same order in every run.
 Data = Any
 
 
@@ -57,8 +59,13 @@ def train_network(
             f"Received: a model for {list(model.tasks)}."
         )
     start = time.perf_counter()
+    data = _arguments(train)
+    if len(data) == 1:
+        # Keras warns of its own default: it cannot shuffle a dataset.
+        fit.setdefault("shuffle", False)
     # Callbacks such as EarlyStopping keep what they saw of the network before.
-    model.fit(**_arguments(train), **{**fit, "callbacks": copy.deepcopy(fit.get("callbacks"))})
+    fit["callbacks"] = copy.deepcopy(fit.get("callbacks"))
+    model.fit(**data, **fit)
     return model, time.perf_counter() - start
 
 
@@ -69,12 +76,21 @@ def evaluate_network(
     seconds: float,
     **kwargs: Any,
 ) -> list[Row]:
-    """Loss and metrics of each task of a network on each split, as rows of results.json."""
+    """Loss and metrics of each task of a network on each split, as rows of results.json.
+
+    Raises:
+        ValueError: If a loss or metric is not finite.
+    """
     rows = []
     for split, data in splits.items():
         logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
         for name, value in logs.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
+                    f"the split {split!r}. Lower the learning rate, or look for NaN in the data."
+                )
             # The longest name, because one task's name may begin another's.
             owners = [task for task in network.tasks if name.startswith(f"{task}_")]
             if owners:
@@ -119,6 +135,8 @@ def load_network(path: Path) -> keras.Model:
 
 
 def _arguments(data: Data) -> dict[str, Any]:
+    if callable(data):
+        data = data()
     if isinstance(data, tuple):
         return dict(zip(("x", "y", "sample_weight"), data, strict=False))
     return {"x": data}

@@ -83,7 +83,7 @@ def test_arrays_of_another_shape_are_refused(name, shape):
     # The history has one axis more, that of the epochs.
     wrong = np.ones((2, *shape) if name == "history" else shape)
     message = (
-        f"`{name}` should have the shape {(2, 3, 3) if name == 'history' else (3, 3)}, "
+        f"`{name}` should have the shape {(None, 3, 3) if name == 'history' else (3, 3)}, "
         f"[source, target] in the order of `tasks`. Received: shape {wrong.shape}."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -217,7 +217,9 @@ def test_repr_shows_tasks_and_means():
 def test_options_are_those_of_the_paper_and_cannot_change():
     options = LookaheadAffinity()
     assert dataclasses.astuple(options) == (10, "optimizer", False)
-    assert LookaheadAffinity(1, "sgd", True) == LookaheadAffinity(every=1, update="sgd", baseline=1)
+    assert LookaheadAffinity(1, "sgd", True) == LookaheadAffinity(
+        every=1, update="sgd", baseline=True
+    )
     with pytest.raises(dataclasses.FrozenInstanceError, match="every"):
         options.every = 3
 
@@ -234,3 +236,30 @@ def test_update_is_one_of_two(update):
     message = f'`update` should be "optimizer" or "sgd". Received: update={update!r}.'
     with pytest.raises(ValueError, match=re.escape(message)):
         LookaheadAffinity(update=update)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("count", -1.0, "`count` should hold whole numbers of at least 0"),
+        ("skipped", 1.5, "`skipped` should hold whole numbers of at least 0"),
+        ("count", NAN, "`count` should hold whole numbers of at least 0"),
+        ("standard_error", -0.1, "`standard_error` should be NaN, or finite and at least 0"),
+        ("standard_error", np.inf, "`standard_error` should be NaN, or finite and at least 0"),
+    ],
+)
+def test_impossible_values_are_refused(name, value, message):
+    array = np.ones((3, 3))
+    array[1, 2] = value
+    with pytest.raises(ValueError, match=message):
+        Affinity(TASKS, **{"mean": np.ones((3, 3)), name: array})
+
+
+def test_an_infinite_history_is_refused():
+    with pytest.raises(ValueError, match="`history` should be finite or NaN"):
+        Affinity(TASKS, np.ones((3, 3)), history=np.full((2, 3, 3), np.inf))
+
+
+def test_baseline_is_a_bool():
+    with pytest.raises(ValueError, match="`baseline` should be a bool. Received: baseline='no'"):
+        LookaheadAffinity(baseline="no")

@@ -36,7 +36,7 @@ def test_gradients_equal_their_closed_forms(compiled):
     #   L_2 = 3 b,                   none for w,  dL_2/db = 3
     generator = np.random.default_rng(0)
     x, y, z = generator.normal(size=(3, 5, 4)).astype("float32")
-    w, b = keras.Variable(generator.normal(size=4)), keras.Variable(0.5)
+    w, b = keras.Variable(generator.normal(size=4), dtype="float32"), keras.Variable(0.5)
 
     def gradients():
         with tf.GradientTape(persistent=True) as tape:
@@ -65,6 +65,9 @@ def test_the_gradient_of_an_embedding_is_dense(compiled):
     # Rows 2 (once) and 0 (twice) of four are looked up; row 1 and row 3 are not touched.
     embedding = keras.layers.Embedding(4, 2)
     embedding.build()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(embedding(tf.constant([2, 0, 0])))
+    assert isinstance(tape.gradient(loss, embedding.embeddings.value), tf.IndexedSlices)
 
     def gradients():
         with tf.GradientTape(persistent=True) as tape:
@@ -79,15 +82,6 @@ def test_the_gradient_of_an_embedding_is_dense(compiled):
     assert_rows(as_arrays(rows), [[of_all], [of_one]])
 
 
-def test_indexed_slices_are_what_the_embedding_test_is_about():
-    embedding = keras.layers.Embedding(4, 2)
-    embedding.build()
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(embedding(tf.constant([2, 0, 0])))
-    gradient = tape.gradient(loss, embedding.trainable_variables[0].value)
-    assert isinstance(gradient, tf.IndexedSlices)
-
-
 def test_weighted_sum_by_hand(compiled):
     gradients = [
         [tf.constant([1.0, 2.0]), None, None],
@@ -100,11 +94,10 @@ def test_weighted_sum_by_hand(compiled):
     assert_rows(as_arrays([total]), [[[62.0, 124.0], 5.0, None]])
 
 
-@pytest.mark.parametrize("one", [1.0, keras.ops.ones])
-def test_a_weight_of_one_gives_the_gradients_themselves(one):
+@pytest.mark.parametrize("one", [1.0, 1, np.float32(1.0)])
+def test_a_weight_of_one_gives_the_gradient_itself(one):
     gradient = tf.constant([1.0, 2.0])
-    weight = one if isinstance(one, float) else one(())
-    np.testing.assert_array_equal(weighted_sum([[gradient]], [weight])[0], gradient)
+    np.testing.assert_array_equal(weighted_sum([[gradient]], [one])[0], gradient)
 
 
 def test_a_variable_weight_follows_assign_even_if_it_was_one():

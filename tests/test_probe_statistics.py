@@ -36,8 +36,9 @@ def make_probes(sizes, seed=0):
         # One pair is never measured, one at the first probe alone, one not in the first epoch.
         epoch[:, 0, 1] = NAN
         epoch[:, 1, 2] = NAN
-    epochs[0][0, 1, 2] = 0.5
-    epochs[0][:, 2, 0] = NAN
+    first = next(epoch for epoch in epochs if len(epoch))
+    first[0, 1, 2] = 0.5
+    first[:, 2, 0] = NAN
     return epochs
 
 
@@ -84,9 +85,7 @@ def assert_affinity(affinity, expected):
 @pytest.mark.parametrize("last_ends", [True, False])
 @pytest.mark.parametrize("sizes", [[7, 0, 5, 3], [0, 4], [6], [2, 0, 0, 2]])
 def test_statistics_equal_those_of_all_values_at_once(sizes, last_ends):
-    # The first epoch with a probe is where make_probes puts the value of the pair measured once.
-    epochs = make_probes(sizes[sizes.index(max(sizes)) :] if sizes[0] == 0 else sizes)
-    epochs = [np.zeros((0, 3, 3), "float32")] * (len(sizes) - len(epochs)) + epochs
+    epochs = make_probes(sizes)
     statistics = started()
     run(statistics, epochs, last_ends)
     affinity = statistics.affinity(TASKS)
@@ -237,3 +236,13 @@ def test_epoch_ends_is_silent_when_nothing_was_left_out():
     # A warning would be an error.
     callback.on_train_end()
     np.testing.assert_allclose(statistics.affinity(TASKS).mean, 0.1)
+
+
+def test_values_too_large_to_square_are_skipped():
+    statistics = ProbeStatistics(1)
+    statistics.start()
+    for value in (-1e20, 0.5, 3e38, 0.25):
+        statistics.update(tf.constant([[value]]))
+    affinity = statistics.affinity(("a",))
+    assert affinity.mean == 0.375 and affinity.count == 2 and affinity.skipped == 2
+    assert affinity.standard_error == pytest.approx(0.125)

@@ -169,3 +169,30 @@ def test_the_deviation_of_one_seed_is_not_known():
     mean, deviation = results.mean_and_deviation(np.array([0.25]))
     assert mean == 0.25
     assert math.isnan(deviation)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", True),
+        ("loss", True),
+        ("loss", math.nan),
+        ("seconds", math.inf),
+        ("tasks", [1, "a"]),
+        ("task", "c"),
+        ("metrics", {"accuracy": "high"}),
+    ],
+)
+def test_a_value_that_no_run_writes_is_named(tmp_path, field, value):
+    path = write(tmp_path / "results.json", **{field: value})
+    message = f"results.json, row 1: the field {field!r} has a wrong value"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        results.load_results(path)
+
+
+def test_networks_without_a_common_seed_are_named():
+    rows = [make_row(network="x", seed=0), make_row(network="y", task="b", seed=1)]
+    with pytest.raises(
+        ValueError, match=r"seed in common. Received seeds: {'x': \[0\], 'y': \[1\]}"
+    ):
+        results.losses_of(rows, {"a": "x", "b": "y"}, "test")

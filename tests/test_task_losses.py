@@ -134,16 +134,17 @@ def test_a_users_function_gives_the_hand_worked_loss_for_flat_labels():
     assert float(loss) == pytest.approx(14 / 3)
 
 
-def test_a_users_function_sees_labels_of_other_ranks_as_they_are():
+def test_a_users_function_sees_labels_that_need_no_axis_as_they_are():
     seen = []
 
     def record(y_true, y_pred):
         seen.append((tuple(y_true.shape), tuple(y_pred.shape)))
         return y_pred[:, 0]
 
-    for labels, predictions in [((6,), (6, 3)), ((6, 1), (6, 1)), ((6, 2), (6, 2, 1))]:
+    shapes = [((6,), (6, 3)), ((6, 1), (6, 1)), ((6, 1), (6, 3))]
+    for labels, predictions in shapes:
         TaskLosses(("a",), record)(np.zeros(labels), {"a": np.zeros(predictions)})
-    assert seen == [((6,), (6, 3)), ((6, 1), (6, 1)), ((6, 2, 1), (6, 2, 1))]
+    assert seen == shapes
 
 
 def test_class_labels_equal_those_of_keras():
@@ -246,3 +247,32 @@ def test_gradients_flow_through_every_loss():
     for task, gradient in tape.gradient(total, predictions).items():
         expected = 2 * (predictions[task] - labels[task]) / BATCH
         np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("label_shape", "prediction_shape"),
+    [((6,), (6, 1)), ((6, 1), (6,)), ((6, 2), (6, 2, 1)), ((6, 2, 1), (6, 2)), ((6, 6), (6, 6, 1))],
+)
+def test_a_last_axis_of_one_is_added_or_taken_away_as_in_keras(
+    label_shape, prediction_shape, weighted
+):
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.normal(size=label_shape), rng.normal(size=prediction_shape)
+    weights = rng.uniform(size=6) if weighted else None
+
+    def squared_error(y_true, y_pred):
+        return tf.reduce_mean((y_true - y_pred) ** 2, axis=-1)
+
+    expected = np.mean((labels.reshape(6, -1) - predictions.reshape(6, -1)) ** 2, axis=1)
+    expected = np.mean(expected * (1 if weights is None else weights))
+    losses = TaskLosses(("a",), squared_error)
+    (loss,) = losses({"a": tf.constant(labels)}, {"a": tf.constant(predictions)}, weights)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_task_needs_a_loss():
+    with pytest.raises(
+        ValueError, match=r"should have a loss for every task. It is None for \['b'"
+    ):
+        TaskLosses(("a", "b"), {"a": "mse", "b": None})

@@ -10,12 +10,12 @@ from tag_keras import tasks
 NAMES = ("slant", "ink", "height")
 
 
-@pytest.mark.parametrize("kind", [tuple, list, dict.fromkeys])
+@pytest.mark.parametrize("kind", [tuple, list])
 def test_check_task_names_gives_a_tuple_in_the_order_given(kind):
     assert tasks.check_task_names(kind(NAMES)) == NAMES
 
 
-@pytest.mark.parametrize("wrong", ["ink", ["a", 1], ["a", ""], ["a", None], [("a", "b")]])
+@pytest.mark.parametrize("wrong", ["ink", 5, None, {"a": 1}, ["a", 1], [""], [None], [("a", "b")]])
 def test_check_task_names_refuses_what_is_no_list_of_names(wrong):
     message = re.escape(f"`tasks` should be a list of names. Received: tasks={wrong!r}.")
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,286 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tag_keras
+from tag_keras import experiment, results, training
+
+layers = keras.layers
+TASKS = ("a", "b", "c")
+GROUPING = tag_keras.Grouping(
+    TASKS, (("a", "b"), ("c",)), {"a": 0, "b": 0, "c": 1}, score=0.1, upper_bound=0.1, optimal=True
+)
+
+
+def make_data(seed=0, size=40):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(size, 4)).astype("float32")
+    return x, {task: x[:, i] + rng.normal(size=size) for i, task in enumerate(TASKS)}
+
+
+DATA = {split: make_data(seed) for seed, split in enumerate(("train", "validation", "test"))}
+
+
+def build_model(tasks, affinity=None):
+    encoder = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation="relu")])
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+    model.compile("sgd", "mse", metrics={tasks[0]: ["mae"]}, affinity=affinity)
+    return model
+
+
+def run(folder, **kwargs):
+    arguments = {
+        "num_groups": 2,
+        "affinity": tag_keras.LookaheadAffinity(1, baseline=True),
+        "singletons": "baseline",
+        "seeds": (0, 1),
+        "epochs": 1,
+        "verbose": 0,
+    }
+    return experiment.run(folder, build_model, DATA, TASKS, **{**arguments, **kwargs})
+
+
+def contents(folder):
+    """All files that hold results, without the seconds that the training took."""
+    rows = json.loads((folder / "results.json").read_text())
+    rows = [{**row, "seconds": 0} for row in rows]
+    texts = [(folder / name).read_text() for name in ("affinity.json", "groups.json")]
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return rows, *texts, files
+
+
+def test_train_groups_is_each_model_trained_alone():
+    grouped = tag_keras.train_groups(
+        build_model, GROUPING, DATA["train"], DATA["validation"], epochs=2, seed=3, verbose=0
+    )
+    x = DATA["test"][0]
+    predictions = grouped.predict(x, verbose=0)
+    for group in GROUPING.groups:
+        keras.utils.set_random_seed(3)
+        alone = build_model(group)
+        alone.fit(*DATA["train"], epochs=2, verbose=0)
+        expected = alone.predict(x, verbose=0)
+        for task in group:
+            np.testing.assert_allclose(predictions[task], expected[task], atol=1e-6)
+
+
+def test_train_groups_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    def call():
+        return tag_keras.train_groups(
+            build_model, GROUPING, DATA["train"], output_dir=tmp_path, verbose=0
+        )
+
+    trained = []
+    original = training.train_network
+
+    def stop_at_second(build, network, *args, **kwargs):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(network.name)
+        return original(build, network, *args, **kwargs)
+
+    monkeypatch.setattr(experiment, "train_network", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    monkeypatch.setattr(experiment, "train_network", original)
+    first = call().predict(DATA["test"][0], verbose=0)
+    assert trained == ["group_0"]
+    monkeypatch.setattr(experiment, "train_network", None)  # Nothing is left to train.
+    second = call().predict(DATA["test"][0], verbose=0)
+    for task in TASKS:
+        np.testing.assert_array_equal(first[task], second[task])
+
+
+def test_train_groups_names_what_is_wrong_with_its_folder(tmp_path):
+    def call(grouping=GROUPING):
+        return tag_keras.train_groups(
+            build_model, grouping, DATA["train"], output_dir=tmp_path, verbose=0
+        )
+
+    call()
+    other = dataclasses.replace(GROUPING, groups=(("a", "b", "c"),), serves=dict.fromkeys(TASKS, 0))
+    with pytest.raises(ValueError, match="holds another run: groups was"):
+        call(other)
+    (tmp_path / "group_1_seed0.keras").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match=r"group_1_seed0\.keras cannot be loaded"):
+        call()
+
+
+def test_build_model_for_other_tasks():
+    with pytest.raises(ValueError, match=r"a model for the tasks \['a', 'b'\]"):
+        tag_keras.train_groups(lambda tasks: build_model(("c",)), GROUPING, DATA["train"])
+
+
+def test_callbacks_are_copied_for_each_network():
+    class Count(keras.callbacks.Callback):
+        epochs = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.epochs += 1
+
+    count = Count()
+    tag_keras.train_groups(
+        build_model, GROUPING, DATA["train"], epochs=2, callbacks=[count], verbose=0
+    )
+    assert count.epochs == 0
+
+
+def test_rows_tell_tasks_apart_whose_names_begin_alike():
+    model = tag_keras.MultiTaskModel(
+        layers.Dense(2), {"left": layers.Dense(1), "left_heavy": layers.Dense(1)}
+    )
+    model.compile("sgd", "mse", metrics=["mae"])
+    x, y = make_data()
+    data = {"test": (x, {"left": y["a"], "left_heavy": y["b"]})}
+    network = training.Network("joint", ("left", "left_heavy"), 5)
+    rows = training.evaluate_network(model, network, data, seconds=1.5)
+    logs = model.evaluate(*data["test"], verbose=0, return_dict=True)
+    for row in rows:
+        assert (row.network, row.seed, row.split, row.seconds) == ("joint", 5, "test", 1.5)
+        assert row.loss == pytest.approx(logs[f"{row.task}_loss"])
+        assert row.metrics == {"mae": pytest.approx(logs[f"{row.task}_mae"])}
+
+
+def test_a_loss_that_is_not_finite_names_the_network():
+    model = build_model(("a",))
+    network = training.Network("single_a", ("a",), 1)
+    data = {"test": (DATA["test"][0] * np.nan, DATA["test"][1])}
+    with pytest.raises(ValueError, match="'single_a', seed 1, is nan on the split 'test'"):
+        training.evaluate_network(model, network, data, seconds=1.0)
+
+
+def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    grouped = run(tmp_path / "whole")
+    printed = capsys.readouterr().out
+    assert "total" in printed and printed.rstrip().endswith("report.html")
+    rows = results.load_results(tmp_path / "whole" / "results.json")
+    grouping = tag_keras.Grouping.load(tmp_path / "whole" / "groups.json")
+    names = {"affinity", "joint", *(f"single_{task}" for task in TASKS)}
+    names |= {f"group_{index}" for index in range(len(grouping.groups))}
+    assert {row.network for row in rows} == names
+    assert {row.split for row in rows} == {"validation", "test"}
+    saved = keras.models.load_model(tmp_path / "whole" / "grouped.keras")
+    x, y = DATA["test"]
+    for task, prediction in saved.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(prediction, grouped.predict(x, verbose=0)[task])
+        # The network of the seed with the least validation loss, over the tasks that it serves.
+        index = grouping.serves[task]
+        served = [one for one in TASKS if grouping.serves[one] == index]
+        totals = {
+            seed: sum(
+                row.loss
+                for row in rows
+                if (row.network, row.seed, row.split) == (f"group_{index}", seed, "validation")
+                and row.task in served
+            )
+            for seed in (0, 1)
+        }
+        best = min(totals, key=totals.get)
+        (row,) = [
+            row
+            for row in rows
+            if (row.network, row.seed, row.split, row.task)
+            == (f"group_{index}", best, "test", task)
+        ]
+        assert np.mean((prediction[:, 0] - y[task]) ** 2) == pytest.approx(row.loss, rel=1e-4)
+
+    # Stopped before each training in turn, it ends with the same files.
+    original = training.train_network
+
+    def stop(*args, **kwargs):
+        monkeypatch.setattr(experiment, "train_network", lambda *a, **k: interrupt())
+        return original(*args, **kwargs)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    stops = 0
+    while True:
+        monkeypatch.setattr(experiment, "train_network", stop)
+        try:
+            run(tmp_path / "stopped")
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert stops >= 8
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"holds another run: seeds was \[0, 1\] and is \[0\]"):
+        run(tmp_path / "whole", seeds=(0,))
+
+
+def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
+    trained = []
+    original = training.train_network
+
+    def count(build, network, *args, **kwargs):
+        trained.append(network.name)
+        return original(build, network, *args, **kwargs)
+
+    monkeypatch.setattr(experiment, "train_network", count)
+    networks = [training.Network(name, ("a", "b")) for name in ("joint", "group_0")]
+    rows = experiment.train_networks(tmp_path, networks, build_model, DATA, verbose=0)
+    assert trained == ["joint"]
+    losses = [[r.loss for r in rows if r.network == network.name] for network in networks]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    assert (tmp_path / "networks" / "group_0_seed0.keras").exists()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    pytest.importorskip("matplotlib")
+    run(tmp_path / "whole", seeds=(0,), num_groups=1)
+    for name in ("settings.json", "affinity.json", "groups.json", "results.json"):
+        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        (tmp_path / name / name).write_text("{")
+        with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
+            run(tmp_path / name, seeds=(0,), num_groups=1)
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def train_digits(folder, until=None):
+    """Runs the digits script; kills it as soon as `until(folder)` is true."""
+    command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}"]
+    command += ["--tasks=is_even,is_prime,ink", "--seeds=0,1", "--epochs=10", "--num_groups=2"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while until and process.poll() is None:
+        if until(folder):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    return process.wait()
+
+
+STAGES = {
+    "measuring": lambda folder: (folder / "settings.json").exists(),
+    "selecting": lambda folder: (folder / "affinity.json").exists(),
+    "training the first network": lambda folder: (folder / "groups.json").exists(),
+    "training the third": lambda folder: len(list(folder.glob("networks/[!.]*"))) >= 2,
+    "training the last": lambda folder: len(list(folder.glob("networks/*seed1*"))) >= 5,
+    "putting together": lambda folder: list(folder.glob("*grouped.keras")),
+    "reporting": lambda folder: list(folder.glob("*.png")),
+}
+
+
+@pytest.mark.slow
+def test_killed_in_any_stage_it_ends_with_the_same_files(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert train_digits(tmp_path / "whole") == 0
+    for stage, until in STAGES.items():
+        folder = tmp_path / stage
+        assert train_digits(folder, until) == -signal.SIGKILL, stage
+        assert train_digits(folder) == 0, stage
+        assert contents(folder) == contents(tmp_path / "whole"), stage

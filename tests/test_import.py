@@ -1,0 +1,180 @@
+"""What importing the package does, and what it does not: most of it in processes of its own."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import tag_keras
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Whatever decides about the backend, so that the tests do not depend on who runs them.
+DECIDES = ("KERAS_BACKEND", "KERAS_HOME", "TF_USE_LEGACY_KERAS")
+WRONG_BACKEND = (
+    "ImportError: tag_keras works with the TensorFlow backend of Keras. Found: {!r}. Set "
+    "KERAS_BACKEND=tensorflow in the environment before importing Keras."
+)
+FAKE_KERAS = """
+import sys, types
+sys.modules["keras"] = keras = types.ModuleType("keras")
+keras.__version__ = {version!r}
+keras.config = types.SimpleNamespace(backend=lambda: {backend!r})
+import tag_keras
+"""
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Runs code in a new interpreter whose home folder is empty; warnings are errors there, too."""
+
+    def run(code, **environment):
+        inherited = {name: value for name, value in os.environ.items() if name not in DECIDES}
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            env={**inherited, "HOME": str(tmp_path), **environment},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def configure_keras(folder, content):
+    folder.mkdir(exist_ok=True)
+    (folder / "keras.json").write_text(content)
+    return str(folder)
+
+
+def assert_fails(process, last_line):
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == last_line
+
+
+def assert_succeeds(process):
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_selecting_groups_loads_neither_tensorflow_nor_keras(python):
+    process = python(
+        "import sys, tag_keras, tag_keras.affinity, tag_keras.results, tag_keras.comparison\n"
+        "affinity = tag_keras.Affinity(['a', 'b'], [[0, 1], [1, 0]])\n"
+        "print(tag_keras.select_groups(affinity, num_groups=1).groups)\n"
+        "loaded = {'tensorflow', 'keras', 'absl', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+        "print(sorted(loaded))"
+    )
+    assert_succeeds(process)
+    assert process.stdout.splitlines() == ["(('a', 'b'),)", "[]"]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "numpy"])
+def test_another_backend_in_the_environment_is_refused(python, backend):
+    process = python("import tag_keras", KERAS_BACKEND=backend)
+    assert_fails(process, WRONG_BACKEND.format(backend))
+
+
+def test_another_backend_in_the_configuration_of_keras_is_refused(python, tmp_path):
+    content = '{"floatx": "float32", "backend": "torch"}'
+    home = configure_keras(tmp_path / "elsewhere", content)
+    assert_succeeds(python("import tag_keras"))
+    assert_fails(python("import tag_keras", KERAS_HOME=home), WRONG_BACKEND.format("torch"))
+
+    configure_keras(tmp_path / ".keras", content)
+    assert_fails(python("import tag_keras"), WRONG_BACKEND.format("torch"))
+
+
+def test_the_environment_decides_before_the_configuration(python, tmp_path):
+    home = configure_keras(tmp_path / "elsewhere", '{"backend": "torch"}')
+    process = python("import tag_keras", KERAS_HOME=home, KERAS_BACKEND="tensorflow")
+    assert_succeeds(process)
+    home = configure_keras(tmp_path / "elsewhere", '{"backend": "tensorflow"}')
+    process = python("import tag_keras", KERAS_HOME=home, KERAS_BACKEND="jax")
+    assert_fails(process, WRONG_BACKEND.format("jax"))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"backend": "tensorflow"}', '{"floatx": "float32"}', "{", "[]", ""]
+)
+def test_a_configuration_that_names_no_other_backend_will_do(python, tmp_path, content):
+    home = configure_keras(tmp_path / "elsewhere", content)
+    assert_succeeds(python("import tag_keras", KERAS_HOME=home, KERAS_BACKEND=""))
+
+
+@pytest.mark.parametrize("value", ["1", "true", "True"])
+def test_legacy_keras_is_refused(python, value):
+    process = python("import tag_keras", TF_USE_LEGACY_KERAS=value)
+    assert_fails(
+        process,
+        "ImportError: tag_keras works with Keras 3, and TF_USE_LEGACY_KERAS asks for Keras 2. "
+        "Unset TF_USE_LEGACY_KERAS before importing it.",
+    )
+
+
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_legacy_keras_that_is_not_asked_for_is_not_refused(python, value):
+    assert_succeeds(python("import tag_keras", TF_USE_LEGACY_KERAS=value))
+
+
+def test_keras_2_that_was_imported_before_is_refused(python):
+    process = python(FAKE_KERAS.format(version="2.15.0", backend="tensorflow"))
+    assert_fails(
+        process,
+        "ImportError: tag_keras works with Keras 3. Found: Keras 2.15.0. Install it with: "
+        'pip install "keras>=3.12".',
+    )
+
+
+def test_keras_that_was_imported_before_tells_its_backend(python):
+    process = python(FAKE_KERAS.format(version="3.15.1", backend="jax"))
+    assert_fails(process, WRONG_BACKEND.format("jax"))
+    # It has decided, so the environment has no more to say.
+    code = FAKE_KERAS.format(version="3.15.1", backend="tensorflow")
+    assert_succeeds(python(code, KERAS_BACKEND="jax"))
+
+
+def test_importing_the_modules_defines_no_flags(python):
+    # Flags are for whole programs: they would clash with those of the program that imports.
+    process = python(
+        "import sys, absl.app, absl.logging, tensorflow, keras\n"
+        "from absl import flags\n"
+        "before = set(flags.FLAGS)\n"
+        "import tag_keras.network_selection, tag_keras.experiment, digits.train\n"
+        "print(sorted(set(flags.FLAGS) - before))",
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == ["[]"]
+
+
+def test_every_public_name_resolves_to_what_its_module_defines():
+    for name in tag_keras.__all__:
+        value = getattr(tag_keras, name)
+        assert value.__name__ == name
+        assert value is getattr(sys.modules[f"tag_keras.{tag_keras._MODULES[name]}"], name)
+        assert name in dir(tag_keras)
+
+
+def test_public_names_are_written_down_alike_three_times():
+    tree = ast.parse((ROOT / "tag_keras" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for_type_checkers = {
+        alias.name: node.module.removeprefix("tag_keras.")
+        for node in block.body
+        for alias in node.names
+    }
+    assert for_type_checkers == tag_keras._MODULES
+    assert tag_keras.__all__ == list(tag_keras._MODULES) == sorted(tag_keras._MODULES)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'tag_keras' has no attribute 'MultiTask'"):
+        _ = tag_keras.MultiTask
+    assert not hasattr(tag_keras, "nothing")

@@ -1,0 +1,141 @@
+"""The floors of the package: a file imports only files of lower floors."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "tag_keras"
+APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
+
+FLOORS = {
+    "files": 0,
+    "gradients": 0,
+    "tasks": 0,
+    "train_step": 0,
+    "affinity": 1,
+    "results": 1,
+    "task_losses": 1,
+    "network_selection": 2,
+    "plots": 2,
+    "probe_statistics": 2,
+    "comparison": 3,
+    "grouped_model": 3,
+    "grouping_plots": 3,
+    "conclusion": 4,
+    "model": 4,
+    "report": 5,
+    "training": 5,
+    "experiment": 6,
+}
+# Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
+NUMPY_ONLY = {"files", "tasks", "affinity", "results", "network_selection", "comparison"}
+NUMPY_ONLY |= {"conclusion"}
+# By library, the only modules that may import it: the library itself does without.
+OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}
+
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+def read(name):
+    return ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def imports(tree):
+    """Every import in a file, also those inside functions, as dotted names.
+
+    `from tag_keras import files` gives `tag_keras.files`, `from tag_keras.tasks import check`
+    gives `tag_keras.tasks.check`.
+    """
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"line {node.lineno}: write the import with its full name"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def libraries(tree):
+    return {name.partition(".")[0] for name in imports(tree)}
+
+
+def imported_modules(tree):
+    """Second parts of the names that begin with the package; "" for the package itself."""
+    names = [name.split(".") for name in imports(tree)]
+    return {(*parts, "")[1] for parts in names if parts[0] == "tag_keras"}
+
+
+def test_the_helpers_see_every_way_to_import():
+    code = "import a.b as c, d\nfrom e.f import g\ndef h():\n    from tag_keras import i\n"
+    code += "    import tag_keras.j.k\n    import tag_keras\n    from tag_keras.l import m\n"
+    tree = ast.parse(code)
+    assert libraries(tree) == {"a", "d", "e", "tag_keras"}
+    assert imported_modules(tree) == {"i", "j", "l", ""}
+    with pytest.raises(AssertionError, match="line 1: write the import with its full name"):
+        imports(ast.parse("from . import files"))
+
+
+def test_every_module_has_a_floor():
+    assert sorted(FLOORS) == MODULES, "give a new module its floor in FLOORS"
+
+
+@pytest.mark.parametrize("name", sorted(FLOORS))
+def test_a_module_imports_only_lower_floors(name):
+    for imported in imported_modules(read(name)):
+        # A name that is no module would come through __init__.py, which has no floor.
+        assert imported in FLOORS, f"{name} imports tag_keras.{imported}, which is no module"
+        assert FLOORS[imported] < FLOORS[name], f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", ["__init__", *MODULES])
+def test_the_package_never_imports_what_is_built_on_it(name):
+    assert not libraries(read(name)).intersection(APPLICATIONS)
+
+
+@pytest.mark.parametrize("library", sorted(OPTIONAL))
+def test_optional_libraries_are_imported_for_the_report_only(library):
+    users = {name for name in ["__init__", *MODULES] if library in libraries(read(name))}
+    assert users <= OPTIONAL[library]
+    assert users, f"nothing imports {library}: take it out of OPTIONAL"
+
+
+@pytest.mark.parametrize("name", sorted(NUMPY_ONLY))
+def test_modules_without_tensorflow_import_none_that_needs_it(name):
+    tree = read(name)
+    assert not libraries(tree) & {"keras", "tensorflow"}
+    assert imported_modules(tree) <= NUMPY_ONLY
+
+
+def test_the_package_itself_imports_only_the_standard_library():
+    tree = read("__init__")
+    kept = [node for node in tree.body if not isinstance(node, ast.If)]
+    assert not libraries(ast.Module(kept, [])) & {"numpy", "scipy", "tensorflow", "tag_keras"}
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+
+
+@pytest.mark.parametrize("name", ["__init__", *MODULES])
+def test_errors_are_raised_and_not_asserted(name):
+    # `python -O` takes assertions out.
+    lines = [node.lineno for node in ast.walk(read(name)) if isinstance(node, ast.Assert)]
+    assert lines == []
+
+
+@pytest.mark.parametrize("name", ["__init__", *MODULES])
+def test_flags_are_known_inside_the_functions_of_the_command_only(name):
+    tree = read(name)
+    if name == "network_selection":
+        assert "absl" in libraries(tree)
+        functions = (ast.FunctionDef, ast.ClassDef)
+        tree = ast.Module([node for node in tree.body if not isinstance(node, functions)], [])
+    assert "absl" not in libraries(tree)
+
+
+@pytest.mark.parametrize("application", ["digits", "celeba", "taskonomy"])
+def test_flags_of_an_application_live_in_its_command(application):
+    for path in (ROOT / application).glob("*.py"):
+        if path.name != "train.py":
+            assert "absl" not in libraries(ast.parse(path.read_text(encoding="utf-8"))), path.name
