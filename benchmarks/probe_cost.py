@@ -19,28 +19,15 @@ import numpy as np
 import tensorflow as tf
 
 import tag_keras
+from celeba import network
 
-layers = keras.layers
 RATE, MOMENTUM = 5e-4, 0.9
 
 
-def build_encoder() -> keras.Model:
-    """The notebook's encoder: (B, 64, 64, 3) to (B, 14400), 75,840 trainable parameters."""
-
-    def convolution(x: keras.KerasTensor) -> keras.KerasTensor:
-        x = layers.Conv2D(64, 3, padding="same", use_bias=False)(x)
-        return layers.BatchNormalization(epsilon=1e-3)(x)
-
-    images = keras.Input((64, 64, 3))
-    x = layers.MaxPooling2D(3, strides=2)(layers.ReLU()(convolution(images)))
-    y = convolution(layers.ReLU()(convolution(x)))
-    x = layers.AveragePooling2D(2)(layers.ReLU()(layers.Add()([x, y])))
-    return keras.Model(images, layers.Flatten()(x))
-
-
 def build_model(num_tasks: int) -> tag_keras.MultiTaskModel:
-    heads = {f"task_{index}": layers.Dense(2) for index in range(num_tasks)}
-    return tag_keras.MultiTaskModel(build_encoder(), heads)
+    names = [f"task_{index}" for index in range(num_tasks)]
+    heads = {name: network.build_head(name) for name in names}
+    return tag_keras.MultiTaskModel(network.build_encoder(), heads)
 
 
 def optimizer() -> keras.optimizers.Optimizer:

@@ -261,5 +261,5 @@ def test_an_infinite_history_is_refused():
 
 
 def test_baseline_is_a_bool():
-    with pytest.raises(ValueError, match="`baseline` should be a bool. Received: baseline='no'"):
+    with pytest.raises(ValueError, match=r"`baseline` should be a bool\. Received: baseline='no'"):
         LookaheadAffinity(baseline="no")

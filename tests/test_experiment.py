@@ -154,7 +154,8 @@ def test_rows_tell_tasks_apart_whose_names_begin_alike():
 def test_a_loss_that_is_not_finite_names_the_network():
     model = build_model(("a",))
     network = training.Network("single_a", ("a",), 1)
-    data = {"test": (DATA["test"][0] * np.nan, DATA["test"][1])}
+    x, y = DATA["test"]
+    data = {"test": (x, {"a": y["a"] * np.nan})}
     with pytest.raises(ValueError, match="'single_a', seed 1, is nan on the split 'test'"):
         training.evaluate_network(model, network, data, seconds=1.0)
 
