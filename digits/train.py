@@ -36,7 +36,14 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("batch_size", 25, "Number of images in a batch.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 1e-3, "Learning rate of Adam.", lower_bound=0.0)
-    flags.DEFINE_integer("every", 5, "Probe one training step in so many.", lower_bound=1)
+    flags.DEFINE_integer("every", 2, "Probe one training step in so many.", lower_bound=1)
+    flags.DEFINE_enum(
+        "update",
+        "sgd",
+        ["sgd", "optimizer"],
+        "Step of a probe: along the gradient alone, or the one that Adam would make, which is "
+        "mostly momentum and takes more probes for the same certainty.",
+    )
     flags.DEFINE_enum(
         "singletons",
         "baseline",
@@ -75,7 +82,9 @@ def run() -> None:
         splits,
         FLAGS.tasks,
         FLAGS.num_groups,
-        affinity=tag_keras.LookaheadAffinity(FLAGS.every, baseline=FLAGS.singletons == "baseline"),
+        affinity=tag_keras.LookaheadAffinity(
+            FLAGS.every, FLAGS.update, baseline=FLAGS.singletons == "baseline"
+        ),
         singletons=FLAGS.singletons,
         seeds=[int(seed) for seed in FLAGS.seeds],
         settings={

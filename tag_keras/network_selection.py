@@ -17,7 +17,7 @@ from tag_keras.tasks import check_task_names
 _Floats = npt.NDArray[np.float64]
 _Rule = Literal["forbid", "baseline"]
 _Serving = list[tuple[float, int, int]]
-_TIE_STEPS = 20_000
+_TIE_STEPS = 200_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forb
     families of at most `num_groups` groups (arXiv 1905.07553) that leave no task out, overlapping
     or not, this finds one with the largest mean over tasks of the best score, and proves it. Ties
     (within 1e-9 of the largest absolute score) go to the fewest groups, then memberships, then the
-    first in the order of tasks; of many thousands, the last two rules compare those met first.
+    first in the order of tasks; of 100,000 and more, the last two rules compare those met first.
 
     Args:
         affinity: Affinities of up to 15 tasks. The diagonal is not used.

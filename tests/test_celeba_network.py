@@ -5,10 +5,17 @@ import tag_keras
 from celeba import network
 
 # The attributes of the paper's CelebA experiments.
-ATTRIBUTES = (
-    "5_o_Clock_Shadow Black_Hair Blond_Hair Brown_Hair Goatee Mustache No_Beard Rosy_Cheeks "
-    "Wearing_Hat"
-).split()
+ATTRIBUTES = [
+    "5_o_Clock_Shadow",
+    "Black_Hair",
+    "Blond_Hair",
+    "Brown_Hair",
+    "Goatee",
+    "Mustache",
+    "No_Beard",
+    "Rosy_Cheeks",
+    "Wearing_Hat",
+]
 
 
 def count(variables):

@@ -17,6 +17,7 @@ FLOORS = {
     "affinity": 1,
     "results": 1,
     "task_losses": 1,
+    "task_model": 2,
     "network_selection": 2,
     "plots": 2,
     "probe_statistics": 2,

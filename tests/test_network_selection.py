@@ -140,6 +140,18 @@ def test_ties_everywhere(levels):
             check_against_oracle(mean, 4, singletons)
 
 
+def test_a_task_served_equally_well_goes_to_the_first_of_its_groups():
+    # Onto 0: 0.15 from 1, and 0.1 from 2 and 0.2 from 3, with a mean of 0.15 that rounding makes
+    # larger. 0 and 1 keep to themselves; 2 and 3 need 0 and each other.
+    mean = np.array(
+        [[0.0, 1.0, 1.0, 1.0], [0.15, 0.0, -9, -9], [0.1, -9, 0.0, 0.5], [0.2, -9, 0.5, 0.0]]
+    )
+    assert (0.1 + 0.2) / 2 > 0.15
+    grouping = tag_keras.select_groups(make_affinity(mean), 2)
+    assert grouping.groups == (("task0", "task1"), ("task0", "task2", "task3"))
+    assert grouping.serves == {"task0": 0, "task1": 0, "task2": 1, "task3": 1}
+
+
 @pytest.mark.parametrize("size", [1e-11, 2.7e-10, 8.3e-10, 3.1e-9, 1e-7])
 def test_ties_are_counted_within_the_tolerance(size):
     # Whole numbers and noise of about the tolerance: many families are just inside or outside.
@@ -336,16 +348,29 @@ def test_fifteen_tasks_in_planted_groups():
     assert merged - 1e-12 <= three.score < grouping.score
 
 
-def test_many_thousands_of_ties_end_soon_and_always_alike():
+def mean_with_one_helper(num_tasks):
     # Task 0 helps all others by 1 and nobody else helps: {0} and m others score 1 in sum,
-    # whatever m, so that every way to part the others is tied.
-    mean = np.zeros((15, 15))
+    # whatever m, so that all ways to part the others are tied.
+    mean = np.zeros((num_tasks, num_tasks))
     mean[0] = 1.0
-    first, second = (tag_keras.select_groups(make_affinity(mean), 7) for _ in range(2))
+    return make_affinity(mean)
+
+
+def test_many_thousands_of_ties_end_soon_and_always_alike():
+    first, second = (tag_keras.select_groups(mean_with_one_helper(15), 7) for _ in range(2))
     assert first == second
     assert first.score == pytest.approx(7 / 15)
     # 0 in each of the seven groups, and each other task once.
     assert sum(map(len, first.groups)) == 7 + 14
+
+
+def test_search_among_ties_ends_at_its_limit_with_an_optimum(monkeypatch):
+    full = tag_keras.select_groups(mean_with_one_helper(8), 3)
+    assert full.groups[:2] == (("task0", "task1"), ("task0", "task2"))
+    monkeypatch.setattr(network_selection, "_TIE_STEPS", 5)
+    short = tag_keras.select_groups(mean_with_one_helper(8), 3)
+    assert short.groups != full.groups
+    assert (len(short.groups), short.score) == (3, pytest.approx(full.score))
 
 
 # --- Properties.

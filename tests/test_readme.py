@@ -1,0 +1,34 @@
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert set(names["predictions"]) == {"sum", "mean", "sign"}
+    # The two tasks that are the same question go together.
+    assert ("sum", "mean") in names["grouping"].groups
+    assert (tmp_path / "grouped.keras").exists()
+    assert len(code.strip().splitlines()) <= 25
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_commands_of_the_readme_are_there(target):
+    assert any(line.startswith(f"make {target} ") for line in blocks("bash")[0].splitlines())
+    assert re.search(rf"^{target}: ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_the_files_that_the_readme_shows_are_there():
+    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / path).exists(), path
