@@ -16,7 +16,7 @@ from tag_keras.tasks import check_task_names
 
 _Floats = npt.NDArray[np.float64]
 _Rule = Literal["forbid", "baseline"]
-_Serving = list[tuple[float, int, int]]
+_Serving = list[tuple[int, int, int]]
 _TIE_STEPS = 200_000
 
 
@@ -123,7 +123,8 @@ def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forb
 
 
 def _check_arguments(affinity: Affinity, num_groups: int, singletons: _Rule) -> None:
-    _check(isinstance(affinity, Affinity), "`affinity` should be an Affinity", type=type(affinity))
+    wanted = "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean)"
+    _check(isinstance(affinity, Affinity), wanted, type=type(affinity))
     _check(type(num_groups) is int, "`num_groups` should be an integer", num_groups=num_groups)
     _check(num_groups >= 1, "`num_groups` should be at least 1", num_groups=num_groups)
     wanted = '`singletons` should be "forbid" or "baseline"'
@@ -183,8 +184,7 @@ def _serve(scores: _Floats, unit: float) -> tuple[_Floats, list[_Serving]]:
         losses = np.rint((served[tasks] - totals) / unit)
         # Of the groups in order of size, one is of use if it loses less than all before it.
         kept = losses < np.minimum.accumulate(np.append(1001.0, losses))[:-1]
-        triples = np.stack([losses[kept], sizes[rows[kept]], rows[kept]], axis=1)
-        serving[tasks] = triples.astype(int).tolist()
+        serving[tasks] = np.stack([losses, sizes[rows], rows], 1)[kept].astype(int).tolist()
         for task in range(first, scores.shape[1]):
             sums = totals + scores[rows, task]
             inside = sums > -np.inf
