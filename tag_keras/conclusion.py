@@ -181,7 +181,7 @@ def _noise(affinity: Affinity) -> str:
         "are more than two standard errors from 0; chance alone would give about 5 %."
     )
     if beyond < pairs / 2:
-        text += " Most are within the noise: do not rely on these groups."
+        text += " Most are within the noise: another run may choose other groups."
     return text
 
 

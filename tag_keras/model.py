@@ -88,22 +88,13 @@ class MultiTaskModel(TaskModel):
             ValueError: If the dicts have other tasks than the heads, if there is no loss, or if
                 affinities cannot be measured: `steps_per_execution` above 1, or no shared variable.
         """
-        if affinity is not None and kwargs.get("steps_per_execution", 1) != 1:
-            raise ValueError(
-                "Affinities are measured with `steps_per_execution=1`. "
-                f"Received: steps_per_execution={kwargs['steps_per_execution']}."
-            )
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
         self._affinity_options = affinity
         if affinity is not None:
-            if self.encoder.built:
-                self._check_shared_variables()
+            self._check_measurable()
             self._statistics.start()
 
     def make_train_function(self, force: bool = False) -> None:
-        # `fit` calls this first. A checkpoint may be restored after it, so the step to go on from
-        # is read when the first step is made.
-        self._next_step: int | None = None
         self.train_function: Any
         if self.train_function is not None and not force:
             return
@@ -112,18 +103,19 @@ class MultiTaskModel(TaskModel):
             return
         plain = self._make_function(self.train_step)
         probing = self._make_function(self._probe_step)
-        every = self._affinity_options.every
+        every, statistics = self._affinity_options.every, self._statistics
+        built = False
 
         # Two compiled functions, chosen in Python: the plain one holds no trace of the probe, and
         # a tf.cond around all-reduces does not run under MirroredStrategy.
         def train_function(iterator: Any) -> Any:
-            if self._next_step is None:
-                iterator = self._build_for(iterator)
-                self._next_step = int(self.optimizer.iterations.numpy())
-            function = probing if self._next_step % every == 0 else plain
-            logs = function(iterator)
-            # Not reached when the iterator turns out to be at its end.
-            self._next_step += 1
+            nonlocal built
+            iterator = iterator if built else self._build_for(iterator)
+            built = True
+            logs = (probing if statistics.steps % every == 0 else plain)(iterator)
+            # Not reached when the iterator turns out to be at its end. The optimizer's iterations
+            # do not know of that, and so cannot serve as the counter.
+            statistics.steps += 1
             return logs
 
         self.train_function = train_function
@@ -200,11 +192,21 @@ class MultiTaskModel(TaskModel):
             batch = next(iterator)
             iterator = iter([batch])
         self._symbolic_build(data_batch=batch)
-        self._check_shared_variables()
+        self._check_measurable()
         return iterator
 
-    def _check_shared_variables(self) -> None:
-        if not self.shared_variables:
+    def _check_measurable(self) -> None:
+        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        for name, value in (
+            ("steps_per_execution", self.steps_per_execution),
+            ("gradient_accumulation_steps", optimizer.gradient_accumulation_steps or 1),
+        ):
+            if value != 1:
+                raise ValueError(
+                    f"Affinities are measured with {name}=1. Received: {name}={value}. Compile "
+                    "with `affinity=None`, or leave the option out."
+                )
+        if self.encoder.built and not self.shared_variables:
             raise ValueError(
                 "The encoder has no trainable variable, so the tasks share nothing that an "
                 "affinity could be measured on. Give it layers with weights, or set "

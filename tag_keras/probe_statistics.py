@@ -17,8 +17,8 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
     """Mean, variance and counts per pair of tasks, of the running epoch and of those before it.
 
     The running epoch is in weights, which the compiled step updates by Welford's recurrence; an
-    epoch that has ended is a row of a float64 array. Both are in checkpoints. There are no
-    weights until `start`.
+    epoch that has ended is a row of a float64 array. Both are in checkpoints, as is `steps`, the
+    number of training steps made since `start`. There are no weights until `start`.
 
     Args:
         num_tasks: Number T of tasks.
@@ -28,10 +28,12 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(dtype="float32", **kwargs)
         self._pairs = (num_tasks, num_tasks)
         self._ended = np.zeros((0, len(_WEIGHTS), *self._pairs))
+        self.steps = 0
         self.built = True
 
     def start(self) -> None:
         """Creates the weights or, where they are there, sets all back to no probe."""
+        self.steps = 0
         self._ended = self._ended[:0]
         for weight in self.weights:
             weight.assign(tf.zeros_like(weight))
@@ -84,12 +86,14 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
         super().save_own_variables(store)
         if self.weights:
             store["ended"] = self._ended
+            store["steps"] = np.array(self.steps)
 
     def load_own_variables(self, store: Any) -> None:
         if "ended" not in store:
             return
         self.start()
         self._ended = np.array(store["ended"], np.float64)
+        self.steps = int(np.array(store["steps"]))
         for index, weight in enumerate(self.weights):
             weight.assign(store[str(index)])
 

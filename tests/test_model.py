@@ -183,6 +183,60 @@ def test_cadence_and_history():
     np.testing.assert_allclose(affinity.mean, weighted, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_cadence_over_data_of_unknown_length():
+    model = make_model()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=4))
+    x, y = make_data()
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16).filter(lambda x, y: True)
+    # As above: probes at 0, 4 | 8 | 12, 16. That an epoch has ended shows at its seventh step.
+    model.fit(batches, epochs=3, verbose=0, shuffle=False)
+    affinity = model.get_affinity()
+    np.testing.assert_array_equal(affinity.count, np.full((3, 3), 5))
+
+
+def test_measuring_goes_on_from_a_backup(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    affinities = []
+    for stops in (False, True):
+        # Without Dropout, whose seeds Keras does not save.
+        model = make_model(dropout=0.0)
+        model(make_data()[0])
+        model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=4))
+        backup = keras.callbacks.BackupAndRestore(tmp_path / str(stops))
+        if stops:
+            with pytest.raises(KeyboardInterrupt):
+                fit(model, epochs=4, shuffle=False, callbacks=[backup, Stop()])
+            model = make_model(dropout=0.0, seed=1)
+            model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=4))
+            model(make_data()[0])
+        fit(model, epochs=4, shuffle=False, callbacks=[backup])
+        affinities.append(model.get_affinity())
+    np.testing.assert_array_equal(affinities[1].count, affinities[0].count)
+    np.testing.assert_allclose(affinities[1].history, affinities[0].history, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    means = []
+    for one in ("float32", policy):
+        keras.config.set_dtype_policy(one)
+        try:
+            model = make_model(dropout=0.0)
+            model.compile(
+                keras.optimizers.SGD(0.05), "mse", affinity=tag_keras.LookaheadAffinity(10**6)
+            )
+            fit(model, epochs=1, shuffle=False)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        means.append(model.get_affinity().mean)
+    np.testing.assert_allclose(means[1], means[0], atol=0.06 * np.abs(means[0]).max())
+
+
 def test_steps_without_a_probe_hold_no_trace_of_it():
     model = make_model()
     model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
@@ -389,6 +443,14 @@ def fit_without_features():
         (
             compile_with(affinity=tag_keras.LookaheadAffinity(), steps_per_execution=2),
             "steps_per_execution=2",
+        ),
+        (
+            lambda: make_model().compile(
+                keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+                "mse",
+                affinity=tag_keras.LookaheadAffinity(),
+            ),
+            "gradient_accumulation_steps=2",
         ),
         (fit_with_labels(("a", "b")), r"Missing: \['c'\]"),
         (fit_with_labels(None), "Labels should be a dict"),

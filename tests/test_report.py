@@ -225,7 +225,7 @@ def test_trust_warns_of_noise():
     affinity = make_affinity(ABC, standard_error=np.full((3, 3), 1.0))
     trust = conclude(affinity, joint=[1.0]).trust
     assert "0 of the 6" in trust
-    assert "Most are within the noise: do not rely on these groups." in trust
+    assert "Most are within the noise: another run may choose other groups." in trust
 
 
 def test_trust_when_errors_and_counts_are_not_known():
