@@ -67,6 +67,8 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     if unknown := [task for task in FLAGS.tasks if task not in data.TASKS]:
         raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(data.TASKS)}.")
+    if not all(seed.isdecimal() for seed in FLAGS.seeds):
+        raise ValueError(f"--seeds should be whole numbers of at least 0. Received: {FLAGS.seeds}.")
     if not FLAGS.batch_size <= FLAGS.num_train:
         raise ValueError(f"--batch_size should be at most --num_train, {FLAGS.num_train}.")
     build_model = functools.partial(
@@ -87,10 +89,7 @@ def run() -> None:
         ),
         singletons=FLAGS.singletons,
         seeds=[int(seed) for seed in FLAGS.seeds],
-        settings={
-            name: FLAGS[name].value
-            for name in ("num_train", "epochs", "batch_size", "learning_rate")
-        },
+        settings={name: FLAGS[name].value for name in ("num_train", "batch_size", "learning_rate")},
         epochs=FLAGS.epochs,
         steps_per_epoch=STEPS_PER_EPOCH,
         verbose=0,

@@ -23,7 +23,10 @@ class LookaheadAffinity:
         Z[i, j] = 1 - L_j(shared variables after the step for i) / L_j(shared variables)
 
     Positive means that a step for the source lowers the loss of the target. Nothing of a probe
-    remains: weights, BatchNorm statistics, optimizer state and random seeds are as without it.
+    remains: weights, BatchNorm statistics, optimizer state and random seeds are as without it. (A
+    layer that draws random numbers otherwise than by a `keras.random.SeedGenerator` draws others
+    in each forward pass, which adds noise to its affinities.) Probes of batches of less than half
+    the usual size are left out.
 
     Args:
         every: Probe one training step in `every`, the first one included. The paper's code uses

@@ -7,6 +7,7 @@ was killed goes on where it stopped.
 import dataclasses
 import functools
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from tag_keras.results import (
     save_results,
     total_error,
 )
+from tag_keras.tasks import check_task_names
 from tag_keras.training import (
     BuildModel,
     Data,
@@ -77,8 +79,9 @@ def train_groups(
         A `GroupedModel`.
 
     Raises:
-        ValueError: If `build_model` gives a model for other tasks, or if `output_dir` holds the
-            networks of another grouping or a damaged one.
+        ValueError: If `build_model` gives a model for other tasks, if `output_dir` is given and
+            the model could not be loaded again, or if `output_dir` holds a damaged network or
+            those of another grouping, seed or number of epochs.
 
     Example:
 
@@ -88,9 +91,10 @@ def train_groups(
     ```
     """
     folder = None if output_dir is None else Path(output_dir)
-    if folder is not None:
-        keep_settings(folder, {"groups": [list(group) for group in grouping.groups], "seed": seed})
     fit = {"validation_data": validation_data, "epochs": epochs, **fit}
+    if folder is not None:
+        groups = [list(group) for group in grouping.groups]
+        keep_settings(folder, {"groups": groups, "seed": seed, **_comparable(fit)})
     models = []
     for index, tasks in enumerate(grouping.groups):
         network = Network(f"group_{index}", tasks, seed)
@@ -98,7 +102,8 @@ def train_groups(
         if path is not None and path.exists():
             models.append(load_network(path))
             continue
-        models.append(train_network(build_model, network, train, **fit)[0])
+        saves = path is not None
+        models.append(train_network(build_model, network, train, saves, **fit)[0])
         if path is not None:
             save_network(models[-1], path)
     return GroupedModel(models, grouping)
@@ -138,13 +143,17 @@ def run(
         The deployable model: of each group the network of the seed with the least validation loss.
 
     Raises:
-        ValueError: If the folder belongs to a run with other settings, or has a damaged file.
+        ValueError: If there is no seed or one twice, or if the folder belongs to a run with other
+            settings or has a damaged file.
     """
     from tag_keras.report import write_report  # It needs matplotlib, which the library does not.
 
-    folder, tasks, seeds = Path(output_dir), tuple(tasks), tuple(seeds)
+    folder, tasks, seeds = Path(output_dir), check_task_names(list(tasks)), tuple(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"`seeds` should be different numbers. Received: seeds={list(seeds)}.")
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
-    keep_settings(folder, {**given, **dataclasses.asdict(affinity), **(settings or {})})
+    given |= {**dataclasses.asdict(affinity), **_comparable(fit), **(settings or {})}
+    keep_settings(folder, given)
 
     print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
     measured = _measure(folder, build_model, data, tasks, affinity, seeds[0], **fit)
@@ -217,7 +226,7 @@ def _train_or_copy(
     else:
         # What Keras keeps of the networks before, such as the numbers in layers' names.
         keras.utils.clear_session()
-        model, seconds = train_network(build_model, network, data["train"], **fit)
+        model, seconds = train_network(build_model, network, data["train"], True, **fit)
         new = _evaluate(model, network, data, seconds)
         save_network(model, path)
     # Last, because a row says that all of its network is there.
@@ -238,7 +247,7 @@ def _measure(
         network = Network("affinity", tasks, seed)
         keras.utils.clear_session()
         build = functools.partial(build_model, affinity=options)
-        model, seconds = train_network(build, network, data["train"], **fit)
+        model, seconds = train_network(build, network, data["train"], True, **fit)
         others = [row for row in _load_rows(folder) if row.network != network.name]
         new = _evaluate(model, network, data, seconds)
         save_results(folder / "results.json", [*others, *new])
@@ -295,14 +304,23 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _table(grouping: Grouping, rows: Sequence[Row]) -> str:
-    """Test losses, mean and deviation over the seeds (nan for one), for the terminal."""
+    """Test losses, mean and deviation over the seeds for the terminal."""
     comparison = compare(grouping, rows)
     lines = ["test loss".ljust(20) + "".join(kind.rjust(18) for kind in comparison.losses)]
     for place, label in enumerate([*grouping.tasks, "total"]):
         cells = [mean_and_deviation(losses[place]) for losses in comparison.losses.values()]
-        text = [f"{mean:.4f} +- {deviation:.4f}" for mean, deviation in cells]
+        text = [
+            f"{mean:.4f}" + (f" +- {deviation:.4f}" if math.isfinite(deviation) else "")
+            for mean, deviation in cells
+        ]
         lines.append(label.ljust(20) + "".join(cell.rjust(18) for cell in text))
     return "\n".join(lines)
+
+
+def _comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `fit` that change a training and can be written down."""
+    kept = {name: value for name, value in fit.items() if name != "verbose"}
+    return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}
 
 
 def _evaluate(

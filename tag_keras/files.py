@@ -19,17 +19,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     yield partial
+    if partial.is_file():
+        with open(partial, "rb+") as file:
+            # The rename must not reach the disc before the bytes do.
+            os.fsync(file.fileno())
     os.replace(partial, path)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes `value` as JSON, atomically. NaN and infinity raise a `ValueError`."""
     text = json.dumps(value, indent=1, allow_nan=False)
-    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        # The rename must not reach the disc before the bytes do.
-        os.fsync(file.fileno())
+    with replacing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.network_selection import Grouping
+from tag_keras.task_model import input_signature
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -67,6 +68,13 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
 
     def _symbolic_input(self, shape: tuple[int | None, ...]) -> keras.KerasTensor:
         return keras.KerasTensor((None, *shape[1:]), self.input_dtype)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Exports as `keras.Model.export` does, with the data type of the models' inputs."""
+        if kwargs.get("input_signature") is None:
+            encoder = getattr(self.models[0], "encoder", self.models[0])
+            kwargs["input_signature"] = input_signature(encoder)
+        super().export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -13,7 +13,12 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.probe_statistics import EpochEnds, ProbeStatistics
 from tag_keras.task_losses import of_whole_batch
 from tag_keras.task_model import TaskModel
-from tag_keras.train_step import lookahead_affinity, lookahead_step, source_gradients
+from tag_keras.train_step import (
+    lookahead_affinity,
+    lookahead_step,
+    source_gradients,
+    sum_over_replicas,
+)
 
 __all__ = ["GroupedModel", "MultiTaskModel"]
 
@@ -139,13 +144,13 @@ class MultiTaskModel(TaskModel):
             after: list[tf.Tensor] = self._task_losses(y, predictions, sample_weight)
             return after
 
-        self._measure(losses, gradients[: len(losses)], losses_after)
+        batch_size = tf.shape(y_pred[self.tasks[0]])[0]
+        self._measure(losses, gradients[: len(losses)], losses_after, batch_size)
         weights = [*self._task_losses.weights, 1.0][: len(terms)]
         self.optimizer.apply(weighted_sum(gradients, weights), variables)
 
-        self._task_losses.track(losses, tf.shape(y_pred[self.tasks[0]])[0])
+        self._task_losses.track(losses, batch_size)
         total = tf.add_n([self._task_losses.joint(losses), *own_losses])
-        batch_size = tf.shape(keras.tree.flatten(x)[0])[0]
         self._loss_tracker.update_state(of_whole_batch(total), sample_weight=batch_size)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -154,6 +159,7 @@ class MultiTaskModel(TaskModel):
         losses: Sequence[tf.Tensor],
         gradients: Sequence[Sequence[tf.Tensor | None]],
         losses_after: Callable[[Sequence[Any]], list[tf.Tensor]],
+        batch_size: tf.Tensor,
     ) -> None:
         """Adds a probe to the statistics.
 
@@ -161,6 +167,7 @@ class MultiTaskModel(TaskModel):
             losses: T scalars.
             gradients: Their gradients, scaled, with respect to all trainable variables.
             losses_after: Gives the T losses at other values of all trainable variables.
+            batch_size: Number of examples in the batch of this replica.
         """
         options, variables = self._affinity_options, self.trainable_variables
         shared = self.shared_variables
@@ -174,7 +181,7 @@ class MultiTaskModel(TaskModel):
 
         sources = source_gradients(self.optimizer, gradients, variables, shared)
         values = lookahead_affinity(losses, sources, step, losses_at, options.baseline)
-        self._statistics.update(values)
+        self._statistics.update(values, *sum_over_replicas([batch_size]))
 
     def _build_for(self, iterator: Any) -> Any:
         """Creates all variables before the first step, which would be traced twice otherwise.
@@ -226,10 +233,10 @@ class MultiTaskModel(TaskModel):
     ) -> keras.callbacks.History:
         if self._affinity_options is not None:
             ends = EpochEnds(self._statistics, self.tasks)
+            # First, so that a checkpoint at the end of an epoch holds the epoch closed.
             if isinstance(callbacks, keras.callbacks.CallbackList):
-                callbacks.append(ends)
+                callbacks.callbacks.insert(0, ends)
             else:
-                # First, so that a checkpoint at the end of an epoch holds the epoch closed.
                 callbacks = [ends, *keras.tree.flatten(callbacks or [])]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 

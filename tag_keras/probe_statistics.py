@@ -20,6 +20,9 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
     epoch that has ended is a row of a float64 array. Both are in checkpoints, as is `steps`, the
     number of training steps made since `start`. There are no weights until `start`.
 
+    A probe of less than half of the largest batch so far is left out: the rest of a data set at the
+    end of an epoch may be one example, whose affinities would outweigh all others.
+
     Args:
         num_tasks: Number T of tasks.
     """
@@ -38,21 +41,24 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
         for weight in self.weights:
             weight.assign(tf.zeros_like(weight))
         if not self.weights:
-            for name in _WEIGHTS:
+            for name in (*_WEIGHTS, "largest_batch"):
                 # Replicas hold equal values; "mean" keeps them so when they are restored.
                 self.add_weight(
-                    shape=self._pairs,
+                    shape=self._pairs if name in _WEIGHTS else (),
                     initializer="zeros",
                     trainable=False,
                     aggregation="mean",
                     name=name,
                 )
 
-    def update(self, values: tf.Tensor) -> None:
+    def update(self, values: tf.Tensor, batch_size: tf.Tensor) -> None:
         """Adds the values (T, T) of one probe; NaN stands for a value that is to be skipped."""
-        mean, squares, count, skipped = self.weights
+        mean, squares, count, skipped, largest_batch = self.weights
+        batch_size = tf.cast(batch_size, "float32")
+        whole = batch_size >= largest_batch / 2
+        largest_batch.assign(tf.maximum(largest_batch, batch_size))
         # Squares of larger values would not fit into float32. The comparison is false for NaN.
-        usable = tf.abs(values) < 1e15
+        usable = (tf.abs(values) < 1e15) & whole
         one = tf.cast(usable, "float32")
         difference = tf.where(usable, values - mean, 0.0)
         new_count = count + one
@@ -60,18 +66,21 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
         squares.assign(squares + difference * tf.where(usable, values - new_mean, 0.0))
         mean.assign(new_mean)
         count.assign(new_count)
-        skipped.assign(skipped + (1.0 - one))
+        skipped.assign(skipped + tf.where(whole, 1.0 - one, 0.0))
 
     def end_epoch(self) -> None:
         """Closes the running epoch, also one without probes."""
         self._ended = np.concatenate([self._ended, self._running()])
-        for weight in self.weights:
+        for weight in self.weights[: len(_WEIGHTS)]:
             weight.assign(tf.zeros_like(weight))
+
+    def is_running(self) -> bool:
+        """Whether there were probes since the last epoch ended."""
+        return bool(self._running()[:, 2:].any())
 
     def affinity(self, tasks: tuple[str, ...]) -> Affinity:
         """Affinities over all epochs; one that is still running counts as an epoch, too."""
-        running = self._running()
-        epochs = np.concatenate([self._ended, running[running[:, 2:].any(axis=(1, 2, 3))]])
+        epochs = np.concatenate([self._ended, self._running()[: self.is_running()]])
         means, squares, counts, skipped = epochs.transpose(1, 0, 2, 3)
         count = counts.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -98,7 +107,8 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
             weight.assign(store[str(index)])
 
     def _running(self) -> npt.NDArray[np.float64]:
-        return np.array([weight.numpy() for weight in self.weights], np.float64)[None]
+        statistics = self.weights[: len(_WEIGHTS)]
+        return np.array([weight.numpy() for weight in statistics], np.float64)[None]
 
 
 class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
@@ -114,6 +124,11 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         self._statistics = statistics
         self._tasks = tasks
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        # The epoch in which an earlier `fit` was interrupted.
+        if self._statistics.is_running():
+            self._statistics.end_epoch()
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._statistics.end_epoch()
 
@@ -127,6 +142,7 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
             }
             warnings.warn(
                 "Some probe values were left out of the affinities, because a loss was not "
-                f"positive or not finite. Values left out by target: {targets}.",
+                "positive or not finite, or because a gradient overflowed. Values left out by "
+                f"target: {targets}.",
                 stacklevel=2,
             )

@@ -33,6 +33,11 @@ class TaskLosses:
         losses = loss if isinstance(loss, Mapping) else dict.fromkeys(tasks, loss)
         if absent := [task for task in tasks if losses[task] is None]:
             raise ValueError(f"`loss` should have a loss for every task. It is None for {absent}.")
+        if weights is not None and not isinstance(weights, Mapping):
+            raise ValueError(
+                "`loss_weights` should be a dict of weights by task. "
+                f"Received: loss_weights={weights!r}."
+            )
         self.tasks = tasks
         self.weights = [(weights or {}).get(task, 1.0) for task in tasks]
         self.trackers = [keras.metrics.Mean(name=f"{task}_loss") for task in tasks]

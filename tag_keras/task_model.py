@@ -16,6 +16,14 @@ from tag_keras.tasks import (
 )
 
 
+def input_signature(encoder: keras.layers.Layer) -> list[keras.InputSpec] | None:
+    """What an encoder with one declared input takes; `None` where Keras has to find out."""
+    inputs = getattr(encoder, "inputs", None) or []
+    if len(inputs) != 1 or isinstance(getattr(encoder, "input", None), Mapping):
+        return None
+    return [keras.InputSpec(shape=(None, *inputs[0].shape[1:]), dtype=inputs[0].dtype)]
+
+
 class TaskModel(keras.Model):  # type: ignore[misc]
     """What of `MultiTaskModel` has nothing to do with measuring affinities.
 
@@ -127,6 +135,12 @@ class TaskModel(keras.Model):  # type: ignore[misc]
     def _own_losses(self) -> list[tf.Tensor]:
         """Regularisers and what layers added, per replica."""
         return [of_one_replica(loss) for loss in self.losses]
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Exports as `keras.Model.export` does, with the data type of the encoder's inputs."""
+        if kwargs.get("input_signature") is None:
+            kwargs["input_signature"] = input_signature(self.encoder)
+        super().export(filepath, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

@@ -4,7 +4,8 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,28 @@ class Network:
     @property
     def file(self) -> str:
         """Name of the file that the trained network is saved in."""
-        return f"{self.name}_seed{self.seed}.keras"
+        # A task's name may hold a slash.
+        return f"{urllib.parse.quote(self.name, safe=' ')}_seed{self.seed}.keras"
 
 
 def train_network(
-    build_model: BuildModel, network: Network, train: Data, **fit: Any
+    build_model: BuildModel, network: Network, train: Data, saves: bool = False, **fit: Any
 ) -> tuple[MultiTaskModel, float]:
     """Builds and trains one network from its seed.
+
+    Args:
+        build_model: Gives a compiled model for a tuple of tasks.
+        network: What to train.
+        train: Training data.
+        saves: Whether the model is to be saved, and so must be one that can be loaded again.
+        **fit: Further arguments of `fit`. Callbacks are copied.
 
     Returns:
         The model, and the seconds that `fit` took.
 
     Raises:
-        ValueError: If `build_model` gives a model for other tasks.
+        ValueError: If `build_model` gives a model for other tasks, or one that could not be loaded
+            again.
     """
     keras.utils.set_random_seed(network.seed)
     model = build_model(network.tasks)
@@ -58,6 +68,8 @@ def train_network(
             f"`build_model` should give a model for the tasks {list(network.tasks)}. "
             f"Received: a model for {list(model.tasks)}."
         )
+    if saves:
+        _check_loadable(model)
     start = time.perf_counter()
     data = _arguments(train)
     if len(data) == 1:
@@ -129,14 +141,32 @@ def load_network(path: Path) -> keras.Model:
         return keras.models.load_model(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{path} cannot be loaded as a model. If the file is damaged, delete it and run the "
-            f"same command again. Keras says: {error}"
+            f"{path} cannot be loaded as a model. Register custom layers and losses with "
+            "keras.saving.register_keras_serializable, and import the module that does; if the "
+            f"file is damaged, delete it and run the same command again. Keras says: {error}"
+        ) from error
+
+
+def _check_loadable(model: MultiTaskModel) -> None:
+    """Finds out before the training what would only come to light after it."""
+    config = keras.saving.serialize_keras_object(model)
+    try:
+        keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "The model could be saved, but not loaded again. Register its custom layers and "
+            "losses with keras.saving.register_keras_serializable, and give them a get_config. "
+            f"Keras says: {str(error).splitlines()[0]}"
         ) from error
 
 
 def _arguments(data: Data) -> dict[str, Any]:
+    if isinstance(data, Iterator):
+        raise ValueError(
+            "An iterator would be used up by the first network. Give a function that returns it."
+        )
     if callable(data):
         data = data()
-    if isinstance(data, tuple):
+    if isinstance(data, tuple | list):
         return dict(zip(("x", "y", "sample_weight"), data, strict=False))
     return {"x": data}

@@ -56,7 +56,8 @@ def contents(folder):
     rows = [{**row, "seconds": 0} for row in rows]
     texts = [(folder / name).read_text() for name in ("affinity.json", "groups.json")]
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    return rows, *texts, files
+    weights = keras.models.load_model(folder / "grouped.keras").get_weights()
+    return rows, *texts, files, [weight.tolist() for weight in weights]
 
 
 def test_train_groups_is_each_model_trained_alone():
@@ -116,23 +117,68 @@ def test_train_groups_names_what_is_wrong_with_its_folder(tmp_path):
         call()
 
 
+def test_another_number_of_epochs_is_another_training(tmp_path):
+    def call(epochs):
+        return tag_keras.train_groups(
+            build_model, GROUPING, DATA["train"], epochs=epochs, output_dir=tmp_path, verbose=0
+        )
+
+    call(1)
+    with pytest.raises(ValueError, match="holds another run: epochs was 1 and is 2"):
+        call(2)
+
+
+def test_a_model_that_could_not_be_loaded_again_is_not_trained(tmp_path):
+    class Unregistered(layers.Layer):
+        def call(self, inputs):
+            return inputs * 2
+
+    def build(tasks):
+        encoder = keras.Sequential([keras.Input((4,)), Unregistered(), layers.Dense(2)])
+        model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+        model.compile("sgd", "mse")
+        return model
+
+    arguments = (build, GROUPING, DATA["train"])
+    tag_keras.train_groups(*arguments, verbose=0)
+    with pytest.raises(ValueError, match=r"keras\.saving\.register_keras_serializable"):
+        tag_keras.train_groups(*arguments, output_dir=tmp_path, verbose=0)
+    assert not list(tmp_path.glob("*.keras"))
+
+
+def test_an_iterator_would_be_used_up_by_the_first_network():
+    def batches():
+        yield DATA["train"]
+
+    with pytest.raises(ValueError, match="Give a function that returns it"):
+        tag_keras.train_groups(build_model, GROUPING, batches(), steps_per_epoch=1, verbose=0)
+    tag_keras.train_groups(build_model, GROUPING, batches, steps_per_epoch=1, verbose=0)
+
+
+def test_a_slash_in_a_name_makes_no_folder():
+    assert training.Network("single_../a b", ("../a b",), 2).file == "single_..%2Fa b_seed2.keras"
+
+
 def test_build_model_for_other_tasks():
     with pytest.raises(ValueError, match=r"a model for the tasks \['a', 'b'\]"):
         tag_keras.train_groups(lambda tasks: build_model(("c",)), GROUPING, DATA["train"])
 
 
 def test_callbacks_are_copied_for_each_network():
+    seen = []
+
     class Count(keras.callbacks.Callback):
         epochs = 0
 
         def on_epoch_end(self, epoch, logs=None):
             self.epochs += 1
+            seen.append(self.epochs)
 
     count = Count()
     tag_keras.train_groups(
         build_model, GROUPING, DATA["train"], epochs=2, callbacks=[count], verbose=0
     )
-    assert count.epochs == 0
+    assert count.epochs == 0 and seen == [1, 2, 1, 2]
 
 
 def test_rows_tell_tasks_apart_whose_names_begin_alike():
@@ -220,6 +266,13 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
         run(tmp_path / "whole", seeds=(0,))
 
 
+@pytest.mark.parametrize("seeds", [(), (0, 1, 0)])
+def test_seeds_are_checked_before_any_work(tmp_path, seeds):
+    with pytest.raises(ValueError, match="`seeds` should be different numbers"):
+        run(tmp_path / "new", seeds=seeds)
+    assert not (tmp_path / "new").exists()
+
+
 def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
     trained = []
     original = training.train_network
@@ -269,6 +322,36 @@ def train_digits(folder, until=None):
             break
         time.sleep(0.005)
     return process.wait()
+
+
+def test_the_digits_script_from_beginning_to_end(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert train_digits(tmp_path / "run") == 0
+    assert "is_even" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--tasks=nonsense", "unknown ['nonsense']"),
+        ("--seeds=a", "--seeds should be whole numbers"),
+        ("--batch_size=200", "--batch_size should be at most --num_train, 100"),
+    ],
+)
+def test_the_digits_script_says_what_is_wrong_with_a_flag(tmp_path, flag, message):
+    code = f"""
+import sys
+from absl import app
+from digits import train
+train.define_flags()
+app.run(train.main, ["train", "--output_dir={tmp_path}", "{flag}"])
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("digits.train: ")
+    assert message in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
 
 
 STAGES = {

@@ -347,6 +347,40 @@ def test_early_stopping_and_checkpoints_see_the_logs(tmp_path):
     np.testing.assert_array_equal(other.get_affinity().mean, model.get_affinity().mean)
 
 
+def test_a_list_of_callbacks_that_is_made_already():
+    model = make_model()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    fit(model, callbacks=keras.callbacks.CallbackList(model=model, add_history=True))
+    assert model.get_affinity().history.shape == (2, 3, 3)
+
+
+def test_the_rest_of_the_data_in_a_small_batch_is_not_measured():
+    model = make_model()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    x, y = make_data(97)
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 12))
+
+
+def test_embeddings_of_integers_through_fit_and_export(tmp_path):
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential(
+        [keras.Input((4,), dtype="int32"), layers.Embedding(9, 3), layers.Flatten()]
+    )
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    x = np.random.default_rng(0).integers(0, 9, size=(96, 4)).astype("int32")
+    model.fit(x, make_data()[1], epochs=1, verbose=0)
+    assert (model.get_affinity().count == 3).all()
+    model.export(tmp_path / "saved", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    served, expected = loaded.serve(tf.constant(x)), model.predict(x, verbose=0)
+    (signature,) = loaded.signatures["serving_default"].structured_input_signature[1].values()
+    assert signature.dtype == tf.int32
+    for task in TASKS:
+        np.testing.assert_allclose(served[task], expected[task], atol=1e-6)
+
+
 def test_an_encoder_may_give_features_by_task():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5,))
@@ -438,6 +472,7 @@ def fit_without_features():
             r"`loss` has the unknown tasks \['d'\]; `loss` lacks the tasks \['b', 'c'\]; "
             r"`metrics` has the unknown tasks \['e'\]",
         ),
+        (compile_with(loss_weights=[1.0, 2.0, 1.0]), "`loss_weights` should be a dict"),
         (compile_with(loss_weights={"d": 1.0}), r"`loss_weights` has the unknown tasks \['d'\]"),
         (compile_with(metrics=[keras.metrics.MeanAbsoluteError()]), "`metrics` should be a dict"),
         (

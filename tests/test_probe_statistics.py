@@ -46,7 +46,7 @@ def run(statistics, epochs, last_ends=True):
     update = tf.function(statistics.update)
     for index, epoch in enumerate(epochs):
         for values in epoch:
-            update(tf.constant(values))
+            update(tf.constant(values), 32)
         if last_ends or index < len(epochs) - 1:
             statistics.end_epoch()
 
@@ -124,7 +124,7 @@ def test_a_running_epoch_without_probes_is_none_yet():
     statistics = started()
     run(statistics, epochs)
     assert len(statistics.affinity(TASKS).history) == 2
-    statistics.update(tf.fill((3, 3), NAN))
+    statistics.update(tf.fill((3, 3), NAN), 32)
     assert len(statistics.affinity(TASKS).history) == 3
 
 
@@ -160,7 +160,8 @@ def test_there_are_no_weights_before_start_and_none_to_train_after_it():
     statistics = ProbeStatistics(3)
     assert statistics.weights == []
     statistics.start()
-    assert [weight.name for weight in statistics.weights] == ["mean", "squares", "count", "skipped"]
+    names = ["mean", "squares", "count", "skipped", "largest_batch"]
+    assert [weight.name for weight in statistics.weights] == names
     assert statistics.trainable_weights == []
     assert {weight.aggregation for weight in statistics.weights} == {"mean"}
 
@@ -214,15 +215,16 @@ def test_epoch_ends_closes_epochs_and_warns_of_what_was_left_out_by_target():
     values = np.full((3, 3), 0.1, "float32")
     # Two values onto "b" and, an epoch later, one more and one onto "c"; none onto "a".
     values[[0, 2], 0] = NAN
-    statistics.update(tf.constant(values))
+    statistics.update(tf.constant(values), 32)
     callback.on_epoch_end(0)
     values[[0, 1, 2], [0, 1, 2]] = [0.1, 0.1, NAN]
-    statistics.update(tf.constant(values))
+    statistics.update(tf.constant(values), 32)
     callback.on_epoch_end(1)
     assert statistics.affinity(TASKS).history.shape == (2, 3, 3)
     message = (
         "Some probe values were left out of the affinities, because a loss was not positive or "
-        "not finite. Values left out by target: {'b': 3, 'c': 1}."
+        "not finite, or because a gradient overflowed. "
+        "Values left out by target: {'b': 3, 'c': 1}."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         callback.on_train_end()
@@ -231,7 +233,7 @@ def test_epoch_ends_closes_epochs_and_warns_of_what_was_left_out_by_target():
 def test_epoch_ends_is_silent_when_nothing_was_left_out():
     statistics = started()
     callback = EpochEnds(statistics, TASKS)
-    statistics.update(tf.fill((3, 3), 0.1))
+    statistics.update(tf.fill((3, 3), 0.1), 32)
     callback.on_epoch_end(0)
     # A warning would be an error.
     callback.on_train_end()
@@ -242,7 +244,30 @@ def test_values_too_large_to_square_are_skipped():
     statistics = ProbeStatistics(1)
     statistics.start()
     for value in (-1e20, 0.5, 3e38, 0.25):
-        statistics.update(tf.constant([[value]]))
+        statistics.update(tf.constant([[value]]), 32)
     affinity = statistics.affinity(("a",))
     assert affinity.mean == 0.375 and affinity.count == 2 and affinity.skipped == 2
     assert affinity.standard_error == pytest.approx(0.125)
+
+
+def test_probes_of_small_batches_are_left_out_and_not_called_skipped():
+    statistics = ProbeStatistics(1)
+    statistics.start()
+    for value, batch_size in ((0.5, 10), (7.0, 7), (0.1, 16), (0.3, 8), (9.0, 1), (NAN, 2)):
+        statistics.update(tf.constant([[value]]), batch_size)
+    affinity = statistics.affinity(("a",))
+    # Left out are 1 and 2, less than half of 16.
+    assert affinity.count == 4 and affinity.skipped == 0
+    assert affinity.mean == pytest.approx((0.5 + 7.0 + 0.1 + 0.3) / 4)
+
+
+def test_an_epoch_that_was_interrupted_is_closed_by_the_next_training():
+    statistics = ProbeStatistics(1)
+    statistics.start()
+    ends = EpochEnds(statistics, ("a",))
+    ends.on_train_begin()
+    statistics.update(tf.constant([[0.5]]), 8)
+    ends.on_train_begin()
+    statistics.update(tf.constant([[0.1]]), 8)
+    ends.on_epoch_end(0)
+    np.testing.assert_allclose(statistics.affinity(("a",)).history.ravel(), [0.5, 0.1])
