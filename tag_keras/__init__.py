@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tag_keras.affinity import Affinity, LookaheadAffinity
-    from tag_keras.experiment import train_groups
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.network_selection import Grouping, select_groups
     from tag_keras.report import write_report
+    from tag_keras.training import train_groups
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ _MODULES = {
     "LookaheadAffinity": "affinity",
     "MultiTaskModel": "model",
     "select_groups": "network_selection",
-    "train_groups": "experiment",
+    "train_groups": "training",
     "write_report": "report",
 }
 

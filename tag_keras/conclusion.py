@@ -121,11 +121,10 @@ def _chosen(grouping: Grouping) -> str:
     if len(grouping.tasks) > _MOST_NAMES:
         return f"{chosen}, listed below."
     parts = []
-    for index, group in enumerate(grouping.groups):
-        served = [task for task in group if grouping.serves[task] == index]
-        helpers = [task for task in group if grouping.serves[task] != index]
-        part = f"group_{index} serves {_join(served) or 'no task'}"
-        parts.append(part + (f", helped by {_join(helpers)}" if helpers else ""))
+    for index in range(len(grouping.groups)):
+        part = f"group_{index} serves {_join(grouping.served(index)) or 'no task'}"
+        helpers = _join(grouping.helpers(index))
+        parts.append(part + (f", helped by {helpers}" if helpers else ""))
     return f"{chosen}: {'; '.join(parts)}."
 
 

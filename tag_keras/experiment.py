@@ -6,7 +6,6 @@ was killed goes on where it stopped.
 
 import dataclasses
 import functools
-import json
 import math
 import os
 import shutil
@@ -35,7 +34,9 @@ from tag_keras.training import (
     BuildModel,
     Data,
     Network,
+    comparable,
     evaluate_network,
+    keep_settings,
     load_network,
     save_network,
     train_network,
@@ -48,65 +49,6 @@ class BuildMeasuredModel(Protocol):
     def __call__(
         self, tasks: tuple[str, ...], affinity: LookaheadAffinity | None = None
     ) -> MultiTaskModel: ...
-
-
-def train_groups(
-    build_model: BuildModel,
-    grouping: Grouping,
-    train: Data,
-    validation_data: Data = None,
-    epochs: int = 1,
-    output_dir: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    **fit: Any,
-) -> GroupedModel:
-    """Trains one network per group and puts them together (TAG, section 3; arXiv 2109.04617).
-
-    Args:
-        build_model: Gives a compiled `MultiTaskModel` for a tuple of tasks.
-        grouping: Groups, for instance from `select_groups`.
-        train: A dataset, or `(x, y)` or `(x, y, sample_weight)`, or a function that gives one of
-            these; one with all labels feeds every group.
-        validation_data: As in `keras.Model.fit`.
-        epochs: Number of epochs for each network.
-        output_dir: Folder for the trained networks. A network that is there already is loaded
-            instead of trained, so the same call goes on where it was stopped. To be loaded, custom
-            layers must be registered with `keras.saving.register_keras_serializable`.
-        seed: Seed that is set before each network is built.
-        **fit: Further arguments of `fit`. Callbacks are copied for each network.
-
-    Returns:
-        A `GroupedModel`.
-
-    Raises:
-        ValueError: If `build_model` gives a model for other tasks, if `output_dir` is given and
-            the model could not be loaded again, or if `output_dir` holds a damaged network or
-            those of another grouping, seed or number of epochs.
-
-    Example:
-
-    ```python
-    grouped = tag_keras.train_groups(build_model, grouping, (x, y), epochs=10)
-    grouped.save("grouped.keras")
-    ```
-    """
-    folder = None if output_dir is None else Path(output_dir)
-    fit = {"validation_data": validation_data, "epochs": epochs, **fit}
-    if folder is not None:
-        groups = [list(group) for group in grouping.groups]
-        keep_settings(folder, {"groups": groups, "seed": seed, **_comparable(fit)})
-    models = []
-    for index, tasks in enumerate(grouping.groups):
-        network = Network(f"group_{index}", tasks, seed)
-        path = None if folder is None else folder / network.file
-        if path is not None and path.exists():
-            models.append(load_network(path))
-            continue
-        saves = path is not None
-        models.append(train_network(build_model, network, train, saves, **fit)[0])
-        if path is not None:
-            save_network(models[-1], path)
-    return GroupedModel(models, grouping)
 
 
 def run(
@@ -152,7 +94,7 @@ def run(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"`seeds` should be different numbers. Received: seeds={list(seeds)}.")
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
-    given |= {**dataclasses.asdict(affinity), **_comparable(fit), **(settings or {})}
+    given |= {**dataclasses.asdict(affinity), **comparable(fit), **(settings or {})}
     keep_settings(folder, given)
 
     print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
@@ -271,36 +213,13 @@ def _put_together(folder: Path, grouping: Grouping, rows: Iterable[Row]) -> Grou
         models = []
         for index, group in enumerate(grouping.groups):
             name = f"group_{index}"
-            served = {task: name for task, group in grouping.serves.items() if group == index}
+            served = dict.fromkeys(grouping.served(index), name)
             seeds = sorted({row.seed for row in rows if row.network == name})
             best = seeds[int(total_error(losses_of(rows, served, "validation")).argmin())]
             models.append(load_network(folder / "networks" / Network(name, group, best).file))
         save_network(GroupedModel(models, grouping), path)
     grouped: GroupedModel = load_network(path)
     return grouped
-
-
-def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of a run into its folder, or checks that those there are the same.
-
-    Raises:
-        ValueError: If the folder belongs to a run with other settings.
-    """
-    path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
-    if not path.exists():
-        files.write_json(path, settings)
-        return
-    found = files.read_fields(path, [])
-    names = sorted({*found, *settings})
-    if different := [name for name in names if found.get(name) != settings.get(name)]:
-        changes = [
-            f"{name} was {found.get(name)} and is {settings.get(name)}" for name in different
-        ]
-        raise ValueError(
-            f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
-            "delete this one."
-        )
 
 
 def _table(grouping: Grouping, rows: Sequence[Row]) -> str:
@@ -315,12 +234,6 @@ def _table(grouping: Grouping, rows: Sequence[Row]) -> str:
         ]
         lines.append(label.ljust(20) + "".join(cell.rjust(18) for cell in text))
     return "\n".join(lines)
-
-
-def _comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit` that change a training and can be written down."""
-    kept = {name: value for name, value in fit.items() if name != "verbose"}
-    return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}
 
 
 def _evaluate(

@@ -61,7 +61,7 @@ def _draw_lines(
     solid: dict[str, Any] = {"color": COLOURS["grouped"], "linewidth": 2.2}
     dashed: dict[str, Any] = {"color": "#777777", "linewidth": 1.3, "linestyle": (0, (4, 3))}
     for index, group in enumerate(grouping.groups):
-        served = [task for task in group if grouping.serves[task] == index]
+        served = grouping.served(index)
         for task in group:
             start, end = left[task], right[index]
             axes.plot((0, 1), (start, end), **(solid if task in served else dashed))

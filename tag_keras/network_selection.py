@@ -1,7 +1,6 @@
 """Network selection: from inter-task affinities to the few groups of tasks that share a network."""
 
 import dataclasses
-import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -12,12 +11,11 @@ import numpy.typing as npt
 
 from tag_keras import files
 from tag_keras.affinity import Affinity
+from tag_keras.selection_solver import choose_groups
 from tag_keras.tasks import check_task_names
 
 _Floats = npt.NDArray[np.float64]
 _Rule = Literal["forbid", "baseline"]
-_Serving = list[tuple[int, int, int]]
-_TIE_STEPS = 200_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +58,14 @@ class Grouping:
         object.__setattr__(self, "tasks", tasks)
         object.__setattr__(self, "groups", tuple(tuple(group) for group in groups))
         object.__setattr__(self, "serves", {task: serves[task] for task in tasks})
+
+    def served(self, index: int) -> list[str]:
+        """Tasks that the group of this index serves, in the order of the group."""
+        return [task for task in self.groups[index] if self.serves[task] == index]
+
+    def helpers(self, index: int) -> list[str]:
+        """Tasks that train with the group of this index and are served by another."""
+        return [task for task in self.groups[index] if self.serves[task] != index]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the grouping as JSON, atomically."""
@@ -149,75 +155,6 @@ def group_scores(mean: _Floats, singletons: _Rule) -> _Floats:
     return np.where(members == 1, sums / partners, -np.inf)
 
 
-# A family's value, the sum over tasks of the best score, is the largest sum over the ways to part
-# the tasks into sets, one set served by each group. With sets of tasks as bits of an index,
-#   served[U] = largest sum of the scores of U in a group that contains U, with helpers or without;
-#   values[T, k] = value of the best k groups for T = max of served[U] + values[T - U, k - 1] over
-# the U in T with the last task of T: any order of the groups will do. So only all have the last.
-def choose_groups(scores: _Floats, num_groups: int, tolerance: float) -> list[int]:
-    """Rows of `scores` (G, T) that make the best family; the time grows like 3**T."""
-    # The groups that are best for some task leave nothing to gain for more.
-    num_groups = min(num_groups, len(set(scores.argmax(axis=0))))
-    # Losses count thousandths of a sum's tolerance, which makes those of rounding zero.
-    unit = scores.shape[1] * tolerance / 1000
-    served, serving = _serve(scores, unit)
-    values = np.full((len(served), num_groups + 1), -np.inf)
-    values[0] = 0.0
-    for tasks in [*range(1, len(served) // 2), len(served) - 1]:
-        sets = _subsets(tasks)
-        values[tasks, 1:] = (served[sets, None] + values[tasks - sets, :-1]).max(axis=0)
-    return _first(served, serving, values, unit)
-
-
-def _subsets(tasks: int) -> npt.NDArray[np.intp]:
-    last = 1 << tasks.bit_length() - 1
-    return last + np.flatnonzero(np.arange(last, tasks + 1) & ~tasks == 0)
-
-
-def _serve(scores: _Floats, unit: float) -> tuple[_Floats, list[_Serving]]:
-    served = np.full(2 ** scores.shape[1], -np.inf)
-    serving: list[_Serving] = [[]] * len(served)
-    sizes = (scores > -np.inf).sum(axis=1)
-
-    def visit(tasks: int, first: int, rows: npt.NDArray[np.intp], totals: _Floats) -> None:
-        served[tasks] = totals.max(initial=-np.inf)
-        losses = np.rint((served[tasks] - totals) / unit)
-        # Of the groups in order of size, one is of use if it loses less than all before it.
-        kept = losses < np.minimum.accumulate(np.append(1001.0, losses))[:-1]
-        serving[tasks] = np.stack([losses, sizes[rows], rows], 1)[kept].astype(int).tolist()
-        for task in range(first, scores.shape[1]):
-            sums = totals + scores[rows, task]
-            inside = sums > -np.inf
-            visit(tasks | 1 << task, task + 1, rows[inside], sums[inside])
-
-    visit(0, 0, np.argsort(sizes, kind="stable"), np.zeros(len(scores)))
-    return served, serving
-
-
-def _first(served: _Floats, serving: list[_Serving], values: _Floats, unit: float) -> list[int]:
-    # One more row put into two sorted lists keeps their order, so that the first family for some
-    # tasks is made of a group and of the first family for what the group leaves.
-    @functools.cache
-    def search(tasks: int, num_groups: int, slack: float) -> tuple[int, list[int]]:
-        sets = _subsets(tasks) if tasks else np.zeros(0, np.intp)
-        totals = served[sets] + values[tasks - sets, num_groups - 1]
-        losses = np.rint((values[tasks, num_groups] - totals) / unit)
-        found: list[tuple[int, list[int]]] = [] if tasks else [(0, [])]
-        near = losses <= slack
-        for subset, lost in zip(sets[near].tolist(), losses[near].tolist(), strict=True):
-            if found and sum(search.cache_info()[:2]) > _TIE_STEPS:
-                break
-            for loss, size, row in serving[subset]:
-                if lost + loss <= slack:
-                    rest = search(tasks - subset, num_groups - 1, slack - lost - loss)
-                    found.append((rest[0] + size, sorted([*rest[1], row])))
-        return min(found)
-
-    losses = np.rint((values[-1, -1] - values[-1]) / unit)
-    fewest = int((losses <= 1000).argmax())
-    return search(len(served) - 1, fewest, 1000.0 - losses[fewest])[1]
-
-
 def main(argv: list[str]) -> int:
     """Selects groups as the flags in `argv` say, and returns the exit status."""
     # Importing this module must not define flags, nor may a second call meet those of the first.
@@ -240,8 +177,8 @@ def main(argv: list[str]) -> int:
         print("network_selection:", str(error).replace("\n", " "), file=sys.stderr)
         return 2 if isinstance(error, flags.Error) else 1
     for index, group in enumerate(grouping.groups):
-        serves = [task for task in grouping.tasks if grouping.serves[task] == index]
-        print(f"group {index}: {', '.join(group)}; serves {', '.join(serves)}")
+        served = ", ".join(grouping.served(index))
+        print(f"group {index}: {', '.join(group)}; serves {served}")
     print(f"score {grouping.score:.6g}, optimal")
     return 0
 

@@ -141,12 +141,14 @@ def _write(path: Path, content: bytes | None) -> None:
 
 
 def _groups(grouping: Grouping) -> list[dict[str, Any]]:
-    groups = []
-    for index, group in enumerate(grouping.groups):
-        served = [task for task in group if grouping.serves[task] == index]
-        helpers = [task for task in group if grouping.serves[task] != index]
-        groups.append({"name": f"group_{index}", "served": served, "helpers": helpers})
-    return groups
+    return [
+        {
+            "name": f"group_{index}",
+            "served": grouping.served(index),
+            "helpers": grouping.helpers(index),
+        }
+        for index in range(len(grouping.groups))
+    ]
 
 
 def _losses(grouping: Grouping, comparison: Comparison) -> list[dict[str, Any]]:

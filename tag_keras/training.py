@@ -1,8 +1,10 @@
-"""Training one network: built from its seed, evaluated into rows, saved and loaded whole."""
+"""Training networks: each built from its seed, evaluated into rows, saved and loaded whole."""
 
 import copy
 import dataclasses
+import json
 import math
+import os
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +14,9 @@ from typing import Any
 import keras
 
 from tag_keras import files
+from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
+from tag_keras.network_selection import Grouping
 from tag_keras.results import Row
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
@@ -40,6 +44,65 @@ class Network:
         """Name of the file that the trained network is saved in."""
         # A task's name may hold a slash.
         return f"{urllib.parse.quote(self.name, safe=' ')}_seed{self.seed}.keras"
+
+
+def train_groups(
+    build_model: BuildModel,
+    grouping: Grouping,
+    train: Data,
+    validation_data: Data = None,
+    epochs: int = 1,
+    output_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    **fit: Any,
+) -> GroupedModel:
+    """Trains one network per group and puts them together (TAG, section 3; arXiv 2109.04617).
+
+    Args:
+        build_model: Gives a compiled `MultiTaskModel` for a tuple of tasks.
+        grouping: Groups, for instance from `select_groups`.
+        train: A dataset, or `(x, y)` or `(x, y, sample_weight)`, or a function that gives one of
+            these; one with all labels feeds every group.
+        validation_data: As in `keras.Model.fit`.
+        epochs: Number of epochs for each network.
+        output_dir: Folder for the trained networks. A network that is there already is loaded
+            instead of trained, so the same call goes on where it was stopped. To be loaded, custom
+            layers must be registered with `keras.saving.register_keras_serializable`.
+        seed: Seed that is set before each network is built.
+        **fit: Further arguments of `fit`. Callbacks are copied for each network.
+
+    Returns:
+        A `GroupedModel`.
+
+    Raises:
+        ValueError: If `build_model` gives a model for other tasks, if `output_dir` is given and
+            the model could not be loaded again, or if `output_dir` holds a damaged network or
+            those of another grouping, seed or number of epochs.
+
+    Example:
+
+    ```python
+    grouped = tag_keras.train_groups(build_model, grouping, (x, y), epochs=10)
+    grouped.save("grouped.keras")
+    ```
+    """
+    folder = None if output_dir is None else Path(output_dir)
+    fit = {"validation_data": validation_data, "epochs": epochs, **fit}
+    if folder is not None:
+        groups = [list(group) for group in grouping.groups]
+        keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)})
+    models = []
+    for index, tasks in enumerate(grouping.groups):
+        network = Network(f"group_{index}", tasks, seed)
+        path = None if folder is None else folder / network.file
+        if path is not None and path.exists():
+            models.append(load_network(path))
+            continue
+        saves = path is not None
+        models.append(train_network(build_model, network, train, saves, **fit)[0])
+        if path is not None:
+            save_network(models[-1], path)
+    return GroupedModel(models, grouping)
 
 
 def train_network(
@@ -145,6 +208,35 @@ def load_network(path: Path) -> keras.Model:
             "keras.saving.register_keras_serializable, and import the module that does; if the "
             f"file is damaged, delete it and run the same command again. Keras says: {error}"
         ) from error
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings of a run into its folder, or checks that those there are the same.
+
+    Raises:
+        ValueError: If the folder belongs to a run with other settings.
+    """
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
+    if not path.exists():
+        files.write_json(path, settings)
+        return
+    found = files.read_fields(path, [])
+    names = sorted({*found, *settings})
+    if different := [name for name in names if found.get(name) != settings.get(name)]:
+        changes = [
+            f"{name} was {found.get(name)} and is {settings.get(name)}" for name in different
+        ]
+        raise ValueError(
+            f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
+            "delete this one."
+        )
+
+
+def comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `fit` that change a training and can be written down."""
+    kept = {name: value for name, value in fit.items() if name != "verbose"}
+    return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}
 
 
 def _check_loadable(model: MultiTaskModel) -> None:

@@ -90,13 +90,13 @@ def test_train_groups_goes_on_where_it_stopped(tmp_path, monkeypatch):
         trained.append(network.name)
         return original(build, network, *args, **kwargs)
 
-    monkeypatch.setattr(experiment, "train_network", stop_at_second)
+    monkeypatch.setattr(training, "train_network", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         call()
-    monkeypatch.setattr(experiment, "train_network", original)
+    monkeypatch.setattr(training, "train_network", original)
     first = call().predict(DATA["test"][0], verbose=0)
     assert trained == ["group_0"]
-    monkeypatch.setattr(experiment, "train_network", None)  # Nothing is left to train.
+    monkeypatch.setattr(training, "train_network", None)  # Nothing is left to train.
     second = call().predict(DATA["test"][0], verbose=0)
     for task in TASKS:
         np.testing.assert_array_equal(first[task], second[task])

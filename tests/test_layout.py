@@ -12,6 +12,7 @@ APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 FLOORS = {
     "files": 0,
     "gradients": 0,
+    "selection_solver": 0,
     "tasks": 0,
     "train_step": 0,
     "affinity": 1,
@@ -31,8 +32,8 @@ FLOORS = {
     "experiment": 6,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
-NUMPY_ONLY = {"files", "tasks", "affinity", "results", "network_selection", "comparison"}
-NUMPY_ONLY |= {"conclusion"}
+NUMPY_ONLY = {"files", "tasks", "affinity", "results", "network_selection", "selection_solver"}
+NUMPY_ONLY |= {"comparison", "conclusion"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}
 
