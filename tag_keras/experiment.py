@@ -223,7 +223,7 @@ def _put_together(folder: Path, grouping: Grouping, rows: Iterable[Row]) -> Grou
 
 
 def _table(grouping: Grouping, rows: Sequence[Row]) -> str:
-    """Test losses, mean and deviation over the seeds for the terminal."""
+    """Test losses, mean and deviation over the seeds, for the terminal."""
     comparison = compare(grouping, rows)
     lines = ["test loss".ljust(20) + "".join(kind.rjust(18) for kind in comparison.losses)]
     for place, label in enumerate([*grouping.tasks, "total"]):

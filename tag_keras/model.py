@@ -91,7 +91,8 @@ class MultiTaskModel(TaskModel):
 
         Raises:
             ValueError: If the dicts have other tasks than the heads, if there is no loss, or if
-                affinities cannot be measured: `steps_per_execution` above 1, or no shared variable.
+                affinities cannot be measured: `steps_per_execution` above 1, accumulation of
+                gradients, or no shared variable.
         """
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
         self._affinity_options = affinity

@@ -145,11 +145,7 @@ def train_network(
 
 
 def evaluate_network(
-    model: MultiTaskModel,
-    network: Network,
-    splits: Mapping[str, Data],
-    seconds: float,
-    **kwargs: Any,
+    model: MultiTaskModel, network: Network, splits: Mapping[str, Data], seconds: float
 ) -> list[Row]:
     """Loss and metrics of each task of a network on each split, as rows of results.json.
 

@@ -96,6 +96,10 @@ def test_train_groups_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train_network", original)
     first = call().predict(DATA["test"][0], verbose=0)
     assert trained == ["group_0"]
+    # Nor does it change a training that its networks are kept.
+    kept_nowhere = tag_keras.train_groups(build_model, GROUPING, DATA["train"], verbose=0)
+    for task, prediction in kept_nowhere.predict(DATA["test"][0], verbose=0).items():
+        np.testing.assert_array_equal(prediction, first[task])
     monkeypatch.setattr(training, "train_network", None)  # Nothing is left to train.
     second = call().predict(DATA["test"][0], verbose=0)
     for task in TASKS:
