@@ -1,14 +1,16 @@
-"""Inter-task affinities: the matrix with its standard errors, and the options for measuring it."""
+"""Inter-task affinities: the matrix with its noise, and the options for measuring it."""
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras import files
+from tag_keras import arrays, files, replication
+from tag_keras.replication import Interval
+from tag_keras.replication import replicates_of as replicates_of
 from tag_keras.tasks import check_task_names
 
 
@@ -68,17 +70,20 @@ class Affinity:
         tasks: Task names, in the user's order; T is their number.
         mean: Array (T, T), no unit: mean over probes of the affinity of the row's task (source)
             onto the column's task (target). NaN only where `count` is 0.
-        standard_error: Array (T, T): standard error of `mean`. NaN where it is not known, which
-            is the default.
+        standard_error: Array (T, T): standard error of `mean`, NaN where it is not known.
+            Defaults to that of the replicates.
         count: Integer array (T, T): number of probes behind each mean. Defaults to 0, not known.
         history: Array (E, T, T): mean over the probes of each of E epochs, NaN for a pair that
             was not measured in that epoch. Defaults to no epochs.
         skipped: Integer array (T, T): number of probe values that were left out because a loss
             was not positive or not finite. Defaults to 0.
+        replicates: Array (B, T, T): B measurements of `mean`, its mean, that are nearly
+            independent of each other: batches of successive probes of one run, or whole runs. NaN
+            for a pair that a replicate did not measure. Defaults to none.
 
     Raises:
-        ValueError: If a name is repeated, empty or not a string, if an array has another shape,
-            or if an entry of `mean` is infinite, or NaN although it was counted.
+        ValueError: If a name is repeated, empty or not a string, if an array has another shape or
+            holds infinity, or if an entry of `mean` is NaN although it was counted.
 
     Example:
 
@@ -97,17 +102,25 @@ class Affinity:
         count: npt.ArrayLike | None = None,
         history: npt.ArrayLike | None = None,
         skipped: npt.ArrayLike | None = None,
+        replicates: npt.ArrayLike | None = None,
     ) -> None:
         self.tasks = check_task_names(tasks)
         pairs = (len(self.tasks), len(self.tasks))
-        nothing, unknown = np.zeros(pairs, np.int64), np.full(pairs, np.nan)
-        self.mean = _array("mean", mean, pairs, np.float64)
-        error = unknown if standard_error is None else standard_error
-        self.standard_error = _array("standard_error", error, pairs, np.float64)
-        self.count = _array("count", nothing if count is None else count, pairs, np.int64)
-        self.skipped = _array("skipped", nothing if skipped is None else skipped, pairs, np.int64)
-        epochs = np.zeros((0, *pairs)) if history is None else history
-        self.history = _array("history", epochs, (None, *pairs), np.float64)
+        nothing = np.zeros(pairs, np.int64)
+        self.mean = arrays.checked_array("mean", mean, pairs, np.float64)
+        self.history = arrays.checked_series("history", history, pairs)
+        self.replicates = arrays.checked_series("replicates", replicates, pairs)
+        if standard_error is None:
+            standard_error = replication.mean_and_error(self.replicates)[1]
+        self.standard_error = arrays.checked_array(
+            "standard_error", standard_error, pairs, np.float64
+        )
+        self.count = arrays.checked_array(
+            "count", nothing if count is None else count, pairs, np.int64
+        )
+        self.skipped = arrays.checked_array(
+            "skipped", nothing if skipped is None else skipped, pairs, np.int64
+        )
         measured = self.count > 0 if count is not None else np.ones(pairs, bool)
         wrong = np.isinf(self.mean) | (np.isnan(self.mean) & measured)
         if wrong.any():
@@ -117,8 +130,6 @@ class Affinity:
             )
         if (self.standard_error < 0).any() or np.isinf(self.standard_error).any():
             raise ValueError("`standard_error` should be NaN, or finite and at least 0.")
-        if np.isinf(self.history).any():
-            raise ValueError("`history` should be finite or NaN.")
 
     def describe_pairs(self, where: npt.NDArray[np.bool_]) -> str:
         """The pairs at which `where` (T, T) is true, with their means, for messages."""
@@ -128,10 +139,98 @@ class Affinity:
         ]
         return ", ".join(pairs[:5]) + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
 
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Confidence intervals of the affinities.
+
+        The interval of batch means (Law and Kelton, Simulation Modeling and Analysis; Flegal and
+        Jones 2010, Annals of Statistics 38): `mean`, and on either side the quantile of Student's
+        t with B - 1 degrees of freedom times `standard_error`, where B replicates measured the
+        pair. Probes that follow each other are alike, batches of them less so. The interval is too
+        narrow where probes are alike for longer than a batch, and too wide where the affinity has
+        a trend, which counts as noise. Of one run, it says nothing of other seeds: see `combine`.
+        Without replicates, the quantile is that of the normal distribution.
+
+        Args:
+            confidence: Level, between 0 and 1.
+
+        Returns:
+            Lower and upper ends, arrays (T, T), NaN where they are not known.
+
+        Raises:
+            ValueError: If `confidence` is out of range.
+        """
+        number = (~np.isnan(self.replicates)).sum(axis=0) if len(self.replicates) else None
+        return replication.interval(self.mean, self.standard_error, number, confidence)
+
+    def better_sources(self, confidence: float = 0.95) -> npt.NDArray[np.bool_]:
+        """Which source is better for which target than which other source, beyond the noise.
+
+        Two sources share the noise of a replicate: its batches, and what the momentum of the
+        optimizer does to the target whatever the source. So the test is paired: Student's t of
+        their differences, over the replicates that have both. Without replicates, the errors are
+        taken as independent and normal.
+
+        Args:
+            confidence: Level of the two-sided test of each comparison by itself, between 0 and 1;
+                there is no correction for their number. Of two sources that are equally good, one
+                comes out better by chance in 5 % of the comparisons at 0.95.
+
+        Returns:
+            Boolean array (T, T, T) [source, other, target], false where the noise is not known.
+            The target itself is compared as a source, too, although selection has no use for it.
+
+        Raises:
+            ValueError: If `confidence` is out of range.
+        """
+        low, _ = replication.interval_of_differences(
+            self.mean, self.standard_error, self.replicates, confidence
+        )
+        return low > 0
+
+    @classmethod
+    def combine(cls, runs: Iterable["Affinity"]) -> "Affinity":
+        """Affinities over several runs, with the noise between the runs.
+
+        The errors of one run say nothing of other seeds; those between runs do. Every run has the
+        same weight, whatever its number of probes.
+
+        Args:
+            runs: R >= 2 affinities of the same tasks in the same order. Student's t of 2 runs is
+                wide (12.7 standard errors at 95 %), that of 5 is not (2.8).
+
+        Returns:
+            Means over the runs that measured a pair, with the runs' means as `replicates` (R, T,
+            T), and sums of `count` and `skipped`. `history` is the mean over the runs for each
+            epoch, or empty if the runs differ in their numbers of epochs.
+
+        Raises:
+            ValueError: If there are fewer than two runs, or if their tasks differ.
+
+        Example:
+
+        ```python
+        runs = [tag_keras.Affinity.load(f"seed_{seed}/affinity.json") for seed in range(3)]
+        affinity = tag_keras.Affinity.combine(runs)
+        ```
+        """
+        runs = list(runs)
+        _check_runs(runs)
+        means = np.stack([run.mean for run in runs])
+        epochs = [run.history for run in runs]
+        alike = len({len(history) for history in epochs}) == 1
+        return cls(
+            runs[0].tasks,
+            mean=replication.mean_and_error(means)[0],
+            count=np.sum([run.count for run in runs], axis=0),
+            history=replication.mean_and_error(np.stack(epochs))[0] if alike else None,
+            skipped=np.sum([run.skipped for run in runs], axis=0),
+            replicates=means,
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the affinities as JSON, atomically; NaN is written as null."""
-        arrays = {name: _to_lists(getattr(self, name)) for name in _ARRAYS}
-        files.write_json(path, {"tasks": list(self.tasks), **arrays})
+        lists = {name: arrays.to_lists(getattr(self, name)) for name in _ARRAYS}
+        files.write_json(path, {"tasks": list(self.tasks), **lists})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Affinity":
@@ -147,35 +246,28 @@ class Affinity:
             raise ValueError(f"{os.fspath(path)} does not hold affinities: {error}") from None
 
     def __repr__(self) -> str:
-        return f"Affinity(tasks={self.tasks}, mean=\n{self.mean})"
+        text = f"Affinity(tasks={self.tasks}, mean=\n{arrays.to_text(self.mean)}"
+        if np.isfinite(self.standard_error).any():
+            text += f", standard_error=\n{arrays.to_text(self.standard_error)}"
+        return text + ")"
 
 
-_ARRAYS = ("mean", "standard_error", "count", "history", "skipped")
+_ARRAYS = ("mean", "standard_error", "count", "history", "skipped", "replicates")
 
 
-def _array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtype: Any) -> Any:
-    try:
-        # Through float64, because None stands for NaN in the files.
-        array = np.array(value, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` should be an array of numbers of shape {shape}.") from None
-    if array.size == 0 and shape[0] is None:
-        array = array.reshape((0, *shape[1:]))
-    if array.ndim != len(shape) or array.shape[-2:] != shape[-2:]:
-        raise ValueError(
-            f"`{name}` should have the shape {shape}, [source, target] in the order of `tasks`. "
-            f"Received: shape {array.shape}."
-        )
-    if dtype is np.int64 and not ((array >= 0) & (array == np.floor(array))).all():
-        raise ValueError(f"`{name}` should hold whole numbers of at least 0.")
-    array = array.astype(dtype)
-    array.setflags(write=False)
-    return array
-
-
-def _to_lists(array: npt.NDArray[Any]) -> Any:
-    if array.dtype.kind == "i":
-        return array.tolist()
-    values = array.astype(object)
-    values[np.isnan(array)] = None
-    return values.tolist()
+def _check_runs(runs: Sequence[Affinity]) -> None:
+    if len(runs) < 2 or not all(isinstance(run, Affinity) for run in runs):
+        kinds = [type(run).__name__ for run in runs]
+        raise ValueError(f"`runs` should be two Affinity objects or more. Received: {kinds}.")
+    first = runs[0].tasks
+    for index, run in enumerate(runs):
+        if run.tasks != first:
+            lacking = [task for task in first if task not in run.tasks]
+            other = [task for task in run.tasks if task not in first]
+            how = f"lacks {lacking or 'none'} and has {other or 'no other'}"
+            if not lacking and not other:
+                how = f"has the order {run.tasks}"
+            raise ValueError(
+                f"`runs` should have the same tasks in the same order. Received: runs[0] with "
+                f"{first}, and runs[{index}], which {how}."
+            )

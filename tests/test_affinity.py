@@ -10,7 +10,8 @@ import pytest
 from tag_keras.affinity import Affinity, LookaheadAffinity
 
 TASKS = ("b", "a", "c")
-ARRAYS = ("mean", "standard_error", "count", "history", "skipped")
+ARRAYS = ("mean", "standard_error", "count", "history", "skipped", "replicates")
+SERIES = ("history", "replicates")
 NAN = float("nan")
 
 
@@ -20,9 +21,11 @@ def make_affinity():
     mean, error = generator.normal(size=(2, 3, 3))
     history = generator.normal(size=(2, 3, 3))
     count, skipped = generator.integers(1, 50, size=(2, 3, 3))
+    replicates = generator.normal(size=(4, 3, 3))
     mean[2, 0] = error[2, 0] = history[0, 2, 0] = NAN
+    replicates[:, 2, 0] = replicates[1, 0] = NAN
     count[2, 0] = 0
-    return Affinity(TASKS, mean, np.abs(error), count, history, skipped)
+    return Affinity(TASKS, mean, np.abs(error), count, history, skipped, replicates)
 
 
 def write(path, **changes):
@@ -50,19 +53,19 @@ def test_what_is_not_given_is_not_known():
     assert np.isnan(affinity.standard_error).all()
     assert (affinity.count == 0).all()
     assert (affinity.skipped == 0).all()
-    assert affinity.history.shape == (0, 3, 3)
+    assert affinity.history.shape == affinity.replicates.shape == (0, 3, 3)
 
 
 def test_arrays_are_of_float64_and_int64_whatever_was_given():
     ones = np.ones((1, 1), np.float32)
-    affinity = Affinity(["a"], ones, ones, ones, ones[None], ones)
+    affinity = Affinity(["a"], ones, ones, ones, ones[None], ones, ones[None])
     kinds = [getattr(affinity, name).dtype for name in ARRAYS]
-    assert kinds == [np.float64, np.float64, np.int64, np.float64, np.int64]
+    assert kinds == [np.float64, np.float64, np.int64, np.float64, np.int64, np.float64]
 
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_are_copies_that_cannot_be_written_to(name):
-    shape = (2, 3, 3) if name == "history" else (3, 3)
+    shape = (2, 3, 3) if name in SERIES else (3, 3)
     given = np.ones(shape, np.int64 if name in ("count", "skipped") else np.float64)
     affinity = Affinity(TASKS, **{"mean": np.ones((3, 3)), name: given})
     given[...] = 7
@@ -80,10 +83,10 @@ def test_task_names_are_checked(tasks):
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("shape", [(2, 3), (2, 2), (3,), (), (1, 3, 3, 3), (4, 4)])
 def test_arrays_of_another_shape_are_refused(name, shape):
-    # The history has one axis more, that of the epochs.
-    wrong = np.ones((2, *shape) if name == "history" else shape)
+    # A series has one axis more, that of the epochs or the replicates.
+    wrong = np.ones((2, *shape) if name in SERIES else shape)
     message = (
-        f"`{name}` should have the shape {(None, 3, 3) if name == 'history' else (3, 3)}, "
+        f"`{name}` should have the shape {(None, 3, 3) if name in SERIES else (3, 3)}, "
         f"[source, target] in the order of `tasks`. Received: shape {wrong.shape}."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -134,7 +137,7 @@ def test_save_and_load_of_means_alone(tmp_path):
     loaded = Affinity.load(str(tmp_path / "affinity.json"))
     np.testing.assert_array_equal(loaded.mean, [[1, 2], [3, 4]])
     assert np.isnan(loaded.standard_error).all()
-    assert loaded.history.shape == (0, 2, 2)
+    assert loaded.history.shape == loaded.replicates.shape == (0, 2, 2)
 
 
 def test_the_file_is_strict_json_with_null_for_nan_and_integers_for_counts(tmp_path):
@@ -153,15 +156,16 @@ def test_the_file_is_strict_json_with_null_for_nan_and_integers_for_counts(tmp_p
         "count": count,
         "history": [],
         "skipped": [[0, 0], [0, 0]],
+        "replicates": [],
     }
     assert all(type(number) is int for row in content["count"] for number in row)
 
 
-def test_history_and_skipped_may_be_absent_from_a_file_and_other_fields_are_passed_over(tmp_path):
+def test_extra_fields_may_be_absent_from_a_file_and_unknown_ones_are_passed_over(tmp_path):
     path = write(tmp_path / "a.json", history="absent", skipped="absent", author="me")
     affinity = Affinity.load(path)
     np.testing.assert_array_equal(affinity.count, [[1, 2], [3, 4]])
-    assert affinity.history.shape == (0, 2, 2)
+    assert affinity.history.shape == affinity.replicates.shape == (0, 2, 2)
     assert (affinity.skipped == 0).all()
 
 
@@ -185,6 +189,7 @@ def test_a_file_that_lacks_a_field_is_named_with_the_field(tmp_path, field):
         ("count", [["many", 2], [3, 4]]),
         ("skipped", {"a": 1}),
         ("history", [[1, 2], [3, 4]]),
+        ("replicates", [[1, 2], [3, 4]]),
     ],
 )
 def test_a_file_with_a_wrong_field_is_named_with_the_field(tmp_path, field, value):
@@ -210,8 +215,21 @@ def test_load_without_a_file(tmp_path):
         Affinity.load(tmp_path / "absent.json")
 
 
-def test_repr_shows_tasks_and_means():
+def test_repr_shows_tasks_means_and_what_is_known_of_their_errors():
     assert repr(Affinity(["a"], [[0.25]])) == "Affinity(tasks=('a',), mean=\n[[0.25]])"
+    mean = [[0.123456, -2e-6], [0, 1]]
+    affinity = Affinity(["a", "b"], mean, [[0.5, NAN], [0, 0]], replicates=np.ones((16, 2, 2)))
+    assert repr(affinity) == (
+        "Affinity(tasks=('a', 'b'), mean=\n"
+        "[[ 1.2346e-01 -2.0000e-06]\n [ 0.0000e+00  1.0000e+00]], "
+        "standard_error=\n[[0.5 nan]\n [0.  0. ]])"
+    )
+
+
+def test_repr_of_many_tasks_fits_on_a_screen():
+    tasks = [f"t{index}" for index in range(40)]
+    ones = np.ones((40, 40))
+    assert len(repr(Affinity(tasks, ones, ones, replicates=np.ones((16, 40, 40))))) < 1500
 
 
 def test_options_are_those_of_the_paper_and_cannot_change():
@@ -255,9 +273,26 @@ def test_impossible_values_are_refused(name, value, message):
         Affinity(TASKS, **{"mean": np.ones((3, 3)), name: array})
 
 
-def test_an_infinite_history_is_refused():
-    with pytest.raises(ValueError, match="`history` should be finite or NaN"):
-        Affinity(TASKS, np.ones((3, 3)), history=np.full((2, 3, 3), np.inf))
+@pytest.mark.parametrize("name", SERIES)
+def test_an_infinite_series_is_refused(name):
+    series = np.full((2, 3, 3), NAN)
+    series[1, 2, 0] = np.inf
+    with pytest.raises(ValueError, match=f"`{name}` should be finite or NaN"):
+        Affinity(TASKS, np.ones((3, 3)), **{name: series})
+
+
+def test_the_standard_error_is_that_of_the_replicates_unless_it_is_given():
+    # Of 1 and 3: deviation sqrt(2), by sqrt(2). One replicate tells nothing.
+    replicates = [[[1, 1], [1, 1]], [[3, 1], [NAN, 3]]]
+    affinity = Affinity(["a", "b"], [[2, 1], [1, 2]], replicates=replicates)
+    np.testing.assert_allclose(affinity.standard_error, [[1, 0], [NAN, 1]])
+    given = Affinity(["a", "b"], [[2, 1], [1, 2]], np.ones((2, 2)), replicates=replicates)
+    assert (given.standard_error == 1).all()
+
+
+def test_standard_errors_of_a_file_are_not_computed_again(tmp_path):
+    Affinity(["a"], [[2]], [[NAN]], replicates=[[[1]], [[3]]]).save(tmp_path / "affinity.json")
+    assert np.isnan(Affinity.load(tmp_path / "affinity.json").standard_error).all()
 
 
 def test_baseline_is_a_bool():

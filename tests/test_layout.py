@@ -10,8 +10,10 @@ PACKAGE = ROOT / "tag_keras"
 APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 
 FLOORS = {
+    "arrays": 0,
     "files": 0,
     "gradients": 0,
+    "replication": 0,
     "selection_solver": 0,
     "tasks": 0,
     "train_step": 0,
@@ -33,7 +35,7 @@ FLOORS = {
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {"files", "tasks", "affinity", "results", "network_selection", "selection_solver"}
-NUMPY_ONLY |= {"comparison", "conclusion"}
+NUMPY_ONLY |= {"arrays", "comparison", "conclusion", "replication"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}
 
