@@ -10,6 +10,7 @@ from tag_keras import results
 from tag_keras.affinity import Affinity
 from tag_keras.comparison import check_results, compare
 from tag_keras.network_selection import Grouping
+from tag_keras.replication import interval_of_differences
 from tag_keras.results import Array, Row
 
 NAMES = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
@@ -19,6 +20,9 @@ _PAID = {
     "grouped": "Grouping paid",
 }
 _FEWEST_SEEDS, _FEWEST_PROBES = 3, 30
+# Where fewer comparisons are significant, chance explains more than a quarter of them. More cannot
+# be asked for: with many small clusters of tasks, most sources of a target are equally useless.
+_FEWEST_SIGNIFICANT = 0.2
 # A sentence does not hold the names of more tasks.
 _MOST_NAMES = 12
 
@@ -167,20 +171,34 @@ def _advice(
 
 
 def _noise(affinity: Affinity) -> str:
-    other = ~np.eye(len(affinity.tasks), dtype=bool)
-    pairs = int(other.sum())
-    if not pairs:
+    size = len(affinity.tasks)
+    if size == 1:
         return "With one task there are no affinities between tasks."
-    if not np.isfinite(affinity.standard_error[other]).any():
+    if size == 2:
+        low, high = (ends[~np.eye(2, dtype=bool)] for ends in affinity.interval(0.95))
+        text = "With two tasks no target has two sources to compare."
+        return f"{text} {_beyond(low, high, '2 affinities between them are different from 0')}"
+    # Selection ranks the sources of a target: each unordered pair of them, without the target.
+    source, other, target = np.indices((size, size, size))
+    pairs = (source < other) & (source != target) & (other != target)
+    low, high = interval_of_differences(
+        affinity.mean, affinity.standard_error, affinity.replicates, 0.95
+    )
+    what = f"{pairs.sum()} comparisons between two sources of one target are significant"
+    return _beyond(low[pairs], high[pairs], what)
+
+
+def _beyond(low: Array, high: Array, what: str) -> str:
+    known = int(np.isfinite(low).sum())
+    if not known:
         return "The standard errors of the affinities are not known: all of it may be noise."
     # A comparison with NaN is false: what is not known does not count.
-    beyond = int((np.abs(affinity.mean) > 2 * affinity.standard_error)[other].sum())
-    text = (
-        f"{beyond} of the {pairs} affinities between different tasks ({_percent(beyond / pairs)}) "
-        "are more than two standard errors from 0; chance alone would give about 5 %."
-    )
-    if beyond < pairs / 2:
-        text += " Most are within the noise: another run may choose other groups."
+    beyond = int(((low > 0) | (high < 0)).sum())
+    share = _percent(beyond / known)
+    share += f" of the {known} whose noise is known" if known < len(low) else ""
+    text = f"{beyond} of the {what} at 95 % ({share}); chance alone would give about 5 %."
+    if beyond < _FEWEST_SIGNIFICANT * known:
+        text += " These are few: another run may choose other groups."
     return text
 
 

@@ -31,7 +31,7 @@ def plot_affinity(affinity: Affinity) -> Figure:
 
     The colours are centred at 0 and scaled to the pairs of different tasks: what a task does to
     itself is of another size, and stands on grey. With up to 12 tasks each cell has the mean and
-    its standard error; a mean within two standard errors of 0 is in parentheses.
+    its standard error; a mean whose interval of 95 % contains 0 is in parentheses.
 
     Args:
         affinity: Affinities of T tasks.
@@ -76,13 +76,16 @@ def _label_pairs(axes: Any, tasks: Sequence[str]) -> None:
 
 def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -> None:
     decimals = max(0, 2 - int(np.floor(np.log10(largest * factor))))
+    low, high = affinity.interval(confidence=0.95)
+    # False where the interval is not known.
+    near_zero = (low <= 0) & (high >= 0)
     for (source, target), mean in np.ndenumerate(affinity.mean):
         error = affinity.standard_error[source, target]
         # The diagonal may be of quite another size.
         kind = f".{decimals}f" if abs(mean * factor) < 1e4 else ".1e"
         text = f"{mean * factor:{kind}}" if np.isfinite(mean) else "not\nmeasured"
         if np.isfinite(mean) and np.isfinite(error):
-            text = f"({text})" if abs(mean) <= 2 * error else text
+            text = f"({text})" if near_zero[source, target] else text
             text += f"\n±{error * factor:{kind}}"
         dark = source != target and abs(mean) > 0.65 * largest
         style = {"fontsize": 8, "linespacing": 1.3, "color": "white" if dark else INK}

@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import importlib
+import itertools
 import re
 import statistics
 import sys
@@ -11,6 +12,7 @@ import matplotlib.colors
 import matplotlib.pyplot
 import numpy as np
 import pytest
+import scipy.stats
 
 from tag_keras import report
 from tag_keras.affinity import Affinity
@@ -209,28 +211,78 @@ def test_only_one_kind_and_none():
     assert found.verdict.startswith("No kind of network has a complete set")
 
 
-def test_trust_counts_pairs_beyond_two_standard_errors():
-    # Off the diagonal 4 of 6 exceed .2; the diagonal must not count.
-    mean = [[9, 0.3, 0.1], [-0.3, 9, 0.2], [0.3, 0.21, 9]]
+def test_trust_counts_comparisons_of_two_sources_of_one_target():
+    # One comparison for each target: a has .3 and .1 of b and c, b has .3 and .6, c .1 and .4.
+    # Differences have the error .1 * sqrt(2), and 1.96 of it are .277; the diagonal must not count.
+    mean = [[9, 0.3, 0.1], [0.3, -9, 0.4], [0.1, 0.6, 9]]
     affinity = make_affinity(ABC, mean=mean, standard_error=np.full((3, 3), 0.1))
     trust = conclude(affinity, joint=[1.0]).trust
     assert trust == (
-        "4 of the 6 affinities between different tasks (67 %) are more than two standard errors "
-        "from 0; chance alone would give about 5 %. The pair with the fewest probes has 216. No "
+        "2 of the 3 comparisons between two sources of one target are significant at 95 % (67 %); "
+        "chance alone would give about 5 %. The pair with the fewest probes has 216. No "
         "probe value was skipped. The selection is provably optimal for these affinities."
     )
 
 
-def test_trust_warns_of_noise():
-    affinity = make_affinity(ABC, standard_error=np.full((3, 3), 1.0))
-    trust = conclude(affinity, joint=[1.0]).trust
-    assert "0 of the 6" in trust
-    assert "Most are within the noise: another run may choose other groups." in trust
+def test_trust_counts_by_the_paired_t_test():
+    generator = np.random.default_rng(5)
+    replicates = generator.normal(size=(8, 1, 6)) + generator.normal(size=(8, 6, 6))
+    replicates += np.arange(6)[:, None] / 2
+    # Nothing of one pair is known, and so nothing of its four comparisons.
+    replicates[1:, 2, 4] = np.nan
+    tasks = tuple("abcdef")
+    fields = {"mean": np.nanmean(replicates, axis=0), "standard_error": None}
+    trust = report.conclusion(
+        make_affinity(tasks, replicates=replicates, **fields),
+        make_grouping(tasks, (tasks,)),
+        [Row("joint", tasks, 0, task, "test", 1.0, {}, 1.0) for task in tasks],
+    ).trust
+    significant = 0
+    for target in range(6):
+        for pair in itertools.combinations({*range(6)} - {target}, 2):
+            if (2, 4) not in [(source, target) for source in pair]:
+                test = scipy.stats.ttest_rel(*replicates[:, pair, target].T)
+                significant += int(test.pvalue < 0.05)
+    # Six targets with ten pairs of five sources each.
+    assert 20 < significant < 50
+    expected = (
+        f"{significant} of the 60 comparisons between two sources of one target are significant "
+        f"at 95 % ({100 * significant / 56:.0f} % of the 56 whose noise is known)"
+    )
+    assert trust.startswith(expected)
+
+
+@pytest.mark.parametrize(("targets", "number", "warns"), [("a", 3, True), ("abc", 9, False)])
+def test_trust_warns_where_chance_explains_much(targets, number, warns):
+    # Each of five targets has six comparisons; where "e" is the one good source, it wins three.
+    mean = np.zeros((5, 5))
+    mean[4, : len(targets)] = 1.0
+    affinity = make_affinity(tuple("abcde"), mean=mean, standard_error=np.full((5, 5), 0.1))
+    rows = [Row("joint", affinity.tasks, 0, task, "test", 1.0, {}, 1.0) for task in "abcde"]
+    grouping = make_grouping(affinity.tasks, (affinity.tasks,))
+    trust = report.conclusion(affinity, grouping, rows).trust
+    assert trust.startswith(f"{number} of the 30 comparisons")
+    assert ("few: another run may choose other groups." in trust) == warns
+
+
+@pytest.mark.parametrize(
+    ("error", "number", "warns"), [(0.1, 1, False), (1.0, 0, True), (0.01, 2, False)]
+)
+def test_trust_of_two_tasks_looks_at_what_is_different_from_0(error, number, warns):
+    affinity = Affinity(["a", "b"], [[9, 0.3], [-0.1, 9]], np.full((2, 2), error))
+    rows = [Row("joint", ("a", "b"), 0, task, "test", 1.0, {}, 1.0) for task in "ab"]
+    trust = report.conclusion(affinity, make_grouping(("a", "b"), (("a", "b"),)), rows).trust
+    assert trust.startswith(
+        "With two tasks no target has two sources to compare. "
+        f"{number} of the 2 affinities between them are different from 0 at 95 % ({50 * number} "
+        "%); chance alone would give about 5 %."
+    )
+    assert ("few: another run" in trust) == warns
 
 
 def test_trust_when_errors_and_counts_are_not_known():
     trust = conclude(Affinity(ABC, np.eye(3)), joint=[1.0]).trust
-    assert "The standard errors of the affinities are not known" in trust
+    assert trust.startswith("The standard errors of the affinities are not known: all of it may")
     assert "The number of probes is not known." in trust
 
 
@@ -302,13 +354,23 @@ def test_heat_map_has_sources_in_rows():
     assert cells[1, 0] == "42.1\n±2.1"
     assert cells[0, 1] == "11.0\n±2.1"
     assert cells[2, 0] == f"{MINUS}13.0\n±2.1"
-    # Within two standard errors of 0.
+    # Its interval contains 0.
     assert cells[2, 1] == "(1.2)\n±2.1"
     assert cells[0, 0] == "900.0\n±2.1"
     assert [label.get_text() for label in axes.get_xticklabels()] == list(ABC)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(ABC)
     assert "target" in axes.get_xlabel()
     assert "source" in axes.get_ylabel()
+
+
+def test_heat_map_puts_what_student_t_does_not_tell_from_0_in_parentheses():
+    # Mean 0.5 and standard error 0.2: 2.5 of it. Of 4 replicates 3.18 would be needed at 95 %.
+    error = np.full((2, 2), 0.2)
+    mean = np.full((2, 2), 0.5)
+    for replicates, text in ((None, "500\n±200"), (np.full((4, 2, 2), 0.5), "(500)\n±200")):
+        affinity = Affinity(["a", "b"], mean, error, replicates=replicates)
+        cell = texts_of(report.plot_affinity(affinity).axes[0])[1, 0]
+        assert re.sub(r"\.0+", "", cell) == text
 
 
 def test_heat_map_colours_leave_out_the_diagonal():
