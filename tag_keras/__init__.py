@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tag_keras.affinity import Affinity, LookaheadAffinity
+    from tag_keras.affinity import Affinity
+    from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.network_selection import Grouping, select_groups
     from tag_keras.report import write_report
@@ -18,6 +19,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Affinity",
+    "CosineAffinity",
+    "FirstOrderAffinity",
     "GroupedModel",
     "Grouping",
     "LookaheadAffinity",
@@ -30,9 +33,11 @@ __all__ = [
 # Modules load at first use, so that selecting networks never loads TensorFlow.
 _MODULES = {
     "Affinity": "affinity",
+    "CosineAffinity": "estimators",
+    "FirstOrderAffinity": "estimators",
     "GroupedModel": "model",
     "Grouping": "network_selection",
-    "LookaheadAffinity": "affinity",
+    "LookaheadAffinity": "estimators",
     "MultiTaskModel": "model",
     "select_groups": "network_selection",
     "train_groups": "training",

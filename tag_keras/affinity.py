@@ -1,66 +1,14 @@
-"""Inter-task affinities: the matrix with its noise, and the options for measuring it."""
+"""Inter-task affinities: the matrix with its noise."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tag_keras import arrays, files, replication
 from tag_keras.replication import Interval
-from tag_keras.replication import replicates_of as replicates_of
 from tag_keras.tasks import check_task_names
-
-
-@dataclasses.dataclass(frozen=True)
-class LookaheadAffinity:
-    """Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1).
-
-    A probe takes, for every source task i, the step that the optimizer would make on the shared
-    variables from the gradient of L_i alone, and measures every target's loss after it, on the
-    same batch and with the heads as they are:
-
-        Z[i, j] = 1 - L_j(shared variables after the step for i) / L_j(shared variables)
-
-    Positive means that a step for the source lowers the loss of the target. Nothing of a probe
-    remains: weights, BatchNorm statistics, optimizer state and random seeds are as without it. (A
-    layer that draws random numbers otherwise than by a `keras.random.SeedGenerator` draws others
-    in each forward pass, which adds noise to its affinities.) Probes of batches of less than half
-    the usual size are left out.
-
-    Args:
-        every: Probe one training step in `every`, the first one included. The paper's code uses
-            10; its notebook 1.
-        update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
-            clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`, the paper's
-            equation.
-        baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. What
-            is left is due to the source's gradient, not to momentum that was there already.
-
-    Example:
-
-    ```python
-    model.compile("adam", loss, affinity=tag_keras.LookaheadAffinity(every=10))
-    ```
-    """
-
-    every: int = 10
-    update: Literal["optimizer", "sgd"] = "optimizer"
-    baseline: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(
-                f"`every` should be an integer of at least 1. Received: every={self.every!r}."
-            )
-        if self.update not in ("optimizer", "sgd"):
-            raise ValueError(
-                f'`update` should be "optimizer" or "sgd". Received: update={self.update!r}.'
-            )
-        if not isinstance(self.baseline, bool):
-            raise ValueError(f"`baseline` should be a bool. Received: baseline={self.baseline!r}.")
 
 
 class Affinity:

@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol
 import keras
 
 from tag_keras import files
-from tag_keras.affinity import Affinity, LookaheadAffinity
+from tag_keras.affinity import Affinity
+from tag_keras.estimators import AffinityEstimator
 from tag_keras.comparison import compare
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
@@ -47,7 +48,7 @@ class BuildMeasuredModel(Protocol):
     """Gives a compiled model for a tuple of tasks, which measures affinities if asked to."""
 
     def __call__(
-        self, tasks: tuple[str, ...], affinity: LookaheadAffinity | None = None
+        self, tasks: tuple[str, ...], affinity: AffinityEstimator | None = None
     ) -> MultiTaskModel: ...
 
 
@@ -57,7 +58,7 @@ def run(
     data: Mapping[str, Data],
     tasks: Sequence[str],
     num_groups: int,
-    affinity: LookaheadAffinity,
+    affinity: AffinityEstimator,
     singletons: Literal["forbid", "baseline"] = "forbid",
     seeds: Sequence[int] = (0, 1, 2),
     settings: Mapping[str, Any] | None = None,
@@ -94,7 +95,8 @@ def run(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"`seeds` should be different numbers. Received: seeds={list(seeds)}.")
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
-    given |= {**dataclasses.asdict(affinity), **comparable(fit), **(settings or {})}
+    given |= {"affinity": type(affinity).__name__, **affinity.get_config()}
+    given |= {**comparable(fit), **(settings or {})}
     keep_settings(folder, given)
 
     print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
@@ -180,7 +182,7 @@ def _measure(
     build_model: BuildMeasuredModel,
     data: Mapping[str, Data],
     tasks: tuple[str, ...],
-    options: LookaheadAffinity,
+    options: AffinityEstimator,
     seed: int,
     **fit: Any,
 ) -> Affinity:

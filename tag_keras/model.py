@@ -1,26 +1,35 @@
 """Multi-task models that measure inter-task affinity while they train."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tag_keras.affinity import Affinity, LookaheadAffinity
-from tag_keras.gradients import task_gradients, weighted_sum
-from tag_keras.grouped_model import GroupedModel
-from tag_keras.probe_statistics import EpochEnds, ProbeStatistics
-from tag_keras.task_losses import of_whole_batch
-from tag_keras.task_model import TaskModel
-from tag_keras.train_step import (
-    lookahead_affinity,
-    lookahead_step,
-    source_gradients,
-    sum_over_replicas,
+from tag_keras.affinity import Affinity
+from tag_keras.cadence import Cadence, EpochEnds, on_device, one_at_a_time
+from tag_keras.estimators import AffinityEstimator, Probe
+from tag_keras.gradients import (
+    Gradients,
+    looped_gradients,
+    of_whole_batch,
+    task_gradients,
+    weighted_sum,
 )
+from tag_keras.grouped_model import GroupedModel
+from tag_keras.precision import FullPrecision
+from tag_keras.probe_statistics import ProbeStatistics
+from tag_keras.replicas import check_strategy, num_replicas, sum_over_replicas
+from tag_keras.task_losses import of_whole_batch as loss_of_whole_batch
+from tag_keras.task_model import TaskModel
+from tag_keras.train_step import overflowed
 
 __all__ = ["GroupedModel", "MultiTaskModel"]
+
+
+# With more tasks, the graph has a loop over them. It is slower than T copies of a few operations,
+# and much faster to trace than T copies of many.
+_MOST_UNROLLED = 12
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -64,6 +73,7 @@ class MultiTaskModel(TaskModel):
     ) -> None:
         super().__init__(encoder, heads, **kwargs)
         self._statistics = ProbeStatistics(len(self.tasks), name="probe_statistics")
+        self._full_precision = FullPrecision(self)
         # Set by `compile`.
         self._affinity_options: Any = None
 
@@ -74,7 +84,7 @@ class MultiTaskModel(TaskModel):
         loss_weights: Mapping[str, Any] | None = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
-        affinity: LookaheadAffinity | None = None,
+        affinity: AffinityEstimator | None = None,
         **kwargs: Any,
     ) -> None:
         """Configures training, as `keras.Model.compile` does, and the measuring of affinities.
@@ -90,11 +100,12 @@ class MultiTaskModel(TaskModel):
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: If the dicts have other tasks than the heads, if there is no loss, or if
-                affinities cannot be measured: `steps_per_execution` above 1, accumulation of
-                gradients, or no shared variable.
+            ValueError: If the dicts have other tasks than the heads, if there is no loss, if
+                affinities are to be measured and no variable is shared, or if Keras cannot train
+                under the strategy with these arguments.
         """
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+        check_strategy(self)
         self._affinity_options = affinity
         if affinity is not None:
             self._check_measurable()
@@ -107,22 +118,27 @@ class MultiTaskModel(TaskModel):
         if self._affinity_options is None:
             super().make_train_function(force)
             return
-        plain = self._make_function(self.train_step)
-        probing = self._make_function(self._probe_step)
-        every, statistics = self._affinity_options.every, self._statistics
+        if self.steps_per_execution == 1:
+            plain = one_at_a_time(self._make_function(self.train_step))
+            probing = one_at_a_time(self._make_function(self._probe_step))
+        else:
+            plain, probing = on_device(self, self.train_step), on_device(self, self._probe_step)
+        every = self._affinity_options.every * (_accumulated(self.optimizer) or 1)
+        cadence = Cadence(
+            self._statistics,
+            every,
+            self.steps_per_execution,
+            plain,
+            probing,
+            self.get_metrics_result,
+        )
         built = False
 
-        # Two compiled functions, chosen in Python: the plain one holds no trace of the probe, and
-        # a tf.cond around all-reduces does not run under MirroredStrategy.
         def train_function(iterator: Any) -> Any:
             nonlocal built
             iterator = iterator if built else self._build_for(iterator)
             built = True
-            logs = (probing if statistics.steps % every == 0 else plain)(iterator)
-            # Not reached when the iterator turns out to be at its end. The optimizer's iterations
-            # do not know of that, and so cannot serve as the counter.
-            statistics.steps += 1
-            return logs
+            return cadence(iterator)
 
         self.train_function = train_function
 
@@ -131,58 +147,109 @@ class MultiTaskModel(TaskModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         # As it is before the forward pass moves it, so that lookaheads share its dropout masks.
         state = [tf.convert_to_tensor(variable) for variable in self.non_trainable_variables]
-        variables, scale_loss = self.trainable_variables, self.optimizer.scale_loss
         with tf.GradientTape(persistent=True) as tape:
             y_pred = self(x, training=True)
-            losses = self._task_losses(y, y_pred, sample_weight)
+            losses, labels = self._task_losses(y, y_pred, sample_weight)
+            total = self._task_losses.joint(losses)
             own_losses = self._own_losses()
-            terms = [*losses, tf.add_n(own_losses)] if own_losses else losses
-            scaled = [scale_loss(term) for term in terms]
-        gradients = task_gradients(tape, scaled, variables)
+            scaled = [self.optimizer.scale_loss(one) for one in (*losses, total, *own_losses)]
+        of_tasks, joint = self._backward(tape, scaled[: len(losses)], scaled[len(losses) :])
 
-        def losses_after(values: Sequence[Any]) -> list[tf.Tensor]:
-            predictions, _ = self.stateless_call(values, state, x, training=True)
-            after: list[tf.Tensor] = self._task_losses(y, predictions, sample_weight)
-            return after
+        def loss_sums(values: Sequence[Any]) -> tf.Tensor:
+            with self._full_precision():
+                predictions, _ = self.stateless_call(values, state, x, training=True)
+                sums, divisors, _ = self._task_losses.sums(y, predictions, sample_weight)
+            return tf.stack([tf.stack([tf.cast(one, "float32") for one in sums]), divisors])
 
         batch_size = tf.shape(y_pred[self.tasks[0]])[0]
-        self._measure(losses, gradients[: len(losses)], losses_after, batch_size)
-        weights = [*self._task_losses.weights, 1.0][: len(terms)]
-        self.optimizer.apply(weighted_sum(gradients, weights), variables)
+        self._measure(losses, labels, of_tasks, loss_sums, batch_size)
+        self.optimizer.apply(*zip(*joint, strict=True))
 
-        self._task_losses.track(losses, batch_size)
-        total = tf.add_n([self._task_losses.joint(losses), *own_losses])
-        self._loss_tracker.update_state(of_whole_batch(total), sample_weight=batch_size)
+        self._task_losses.track(losses, labels)
+        total = tf.add_n([total, *own_losses])
+        self._loss_tracker.update_state(loss_of_whole_batch(total), sample_weight=batch_size)
         return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def _backward(
+        self, tape: tf.GradientTape, losses: Sequence[tf.Tensor], joint: Sequence[tf.Tensor]
+    ) -> tuple[Gradients, list[tuple[tf.Tensor | None, keras.Variable]]]:
+        """The backward passes of a probe, which are also those of its training step.
+
+        Args:
+            tape: Persistent tape.
+            losses: T scalars.
+            joint: Their weighted sum, and the losses of the model's own.
+
+        Returns:
+            Gradients of the T losses with respect to the shared variables; and that of the sum of
+            `joint` with respect to each trainable variable, with the variable.
+        """
+        shared, weights = self.shared_variables, self._task_losses.weights
+        ids = {id(variable) for variable in shared}
+        others = [variable for variable in self.trainable_variables if id(variable) not in ids]
+        variables = [*shared, *others]
+        of_tasks: Gradients
+        if self._is_looped():
+            of_tasks = looped_gradients(tape, losses, shared)
+            gradients = [*weighted_sum(of_tasks, weights), *tape.gradient(joint[0], others)]
+        else:
+            rows = task_gradients(tape, losses, variables)
+            gradients = weighted_sum(rows, weights)
+            of_tasks = [row[: len(shared)] for row in rows]
+        if own_losses := list(joint[1:]):
+            more = tape.gradient(own_losses, variables)
+            gradients = weighted_sum([gradients, more], [1.0, 1.0])
+        return of_tasks, list(zip(gradients, variables, strict=True))
+
+    def _is_looped(self) -> bool:
+        """Whether the graph has a loop over the tasks, in which replicas cannot communicate."""
+        synchronizes = any(
+            getattr(layer, "synchronized", False) for layer in self._flatten_layers()
+        )
+        return len(self.tasks) > _MOST_UNROLLED and not (synchronizes and num_replicas() > 1)
 
     def _measure(
         self,
         losses: Sequence[tf.Tensor],
-        gradients: Sequence[Sequence[tf.Tensor | None]],
-        losses_after: Callable[[Sequence[Any]], list[tf.Tensor]],
+        labels: tf.Tensor,
+        gradients: Gradients,
+        loss_sums: Callable[[Sequence[Any]], tf.Tensor],
         batch_size: tf.Tensor,
     ) -> None:
         """Adds a probe to the statistics.
 
         Args:
-            losses: T scalars.
-            gradients: Their gradients, scaled, with respect to all trainable variables.
-            losses_after: Gives the T losses at other values of all trainable variables.
+            losses: T scalars, this replica's shares.
+            labels: Tensor (T,): number of labels in the whole batch.
+            gradients: Their gradients, scaled, with respect to the shared variables.
+            loss_sums: Gives for values of all trainable variables a float32 tensor (2, T): sums
+                and divisors of this replica's losses.
             batch_size: Number of examples in the batch of this replica.
         """
-        options, variables = self._affinity_options, self.trainable_variables
-        shared = self.shared_variables
+        shared, variables = self.shared_variables, self.trainable_variables
 
-        def step(row: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-            return lookahead_step(self.optimizer, row, shared, options.update)
-
-        def losses_at(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        def sums_at(values: Sequence[tf.Tensor]) -> tf.Tensor:
             new = {id(variable): value for variable, value in zip(shared, values, strict=True)}
-            return losses_after([new.get(id(variable), variable) for variable in variables])
+            return loss_sums([new.get(id(variable), variable) for variable in variables])
 
-        sources = source_gradients(self.optimizer, gradients, variables, shared)
-        values = lookahead_affinity(losses, sources, step, losses_at, options.baseline)
-        self._statistics.update(values, *sum_over_replicas([batch_size]))
+        one = tf.ones(())
+        scale = self.optimizer.scale_loss(one)
+        is_scaled = scale is not one
+        gradients = of_whole_batch(gradients, shared, scale if is_scaled else None)
+        stacked = tf.stack([tf.cast(loss, "float32") for loss in losses])
+        whole_losses, batch_size = sum_over_replicas([stacked, batch_size])
+        probe = Probe(
+            losses=whole_losses,
+            gradients=gradients,
+            variables=shared,
+            optimizer=self.optimizer,
+            loss_sums=sums_at,
+            low_precision=self._full_precision.is_needed(),
+        )
+        values = self._affinity_options.measure(probe)
+        has_labels = labels > 0
+        too_large = has_labels & overflowed(gradients) if is_scaled else None
+        self._statistics.update(values, batch_size, has_labels, too_large)
 
     def _build_for(self, iterator: Any) -> Any:
         """Creates all variables before the first step, which would be traced twice otherwise.
@@ -204,16 +271,6 @@ class MultiTaskModel(TaskModel):
         return iterator
 
     def _check_measurable(self) -> None:
-        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        for name, value in (
-            ("steps_per_execution", self.steps_per_execution),
-            ("gradient_accumulation_steps", optimizer.gradient_accumulation_steps or 1),
-        ):
-            if value != 1:
-                raise ValueError(
-                    f"Affinities are measured with {name}=1. Received: {name}={value}. Compile "
-                    "with `affinity=None`, or leave the option out."
-                )
         if self.encoder.built and not self.shared_variables:
             raise ValueError(
                 "The encoder has no trainable variable, so the tasks share nothing that an "
@@ -232,14 +289,18 @@ class MultiTaskModel(TaskModel):
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
+        check_strategy(self)
         if self._affinity_options is not None:
-            ends = EpochEnds(self._statistics, self.tasks)
+            ends = EpochEnds(self._statistics, self.tasks, self._labels_seen)
             # First, so that a checkpoint at the end of an epoch holds the epoch closed.
             if isinstance(callbacks, keras.callbacks.CallbackList):
                 callbacks.callbacks.insert(0, ends)
             else:
                 callbacks = [ends, *keras.tree.flatten(callbacks or [])]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+
+    def _labels_seen(self) -> list[float]:
+        return [float(tracker.count) for tracker in self._task_losses.trackers]
 
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.
@@ -262,10 +323,11 @@ class MultiTaskModel(TaskModel):
         config = super().get_compile_config()
         options = self._affinity_options
         if config and options is not None:
-            config["affinity"] = dataclasses.asdict(options)
+            config["affinity"] = keras.saving.serialize_keras_object(options)
         return config
 
-    def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
-        if options := config.pop("affinity", None):
-            more["affinity"] = LookaheadAffinity(**options)
-        super().compile_from_config(config, **more)
+
+def _accumulated(optimizer: Any) -> int | None:
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    steps: int | None = optimizer.gradient_accumulation_steps
+    return steps

@@ -1,6 +1,5 @@
 """Running statistics of the probes, kept in weights."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -9,16 +8,21 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
+from tag_keras.replication import replicates_of
 
-_WEIGHTS = ("mean", "squares", "count", "skipped")
+# The probes of the running epoch are in slots of consecutive probes, those of earlier epochs in
+# at most so many, and the affinities get their standard errors from so many batches of slots: with
+# more, those of few probes would still be correlated.
+_SLOTS, _MOST_SLOTS, _BATCHES = 16, 64, 8
 
 
 class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
-    """Mean, variance and counts per pair of tasks, of the running epoch and of those before it.
+    """Means and counts per pair of tasks, over slots of consecutive probes.
 
-    The running epoch is in weights, which the compiled step updates by Welford's recurrence; an
-    epoch that has ended is a row of a float64 array. Both are in checkpoints, as is `steps`, the
-    number of training steps made since `start`. There are no weights until `start`.
+    The slots of the running epoch are in weights, which the compiled step updates; when all are
+    full, neighbours are merged and each holds twice as many probes (dynamic batch means; Yeh and
+    Schmeiser 2000). An epoch that has ended is in float64 arrays. Both are in checkpoints, as is
+    `steps`, the number of training steps made since `start`. There are no weights until `start`.
 
     A probe of less than half of the largest batch so far is left out: the rest of a data set at the
     end of an epoch may be one example, whose affinities would outweigh all others.
@@ -29,120 +33,180 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, num_tasks: int, **kwargs: Any) -> None:
         super().__init__(dtype="float32", **kwargs)
-        self._pairs = (num_tasks, num_tasks)
-        self._ended = np.zeros((0, len(_WEIGHTS), *self._pairs))
+        pairs, slots = (num_tasks, num_tasks), (_SLOTS, num_tasks, num_tasks)
+        self._shapes = {"mean": slots, "count": slots, "skipped": pairs}
+        self._shapes |= {"overflowed": (num_tasks,), "probes": (), "width": ()}
+        self._host: dict[str, npt.NDArray[np.float64]] = {}
         self.steps = 0
+        # Steps before the running epoch, and of it those that a restart is not to do again.
+        self.steps_before_epoch = self.steps_to_skip = 0
+        # Whether a checkpoint was read.
+        self.is_restored = False
         self.built = True
 
     def start(self) -> None:
         """Creates the weights or, where they are there, sets all back to no probe."""
-        self.steps = 0
-        self._ended = self._ended[:0]
-        for weight in self.weights:
-            weight.assign(tf.zeros_like(weight))
+        self.steps = self.steps_before_epoch = self.steps_to_skip = 0
+        pairs = self._shapes["skipped"]
+        self._host = {
+            # By epoch: mean, count and skipped. By slot: mean and count. By task.
+            "epochs": np.zeros((0, 3, *pairs)),
+            "slots": np.zeros((0, 2, *pairs)),
+            "overflowed": np.zeros(pairs[:1]),
+        }
         if not self.weights:
-            for name in (*_WEIGHTS, "largest_batch"):
+            for name, shape in {**self._shapes, "largest_batch": ()}.items():
                 # Replicas hold equal values; "mean" keeps them so when they are restored.
                 self.add_weight(
-                    shape=self._pairs if name in _WEIGHTS else (),
+                    shape=shape,
                     initializer="zeros",
                     trainable=False,
                     aggregation="mean",
                     name=name,
                 )
+        self.weights[-1].assign(0.0)
+        self._start_epoch()
 
-    def update(self, values: tf.Tensor, batch_size: tf.Tensor) -> None:
-        """Adds the values (T, T) of one probe; NaN stands for a value that is to be skipped."""
-        mean, squares, count, skipped, largest_batch = self.weights
+    def update(
+        self,
+        values: tf.Tensor,
+        batch_size: tf.Tensor,
+        has_labels: tf.Tensor | None = None,
+        overflowed: tf.Tensor | None = None,
+    ) -> None:
+        """Adds one probe.
+
+        Args:
+            values: Tensor (T, T); NaN stands for a value that is to be skipped.
+            batch_size: Number of examples in the batch.
+            has_labels: Boolean tensor (T,): false for a task that takes no part in this probe.
+                By default all do.
+            overflowed: Boolean tensor (T,): whose gradients overflowed. By default none.
+        """
+        mean, count, skipped, overflows, probes, width, largest_batch = self.weights
         batch_size = tf.cast(batch_size, "float32")
         whole = batch_size >= largest_batch / 2
         largest_batch.assign(tf.maximum(largest_batch, batch_size))
-        # Squares of larger values would not fit into float32. The comparison is false for NaN.
-        usable = (tf.abs(values) < 1e15) & whole
-        one = tf.cast(usable, "float32")
-        difference = tf.where(usable, values - mean, 0.0)
-        new_count = count + one
-        new_mean = mean + difference / tf.maximum(new_count, 1.0)
-        squares.assign(squares + difference * tf.where(usable, values - new_mean, 0.0))
-        mean.assign(new_mean)
-        count.assign(new_count)
-        skipped.assign(skipped + tf.where(whole, 1.0 - one, 0.0))
+        taking_part = tf.fill(tf.shape(values), whole)
+        if has_labels is not None:
+            taking_part &= has_labels[:, None] & has_labels[None, :]
+        # Larger values could not be averaged in float32. The comparison is false for NaN.
+        usable = (tf.abs(values) < 1e15) & taking_part
+        skipped.assign(skipped + tf.cast(taking_part & ~usable, "float32"))
+        if overflowed is not None:
+            overflows.assign(overflows + tf.cast(overflowed & whole, "float32"))
+
+        full = probes >= _SLOTS * width
+        means, counts = _merged(tf.convert_to_tensor(mean), tf.convert_to_tensor(count))
+        means, counts = tf.where(full, means, mean), tf.where(full, counts, count)
+        width.assign(tf.where(full, 2 * width, width))
+        slot = tf.one_hot(tf.cast(probes // width, "int32"), _SLOTS)[:, None, None]
+        here = slot * tf.cast(usable, "float32")
+        counts += here
+        means += tf.where(here > 0, (values - means) / tf.maximum(counts, 1.0), 0.0)
+        mean.assign(means)
+        count.assign(counts)
+        probes.assign(probes + tf.cast(whole, "float32"))
 
     def end_epoch(self) -> None:
         """Closes the running epoch, also one without probes."""
-        self._ended = np.concatenate([self._ended, self._running()])
-        for weight in self.weights[: len(_WEIGHTS)]:
-            weight.assign(tf.zeros_like(weight))
+        self._host = self._with_running_epoch()
+        self.steps_before_epoch = self.steps
+        self._start_epoch()
 
     def is_running(self) -> bool:
         """Whether there were probes since the last epoch ended."""
-        return bool(self._running()[:, 2:].any())
+        return bool(self.weights and self._values()["probes"])
 
     def affinity(self, tasks: tuple[str, ...]) -> Affinity:
         """Affinities over all epochs; one that is still running counts as an epoch, too."""
-        epochs = np.concatenate([self._ended, self._running()[: self.is_running()]])
-        means, squares, counts, skipped = epochs.transpose(1, 0, 2, 3)
+        host = self._with_running_epoch() if self.is_running() else self._host
+        means, counts, skipped = host["epochs"].transpose(1, 0, 2, 3)
         count = counts.sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = (means * counts).sum(axis=0) / count
-            # The variance of a union from those of its parts (Chan, Golub and LeVeque 1983).
-            total = (squares + counts * (means - mean) ** 2).sum(axis=0)
-            error = np.where(count > 1, np.sqrt(total / (count - 1) / count), np.nan)
-        history = np.where(counts > 0, means, np.nan)
-        return Affinity(tasks, mean, error, count, history, skipped.sum(axis=0))
+        mean = _mean(means, counts, axis=0)
+        batches = _batches(host["slots"], _BATCHES)
+        return Affinity(
+            tasks,
+            mean,
+            count=count,
+            history=np.where(counts > 0, means, np.nan),
+            skipped=skipped.sum(axis=0),
+            replicates=replicates_of(batches[:, 0], batches[:, 1]),
+        )
+
+    def overflowed(self) -> npt.NDArray[np.float64]:
+        """Number of probes, by task (T,), in which the task's gradient overflowed."""
+        running = self._values()["overflowed"]
+        return np.asarray(self._host["overflowed"] + running)
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         if self.weights:
-            store["ended"] = self._ended
-            store["steps"] = np.array(self.steps)
+            for name, array in self._host.items():
+                store[name] = array
+            store["steps"] = np.array([self.steps, self.steps_before_epoch])
 
     def load_own_variables(self, store: Any) -> None:
-        if "ended" not in store:
+        if "steps" not in store:
             return
         self.start()
-        self._ended = np.array(store["ended"], np.float64)
-        self.steps = int(np.array(store["steps"]))
+        self._host = {name: np.array(store[name], np.float64) for name in self._host}
+        self.steps, self.steps_before_epoch = (int(number) for number in np.array(store["steps"]))
         for index, weight in enumerate(self.weights):
             weight.assign(store[str(index)])
+        self.is_restored = True
 
-    def _running(self) -> npt.NDArray[np.float64]:
-        statistics = self.weights[: len(_WEIGHTS)]
-        return np.array([weight.numpy() for weight in statistics], np.float64)[None]
+    def _start_epoch(self) -> None:
+        for name, weight in zip(self._shapes, self.weights, strict=False):
+            weight.assign(tf.ones_like(weight) if name == "width" else tf.zeros_like(weight))
+
+    def _values(self) -> dict[str, npt.NDArray[np.float64]]:
+        return {
+            name: np.array(weight.numpy(), np.float64)
+            for name, weight in zip(self._shapes, self.weights, strict=False)
+        }
+
+    def _with_running_epoch(self) -> dict[str, npt.NDArray[np.float64]]:
+        values = self._values()
+        means, counts = values["mean"], values["count"]
+        epoch = [_mean(means, counts, axis=0), counts.sum(axis=0), values["skipped"]]
+        slots = np.stack([means, counts], axis=1)[counts.any(axis=(1, 2))]
+        return {
+            "epochs": np.concatenate([self._host["epochs"], np.nan_to_num(epoch)[None]]),
+            "slots": _batches(np.concatenate([self._host["slots"], slots]), _MOST_SLOTS),
+            "overflowed": self._host["overflowed"] + values["overflowed"],
+        }
 
 
-class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
-    """Closes the epochs of the statistics, and reports at the end what was left out of them.
+def _merged(means: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Means and counts (S, T, T) with each two neighbours merged, and nothing behind them."""
+    shape = [_SLOTS // 2, 2, *means.shape[1:]]
+    means, counts = tf.reshape(means, shape), tf.reshape(counts, shape)
+    together = tf.reduce_sum(counts, axis=1)
+    merged = tf.math.divide_no_nan(tf.reduce_sum(means * counts, axis=1), together)
+    nothing = tf.zeros_like(merged)
+    return tf.concat([merged, nothing], axis=0), tf.concat([together, nothing], axis=0)
 
-    Args:
-        statistics: Statistics that the training updates.
-        tasks: Task names.
-    """
 
-    def __init__(self, statistics: ProbeStatistics, tasks: tuple[str, ...]) -> None:
-        super().__init__()
-        self._statistics = statistics
-        self._tasks = tasks
+def _batches(slots: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
+    """Slots (S, 2, T, T), means and counts, merged to at most so many of about equal counts."""
+    if len(slots) <= most:
+        return slots
+    sizes = slots[:, 1].max(axis=(1, 2))
+    middles = np.cumsum(sizes) - sizes / 2
+    batch = np.floor(middles / sizes.sum() * most).astype(int)
+    parts = [slots[batch == index] for index in np.unique(batch)]
+    return np.stack(
+        [
+            [np.nan_to_num(_mean(part[:, 0], part[:, 1], axis=0)), part[:, 1].sum(axis=0)]
+            for part in parts
+        ]
+    )
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        # The epoch in which an earlier `fit` was interrupted.
-        if self._statistics.is_running():
-            self._statistics.end_epoch()
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._statistics.end_epoch()
-
-    def on_train_end(self, logs: Any = None) -> None:
-        skipped = self._statistics.affinity(self._tasks).skipped.sum(axis=0)
-        if skipped.any():
-            targets = {
-                task: int(number)
-                for task, number in zip(self._tasks, skipped, strict=True)
-                if number
-            }
-            warnings.warn(
-                "Some probe values were left out of the affinities, because a loss was not "
-                "positive or not finite, or because a gradient overflowed. Values left out by "
-                f"target: {targets}.",
-                stacklevel=2,
-            )
+def _mean(
+    means: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], axis: int
+) -> npt.NDArray[np.float64]:
+    """Mean of all values from the means of their parts; NaN for no values."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((means * counts).sum(axis=axis) / counts.sum(axis=axis))

@@ -110,8 +110,8 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         training: bool = True,
     ) -> tf.Tensor:
         """The joint loss: the weighted sum of the tasks' losses, and the model's own losses."""
-        losses = self._task_losses(y, y_pred, sample_weight)
-        self._task_losses.track(losses, tf.shape(y_pred[self.tasks[0]])[0])
+        losses, labels = self._task_losses(y, y_pred, sample_weight)
+        self._task_losses.track(losses, labels)
         return tf.add_n([self._task_losses.joint(losses), *self._own_losses()])
 
     def compute_metrics(

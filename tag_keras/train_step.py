@@ -6,83 +6,110 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tag_keras.gradients import Gradients, map_tasks, stack_columns
+from tag_keras.replicas import sum_over_replicas
+
+Step = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+
 
 def lookahead_affinity(
-    losses: Sequence[tf.Tensor],
-    gradients: Sequence[Sequence[tf.Tensor]],
-    step: Callable[[Sequence[tf.Tensor]], list[tf.Tensor]],
-    losses_after: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]],
-    baseline: bool = False,
+    losses: tf.Tensor,
+    gradients: Gradients,
+    step: Step,
+    loss_sums: Callable[[list[tf.Tensor]], tf.Tensor],
+    zero_step: Sequence[tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1).
 
         Z[i, j] = 1 - L_j(values after the step for task i) / L_j
 
     Args:
-        losses: T scalars L_j at the current values, of this replica.
-        gradients: T lists of P tensors: gradient of L_i with respect to the shared variables.
-        step: Gives the P values of the shared variables after a step with P gradients.
-        losses_after: Gives the T losses at P values of the shared variables, of this replica.
-        baseline: Whether to subtract from every row the Z of a step with zero gradients.
+        losses: Float32 tensor (T,): the losses L_j at the current values.
+        gradients: Gradients of the T losses with respect to the P shared variables.
+        step: Gives the values of the shared variables after a step with P gradients.
+        loss_sums: Gives for values of the shared variables a float32 tensor (2, T): sums and
+            divisors of the losses. Those of all replicas are added up before they are divided,
+            because the ratio is one of losses of the whole batch.
+        zero_step: The values after a step with zero gradients, if the Z of that step is to be
+            subtracted from every row.
 
     Returns:
         Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
     """
-    zeros = [[tf.zeros_like(gradient) for gradient in gradients[0]]] if baseline else []
-    # The ratio is taken of the losses of the whole batch, not of each replica's.
-    before, after = sum_over_replicas(
-        [
-            _stack(losses),
-            tf.stack([_stack(losses_after(step(row))) for row in [*gradients, *zeros]]),
-        ]
-    )
-    values = 1.0 - after / before
-    if baseline:
+    sums = map_tasks(lambda row: loss_sums(step(row)), gradients)
+    if zero_step is not None:
+        sums = tf.concat([sums, loss_sums(list(zero_step))[None]], axis=0)
+    (sums,) = sum_over_replicas([sums])
+    values = 1.0 - tf.math.divide_no_nan(sums[:, 0], sums[:, 1]) / losses
+    if zero_step is not None:
         values = values[:-1] - values[-1]
-    return tf.where((before > 0) & tf.math.is_finite(values), values, float("nan"))
+    return _where_positive(losses, values)
 
 
-def source_gradients(
-    optimizer: keras.optimizers.Optimizer,
-    gradients: Sequence[Sequence[tf.Tensor | None]],
-    variables: Sequence[keras.Variable],
-    shared: Sequence[keras.Variable],
-) -> list[list[tf.Tensor]]:
-    """Gradients of the whole batch with respect to the shared variables, for `lookahead_affinity`.
+def first_order_affinity(
+    losses: tf.Tensor,
+    gradients: Gradients,
+    step: Step,
+    values: Sequence[tf.Tensor],
+) -> tf.Tensor:
+    """Inter-task affinity to first order in the step: the Taylor expansion of the lookahead.
+
+        Z[i, j] = -<g_j, values after the step for task i - values> / L_j
+
+    For a step of plain gradient descent this is `learning_rate * <g_i, g_j> / L_j` (Fifty et al.
+    2021, arXiv 2109.04617, section 3). It needs no forward pass.
 
     Args:
-        optimizer: Optimizer whose loss scale the losses were multiplied by.
-        gradients: T lists of one replica's gradients with respect to `variables`.
-        variables: All trainable variables.
-        shared: P of them.
+        losses: Float32 tensor (T,): the losses L_j.
+        gradients: Gradients g_i of the T losses with respect to the P shared variables.
+        step: Gives the values of the shared variables after a step with P gradients.
+        values: P tensors that the steps are measured from: the current values, or those after a
+            step with zero gradients.
 
     Returns:
-        T lists of P tensors. No gradient becomes a zero gradient: momentum moves the variable all
-        the same.
+        Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
     """
-    columns = {id(variable): column for column, variable in enumerate(variables)}
-    one = tf.ones(())
-    scale = optimizer.scale_loss(one)
+    columns = stack_columns(gradients)
 
-    def of_source(row: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
-        taken = [row[columns[id(variable)]] for variable in shared]
-        dense = [
-            tf.zeros_like(variable) if gradient is None else gradient
-            for variable, gradient in zip(shared, taken, strict=True)
+    def gains(row: Sequence[tf.Tensor]) -> tf.Tensor:
+        moves = [after - before for after, before in zip(step(row), values, strict=True)]
+        products = [
+            tf.linalg.matvec(column, tf.reshape(move, [-1]))
+            for column, move in zip(columns, moves, strict=True)
         ]
-        return sum_over_replicas(
-            dense if scale is one else [gradient / scale for gradient in dense]
-        )
+        return -tf.add_n([tf.cast(one, "float32") for one in products])
 
-    return [of_source(row) for row in gradients]
+    return _where_positive(losses, map_tasks(gains, gradients) / losses)
 
 
-def sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """All-reduces by summation; with one replica, the tensors as they are."""
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        return tensors
-    context = tf.distribute.get_replica_context()
-    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
+def cosine_affinity(gradients: Gradients) -> tf.Tensor:
+    """Cosine similarity of the gradients of two tasks (CS of Fifty et al. 2021, arXiv 2109.04617).
+
+        Z[i, j] = <g_i, g_j> / (|g_i| |g_j|)
+
+    Args:
+        gradients: Gradients of the T losses with respect to P variables.
+
+    Returns:
+        Float32 tensor (T, T), symmetric, in [-1, 1]. NaN where a gradient is 0.
+    """
+    columns = [tf.cast(column, "float32") for column in stack_columns(gradients)]
+    # Divided by the largest first, so that squares of small gradients do not vanish.
+    largest = tf.reduce_max([tf.reduce_max(tf.abs(column), axis=1) for column in columns], axis=0)
+    scaled = [tf.math.divide_no_nan(column, largest[:, None]) for column in columns]
+    gram = tf.add_n([tf.matmul(column, column, transpose_b=True) for column in scaled])
+    norms = tf.sqrt(tf.linalg.diag_part(gram))
+    products = norms[:, None] * norms[None, :]
+    cosines = tf.clip_by_value(tf.math.divide_no_nan(gram, products), -1.0, 1.0)
+    return tf.where(products > 0, cosines, float("nan"))
+
+
+def overflowed(gradients: Gradients) -> tf.Tensor:
+    """Boolean tensor (T,): whether the gradients of a task are not all finite."""
+    finite = [
+        tf.reduce_all(tf.math.is_finite(column), axis=1) for column in stack_columns(gradients)
+    ]
+    return ~tf.reduce_all(finite, axis=0)
 
 
 def lookahead_step(
@@ -151,6 +178,11 @@ class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
         for gradient, variable in zip(gradients, variables, strict=True):
             self.update_step(gradient, variable, learning_rate)
 
+    @property
+    def iterations(self) -> Any:
+        # Keras counts batches; the step that comes after accumulating gradients counts once.
+        return self._iterations // self._steps_of_one_update
+
     def _var_key(self, variable: keras.Variable) -> Any:
         # The original asks the tf.Variable, which is hidden once the scope holds a new value.
         return self._keys[id(variable)]
@@ -167,6 +199,7 @@ def _stateless_view(
     view.__dict__.update(optimizer.__dict__)
     view.__dict__.update(
         _keys={id(variable): optimizer._var_key(variable) for variable in variables},
+        _steps_of_one_update=optimizer.gradient_accumulation_steps or 1,
         loss_scale_factor=None,
         gradient_accumulation_steps=None,
         use_ema=False,
@@ -174,6 +207,6 @@ def _stateless_view(
     return view
 
 
-def _stack(losses: Sequence[tf.Tensor]) -> tf.Tensor:
-    # Ratios of float16 losses would round to multiples of 0.001.
-    return tf.stack([tf.cast(loss, "float32") for loss in losses])
+def _where_positive(losses: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    # Relative to a loss that is not positive, a gain says nothing.
+    return tf.where((losses > 0) & tf.math.is_finite(values), values, float("nan"))

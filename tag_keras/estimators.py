@@ -1,0 +1,240 @@
+"""Estimators of inter-task affinity: what `compile(affinity=...)` takes."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from tag_keras.gradients import Gradients, select_variables
+from tag_keras.replicas import sum_over_replicas
+from tag_keras.train_step import (
+    cosine_affinity,
+    first_order_affinity,
+    lookahead_affinity,
+    lookahead_step,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One batch at the current values of the model, as the estimators see it.
+
+    Args:
+        losses: Float32 tensor (T,): the losses of the tasks on the whole batch.
+        gradients: Their gradients with respect to the shared variables.
+        variables: The P shared variables.
+        optimizer: The compiled optimizer.
+        loss_sums: Gives for values of the shared variables a float32 tensor (2, T): sums and
+            divisors of the losses of this replica's part of the batch.
+        low_precision: Whether `losses` was computed in less than float32, which is what
+            `loss_sums` computes in.
+    """
+
+    losses: tf.Tensor
+    gradients: Gradients
+    variables: Sequence[keras.Variable]
+    optimizer: keras.optimizers.Optimizer
+    loss_sums: Callable[[Sequence[tf.Tensor]], tf.Tensor]
+    low_precision: bool = False
+
+    def exact_losses(self) -> tf.Tensor:
+        """`losses`, computed in float32."""
+        if not self.low_precision:
+            return self.losses
+        values = [tf.convert_to_tensor(variable) for variable in self.variables]
+        ((sums, divisors),) = [
+            tf.unstack(one) for one in sum_over_replicas([self.loss_sums(values)])
+        ]
+        return tf.math.divide_no_nan(sums, divisors)
+
+
+@dataclasses.dataclass(frozen=True)
+class AffinityEstimator:
+    """What all estimators have in common. A subclass implements `measure`.
+
+    Args:
+        every: Probe one step of the optimizer in `every`, the first one included. The paper's
+            code uses 10; its notebook 1. Where gradients are accumulated over several batches,
+            they make one step, and its first batch is probed.
+
+    Raises:
+        ValueError: If an option is not what it should be.
+    """
+
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(
+                f"`every` should be an integer of at least 1. Received: every={self.every!r}."
+            )
+
+    def measure(self, probe: Probe) -> tf.Tensor:
+        """Affinities on one batch: float32 tensor (T, T), [source, target], NaN for no value."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AffinityEstimator":
+        return cls(**config)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfSteps(AffinityEstimator):
+    """Estimators that look at the step that the optimizer would make for one task."""
+
+    update: Literal["optimizer", "sgd"] = "optimizer"
+    baseline: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.update not in ("optimizer", "sgd"):
+            raise ValueError(
+                f'`update` should be "optimizer" or "sgd". Received: update={self.update!r}.'
+            )
+        if not isinstance(self.baseline, bool):
+            raise ValueError(f"`baseline` should be a bool. Received: baseline={self.baseline!r}.")
+
+    def _step(self, probe: Probe, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        return lookahead_step(probe.optimizer, gradients, probe.variables, self.update)
+
+    def _zero_step(self, probe: Probe) -> list[tf.Tensor] | None:
+        """The step with zero gradients, if it is to be subtracted."""
+        if not self.baseline:
+            return None
+        return self._step(probe, [tf.zeros_like(variable) for variable in probe.variables])
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+@dataclasses.dataclass(frozen=True)
+class LookaheadAffinity(_OfSteps):
+    """Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1).
+
+    A probe takes, for every source task i, the step that the optimizer would make on the shared
+    variables from the gradient of L_i alone, and measures every target's loss after it, on the
+    same batch and with the heads as they are:
+
+        Z[i, j] = 1 - L_j(shared variables after the step for i) / L_j(shared variables)
+
+    Positive means that a step for the source lowers the loss of the target. Nothing of a probe
+    remains: weights, BatchNorm statistics, optimizer state and random seeds are as without it. (A
+    layer that draws random numbers otherwise than by a `keras.random.SeedGenerator` draws others
+    in each forward pass, which adds noise to its affinities.) Probes of batches of less than half
+    the usual size are left out. With a model of mixed precision the losses are computed in
+    float32, because a step changes them by less than float16 or bfloat16 resolve.
+
+    Args:
+        every: Probe one step of the optimizer in `every`, the first one included. The paper's
+            code uses 10; its notebook 1. Where gradients are accumulated over several batches,
+            they make one step, and its first batch is probed.
+        update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
+            clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`, the paper's
+            equation.
+        baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. What
+            is left is due to the source's gradient, not to momentum that was there already.
+
+    Raises:
+        ValueError: If an option is not what it should be.
+
+    Example:
+
+    ```python
+    model.compile("adam", loss, affinity=tag_keras.LookaheadAffinity(every=10))
+    ```
+    """
+
+    def measure(self, probe: Probe) -> tf.Tensor:
+        return lookahead_affinity(
+            probe.exact_losses(),
+            probe.gradients,
+            lambda row: self._step(probe, row),
+            probe.loss_sums,
+            self._zero_step(probe),
+        )
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+@dataclasses.dataclass(frozen=True)
+class FirstOrderAffinity(_OfSteps):
+    """Inter-task affinity to first order: cheaper than `LookaheadAffinity`, and close to it.
+
+    The loss after a step is not measured but taken from the gradients (Fifty et al. 2021, arXiv
+    2109.04617, section 3):
+
+        Z[i, j] = -<g_j, step for i> / L_j
+
+    with the step that the optimizer would make on the shared variables from the gradient of L_i
+    alone; for plain gradient descent, `learning_rate * <g_i, g_j> / L_j`. It leaves out how the
+    losses curve along the step, and so says too much of large steps. There are no forward passes.
+
+    Args:
+        every: As in `LookaheadAffinity`.
+        update: As in `LookaheadAffinity`.
+        baseline: As in `LookaheadAffinity`.
+
+    Raises:
+        ValueError: If an option is not what it should be.
+
+    Example:
+
+    ```python
+    model.compile("sgd", loss, affinity=tag_keras.FirstOrderAffinity(every=10))
+    ```
+    """
+
+    def measure(self, probe: Probe) -> tf.Tensor:
+        values = [tf.convert_to_tensor(variable) for variable in probe.variables]
+        return first_order_affinity(
+            probe.losses,
+            probe.gradients,
+            lambda row: self._step(probe, row),
+            self._zero_step(probe) or values,
+        )
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+@dataclasses.dataclass(frozen=True)
+class CosineAffinity(AffinityEstimator):
+    """Cosine similarity of the tasks' gradients (CS of Fifty et al. 2021, arXiv 2109.04617).
+
+        Z[i, j] = <g_i, g_j> / (|g_i| |g_j|)
+
+    It is symmetric, and tells whether two tasks pull the shared variables the same way, not how
+    much that changes the losses. Where a gradient is 0, there is no value.
+
+    Args:
+        every: As in `LookaheadAffinity`.
+        kernels_only: Whether to look only at shared variables with two or more axes, as the
+            paper's code does, and not at biases and normalisations.
+
+    Raises:
+        ValueError: If an option is not what it should be.
+
+    Example:
+
+    ```python
+    model.compile("adam", loss, affinity=tag_keras.CosineAffinity(every=10))
+    ```
+    """
+
+    kernels_only: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.kernels_only, bool):
+            raise ValueError(
+                f"`kernels_only` should be a bool. Received: kernels_only={self.kernels_only!r}."
+            )
+
+    def measure(self, probe: Probe) -> tf.Tensor:
+        chosen = [not self.kernels_only or len(variable.shape) > 1 for variable in probe.variables]
+        if not any(chosen):
+            raise ValueError(
+                "`CosineAffinity` found no shared variable with two or more axes: measure with "
+                "`CosineAffinity(kernels_only=False)`."
+            )
+        return cosine_affinity(select_variables(probe.gradients, chosen))
