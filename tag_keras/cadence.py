@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from tag_keras.probe_statistics import ProbeStatistics
 
-
 # Makes at most so many steps with the next batches of an iterator. Returns the logs, and how many
 # it made before the data came to an end.
 Steps = Callable[[Any, int], tuple[Any, int]]

@@ -49,7 +49,7 @@ def looped_gradients(
     """
     with tape:
         stacked = tf.stack(losses)
-    depends = []
+    depends: list[bool] = []
 
     def gradients(seed: tf.Tensor) -> list[tf.Tensor]:
         row = tape.gradient(stacked, list(variables), output_gradients=seed)
@@ -141,7 +141,7 @@ def select_variables(gradients: Gradients, chosen: Sequence[bool]) -> Gradients:
 def stack_columns(gradients: Gradients) -> list[tf.Tensor]:
     """Dense gradients of T losses as P matrices (T, size of the variable)."""
     if isinstance(gradients, StackedGradients):
-        columns = gradients.columns
+        columns: Any = gradients.columns
     else:
         columns = [tf.stack(column) for column in zip(*gradients, strict=True)]
     return [tf.reshape(column, [column.shape[0], -1]) for column in columns]

@@ -1,7 +1,6 @@
 """Which labels are missing: those that are NaN, and those whose sample weight is 0."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
