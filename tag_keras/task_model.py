@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.missing_labels import present, with_rank, without_nan
 from tag_keras.task_losses import TaskLosses, of_one_replica
 from tag_keras.tasks import (
     check_agreement,
@@ -22,6 +23,10 @@ def input_signature(encoder: keras.layers.Layer) -> list[keras.InputSpec] | None
     if len(inputs) != 1 or isinstance(getattr(encoder, "input", None), Mapping):
         return None
     return [keras.InputSpec(shape=(None, *inputs[0].shape[1:]), dtype=inputs[0].dtype)]
+
+
+# What the second of the two outputs by task is called, which Keras has for the weighted metrics.
+_WEIGHTED = "weighted\n"
 
 
 class TaskModel(keras.Model):  # type: ignore[misc]
@@ -90,9 +95,9 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         }
         check_agreement(self.tasks, {"loss": loss}, optional)
         task_losses = TaskLosses(self.tasks, loss, loss_weights)
-        super().compile(
-            optimizer=optimizer, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs
-        )
+        by_output = {**_as_lists(metrics, ""), **_as_lists(weighted_metrics, _WEIGHTED)}
+        super().compile(optimizer=optimizer, weighted_metrics=by_output or None, **kwargs)
+        self._metrics_given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
         self.loss = loss
         self._task_losses = task_losses
 
@@ -117,20 +122,37 @@ class TaskModel(keras.Model):  # type: ignore[misc]
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        if sample_weight is not None:
-            sample_weight = select_weights(sample_weight, self.tasks)
-        labels = select_labels(y, self.tasks)
-        results: dict[str, Any] = super().compute_metrics(x, labels, y_pred, sample_weight)
+        # All metrics are weighted ones to Keras, at two outputs by task: so those that are not
+        # weighted, too, leave missing labels out.
+        labels, weights = select_labels(y, self.tasks), select_weights(sample_weight, self.tasks)
+        outputs: dict[str, list[Any]] = {}
+        for task in self.tasks:
+            label, known = tf.convert_to_tensor(labels[task]), None
+            if label.dtype.is_floating or weights[task] is not None:
+                known = tf.cast(
+                    present(label, _one_by_example(y_pred[task]), [weights[task]]), "float32"
+                )
+            weight = known
+            if weights[task] is not None:
+                weight = known * with_rank(tf.cast(weights[task], "float32"), known.shape.rank)
+            outputs[task] = [without_nan(label), y_pred[task], known]
+            outputs[_WEIGHTED + task] = [without_nan(label), y_pred[task], weight]
+        columns = [
+            {name: output[column] for name, output in outputs.items()} for column in range(3)
+        ]
+        results: dict[str, Any] = super().compute_metrics(x, *columns)
         return results
 
     def get_metrics_result(self) -> dict[str, Any]:
-        results: dict[str, Any] = super().get_metrics_result()
-        if len(self.tasks) > 1:
-            return results
-        # Keras names the metrics of several outputs after them, those of one output not.
-        (task,) = self.tasks
-        kept = ("loss", f"{task}_loss")
-        return {name if name in kept else f"{task}_{name}": results[name] for name in results}
+        results: dict[str, Any] = {}
+        for name, value in super().get_metrics_result().items():
+            plain = name.removeprefix(_WEIGHTED)
+            if plain in results:
+                # The longest, because a task may be named "a" and another one "a_b".
+                task = max((one for one in self.tasks if plain.startswith(f"{one}_")), key=len)
+                plain = f"{task}_weighted_{plain.removeprefix(f'{task}_')}"
+            results[plain] = value
+        return results
 
     def _own_losses(self) -> list[tf.Tensor]:
         """Regularisers and what layers added, per replica."""
@@ -166,9 +188,25 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         losses = self._task_losses
         weights = {task: float(w) for task, w in zip(self.tasks, losses.weights, strict=True)}
         loss = keras.saving.serialize_keras_object(self.loss)
-        return {**config, "loss": loss, "loss_weights": weights}
+        metrics = {
+            name: keras.saving.serialize_keras_object(given)
+            for name, given in self._metrics_given.items()
+        }
+        return {**config, **metrics, "loss": loss, "loss_weights": weights}
 
     def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config), **more)
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _as_lists(metrics: Mapping[str, Any] | None, prefix: str) -> dict[str, list[Any]]:
+    return {
+        prefix + task: list(given) if isinstance(given, list | tuple) else [given]
+        for task, given in (metrics or {}).items()
+    }
+
+
+def _one_by_example(predictions: tf.Tensor) -> tf.Tensor:
+    """A tensor with one value where metrics give one: the last axis of predictions left out."""
+    return predictions[..., 0] if predictions.shape.rank > 1 else predictions
