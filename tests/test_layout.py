@@ -13,6 +13,7 @@ FLOORS = {
     "files": 0,
     "gradients": 0,
     "selection_solver": 0,
+    "shared_variables": 0,
     "tasks": 0,
     "train_step": 0,
     "affinity": 1,
