@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tag_keras.affinity import Affinity, LookaheadAffinity
+    from tag_keras.datasets import merge_datasets
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.network_selection import Grouping, select_groups
     from tag_keras.report import write_report
@@ -22,6 +23,7 @@ __all__ = [
     "Grouping",
     "LookaheadAffinity",
     "MultiTaskModel",
+    "merge_datasets",
     "select_groups",
     "train_groups",
     "write_report",
@@ -34,6 +36,7 @@ _MODULES = {
     "Grouping": "network_selection",
     "LookaheadAffinity": "affinity",
     "MultiTaskModel": "model",
+    "merge_datasets": "datasets",
     "select_groups": "network_selection",
     "train_groups": "training",
     "write_report": "report",

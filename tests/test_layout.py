@@ -17,6 +17,7 @@ FLOORS = {
     "tasks": 0,
     "train_step": 0,
     "affinity": 1,
+    "datasets": 1,
     "results": 1,
     "task_losses": 1,
     "task_model": 2,
