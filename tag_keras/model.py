@@ -40,12 +40,16 @@ class MultiTaskModel(TaskModel):
     a dict by task. With `compile(affinity=...)` it measures while it trains how a step for one
     task changes the loss of every other (TAG; Fifty et al. 2021, arXiv 2109.04617).
 
+    `MultiTaskModel.from_functional(model)` makes one of any Functional model with a dict of
+    outputs.
+
     The logs hold `loss`, `<task>_loss` and `<task>_<metric>` whatever the number of tasks. Labels
     are a dict by task and may hold more tasks than the model has.
 
     Args:
         encoder: Layer or model, from the inputs to one feature tensor, or to a dict of one
-            feature tensor per task. Its trainable variables are the shared variables.
+            feature tensor per task. Its trainable variables are the shared variables; of those of
+            one that gives a dict, the ones that more than one task depends on.
         heads: Layer or model by task, from the features to the prediction of the task.
         **kwargs: Arguments of `keras.Model`.
 
@@ -275,9 +279,9 @@ class MultiTaskModel(TaskModel):
     def _check_measurable(self) -> None:
         if self.encoder.built and not self.shared_variables:
             raise ValueError(
-                "The encoder has no trainable variable, so the tasks share nothing that an "
-                "affinity could be measured on. Give it layers with weights, or set "
-                "`encoder.trainable = True`, and compile again."
+                "The encoder has no trainable variable that several tasks share, so there is "
+                "nothing that an affinity could be measured on. Give several tasks a common layer "
+                "with weights, or set `trainable = True` on it, and compile again."
             )
 
     def fit(

@@ -83,11 +83,11 @@ def assert_same(one, two, atol=1e-6):
         ("adam", True, SHORT),
     ],
 )
-def test_two_replicas_measure_what_one_device_measures(mirrored, optimizer, synchronized, size):
+def test_two_replicas_measure_what_one_device_measures(two_replicas, optimizer, synchronized, size):
     options = tag_keras.LookaheadAffinity(every=2, baseline=True)
     results = [
         train(strategy, make_data(size), options, optimizer, synchronized)
-        for strategy in (tf.distribute.get_strategy(), mirrored)
+        for strategy in (tf.distribute.get_strategy(), two_replicas)
     ]
     # Synchronized BatchNorm gives both replicas the same weight whatever their sizes.
     uneven = synchronized and size == SHORT
@@ -103,38 +103,38 @@ def test_two_replicas_measure_what_one_device_measures(mirrored, optimizer, sync
     ],
     ids=lambda options: type(options).__name__,
 )
-def test_every_estimator_with_labels_missing(mirrored, options):
+def test_every_estimator_with_labels_missing(two_replicas, options):
     data = make_data(SHORT, missing=True)
-    results = [train(one, data, options) for one in (tf.distribute.get_strategy(), mirrored)]
+    results = [train(one, data, options) for one in (tf.distribute.get_strategy(), two_replicas)]
     assert_same(*results, atol=2e-6)
     assert results[0][1].count[0, 0] == 12 and results[0][1].count[1, 1] == 10
 
 
 @pytest.mark.parametrize("kind", [tag_keras.LookaheadAffinity, tag_keras.FirstOrderAffinity])
-def test_a_loop_over_the_tasks(mirrored, monkeypatch, kind):
-    unrolled = train(mirrored, make_data(WHOLE), kind(every=2, baseline=True))
+def test_a_loop_over_the_tasks(two_replicas, monkeypatch, kind):
+    unrolled = train(two_replicas, make_data(WHOLE), kind(every=2, baseline=True))
     monkeypatch.setattr("tag_keras.model._MOST_UNROLLED", 0)
-    looped = train(mirrored, make_data(WHOLE), kind(every=2, baseline=True))
+    looped = train(two_replicas, make_data(WHOLE), kind(every=2, baseline=True))
     assert_same(unrolled, looped)
 
 
-def test_many_tasks_are_unrolled_where_a_loop_would_have_to_communicate(mirrored, monkeypatch):
+def test_many_tasks_are_unrolled_where_a_loop_would_have_to_communicate(two_replicas, monkeypatch):
     options = tag_keras.LookaheadAffinity(every=2)
-    expected = train(mirrored, make_data(WHOLE), options, synchronized=True)
+    expected = train(two_replicas, make_data(WHOLE), options, synchronized=True)
     monkeypatch.setattr("tag_keras.model._MOST_UNROLLED", 0)
-    assert_same(expected, train(mirrored, make_data(WHOLE), options, synchronized=True))
+    assert_same(expected, train(two_replicas, make_data(WHOLE), options, synchronized=True))
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(mirrored, dtype):
+def test_mixed_precision(two_replicas, dtype):
     options = tag_keras.LookaheadAffinity(every=10**6)
     exact = train(tf.distribute.get_strategy(), make_data(WHOLE), options)[1].mean
-    measured = train(mirrored, make_data(WHOLE), options, dtype=dtype)[1].mean
+    measured = train(two_replicas, make_data(WHOLE), options, dtype=dtype)[1].mean
     np.testing.assert_allclose(measured, exact, atol=0.02 * np.abs(exact).max())
 
 
-def test_a_model_is_evaluated_saved_and_loaded_as_on_one_device(mirrored, tmp_path):
-    model, affinity, _ = train(mirrored, make_data(WHOLE), tag_keras.LookaheadAffinity(every=2))
+def test_a_model_is_evaluated_saved_and_loaded_as_on_one_device(two_replicas, tmp_path):
+    model, affinity, _ = train(two_replicas, make_data(WHOLE), tag_keras.LookaheadAffinity(every=2))
     model.save(tmp_path / "model.keras")
     # On one device: the file says nothing of where it was trained.
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -159,25 +159,25 @@ def test_a_model_is_evaluated_saved_and_loaded_as_on_one_device(mirrored, tmp_pa
     ],
 )
 @pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity()])
-def test_what_keras_cannot_do_with_several_replicas(mirrored, arguments, received, affinity):
+def test_what_keras_cannot_do_with_several_replicas(two_replicas, arguments, received, affinity):
     message = rf"Keras cannot train 2 replicas with {received}\. Leave the argument out, or"
-    with mirrored.scope(), pytest.raises(ValueError, match=message):
+    with two_replicas.scope(), pytest.raises(ValueError, match=message):
         make_model().compile(**{"optimizer": "sgd", "loss": "mse", **arguments}, affinity=affinity)
 
 
-def test_a_model_made_outside_of_the_scope(mirrored):
+def test_a_model_made_outside_of_the_scope(two_replicas):
     message = "made outside of the scope of the strategy"
     model = make_model()
-    with mirrored.scope(), pytest.raises(ValueError, match=message):
+    with two_replicas.scope(), pytest.raises(ValueError, match=message):
         model.compile("sgd", "mse")
     model.compile("sgd", "mse")
-    with mirrored.scope(), pytest.raises(ValueError, match=message):
+    with two_replicas.scope(), pytest.raises(ValueError, match=message):
         model.fit(*make_data(WHOLE), verbose=0)
 
 
-def test_layers_made_outside_of_the_scope(mirrored):
+def test_layers_made_outside_of_the_scope(two_replicas):
     encoder = keras.Sequential([keras.Input((5,)), layers.Dense(4)])
-    with mirrored.scope():
+    with two_replicas.scope():
         model = tag_keras.MultiTaskModel(encoder, {"a": layers.Dense(1)})
         with pytest.raises(ValueError, match="Make the layers and the model, and compile it"):
             model.compile("sgd", "mse")
