@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.multi_worker import MultiWorkerModel
 from tag_keras.task_losses import TaskLosses, of_one_replica
 from tag_keras.tasks import (
     check_agreement,
@@ -24,7 +25,7 @@ def input_signature(encoder: keras.layers.Layer) -> list[keras.InputSpec] | None
     return [keras.InputSpec(shape=(None, *inputs[0].shape[1:]), dtype=inputs[0].dtype)]
 
 
-class TaskModel(keras.Model):  # type: ignore[misc]
+class TaskModel(MultiWorkerModel):
     """What of `MultiTaskModel` has nothing to do with measuring affinities.
 
     Args:

@@ -12,6 +12,7 @@ APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 FLOORS = {
     "files": 0,
     "gradients": 0,
+    "multi_worker": 0,
     "selection_solver": 0,
     "tasks": 0,
     "train_step": 0,

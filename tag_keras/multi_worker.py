@@ -1,0 +1,161 @@
+"""`keras.Model.fit` under `tf.distribute.MultiWorkerMirroredStrategy` with several workers."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# What TensorFlow writes into the errors of the workers that wait for one that has failed.
+_LOST = re.compile(r"Collective ops is aborted by: |(?=Collective has timed out)")
+
+
+class MultiWorkerModel(keras.Model):  # type: ignore[misc]
+    """A Keras model that also trains, evaluates and predicts on several workers.
+
+    Keras 3 fails there (keras-team/keras#20585) at two places, which are stepped round. Where there
+    are no several workers, every method is that of `keras.Model`. With them, neither detour depends
+    on Keras being at fault: each gives the right result with a Keras that is mended, too, so there
+    is nothing to switch off.
+
+    Every worker runs the same program. Of the callbacks `keras.callbacks.BackupAndRestore`, the
+    first worker's writes and all workers' read, hence their `backup_dir` is to be one folder that
+    all workers share.
+    """
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Keras takes a batch from the iterator and averages it over the workers, to learn shapes
+        # and types; averaging a structure of tensors is what fails. It also takes a batch instead
+        # of an iterator, and this worker's part of one has the same shapes and types.
+        if iterator is not None and has_several_workers(self.distribute_strategy):
+            iterator, data_batch = None, _first_batch(iterator, self.distribute_strategy)
+        super()._maybe_symbolic_build(iterator, data_batch)
+
+    def _make_function(self, step_function: Any) -> Any:
+        if not has_several_workers(self.distribute_strategy):
+            return super()._make_function(step_function)
+
+        # Keras averages the logs over the workers and, in the same breath, over their axis 0, which
+        # scalars do not have. So they get one. Whatever has kept it afterwards is rid of it again.
+        def step(data: Any) -> Any:
+            return keras.tree.map_structure(_with_axis, step_function(data))
+
+        function = super()._make_function(step)
+        return lambda iterator: keras.tree.map_structure(_without_axis, function(iterator))
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        if has_several_workers(self.distribute_strategy):
+            callbacks = _for_several_workers(callbacks, self)
+        with self._explained():
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        with self._explained():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        with self._explained():
+            return super().predict(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says in one sentence what it means when the workers lose one of them."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            *_, reason = _LOST.split(error.message)
+            if reason == error.message or not has_several_workers(self.distribute_strategy):
+                raise
+            reason = " ".join(re.split(r"The error could be|\[\[", reason)[0].split())
+            raise RuntimeError(
+                "Another worker has failed or cannot be reached, so that this one stopped. Start "
+                "all workers again: with keras.callbacks.BackupAndRestore they go on after the "
+                f"last epoch that was backed up. TensorFlow's reason: {reason}"
+            ) from error
+
+
+def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is one of several workers that train one model together."""
+    return (
+        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        # The devices are this worker's, the replicas those of all workers.
+        and len(strategy.extended.worker_devices) < strategy.num_replicas_in_sync
+    )
+
+
+class _SameStart(keras.callbacks.Callback):  # type: ignore[misc]
+    """Checks that all workers start from the same training step.
+
+    Where one resumes and another does not, they would make different numbers of steps and wait for
+    each other for ever.
+
+    Args:
+        trained: The model.
+    """
+
+    def __init__(self, trained: keras.Model) -> None:
+        super().__init__()
+        self._trained = trained
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        strategy = self._trained.distribute_strategy
+        step = int(self._trained.optimizer.iterations.numpy())
+        own = strategy.experimental_distribute_values_from_function(
+            lambda _: tf.constant([step], "int64")
+        )
+        steps = strategy.gather(own, axis=0).numpy().tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                "All workers should start from the same training step. `backup_dir` of "
+                "BackupAndRestore is written by the first worker and read by all: name a folder "
+                "that they share, or copy the first worker's to the others. "
+                f"Received: training steps {steps}, by replica."
+            )
+
+
+def _for_several_workers(callbacks: Any, model: keras.Model) -> Any:
+    """The callbacks of `fit`, such that all workers resume from one backup that one has written.
+
+    Two workers that write the same file destroy it; of two that write a file each, one may have
+    written one epoch more when the job is killed.
+    """
+    is_list = isinstance(callbacks, keras.callbacks.CallbackList)
+    single = callbacks.callbacks if is_list else keras.tree.flatten(callbacks or [])
+    if not model.distribute_strategy.extended.should_checkpoint:
+        for callback in single:
+            if isinstance(callback, keras.callbacks.BackupAndRestore):
+                # Keras takes `False` for 0 and would write at every step.
+                callback.save_freq = sys.maxsize
+                callback.delete_checkpoint = False
+    # Last, when all have restored what they restore.
+    single.append(_SameStart(model))
+    return callbacks if is_list else single
+
+
+def _first_batch(epoch_iterator: Any, strategy: tf.distribute.Strategy) -> Any:
+    """The first batch of an epoch, of the first replica of this worker."""
+    _, _, iterator = next(iter(epoch_iterator))
+    return keras.tree.map_structure(
+        lambda value: strategy.experimental_local_results(value)[0], next(iterator)
+    )
+
+
+def _with_axis(log: tf.Tensor) -> tf.Tensor:
+    return log[None] if log.shape.rank == 0 else log
+
+
+def _without_axis(log: tf.Tensor) -> tf.Tensor:
+    return log[0] if log.shape == (1,) else log
