@@ -21,9 +21,8 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     on Keras being at fault: each gives the right result with a Keras that is mended, too, so there
     is nothing to switch off.
 
-    Every worker runs the same program. Of the callbacks `keras.callbacks.BackupAndRestore`, the
-    first worker's writes and all workers' read, hence their `backup_dir` is to be one folder that
-    all workers share.
+    Every worker runs the same program. Backups of `keras.callbacks.BackupAndRestore` are written by
+    the first worker and read by all, hence `backup_dir` is to be a folder that all workers share.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
@@ -103,11 +102,8 @@ def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
     )
 
 
-class _SameStart(keras.callbacks.Callback):  # type: ignore[misc]
-    """Checks that all workers start from the same training step.
-
-    Where one resumes and another does not, they would make different numbers of steps and wait for
-    each other for ever.
+class _Meeting(keras.callbacks.Callback):  # type: ignore[misc]
+    """Lets no worker go on before all are there, and tells them the training steps of all.
 
     Args:
         trained: The model.
@@ -116,6 +112,7 @@ class _SameStart(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, trained: keras.Model) -> None:
         super().__init__()
         self._trained = trained
+        self.steps: list[int] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
         strategy = self._trained.distribute_strategy
@@ -123,13 +120,24 @@ class _SameStart(keras.callbacks.Callback):  # type: ignore[misc]
         own = strategy.experimental_distribute_values_from_function(
             lambda _: tf.constant([step], "int64")
         )
-        steps = strategy.gather(own, axis=0).numpy().tolist()
-        if len(set(steps)) > 1:
+        self.steps = strategy.gather(own, axis=0).numpy().tolist()
+
+
+class _SameStart(_Meeting):
+    """Checks that all workers start from the same training step.
+
+    Where one resumes and another does not, they would make different numbers of steps and wait for
+    each other for ever.
+    """
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        if len(set(self.steps)) > 1:
             raise ValueError(
                 "All workers should start from the same training step. `backup_dir` of "
                 "BackupAndRestore is written by the first worker and read by all: name a folder "
                 "that they share, or copy the first worker's to the others. "
-                f"Received: training steps {steps}, by replica."
+                f"Received: training steps {self.steps}, by replica."
             )
 
 
@@ -141,13 +149,17 @@ def _for_several_workers(callbacks: Any, model: keras.Model) -> Any:
     """
     is_list = isinstance(callbacks, keras.callbacks.CallbackList)
     single = callbacks.callbacks if is_list else keras.tree.flatten(callbacks or [])
-    if not model.distribute_strategy.extended.should_checkpoint:
+    # A backup that was damaged is replaced by the one before it when it is read. So the others read
+    # it when the first has.
+    if model.distribute_strategy.extended.should_checkpoint:
+        single.append(_Meeting(model))
+    else:
+        single.insert(0, _Meeting(model))
         for callback in single:
             if isinstance(callback, keras.callbacks.BackupAndRestore):
                 # Keras takes `False` for 0 and would write at every step.
                 callback.save_freq = sys.maxsize
                 callback.delete_checkpoint = False
-    # Last, when all have restored what they restore.
     single.append(_SameStart(model))
     return callbacks if is_list else single
 

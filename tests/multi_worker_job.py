@@ -167,7 +167,9 @@ def train_with_backup(strategy, folder=None, victim=None):
     """Four epochs, in each of which the probes are at other steps."""
     affinity = tag_keras.LookaheadAffinity(every=3)
     model = make_model(strategy, adam, affinity)
-    callbacks = [keras.callbacks.BackupAndRestore(str(folder / "backup"))] if folder else []
+    callbacks = []
+    if folder:
+        callbacks += [keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True)]
     callbacks += [Kill()] if own_index() == victim else []
     history = model.fit(make_dataset(), epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
     return results(model, history)
