@@ -12,12 +12,6 @@ tf.config.set_logical_device_configuration(
 )
 
 
-@pytest.fixture(scope="session")
-def mirrored():
-    """Two replicas. One strategy for all tests: TensorFlow mixes up the models of several."""
-    return tf.distribute.MirroredStrategy(tf.config.list_logical_devices("CPU")[:2])
-
-
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the slow tests, too")
 
@@ -31,3 +25,9 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --runslow"))
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    """The one MirroredStrategy of all tests: those of several do not work side by side."""
+    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
