@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
+    from tag_keras.datasets import merge_datasets
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.network_selection import Grouping, select_groups
@@ -25,6 +26,7 @@ __all__ = [
     "Grouping",
     "LookaheadAffinity",
     "MultiTaskModel",
+    "merge_datasets",
     "select_groups",
     "train_groups",
     "write_report",
@@ -39,6 +41,7 @@ _MODULES = {
     "Grouping": "network_selection",
     "LookaheadAffinity": "estimators",
     "MultiTaskModel": "model",
+    "merge_datasets": "datasets",
     "select_groups": "network_selection",
     "train_groups": "training",
     "write_report": "report",

@@ -88,9 +88,11 @@ def on_device(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
         step: Makes a step with a batch.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def one(batch: Any) -> None:
         model.distribute_strategy.run(step, args=(batch,))
 
+    @tf.autograph.experimental.do_not_convert
     def several(iterator: Any, number: tf.Tensor) -> tf.Tensor:
         def body(done: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
             one(batch.get_value())

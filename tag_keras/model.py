@@ -40,12 +40,16 @@ class MultiTaskModel(TaskModel):
     a dict by task. With `compile(affinity=...)` it measures while it trains how a step for one
     task changes the loss of every other (TAG; Fifty et al. 2021, arXiv 2109.04617).
 
+    `MultiTaskModel.from_functional(model)` makes one of any Functional model with a dict of
+    outputs.
+
     The logs hold `loss`, `<task>_loss` and `<task>_<metric>` whatever the number of tasks. Labels
     are a dict by task and may hold more tasks than the model has.
 
     Args:
         encoder: Layer or model, from the inputs to one feature tensor, or to a dict of one
-            feature tensor per task. Its trainable variables are the shared variables.
+            feature tensor per task. Its trainable variables are the shared variables; of those of
+            one that gives a dict, the ones that more than one task depends on.
         heads: Layer or model by task, from the features to the prediction of the task.
         **kwargs: Arguments of `keras.Model`.
 
@@ -237,7 +241,9 @@ class MultiTaskModel(TaskModel):
         is_scaled = scale is not one
         gradients = of_whole_batch(gradients, shared, scale if is_scaled else None)
         stacked = tf.stack([tf.cast(loss, "float32") for loss in losses])
-        whole_losses, batch_size = sum_over_replicas([stacked, batch_size])
+        # All of one type: TensorFlow does not reduce tensors of host and device together.
+        size = tf.cast(batch_size, "float32")
+        whole_losses, whole_size = sum_over_replicas([stacked, size])
         probe = Probe(
             losses=whole_losses,
             gradients=gradients,
@@ -249,7 +255,7 @@ class MultiTaskModel(TaskModel):
         values = self._affinity_options.measure(probe)
         has_labels = labels > 0
         too_large = has_labels & overflowed(gradients) if is_scaled else None
-        self._statistics.update(values, batch_size, has_labels, too_large)
+        self._statistics.update(values, whole_size, has_labels, too_large)
 
     def _build_for(self, iterator: Any) -> Any:
         """Creates all variables before the first step, which would be traced twice otherwise.
@@ -273,9 +279,9 @@ class MultiTaskModel(TaskModel):
     def _check_measurable(self) -> None:
         if self.encoder.built and not self.shared_variables:
             raise ValueError(
-                "The encoder has no trainable variable, so the tasks share nothing that an "
-                "affinity could be measured on. Give it layers with weights, or set "
-                "`encoder.trainable = True`, and compile again."
+                "The encoder has no trainable variable that several tasks share, so there is "
+                "nothing that an affinity could be measured on. Give several tasks a common layer "
+                "with weights, or set `trainable = True` on it, and compile again."
             )
 
     def fit(
@@ -300,7 +306,7 @@ class MultiTaskModel(TaskModel):
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def _labels_seen(self) -> list[float]:
-        return [float(tracker.count) for tracker in self._task_losses.trackers]
+        return [float(tf.convert_to_tensor(one.count)) for one in self._task_losses.trackers]
 
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.
@@ -316,6 +322,14 @@ class MultiTaskModel(TaskModel):
             raise ValueError(
                 "No affinities have been measured. Compile with "
                 "`affinity=tag_keras.LookaheadAffinity(...)` and call `fit` first."
+            )
+        if not affinity.count.any():
+            reason, remedy = "a loss was not positive or not finite", "Check the losses"
+            if self._statistics.overflowed().any():
+                reason = "the gradients overflowed in float16"
+                remedy = 'Use the policy "mixed_bfloat16", or losses of smaller values'
+            raise ValueError(
+                f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
             )
         return affinity
 

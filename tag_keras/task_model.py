@@ -1,11 +1,13 @@
 """A Keras model over an encoder and a head per task: its losses, labels and logs by task."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
 
+from tag_keras.missing_labels import present, with_rank, without_nan
+from tag_keras.shared_variables import SharedVariables, check_functional, check_shared
 from tag_keras.task_losses import TaskLosses, of_one_replica
 from tag_keras.tasks import (
     check_agreement,
@@ -16,12 +18,27 @@ from tag_keras.tasks import (
 )
 
 
-def input_signature(encoder: keras.layers.Layer) -> list[keras.InputSpec] | None:
-    """What an encoder with one declared input takes; `None` where Keras has to find out."""
-    inputs = getattr(encoder, "inputs", None) or []
-    if len(inputs) != 1 or isinstance(getattr(encoder, "input", None), Mapping):
+def input_signature(encoder: keras.layers.Layer) -> list[Any] | None:
+    """What an encoder with declared inputs takes; `None` where Keras has to find out."""
+    if not getattr(encoder, "inputs", None):
         return None
-    return [keras.InputSpec(shape=(None, *inputs[0].shape[1:]), dtype=inputs[0].dtype)]
+
+    def spec(tensor: keras.KerasTensor) -> keras.InputSpec:
+        return keras.InputSpec(shape=(None, *tensor.shape[1:]), dtype=tensor.dtype)
+
+    # A Sequential has one input, and no `input` before it is called.
+    if len(encoder.inputs) == 1 and not isinstance(getattr(encoder, "input", None), Mapping):
+        return [spec(encoder.inputs[0])]
+    return [keras.tree.map_structure(spec, encoder.input)]
+
+
+def _symbolic_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    # Not the tensor itself, which would make the multi-task model a part of the model's graph.
+    return keras.KerasTensor(tensor.shape, tensor.dtype, sparse=tensor.sparse)
+
+
+# What the second of the two outputs by task is called, which Keras has for the weighted metrics.
+_WEIGHTED = "weighted\n"
 
 
 class TaskModel(keras.Model):  # type: ignore[misc]
@@ -43,7 +60,9 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         heads: Mapping[str, keras.layers.Layer],
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # The encoder and the heads cast what they get as their own types say. A cast before, to
+        # float16 under mixed precision, would lose digits that a float32 encoder takes.
+        super().__init__(**{"autocast": False, **kwargs})
         layers = [encoder, *heads.values()] if isinstance(heads, Mapping) else [heads]
         if not all(isinstance(layer, keras.layers.Layer) for layer in layers):
             raise ValueError(
@@ -53,15 +72,78 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         self.tasks = check_task_names(list(heads))
         self.encoder = encoder
         self.heads = dict(heads)
+        self._sharing = SharedVariables(self.tasks)
         # Set by `compile`; Keras reports a model that is trained before.
         self._task_losses: Any = None
 
+    @classmethod
+    def from_functional(cls, model: keras.Model, shared: Any = None) -> Self:
+        """Makes a multi-task model of any Functional model whose outputs are a dict by task.
+
+        The layers and weights are those of `model`, not copies of them. It becomes the encoder,
+        and gives every task its prediction; the heads do nothing. An affinity is measured on the
+        shared variables: those that the outputs of more than one task depend on, wherever in the
+        model they are.
+
+        This is also the way for layers that the encoder has in common with a head, or two heads
+        with each other: as parts of one Functional model they can be saved and loaded.
+
+        Args:
+            model: A Functional model, with a dict of one tensor by task as outputs.
+            shared: What to measure affinities on instead: layers, names of layers, or variables;
+                one, or a list of them. `shared_variables` tells what was found.
+
+        Returns:
+            A multi-task model, to be compiled.
+
+        Raises:
+            ValueError: If the model is not a Functional model with a dict of outputs, if no
+                trainable variable is shared by two of them, or if `shared` holds something that
+                is not in the model or cannot be trained.
+
+        Example:
+
+        ```python
+        image = keras.Input((28, 28, 1))
+        trunk = keras.layers.Flatten()(image)
+        trunk = keras.layers.Dense(32, "relu", name="trunk")(trunk)
+        branch = keras.layers.Dense(16, "relu", name="branch")(trunk)
+        outputs = {
+            "digit": keras.layers.Dense(10)(branch),
+            "parity": keras.layers.Dense(1)(branch),
+            "brightness": keras.layers.Dense(1)(trunk),
+        }
+        model = tag_keras.MultiTaskModel.from_functional(keras.Model(image, outputs))
+        [variable.path for variable in model.shared_variables]  # of trunk, and of branch
+        ```
+        """
+        check_functional(model)
+        # The type of the output, because a head would cast a float32 output to float16 where
+        # mixed precision is the default.
+        heads = {
+            task: keras.layers.Identity(dtype=tensor.dtype) for task, tensor in model.output.items()
+        }
+        instance = cls(model, heads)
+        if shared is not None:
+            instance._sharing.choose(model, shared)
+        # Called once, on no data, it knows its shared variables, and can be saved and exported.
+        instance(keras.tree.map_structure(_symbolic_input, model.input))
+        check_shared(model, instance.shared_variables)
+        return instance
+
     @property
     def shared_variables(self) -> list[keras.Variable]:
-        """The trainable variables of the encoder."""
-        return list(self.encoder.trainable_variables)
+        """The trainable variables of the encoder, those that more than one task depends on.
+
+        All of them, if it gives one feature tensor for all tasks. Those of `from_functional`'s
+        `shared`, if that was given.
+        """
+        return self._sharing.of(self.encoder)
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
+        if isinstance(inputs, Mapping):
+            # An export gives it as a wrapper of a dict, which Keras would warn of.
+            inputs = dict(inputs)
         features = self.encoder(inputs, training=training)
         if not isinstance(features, Mapping):
             features = dict.fromkeys(self.tasks, features)
@@ -70,6 +152,8 @@ class TaskModel(keras.Model):  # type: ignore[misc]
                 f"The encoder should give features for every task. Missing: {missing}. "
                 f"Received: {sorted(features)}."
             )
+        else:
+            self._sharing.see_inputs(inputs)
         return {task: self.heads[task](features[task], training=training) for task in self.tasks}
 
     def compile(
@@ -90,9 +174,9 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         }
         check_agreement(self.tasks, {"loss": loss}, optional)
         task_losses = TaskLosses(self.tasks, loss, loss_weights)
-        super().compile(
-            optimizer=optimizer, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs
-        )
+        by_output = {**_as_lists(metrics, ""), **_as_lists(weighted_metrics, _WEIGHTED)}
+        super().compile(optimizer=optimizer, weighted_metrics=by_output or None, **kwargs)
+        self._metrics_given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
         self.loss = loss
         self._task_losses = task_losses
 
@@ -117,20 +201,37 @@ class TaskModel(keras.Model):  # type: ignore[misc]
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        if sample_weight is not None:
-            sample_weight = select_weights(sample_weight, self.tasks)
-        labels = select_labels(y, self.tasks)
-        results: dict[str, Any] = super().compute_metrics(x, labels, y_pred, sample_weight)
+        # All metrics are weighted ones to Keras, at two outputs by task: so those that are not
+        # weighted, too, leave missing labels out.
+        labels, weights = select_labels(y, self.tasks), select_weights(sample_weight, self.tasks)
+        outputs: dict[str, list[Any]] = {}
+        for task in self.tasks:
+            label, known = tf.convert_to_tensor(labels[task]), None
+            if label.dtype.is_floating or weights[task] is not None:
+                known = tf.cast(
+                    present(label, _one_by_example(y_pred[task]), [weights[task]]), "float32"
+                )
+            weight = known
+            if weights[task] is not None:
+                weight = known * with_rank(tf.cast(weights[task], "float32"), known.shape.rank)
+            outputs[task] = [without_nan(label), y_pred[task], known]
+            outputs[_WEIGHTED + task] = [without_nan(label), y_pred[task], weight]
+        columns = [
+            {name: output[column] for name, output in outputs.items()} for column in range(3)
+        ]
+        results: dict[str, Any] = super().compute_metrics(x, *columns)
         return results
 
     def get_metrics_result(self) -> dict[str, Any]:
-        results: dict[str, Any] = super().get_metrics_result()
-        if len(self.tasks) > 1:
-            return results
-        # Keras names the metrics of several outputs after them, those of one output not.
-        (task,) = self.tasks
-        kept = ("loss", f"{task}_loss")
-        return {name if name in kept else f"{task}_{name}": results[name] for name in results}
+        results: dict[str, Any] = {}
+        for name, value in super().get_metrics_result().items():
+            plain = name.removeprefix(_WEIGHTED)
+            if plain in results:
+                # The longest, because a task may be named "a" and another one "a_b".
+                task = max((one for one in self.tasks if plain.startswith(f"{one}_")), key=len)
+                plain = f"{task}_weighted_{plain.removeprefix(f'{task}_')}"
+            results[plain] = value
+        return results
 
     def _own_losses(self) -> list[tf.Tensor]:
         """Regularisers and what layers added, per replica."""
@@ -149,6 +250,7 @@ class TaskModel(keras.Model):  # type: ignore[misc]
             "encoder": serialize(self.encoder),
             # Pairs, because the order of the tasks is to be kept.
             "heads": [[task, serialize(self.heads[task])] for task in self.tasks],
+            "shared": self._sharing.get_config(self.encoder),
         }
 
     @classmethod
@@ -156,8 +258,12 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         def deserialize(layer: Any) -> Any:
             return keras.saving.deserialize_keras_object(layer, custom_objects)
 
-        heads = {task: deserialize(head) for task, head in config["heads"]}
-        return cls(**{**config, "encoder": deserialize(config["encoder"]), "heads": heads})
+        config = {**config, "encoder": deserialize(config["encoder"])}
+        config["heads"] = {task: deserialize(head) for task, head in config["heads"]}
+        shared = config.pop("shared", None)
+        model = cls(**config)
+        model._sharing.set_config(model.encoder, shared)
+        return model
 
     def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()
@@ -166,9 +272,25 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         losses = self._task_losses
         weights = {task: float(w) for task, w in zip(self.tasks, losses.weights, strict=True)}
         loss = keras.saving.serialize_keras_object(self.loss)
-        return {**config, "loss": loss, "loss_weights": weights}
+        metrics = {
+            name: keras.saving.serialize_keras_object(given)
+            for name, given in self._metrics_given.items()
+        }
+        return {**config, **metrics, "loss": loss, "loss_weights": weights}
 
     def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config), **more)
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _as_lists(metrics: Mapping[str, Any] | None, prefix: str) -> dict[str, list[Any]]:
+    return {
+        prefix + task: list(given) if isinstance(given, list | tuple) else [given]
+        for task, given in (metrics or {}).items()
+    }
+
+
+def _one_by_example(predictions: tf.Tensor) -> tf.Tensor:
+    """A tensor with one value where metrics give one: the last axis of predictions left out."""
+    return predictions[..., 0] if predictions.shape.rank > 1 else predictions

@@ -201,8 +201,10 @@ def load_network(path: Path) -> keras.Model:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path} cannot be loaded as a model. Register custom layers and losses with "
-            "keras.saving.register_keras_serializable, and import the module that does; if the "
-            f"file is damaged, delete it and run the same command again. Keras says: {error}"
+            "keras.saving.register_keras_serializable, and import the module that does; an encoder "
+            "and a head that have layers in common have to be one Functional model, for "
+            "MultiTaskModel.from_functional; if the file is damaged, delete it and run the same "
+            f"command again. Keras says: {error}"
         ) from error
 
 

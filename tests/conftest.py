@@ -12,6 +12,12 @@ tf.config.set_logical_device_configuration(
 )
 
 
+@pytest.fixture(scope="session")
+def two_replicas():
+    """One strategy for all tests: TensorFlow may fail where one process makes several."""
+    return tf.distribute.MirroredStrategy(tf.config.list_logical_devices("CPU")[:2])
+
+
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the slow tests, too")
 

@@ -392,12 +392,9 @@ def test_an_encoder_may_give_features_by_task():
     assert (model.get_affinity().count == 12).all()
 
 
-def test_two_replicas_measure_what_one_device_measures():
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.skip("logical devices are configured in conftest.py")
+def test_two_replicas_measure_what_one_device_measures(two_replicas):
     results = []
-    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(devices[:2])):
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
             encoder = keras.Sequential([layers.Dense(8, activation="relu")])
             model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
