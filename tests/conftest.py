@@ -31,9 +31,3 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --runslow"))
-
-
-@pytest.fixture(scope="session")
-def mirrored():
-    """The one MirroredStrategy of all tests: those of several do not work side by side."""
-    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])

@@ -342,14 +342,14 @@ def test_columns_are_matrices_of_either_form():
 
 
 @pytest.mark.parametrize("form", [list, as_stacked])
-def test_gradients_of_all_replicas_are_added_up(form, mirrored):
+def test_gradients_of_all_replicas_are_added_up(form, two_replicas):
     def run():
         share = float(tf.distribute.get_replica_context().replica_id_in_sync_group + 1)
         rows = [[None if one is None else share * one for one in row] for row in ROWS]
         return stack_columns(of_whole_batch(form(rows), VARIABLES, tf.constant(2.0)))
 
     # Shares of 1 and 2, by the scale of 2.
-    columns = mirrored.run(tf.function(run))
+    columns = two_replicas.run(tf.function(run))
     for matrix, expected in zip(columns, ([1, 2], [4], [0, 0, 0]), strict=True):
-        for replica in mirrored.experimental_local_results(matrix):
+        for replica in two_replicas.experimental_local_results(matrix):
             np.testing.assert_allclose(replica.numpy()[0], np.array(expected) * 1.5)

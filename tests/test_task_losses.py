@@ -345,7 +345,7 @@ def on_replicas(strategy, function, *batches):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_losses_of_replicas_with_other_numbers_of_labels_add_up(reduction, mirrored):
+def test_losses_of_replicas_with_other_numbers_of_labels_add_up(reduction, two_replicas):
     labels, predictions, weights = make_batch(columns=2)
     # In "b" one replica has one label of three and the other all; in "a" one has none.
     labels["b"][1:3] = labels["a"][:3] = np.nan
@@ -357,7 +357,7 @@ def test_losses_of_replicas_with_other_numbers_of_labels_add_up(reduction, mirro
         values, numbers = losses(labels, predictions, weights)
         return tf.stack(values), numbers
 
-    shares, counted = on_replicas(mirrored, function, labels, predictions, weights)
+    shares, counted = on_replicas(two_replicas, function, labels, predictions, weights)
     np.testing.assert_array_equal(counted, [numbers, numbers])
     np.testing.assert_array_equal(numbers, [4, 2])
     assert shares[0, 0] > 0 and shares[0, 1] == 0
@@ -365,7 +365,7 @@ def test_losses_of_replicas_with_other_numbers_of_labels_add_up(reduction, mirro
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_gradients_of_replicas_are_those_of_the_whole_batch(reduction, mirrored):
+def test_gradients_of_replicas_are_those_of_the_whole_batch(reduction, two_replicas):
     labels, predictions, weights = make_batch(columns=2)
     labels["b"][1:3] = np.nan
     losses = TaskLosses(TASKS, REDUCTIONS[reduction])
@@ -379,18 +379,18 @@ def test_gradients_of_replicas_are_those_of_the_whole_batch(reduction, mirrored)
 
     batch = [keras.tree.map_structure(tf.constant, one) for one in (labels, predictions, weights)]
     expected = function(*batch)
-    gradients = on_replicas(mirrored, function, labels, predictions, weights)
+    gradients = on_replicas(two_replicas, function, labels, predictions, weights)
     for task in TASKS:
         found = gradients[task].reshape(BATCH, 2)
         np.testing.assert_allclose(found, expected[task], rtol=1e-5, atol=1e-7)
 
 
-def test_what_replicas_log_is_the_loss_of_the_whole_batch(mirrored):
+def test_what_replicas_log_is_the_loss_of_the_whole_batch(two_replicas):
     batches = [make_batch(seed, columns=2) for seed in range(2)]
     batches[0][0]["b"][:3] = np.nan
 
     def logs(track):
-        with mirrored.scope():
+        with two_replicas.scope():
             losses = TaskLosses(TASKS, "mse")
         for batch in batches:
             track(losses, batch)
@@ -401,7 +401,9 @@ def test_what_replicas_log_is_the_loss_of_the_whole_batch(mirrored):
         losses.track(*losses(*batch))
 
     def on_two(losses, batch):
-        on_replicas(mirrored, lambda *parts: losses.track(*losses(*parts)) or tf.zeros(()), *batch)
+        on_replicas(
+            two_replicas, lambda *parts: losses.track(*losses(*parts)) or tf.zeros(()), *batch
+        )
 
     means, counts = logs(on_two)
     expected, numbers = logs(at_once)
@@ -409,11 +411,11 @@ def test_what_replicas_log_is_the_loss_of_the_whole_batch(mirrored):
     assert counts == numbers == [9, 12]
 
 
-def test_shares_of_a_loss_that_every_replica_has_in_full(mirrored):
+def test_shares_of_a_loss_that_every_replica_has_in_full(two_replicas):
     def function(loss):
         return of_one_replica(tf.reduce_sum(loss)), of_whole_batch(tf.reduce_sum(loss))
 
-    share, logged = on_replicas(mirrored, function, np.array([6.0, 6.0], "f4"))
+    share, logged = on_replicas(two_replicas, function, np.array([6.0, 6.0], "f4"))
     np.testing.assert_array_equal(share, [3.0, 3.0])
     # The mean over the replicas of what they log for their shares is the loss.
     np.testing.assert_array_equal(logged, [12.0, 12.0])
