@@ -88,11 +88,11 @@ def on_device(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
         step: Makes a step with a batch.
     """
 
-    @tf.autograph.experimental.do_not_convert
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def one(batch: Any) -> None:
         model.distribute_strategy.run(step, args=(batch,))
 
-    @tf.autograph.experimental.do_not_convert
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def several(iterator: Any, number: tf.Tensor) -> tf.Tensor:
         def body(done: tf.Tensor, batch: Any) -> tuple[tf.Tensor, Any]:
             one(batch.get_value())
@@ -141,7 +141,9 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         self._statistics = statistics
         self._tasks = tasks
         self._labels_seen = labels_seen
-        # Of the first epoch.
+        # Whether the running epoch is made from its first step on, and what the first one that
+        # was had of labels.
+        self._is_whole = True
         self._labels: dict[str, float] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -156,6 +158,7 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         if statistics.is_restored:
             statistics.steps_to_skip = statistics.steps - statistics.steps_before_epoch
             statistics.is_restored = False
+        self._is_whole = not statistics.steps_to_skip
 
     def on_test_begin(self, logs: Any = None) -> None:
         # Validation at the end of the epoch resets what counts the labels.
@@ -184,7 +187,7 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         warnings.warn(message, stacklevel=2)
 
     def _count_labels(self) -> None:
-        if not self._labels:
+        if self._is_whole and not self._labels:
             self._labels = dict(zip(self._tasks, self._labels_seen(), strict=True))
 
 

@@ -20,7 +20,6 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.precision import FullPrecision
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.replicas import check_strategy, num_replicas, sum_over_replicas
-from tag_keras.task_losses import of_whole_batch as loss_of_whole_batch
 from tag_keras.task_model import TaskModel
 from tag_keras.train_step import overflowed
 
@@ -165,14 +164,11 @@ class MultiTaskModel(TaskModel):
                 sums, divisors, _ = self._task_losses.sums(y, predictions, sample_weight)
             return tf.stack([tf.stack([tf.cast(one, "float32") for one in sums]), divisors])
 
-        batch_size = tf.shape(y_pred[self.tasks[0]])[0]
-        self._measure(losses, labels, of_tasks, loss_sums, batch_size)
+        self._measure(losses, labels, of_tasks, loss_sums, tf.shape(y_pred[self.tasks[0]])[0])
         self.optimizer.apply(*zip(*joint, strict=True))
 
         self._task_losses.track(losses, labels)
-        total = tf.add_n([total, *own_losses])
-        self._loss_tracker.update_state(loss_of_whole_batch(total), sample_weight=batch_size)
-        return self.compute_metrics(x, y, y_pred, sample_weight)
+        return self._logs(x, y, y_pred, sample_weight, tf.add_n([total, *own_losses]))
 
     def _backward(
         self, tape: tf.GradientTape, losses: Sequence[tf.Tensor], joint: Sequence[tf.Tensor]

@@ -7,8 +7,9 @@ import keras
 import tensorflow as tf
 
 from tag_keras.missing_labels import present, with_rank, without_nan
+from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.shared_variables import SharedVariables, check_functional, check_shared
-from tag_keras.task_losses import TaskLosses, of_one_replica
+from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
 from tag_keras.tasks import (
     check_agreement,
     check_task_names,
@@ -185,6 +186,31 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         metrics: list[keras.metrics.Metric] = super().metrics
         return metrics if self._task_losses is None else [*metrics, *self._task_losses.trackers]
 
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        variables = self.trainable_variables
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._logs(x, y, y_pred, sample_weight, loss)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)
+        loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
+        return self._logs(x, y, y_pred, sample_weight, loss)
+
+    def _logs(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, loss: Any) -> dict[str, Any]:
+        """The logs after one more batch, given this replica's share of the joint loss."""
+        size = tf.cast(tf.shape(y_pred[self.tasks[0]])[0], "float32")
+        # Keras weighs each replica's share by its number of examples. But all count as much.
+        (size,) = sum_over_replicas([size])
+        self._loss_tracker.update_state(of_whole_batch(loss), sample_weight=size / num_replicas())
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
     def compute_loss(
         self,
         x: Any = None,
@@ -206,14 +232,15 @@ class TaskModel(keras.Model):  # type: ignore[misc]
         labels, weights = select_labels(y, self.tasks), select_weights(sample_weight, self.tasks)
         outputs: dict[str, list[Any]] = {}
         for task in self.tasks:
-            label, known = tf.convert_to_tensor(labels[task]), None
-            if label.dtype.is_floating or weights[task] is not None:
-                known = tf.cast(
-                    present(label, _one_by_example(y_pred[task]), [weights[task]]), "float32"
-                )
-            weight = known
-            if weights[task] is not None:
-                weight = known * with_rank(tf.cast(weights[task], "float32"), known.shape.rank)
+            label, weight = tf.convert_to_tensor(labels[task]), weights[task]
+            known: Any = None
+            if label.dtype.is_floating or weight is not None:
+                known = present(label, _one_by_example(y_pred[task]), [weight])
+                known = tf.cast(known, "float32")
+            if weight is not None:
+                weight = known * with_rank(tf.cast(weight, "float32"), known.shape.rank)
+            else:
+                weight = known
             outputs[task] = [without_nan(label), y_pred[task], known]
             outputs[_WEIGHTED + task] = [without_nan(label), y_pred[task], weight]
         columns = [
