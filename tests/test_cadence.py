@@ -312,3 +312,19 @@ def test_labels_are_counted_before_validation_sets_the_counters_back():
     counters[:] = [1, 1, 1]
     with pytest.raises(ValueError, match=re.escape(NO_LABEL.format(["a"]))):
         ends.on_epoch_end(0)
+
+
+def test_labels_of_an_epoch_that_began_before_a_restart_are_not_counted():
+    # Of the first epoch there was nothing left to do; the second one is whole.
+    seen = [(5, 0, 5)]
+    statistics, _ = started()
+    ends = EpochEnds(statistics, TASKS, lambda: seen.pop(0))
+    ends.on_train_begin()
+    statistics.steps, statistics.is_restored = 5, True
+    ends.on_epoch_begin(0)
+    ends.on_test_begin()
+    statistics.steps_to_skip = 0
+    ends.on_epoch_end(0)
+    ends.on_epoch_begin(1)
+    with pytest.raises(ValueError, match=re.escape(NO_LABEL.format(["a"]))):
+        ends.on_epoch_end(1)
