@@ -6,13 +6,14 @@ import keras
 
 import tag_keras
 from digits import data
+from tag_keras.estimators import AffinityEstimator
 
 
 def build_model(
     tasks: Sequence[str],
     learning_rate: float = 1e-3,
     steps: int = 400,
-    affinity: tag_keras.LookaheadAffinity | None = None,
+    affinity: AffinityEstimator | None = None,
 ) -> tag_keras.MultiTaskModel:
     """A compiled model for `tasks`: three shared layers, and one linear head per task.
 
@@ -56,7 +57,6 @@ def build_model(
         losses,
         metrics=metrics,
         affinity=affinity,
-        # Several steps in one call; a probe needs a call of its own.
-        steps_per_execution=20 if affinity is None else 1,
+        steps_per_execution=20,
     )
     return model

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import planted
 import pytest
+import scipy.stats
 
 import tag_keras
 
 
-def measure(seed):
+def measure(seed, missing=0.0):
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     encoder = keras.Sequential([keras.layers.Dense(64, activation="relu") for _ in range(2)])
@@ -16,7 +17,10 @@ def measure(seed):
     model = tag_keras.MultiTaskModel(encoder, heads)
     options = tag_keras.LookaheadAffinity(every=5, baseline=True)
     model.compile(keras.optimizers.SGD(0.02, momentum=0.9), "mse", affinity=options)
-    model.fit(*planted.make_data(seed), batch_size=64, epochs=10, verbose=0)
+    x, y = planted.make_data(seed)
+    rng = np.random.default_rng(seed)
+    y = {task: np.where(rng.uniform(size=len(x)) < missing, np.nan, y[task]) for task in y}
+    model.fit(x, y, batch_size=64, epochs=10, verbose=0)
     return model.get_affinity()
 
 
@@ -43,6 +47,19 @@ def test_tasks_of_one_cluster_have_the_highest_affinities():
 @pytest.mark.slow
 def test_tasks_of_one_cluster_have_the_highest_affinities_in_19_of_20_seeds():
     check(range(20), may_fail=1)
+
+
+def test_half_of_the_labels_tell_what_all_of_them_tell():
+    every, half = measure(0), measure(0, missing=0.5)
+    same, different = planted.same_cluster(), ~np.eye(len(planted.TASKS), dtype=bool)
+    assert (half.mean[same] > 0).all()
+    assert planted.area_under_the_curve(half.mean[different], same[different]) > 0.95
+    beyond_noise = different & (np.abs(every.mean) > 2 * every.standard_error)
+    agree = np.sign(half.mean) == np.sign(every.mean)
+    assert agree[beyond_noise].mean() > 0.9
+    # Of the pairs of different clusters, most affinities are noise around 0.
+    rank = scipy.stats.spearmanr(half.mean[different], every.mean[different]).statistic
+    assert rank > 0.5
 
 
 def test_selection_finds_the_clusters():

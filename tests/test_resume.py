@@ -1,0 +1,67 @@
+"""A `fit` that was killed in the midst of an epoch and started again, against one that was not."""
+
+import keras
+import numpy as np
+import pytest
+from test_model import TASKS, make_data
+
+import tag_keras
+
+
+def make_model(steps_per_execution, seed):
+    keras.utils.set_random_seed(seed)
+    # Without Dropout, whose seeds Keras does not save.
+    stack = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+    encoder = keras.Sequential([keras.Input((5,)), *stack])
+    model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in TASKS})
+    options = tag_keras.LookaheadAffinity(every=3)
+    model.compile("adam", "mse", affinity=options, steps_per_execution=steps_per_execution)
+    model(make_data()[0])
+    return model
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the training after so many batches, whatever the epochs."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def fit(model, folder, *callbacks):
+    x, y = make_data()
+    backup = keras.callbacks.BackupAndRestore(folder, save_freq=4)
+    # 6 steps an epoch.
+    model.fit(
+        x, y, batch_size=16, epochs=3, shuffle=False, verbose=0, callbacks=[backup, *callbacks]
+    )
+
+
+@pytest.mark.parametrize(
+    # Single steps, saved after the 4th and the 8th; or pairs, of which the second one is saved.
+    ("steps_per_execution", "kills"),
+    [(1, [9]), (1, [6, 1]), (2, [5])],
+)
+def test_a_killed_training_measures_what_an_uninterrupted_one_measures(
+    tmp_path, steps_per_execution, kills
+):
+    expected = make_model(steps_per_execution, seed=0)
+    fit(expected, tmp_path / "expected")
+    for seed, batches in enumerate(kills):
+        with pytest.raises(KeyboardInterrupt):
+            fit(make_model(steps_per_execution, seed), tmp_path / "killed", Kill(batches))
+    resumed = make_model(steps_per_execution, seed=9)
+    fit(resumed, tmp_path / "killed")
+    for value, wanted in zip(resumed.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(value, wanted, atol=1e-6)
+    affinity, wanted = resumed.get_affinity(), expected.get_affinity()
+    np.testing.assert_array_equal(affinity.count, wanted.count)
+    for name in ("mean", "standard_error", "history"):
+        np.testing.assert_allclose(
+            getattr(affinity, name), getattr(wanted, name), atol=1e-6, err_msg=name
+        )
