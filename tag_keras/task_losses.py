@@ -186,9 +186,12 @@ def _of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor,
     """Adds or takes away a last axis of length 1, as Keras does, but never one of predictions.
 
     Without it, subtracting (B, 1) from (B,) would give (B, B). Keras would take (B, H, W) for H
-    values by example where the labels lack the last axis, and a missing pixel for a missing row.
+    values by example where the labels lack the last axis, and a missing pixel for a missing row;
+    and (B,) for one value, so that one missing label would spoil the batch.
     """
     ranks = labels.shape.rank, predictions.shape.rank
+    if ranks == (1, 1):
+        return tf.expand_dims(labels, -1), tf.expand_dims(predictions, -1)
     if ranks[0] + 1 == ranks[1] and predictions.shape[-1] == 1:
         return tf.expand_dims(labels, -1), predictions
     if ranks[0] == ranks[1] + 1 and labels.shape[-1] == 1:

@@ -209,4 +209,5 @@ def _stateless_view(
 
 def _where_positive(losses: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     # Relative to a loss that is not positive, a gain says nothing.
-    return tf.where((losses > 0) & tf.math.is_finite(values), values, float("nan"))
+    usable = (losses > 0) & tf.math.is_finite(losses) & tf.math.is_finite(values)
+    return tf.where(usable, values, float("nan"))

@@ -1,13 +1,12 @@
-"""Affinities as arrays and as files, and the options for measuring them."""
+"""Affinities as arrays and as files."""
 
-import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
 
-from tag_keras.affinity import Affinity, LookaheadAffinity
+from tag_keras.affinity import Affinity
 
 TASKS = ("b", "a", "c")
 ARRAYS = ("mean", "standard_error", "count", "history", "skipped", "replicates")
@@ -232,30 +231,6 @@ def test_repr_of_many_tasks_fits_on_a_screen():
     assert len(repr(Affinity(tasks, ones, ones, replicates=np.ones((16, 40, 40))))) < 1500
 
 
-def test_options_are_those_of_the_paper_and_cannot_change():
-    options = LookaheadAffinity()
-    assert dataclasses.astuple(options) == (10, "optimizer", False)
-    assert LookaheadAffinity(1, "sgd", True) == LookaheadAffinity(
-        every=1, update="sgd", baseline=True
-    )
-    with pytest.raises(dataclasses.FrozenInstanceError, match="every"):
-        options.every = 3
-
-
-@pytest.mark.parametrize("every", [0, -1, True, 2.0, "10", None])
-def test_every_is_an_integer_of_at_least_one(every):
-    message = f"`every` should be an integer of at least 1. Received: every={every!r}."
-    with pytest.raises(ValueError, match=re.escape(message)):
-        LookaheadAffinity(every=every)
-
-
-@pytest.mark.parametrize("update", ["adam", "SGD", None, ["sgd"]])
-def test_update_is_one_of_two(update):
-    message = f'`update` should be "optimizer" or "sgd". Received: update={update!r}.'
-    with pytest.raises(ValueError, match=re.escape(message)):
-        LookaheadAffinity(update=update)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -293,8 +268,3 @@ def test_the_standard_error_is_that_of_the_replicates_unless_it_is_given():
 def test_standard_errors_of_a_file_are_not_computed_again(tmp_path):
     Affinity(["a"], [[2]], [[NAN]], replicates=[[[1]], [[3]]]).save(tmp_path / "affinity.json")
     assert np.isnan(Affinity.load(tmp_path / "affinity.json").standard_error).all()
-
-
-def test_baseline_is_a_bool():
-    with pytest.raises(ValueError, match=r"`baseline` should be a bool\. Received: baseline='no'"):
-        LookaheadAffinity(baseline="no")

@@ -392,29 +392,6 @@ def test_an_encoder_may_give_features_by_task():
     assert (model.get_affinity().count == 12).all()
 
 
-def test_two_replicas_measure_what_one_device_measures(two_replicas):
-    results = []
-    for strategy in (tf.distribute.get_strategy(), two_replicas):
-        with strategy.scope():
-            encoder = keras.Sequential([layers.Dense(8, activation="relu")])
-            model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
-            model.compile(
-                keras.optimizers.SGD(0.05, momentum=0.9),
-                "mse",
-                affinity=tag_keras.LookaheadAffinity(every=2),
-            )
-            model(make_data()[0][:1])
-            rng = np.random.default_rng(0)
-            model.set_weights([rng.normal(size=v.shape) * 0.3 * v.trainable for v in model.weights])
-        history = fit(model, shuffle=False).history
-        results.append((model.get_affinity(), state(model), history["loss"]))
-    np.testing.assert_allclose(results[1][0].mean, results[0][0].mean, atol=1e-6)
-    np.testing.assert_array_equal(results[1][0].count, results[0][0].count)
-    for one, two in zip(results[0][1], results[1][1], strict=True):
-        np.testing.assert_allclose(two, one, atol=1e-6)
-    np.testing.assert_allclose(results[1][2], results[0][2], rtol=1e-5)
-
-
 def test_probes_of_a_bad_loss_are_left_out_counted_and_reported():
     model = make_model()
     zero = {"a": lambda y, p: 0 * p[:, 0], "b": "mse", "c": "mse"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tag_keras.task_losses import TaskLosses
+from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
 
 TASKS = ("b", "a")
 BATCH = 6
@@ -154,6 +154,47 @@ def test_class_labels_equal_those_of_keras():
     assert_equals_keras("sparse_categorical_crossentropy", labels, predictions)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_ignored_class_equals_that_of_keras(weighted):
+    generator = np.random.default_rng(0)
+    labels = {task: generator.integers(-1, 3, (BATCH, 4)) for task in TASKS}
+    predictions = {task: generator.normal(size=(BATCH, 4, 3)).astype("f4") for task in TASKS}
+    # Keras 3.15 fails for weights by example here.
+    weights = {task: generator.uniform(size=(BATCH, 4)).astype("f4") for task in TASKS}
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    assert all((values == -1).any() for values in labels.values())
+    assert_equals_keras(loss, labels, predictions, sample_weight=weights if weighted else None)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "mean_with_sample_weight"])
+def test_reductions_equal_those_of_keras(reduction):
+    labels, predictions, weights = make_batch(columns=2)
+    loss = keras.losses.MeanAbsoluteError(reduction=reduction)
+    assert_equals_keras(loss, labels, predictions, sample_weight=weights)
+
+
+def test_predictions_without_a_last_axis_equal_those_with_one():
+    labels, predictions, weights = make_batch()
+    flat = [{task: values[:, 0] for task, values in one.items()} for one in (labels, predictions)]
+    for loss in ("mse", squared_error, keras.losses.Huber()):
+        losses = TaskLosses(TASKS, loss)
+        expected = [float(one) for one in losses(labels, predictions, weights)[0]]
+        assert [float(one) for one in losses(*flat, weights)[0]] == pytest.approx(expected)
+    assert_equals_keras("mse", *flat)
+
+
+def test_numbers_of_labels_and_sums_before_they_are_divided():
+    labels, predictions, weights = make_batch(columns=2)
+    losses = TaskLosses(TASKS, {"b": keras.losses.MeanSquaredError("sum"), "a": "mae"})
+    sums = losses.sums(labels, predictions, weights)
+    of_b = weights["b"] * np.mean((labels["b"] - predictions["b"]) ** 2, axis=1)
+    of_a = weights["a"] * np.mean(np.abs(labels["a"] - predictions["a"]), axis=1)
+    np.testing.assert_allclose(sums.sums, [of_b.sum(), of_a.sum()], rtol=1e-6)
+    np.testing.assert_array_equal(sums.divisors, [1, BATCH])
+    np.testing.assert_array_equal(sums.labels, [BATCH, BATCH])
+    np.testing.assert_array_equal(losses(labels, predictions, weights)[1], [BATCH, BATCH])
+
+
 def test_losses_come_in_the_order_of_the_tasks():
     # (0 - 1)^2 for "a", (0 - 2)^2 for "b".
     zeros = {task: tf.zeros((2, 1)) for task in "ab"}
@@ -275,3 +316,107 @@ def test_every_task_needs_a_loss():
         ValueError, match=r"should have a loss for every task. It is None for \['b'"
     ):
         TaskLosses(("a", "b"), {"a": "mse", "b": None})
+
+
+# Two replicas, with a part of the batch each.
+
+REDUCTIONS = {
+    "mean": "mse",
+    "sum": keras.losses.MeanSquaredError(reduction="sum"),
+    "weighted": keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
+    "function": squared_error,
+}
+
+
+def on_replicas(strategy, function, *batches):
+    """Results (2, ...) of a function of the parts of the batches, halved: one per replica."""
+
+    def parts(array):
+        halves = [array[: len(array) // 2], array[len(array) // 2 :]]
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(halves[context.replica_id_in_sync_group])
+        )
+
+    args = keras.tree.map_structure(parts, batches)
+    results = strategy.run(tf.function(function), args=args)
+    return keras.tree.map_structure(
+        lambda one: np.stack(strategy.experimental_local_results(one)), results
+    )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_losses_of_replicas_with_other_numbers_of_labels_add_up(reduction, two_replicas):
+    labels, predictions, weights = make_batch(columns=2)
+    # In "b" one replica has one label of three and the other all; in "a" one has none.
+    labels["b"][1:3] = labels["a"][:3] = np.nan
+    weights["a"][4] = 0
+    losses = TaskLosses(TASKS, REDUCTIONS[reduction])
+    expected, numbers = losses(labels, predictions, weights)
+
+    def function(labels, predictions, weights):
+        values, numbers = losses(labels, predictions, weights)
+        return tf.stack(values), numbers
+
+    shares, counted = on_replicas(two_replicas, function, labels, predictions, weights)
+    np.testing.assert_array_equal(counted, [numbers, numbers])
+    np.testing.assert_array_equal(numbers, [4, 2])
+    assert shares[0, 0] > 0 and shares[0, 1] == 0
+    np.testing.assert_allclose(shares.sum(axis=0), [float(one) for one in expected], rtol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradients_of_replicas_are_those_of_the_whole_batch(reduction, two_replicas):
+    labels, predictions, weights = make_batch(columns=2)
+    labels["b"][1:3] = np.nan
+    losses = TaskLosses(TASKS, REDUCTIONS[reduction])
+
+    def function(labels, predictions, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(predictions)
+            values, _ = losses(labels, predictions, weights)
+            total = tf.add_n(values)
+        return tape.gradient(total, predictions)
+
+    batch = [keras.tree.map_structure(tf.constant, one) for one in (labels, predictions, weights)]
+    expected = function(*batch)
+    gradients = on_replicas(two_replicas, function, labels, predictions, weights)
+    for task in TASKS:
+        found = gradients[task].reshape(BATCH, 2)
+        np.testing.assert_allclose(found, expected[task], rtol=1e-5, atol=1e-7)
+
+
+def test_what_replicas_log_is_the_loss_of_the_whole_batch(two_replicas):
+    batches = [make_batch(seed, columns=2) for seed in range(2)]
+    batches[0][0]["b"][:3] = np.nan
+
+    def logs(track):
+        with two_replicas.scope():
+            losses = TaskLosses(TASKS, "mse")
+        for batch in batches:
+            track(losses, batch)
+        counts = [float(tf.convert_to_tensor(tracker.count)) for tracker in losses.trackers]
+        return [float(tracker.result()) for tracker in losses.trackers], counts
+
+    def at_once(losses, batch):
+        losses.track(*losses(*batch))
+
+    def on_two(losses, batch):
+        on_replicas(
+            two_replicas, lambda *parts: losses.track(*losses(*parts)) or tf.zeros(()), *batch
+        )
+
+    means, counts = logs(on_two)
+    expected, numbers = logs(at_once)
+    np.testing.assert_allclose(means, expected, rtol=1e-6)
+    assert counts == numbers == [9, 12]
+
+
+def test_shares_of_a_loss_that_every_replica_has_in_full(two_replicas):
+    def function(loss):
+        return of_one_replica(tf.reduce_sum(loss)), of_whole_batch(tf.reduce_sum(loss))
+
+    share, logged = on_replicas(two_replicas, function, np.array([6.0, 6.0], "f4"))
+    np.testing.assert_array_equal(share, [3.0, 3.0])
+    # The mean over the replicas of what they log for their shares is the loss.
+    np.testing.assert_array_equal(logged, [12.0, 12.0])
+    assert float(of_one_replica(tf.constant(6.0))) == float(of_whole_batch(tf.constant(6.0))) == 6
