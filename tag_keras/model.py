@@ -1,6 +1,6 @@
 """Multi-task models that measure inter-task affinity while they train."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -8,27 +8,14 @@ import tensorflow as tf
 
 from tag_keras.affinity import Affinity
 from tag_keras.cadence import Cadence, EpochEnds, on_device, one_at_a_time
-from tag_keras.estimators import AffinityEstimator, Probe
-from tag_keras.gradients import (
-    Gradients,
-    looped_gradients,
-    of_whole_batch,
-    task_gradients,
-    weighted_sum,
-)
+from tag_keras.estimators import AffinityEstimator
 from tag_keras.grouped_model import GroupedModel
-from tag_keras.precision import FullPrecision
 from tag_keras.probe_statistics import ProbeStatistics
-from tag_keras.replicas import check_strategy, num_replicas, sum_over_replicas
+from tag_keras.probe_step import ProbeStep
+from tag_keras.replicas import check_strategy
 from tag_keras.task_model import TaskModel
-from tag_keras.train_step import overflowed
 
 __all__ = ["GroupedModel", "MultiTaskModel"]
-
-
-# With more tasks, the graph has a loop over them. It is slower than T copies of a few operations,
-# and much faster to trace than T copies of many.
-_MOST_UNROLLED = 12
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -76,7 +63,6 @@ class MultiTaskModel(TaskModel):
     ) -> None:
         super().__init__(encoder, heads, **kwargs)
         self._statistics = ProbeStatistics(len(self.tasks), name="probe_statistics")
-        self._full_precision = FullPrecision(self)
         # Set by `compile`.
         self._affinity_options: Any = None
 
@@ -121,11 +107,12 @@ class MultiTaskModel(TaskModel):
         if self._affinity_options is None:
             super().make_train_function(force)
             return
+        probe_step = ProbeStep(self, self._affinity_options, self._statistics)
         if self.steps_per_execution == 1:
             plain = one_at_a_time(self._make_function(self.train_step))
-            probing = one_at_a_time(self._make_function(self._probe_step))
+            probing = one_at_a_time(self._make_function(probe_step))
         else:
-            plain, probing = on_device(self, self.train_step), on_device(self, self._probe_step)
+            plain, probing = on_device(self, self.train_step), on_device(self, probe_step)
         every = self._affinity_options.every * (_accumulated(self.optimizer) or 1)
         cadence = Cadence(
             self._statistics,
@@ -144,114 +131,6 @@ class MultiTaskModel(TaskModel):
             return cadence(iterator)
 
         self.train_function = train_function
-
-    def _probe_step(self, data: Any) -> dict[str, Any]:
-        """A training step that measures affinities on its way; else the same as `train_step`."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        # As it is before the forward pass moves it, so that lookaheads share its dropout masks.
-        state = [tf.convert_to_tensor(variable) for variable in self.non_trainable_variables]
-        with tf.GradientTape(persistent=True) as tape:
-            y_pred = self(x, training=True)
-            losses, labels = self._task_losses(y, y_pred, sample_weight)
-            total = self._task_losses.joint(losses)
-            own_losses = self._own_losses()
-            scaled = [self.optimizer.scale_loss(one) for one in (*losses, total, *own_losses)]
-        of_tasks, joint = self._backward(tape, scaled[: len(losses)], scaled[len(losses) :])
-
-        def loss_sums(values: Sequence[Any]) -> tf.Tensor:
-            with self._full_precision():
-                predictions, _ = self.stateless_call(values, state, x, training=True)
-                sums, divisors, _ = self._task_losses.sums(y, predictions, sample_weight)
-            return tf.stack([tf.stack([tf.cast(one, "float32") for one in sums]), divisors])
-
-        self._measure(losses, labels, of_tasks, loss_sums, tf.shape(y_pred[self.tasks[0]])[0])
-        self.optimizer.apply(*zip(*joint, strict=True))
-
-        self._task_losses.track(losses, labels)
-        return self._logs(x, y, y_pred, sample_weight, tf.add_n([total, *own_losses]))
-
-    def _backward(
-        self, tape: tf.GradientTape, losses: Sequence[tf.Tensor], joint: Sequence[tf.Tensor]
-    ) -> tuple[Gradients, list[tuple[tf.Tensor | None, keras.Variable]]]:
-        """The backward passes of a probe, which are also those of its training step.
-
-        Args:
-            tape: Persistent tape.
-            losses: T scalars.
-            joint: Their weighted sum, and the losses of the model's own.
-
-        Returns:
-            Gradients of the T losses with respect to the shared variables; and that of the sum of
-            `joint` with respect to each trainable variable, with the variable.
-        """
-        shared, weights = self.shared_variables, self._task_losses.weights
-        ids = {id(variable) for variable in shared}
-        others = [variable for variable in self.trainable_variables if id(variable) not in ids]
-        variables = [*shared, *others]
-        of_tasks: Gradients
-        if self._is_looped():
-            of_tasks = looped_gradients(tape, losses, shared)
-            gradients = [*weighted_sum(of_tasks, weights), *tape.gradient(joint[0], others)]
-        else:
-            rows = task_gradients(tape, losses, variables)
-            gradients = weighted_sum(rows, weights)
-            of_tasks = [row[: len(shared)] for row in rows]
-        if own_losses := list(joint[1:]):
-            more = tape.gradient(own_losses, variables)
-            gradients = weighted_sum([gradients, more], [1.0, 1.0])
-        return of_tasks, list(zip(gradients, variables, strict=True))
-
-    def _is_looped(self) -> bool:
-        """Whether the graph has a loop over the tasks, in which replicas cannot communicate."""
-        synchronizes = any(
-            getattr(layer, "synchronized", False) for layer in self._flatten_layers()
-        )
-        return len(self.tasks) > _MOST_UNROLLED and not (synchronizes and num_replicas() > 1)
-
-    def _measure(
-        self,
-        losses: Sequence[tf.Tensor],
-        labels: tf.Tensor,
-        gradients: Gradients,
-        loss_sums: Callable[[Sequence[Any]], tf.Tensor],
-        batch_size: tf.Tensor,
-    ) -> None:
-        """Adds a probe to the statistics.
-
-        Args:
-            losses: T scalars, this replica's shares.
-            labels: Tensor (T,): number of labels in the whole batch.
-            gradients: Their gradients, scaled, with respect to the shared variables.
-            loss_sums: Gives for values of all trainable variables a float32 tensor (2, T): sums
-                and divisors of this replica's losses.
-            batch_size: Number of examples in the batch of this replica.
-        """
-        shared, variables = self.shared_variables, self.trainable_variables
-
-        def sums_at(values: Sequence[tf.Tensor]) -> tf.Tensor:
-            new = {id(variable): value for variable, value in zip(shared, values, strict=True)}
-            return loss_sums([new.get(id(variable), variable) for variable in variables])
-
-        one = tf.ones(())
-        scale = self.optimizer.scale_loss(one)
-        is_scaled = scale is not one
-        gradients = of_whole_batch(gradients, shared, scale if is_scaled else None)
-        stacked = tf.stack([tf.cast(loss, "float32") for loss in losses])
-        # All of one type: TensorFlow does not reduce tensors of host and device together.
-        size = tf.cast(batch_size, "float32")
-        whole_losses, whole_size = sum_over_replicas([stacked, size])
-        probe = Probe(
-            losses=whole_losses,
-            gradients=gradients,
-            variables=shared,
-            optimizer=self.optimizer,
-            loss_sums=sums_at,
-            low_precision=self._full_precision.is_needed(),
-        )
-        values = self._affinity_options.measure(probe)
-        has_labels = labels > 0
-        too_large = has_labels & overflowed(gradients) if is_scaled else None
-        self._statistics.update(values, whole_size, has_labels, too_large)
 
     def _build_for(self, iterator: Any) -> Any:
         """Creates all variables before the first step, which would be traced twice otherwise.
@@ -302,7 +181,7 @@ class MultiTaskModel(TaskModel):
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def _labels_seen(self) -> list[float]:
-        return [float(tf.convert_to_tensor(one.count)) for one in self._task_losses.trackers]
+        return [float(tf.convert_to_tensor(one.count)) for one in self.task_losses.trackers]
 
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.

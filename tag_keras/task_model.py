@@ -1,4 +1,4 @@
-"""A Keras model over an encoder and a head per task: its losses, labels and logs by task."""
+"""A Keras model over an encoder and a head per task: its parts, and how it is saved."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -6,18 +6,9 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from tag_keras.missing_labels import present, with_rank, without_nan
-from tag_keras.multi_worker import MultiWorkerModel
-from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.shared_variables import SharedVariables, check_functional, check_shared
-from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
-from tag_keras.tasks import (
-    check_agreement,
-    check_task_names,
-    metrics_by_task,
-    select_labels,
-    select_weights,
-)
+from tag_keras.task_trainer import TaskTrainer
+from tag_keras.tasks import check_task_names
 
 
 def input_signature(encoder: keras.layers.Layer) -> list[Any] | None:
@@ -39,11 +30,7 @@ def _symbolic_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return keras.KerasTensor(tensor.shape, tensor.dtype, sparse=tensor.sparse)
 
 
-# What the second of the two outputs by task is called, which Keras has for the weighted metrics.
-_WEIGHTED = "weighted\n"
-
-
-class TaskModel(MultiWorkerModel):
+class TaskModel(TaskTrainer):
     """What of `MultiTaskModel` has nothing to do with measuring affinities.
 
     Args:
@@ -75,8 +62,6 @@ class TaskModel(MultiWorkerModel):
         self.encoder = encoder
         self.heads = dict(heads)
         self._sharing = SharedVariables(self.tasks)
-        # Set by `compile`; Keras reports a model that is trained before.
-        self._task_losses: Any = None
 
     @classmethod
     def from_functional(cls, model: keras.Model, shared: Any = None) -> Self:
@@ -158,114 +143,6 @@ class TaskModel(MultiWorkerModel):
             self._sharing.see_inputs(inputs)
         return {task: self.heads[task](features[task], training=training) for task in self.tasks}
 
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Mapping[str, Any] | None = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        metrics = metrics_by_task("metrics", metrics, self.tasks)
-        weighted_metrics = metrics_by_task("weighted_metrics", weighted_metrics, self.tasks)
-        optional = {
-            "loss_weights": loss_weights,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-        }
-        check_agreement(self.tasks, {"loss": loss}, optional)
-        task_losses = TaskLosses(self.tasks, loss, loss_weights)
-        by_output = {**_as_lists(metrics, ""), **_as_lists(weighted_metrics, _WEIGHTED)}
-        super().compile(optimizer=optimizer, weighted_metrics=by_output or None, **kwargs)
-        self._metrics_given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
-        self.loss = loss
-        self._task_losses = task_losses
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        metrics: list[keras.metrics.Metric] = super().metrics
-        return metrics if self._task_losses is None else [*metrics, *self._task_losses.trackers]
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with tf.GradientTape() as tape:
-            y_pred = self(x, training=True)
-            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
-            scaled = self.optimizer.scale_loss(loss)
-        # Only now are all there: the first call may have made them.
-        variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._logs(x, y, y_pred, sample_weight, loss)
-
-    def test_step(self, data: Any) -> dict[str, Any]:
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y_pred = self(x, training=False)
-        loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
-        return self._logs(x, y, y_pred, sample_weight, loss)
-
-    def _logs(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, loss: Any) -> dict[str, Any]:
-        """The logs after one more batch, given this replica's share of the joint loss."""
-        size = tf.cast(tf.shape(y_pred[self.tasks[0]])[0], "float32")
-        # Keras weighs each replica's share by its number of examples. But all count as much.
-        (size,) = sum_over_replicas([size])
-        self._loss_tracker.update_state(of_whole_batch(loss), sample_weight=size / num_replicas())
-        return self.compute_metrics(x, y, y_pred, sample_weight)
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> tf.Tensor:
-        """The joint loss: the weighted sum of the tasks' losses, and the model's own losses."""
-        losses, labels = self._task_losses(y, y_pred, sample_weight)
-        self._task_losses.track(losses, labels)
-        return tf.add_n([self._task_losses.joint(losses), *self._own_losses()])
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        # All metrics are weighted ones to Keras, at two outputs by task: so those that are not
-        # weighted, too, leave missing labels out.
-        labels, weights = select_labels(y, self.tasks), select_weights(sample_weight, self.tasks)
-        outputs: dict[str, list[Any]] = {}
-        for task in self.tasks:
-            label, weight = tf.convert_to_tensor(labels[task]), weights[task]
-            known: Any = None
-            if label.dtype.is_floating or weight is not None:
-                known = present(label, _one_by_example(y_pred[task]), [weight])
-                known = tf.cast(known, "float32")
-            if weight is not None:
-                weight = known * with_rank(tf.cast(weight, "float32"), known.shape.rank)
-            else:
-                weight = known
-            outputs[task] = [without_nan(label), y_pred[task], known]
-            outputs[_WEIGHTED + task] = [without_nan(label), y_pred[task], weight]
-        columns = [
-            {name: output[column] for name, output in outputs.items()} for column in range(3)
-        ]
-        results: dict[str, Any] = super().compute_metrics(x, *columns)
-        return results
-
-    def get_metrics_result(self) -> dict[str, Any]:
-        results: dict[str, Any] = {}
-        for name, value in super().get_metrics_result().items():
-            plain = name.removeprefix(_WEIGHTED)
-            if plain in results:
-                # The longest, because a task may be named "a" and another one "a_b".
-                task = max((one for one in self.tasks if plain.startswith(f"{one}_")), key=len)
-                plain = f"{task}_weighted_{plain.removeprefix(f'{task}_')}"
-            results[plain] = value
-        return results
-
-    def _own_losses(self) -> list[tf.Tensor]:
-        """Regularisers and what layers added, per replica."""
-        return [of_one_replica(loss) for loss in self.losses]
-
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Exports as `keras.Model.export` does, with the data type of the encoder's inputs."""
         if kwargs.get("input_signature") is None:
@@ -293,33 +170,3 @@ class TaskModel(MultiWorkerModel):
         model = cls(**config)
         model._sharing.set_config(model.encoder, shared)
         return model
-
-    def get_compile_config(self) -> dict[str, Any]:
-        config = super().get_compile_config()
-        if not config:
-            return {}
-        losses = self._task_losses
-        weights = {task: float(w) for task, w in zip(self.tasks, losses.weights, strict=True)}
-        loss = keras.saving.serialize_keras_object(self.loss)
-        metrics = {
-            name: keras.saving.serialize_keras_object(given)
-            for name, given in self._metrics_given.items()
-        }
-        return {**config, **metrics, "loss": loss, "loss_weights": weights}
-
-    def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config), **more)
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
-
-
-def _as_lists(metrics: Mapping[str, Any] | None, prefix: str) -> dict[str, list[Any]]:
-    return {
-        prefix + task: list(given) if isinstance(given, list | tuple) else [given]
-        for task, given in (metrics or {}).items()
-    }
-
-
-def _one_by_example(predictions: tf.Tensor) -> tf.Tensor:
-    """A tensor with one value where metrics give one: the last axis of predictions left out."""
-    return predictions[..., 0] if predictions.shape.rank > 1 else predictions

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 import tag_keras
+from tag_keras.probe_step import ProbeStep
 
 layers = keras.layers
 TASKS = ("b", "a", "c")
@@ -244,7 +245,8 @@ def test_steps_without_a_probe_hold_no_trace_of_it():
     x, y = make_data(16)
     data = (tf.constant(x), {task: tf.constant(y[task]) for task in y})
     plain = tf.function(model.train_step).get_concrete_function(data)
-    probe = tf.function(model._probe_step).get_concrete_function(data)
+    probe_step = ProbeStep(model, tag_keras.LookaheadAffinity(), model._statistics)
+    probe = tf.function(probe_step.__call__).get_concrete_function(data)
     reference = make_model()
     reference.compile("sgd", "mse")
     fit(reference, epochs=1)
@@ -253,12 +255,14 @@ def test_steps_without_a_probe_hold_no_trace_of_it():
     assert sizes[0] == sizes[1] < sizes[2]
 
 
-def test_fit_chooses_the_compiled_function_in_python():
+def test_fit_chooses_the_compiled_function_in_python(monkeypatch):
     model = make_model()
     model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=3))
     traced = []
-    original = model._probe_step
-    model._probe_step = lambda data: (traced.append("probe"), original(data))[1]
+    original = ProbeStep.__call__
+    monkeypatch.setattr(
+        ProbeStep, "__call__", lambda *given: (traced.append("probe"), original(*given))[1]
+    )
     fit(model, epochs=2)
     # Traced once, run four times; a step without a probe never comes here.
     assert traced == ["probe"]

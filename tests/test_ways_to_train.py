@@ -162,7 +162,7 @@ ESTIMATORS = {
 def run(kind, most_unrolled, jit_compile):
     model = make_model(regularizer="l2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tag_keras.model, "_MOST_UNROLLED", most_unrolled)
+        patch.setattr("tag_keras.probe_step._MOST_UNROLLED", most_unrolled)
         assert model._is_looped() == (most_unrolled == 0)
         return train(
             model,

@@ -1,0 +1,125 @@
+"""Training and evaluation by task: losses, labels, weights and logs are dicts by task."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tag_keras import task_metrics
+from tag_keras.multi_worker import MultiWorkerModel
+from tag_keras.replicas import num_replicas, sum_over_replicas
+from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
+from tag_keras.tasks import check_agreement, metrics_by_task, select_labels, select_weights
+
+
+class TaskTrainer(MultiWorkerModel):
+    """A Keras model that gives a dict of predictions by task, whatever it consists of."""
+
+    # Set by the subclass.
+    tasks: tuple[str, ...]
+    # Set by `compile`; Keras reports a model that is trained before.
+    task_losses: Any = None
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Mapping[str, Any] | None = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        metrics = metrics_by_task("metrics", metrics, self.tasks)
+        weighted_metrics = metrics_by_task("weighted_metrics", weighted_metrics, self.tasks)
+        optional = {
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        check_agreement(self.tasks, {"loss": loss}, optional)
+        task_losses = TaskLosses(self.tasks, loss, loss_weights)
+        by_output = task_metrics.by_output(metrics, weighted_metrics)
+        super().compile(optimizer=optimizer, weighted_metrics=by_output, **kwargs)
+        self._metrics_given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        self.loss = loss
+        self.task_losses = task_losses
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        metrics: list[keras.metrics.Metric] = super().metrics
+        return metrics if self.task_losses is None else [*metrics, *self.task_losses.trackers]
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        # Only now are all there: the first call may have made them.
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self.logs_after(x, y, y_pred, sample_weight, loss)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)
+        loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
+        return self.logs_after(x, y, y_pred, sample_weight, loss)
+
+    def logs_after(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any, loss: Any
+    ) -> dict[str, Any]:
+        """The logs after one more batch, given this replica's share of the joint loss."""
+        size = tf.cast(tf.shape(y_pred[self.tasks[0]])[0], "float32")
+        # Keras weighs each replica's share by its number of examples. But all count as much.
+        (size,) = sum_over_replicas([size])
+        self._loss_tracker.update_state(of_whole_batch(loss), sample_weight=size / num_replicas())
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """The joint loss: the weighted sum of the tasks' losses, and the model's own losses."""
+        losses, labels = self.task_losses(y, y_pred, sample_weight)
+        self.task_losses.track(losses, labels)
+        return tf.add_n([self.task_losses.joint(losses), *self.own_losses()])
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        labels, weights = select_labels(y, self.tasks), select_weights(sample_weight, self.tasks)
+        outputs = task_metrics.outputs(labels, y_pred, weights)
+        results: dict[str, Any] = super().compute_metrics(x, *outputs)
+        return results
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        return task_metrics.logs(super().get_metrics_result(), self.tasks)
+
+    def own_losses(self) -> list[tf.Tensor]:
+        """Regularisers and what layers added, per replica."""
+        return [of_one_replica(loss) for loss in self.losses]
+
+    def get_compile_config(self) -> dict[str, Any]:
+        config = super().get_compile_config()
+        if not config:
+            return {}
+        losses = self.task_losses
+        weights = {task: float(w) for task, w in zip(self.tasks, losses.weights, strict=True)}
+        loss = keras.saving.serialize_keras_object(self.loss)
+        metrics = {
+            name: keras.saving.serialize_keras_object(given)
+            for name, given in self._metrics_given.items()
+        }
+        return {**config, **metrics, "loss": loss, "loss_weights": weights}
+
+    def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config), **more)
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
