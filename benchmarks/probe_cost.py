@@ -3,14 +3,19 @@
     python -m benchmarks.probe_cost
 
 The network is the one of TAG's CelebA notebook (Fifty et al. 2021, arXiv 2109.04617): images
-64x64x3, nine tasks, SGD with momentum. The four kinds of step are timed in turns, so that whatever
-slows the machine down for a while slows all of them; the spread is over the turns.
+64x64x3, SGD with momentum, with 3, 9, 20 and 40 tasks. The kinds of step are timed in turns, so
+that whatever slows the machine down for a while slows all of them; the spread is over the turns.
+Memory is the peak of a process that makes two steps, less that of one that makes plain steps.
 """
 
 import argparse
 import os
+import pathlib
+import re
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -46,10 +51,11 @@ def plain_step(num_tasks: int, batch: tuple) -> Callable[[], object]:
     return _step_of(model, batch)
 
 
-def our_step(num_tasks: int, batch: tuple, every: int) -> Callable[[], object]:
+def our_step(
+    num_tasks: int, batch: tuple, affinity: tag_keras.LookaheadAffinity
+) -> Callable[[], object]:
     """A step of `fit` of a MultiTaskModel; with `every=1`, always a probe."""
     model = build_model(num_tasks)
-    affinity = tag_keras.LookaheadAffinity(every)
     model.compile(optimizer(), {task: loss() for task in batch[1]}, affinity=affinity)
     return _step_of(model, batch)
 
@@ -101,56 +107,117 @@ def original_step(num_tasks: int, batch: tuple) -> Callable[[], object]:
     return step
 
 
+PLAIN, ORIGINAL, LOOKAHEAD = "plain Keras fit", "probe, the original's way", "lookahead probe"
+TEN = "ten steps, every=10"
+KINDS = {
+    PLAIN: plain_step,
+    "without a probe": lambda *given: our_step(*given, tag_keras.LookaheadAffinity(10**9)),
+    LOOKAHEAD: lambda *given: our_step(*given, tag_keras.LookaheadAffinity(1)),
+    "first-order probe": lambda *given: our_step(*given, tag_keras.FirstOrderAffinity(1)),
+    "cosine probe": lambda *given: our_step(*given, tag_keras.CosineAffinity(1)),
+    TEN: lambda *given: ten_steps(our_step(*given, tag_keras.LookaheadAffinity(10))),
+    ORIGINAL: original_step,
+}
+
+
+def ten_steps(step: Callable[[], object]) -> Callable[[], object]:
+    def steps() -> None:
+        for _ in range(10):
+            step()
+
+    return steps
+
+
+def make_batch(num_tasks: int, batch_size: int) -> tuple:
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.uniform(size=(batch_size, 64, 64, 3)).astype("float32"))
+    labels = rng.integers(0, 2, size=(num_tasks, batch_size))
+    return x, {f"task_{index}": tf.one_hot(row, 2) for index, row in enumerate(labels)}
+
+
 def time_in_turns(
     steps: dict[str, Callable[[], object]], turns: int, seconds: float
-) -> dict[str, np.ndarray]:
-    """Seconds per step, (turns,) by kind; in a turn each kind runs for about `seconds`."""
-    repeats = {}
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Seconds per step, (turns,) by kind, and seconds that the first step took more.
+
+    In a turn each kind runs for about `seconds`.
+    """
+    repeats, tracing = {}, {}
     for name, step in steps.items():
-        for _ in range(2):  # Traces and warms up.
-            start = time.perf_counter()
-            step()
-        repeats[name] = max(1, round(seconds / (time.perf_counter() - start)))
+        durations = [_time(step) for _ in range(2)]
+        tracing[name] = durations[0] - durations[1]
+        repeats[name] = max(1, round(seconds / durations[1]))
     times = {name: np.zeros(turns) for name in steps}
     for turn in range(turns):
         for name, step in steps.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                step()
-            times[name][turn] = (time.perf_counter() - start) / repeats[name]
-    return times
+            times[name][turn] = _time(step, repeats[name]) / repeats[name]
+    return times, tracing
 
 
-def report(times: dict[str, np.ndarray], baselines: Sequence[str]) -> None:
-    for baseline in baselines:
-        print(f"\nratio to: {baseline:24} median   lowest .. highest")
+def _time(step: Callable[[], object], repeats: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return time.perf_counter() - start
+
+
+def peak_megabytes(kind: str, num_tasks: int, batch_size: int) -> float:
+    """Peak memory of a process of its own that makes two steps."""
+    command = [sys.executable, "-m", "benchmarks.probe_cost", f"--peak_of={kind}"]
+    command += [f"--tasks={num_tasks}", f"--batch_size={batch_size}"]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def report(
+    num_tasks: int, times: dict[str, np.ndarray], tracing: dict[str, float], peaks: dict[str, float]
+) -> None:
+    header = f"{num_tasks} tasks"
+    print(f"\n{header:28} ratio to plain (lowest .. highest)   trace s   MB over plain")
+    for name, values in times.items():
+        ratios = values / times[PLAIN] / (10 if name == TEN else 1)
+        spread = f"({ratios.min():.2f} .. {ratios.max():.2f})"
+        memory = peaks[name] - peaks[PLAIN]
+        print(
+            f"  {name:26} {np.median(ratios):6.2f} {spread:26} {tracing[name]:9.1f} {memory:12.0f}"
+        )
+    if ORIGINAL in times:
         for name, values in times.items():
-            ratios = values / times[baseline]
-            spread = f"{ratios.min():.3f} .. {ratios.max():.3f}"
-            print(f"  {name:32} {np.median(ratios):6.3f}   {spread}")
+            ratios = values / times[ORIGINAL]
+            if "probe" in name and name not in (ORIGINAL, "without a probe"):
+                print(
+                    f"  {name} to the original's: {np.median(ratios):.2f} "
+                    f"({ratios.min():.2f} .. {ratios.max():.2f})"
+                )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=9)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", type=int, nargs="+", default=[3, 9, 20, 40])
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--peak_of", choices=KINDS, help="print one kind's peak memory only, in MB")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(0)
-    names = [f"task_{index}" for index in range(arguments.tasks)]
-    x = tf.constant(rng.uniform(size=(arguments.batch_size, 64, 64, 3)).astype("float32"))
-    labels = rng.integers(0, 2, size=(arguments.tasks, arguments.batch_size))
-    batch = (x, {task: tf.one_hot(row, 2) for task, row in zip(names, labels, strict=True)})
     keras.utils.set_random_seed(0)
-    steps = {
-        "plain Keras fit": plain_step(arguments.tasks, batch),
-        "ours without a probe": our_step(arguments.tasks, batch, every=10**9),
-        "ours with a probe": our_step(arguments.tasks, batch, every=1),
-        "probe, the original's way": original_step(arguments.tasks, batch),
-    }
-    times = time_in_turns(steps, arguments.turns, arguments.seconds)
-    report(times, ["plain Keras fit", "probe, the original's way"])
+    if arguments.peak_of:
+        (num_tasks,) = arguments.tasks
+        step = KINDS[arguments.peak_of](num_tasks, make_batch(num_tasks, arguments.batch_size))
+        step()
+        step()
+        # Not getrusage, which counts what the parent process had before this one, too.
+        status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
+        print(int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024)
+        return
+    for num_tasks in arguments.tasks:
+        batch = make_batch(num_tasks, arguments.batch_size)
+        # The original's way, whose graph grows with the tasks, takes minutes to trace for more.
+        kinds = [kind for kind in KINDS if kind != ORIGINAL or num_tasks <= 9]
+        steps = {kind: KINDS[kind](num_tasks, batch) for kind in kinds}
+        times, tracing = time_in_turns(steps, arguments.turns, arguments.seconds)
+        peaks = {kind: peak_megabytes(kind, num_tasks, arguments.batch_size) for kind in kinds}
+        report(num_tasks, times, tracing, peaks)
 
 
 if __name__ == "__main__":

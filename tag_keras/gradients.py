@@ -1,6 +1,6 @@
 """Per-task gradients and their sums: one backward pass per task, unrolled or in a loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -36,8 +36,11 @@ def task_gradients(
         T lists of P dense tensors with the shapes of the variables; `None` where the loss does
         not depend on the variable.
     """
-    gradients = [tape.gradient(loss, list(variables)) for loss in losses]
-    return [[_dense(gradient) for gradient in row] for row in gradients]
+
+    def gradients(loss: tf.Tensor) -> list[tf.Tensor | None]:
+        return [_dense(gradient) for gradient in tape.gradient(loss, list(variables))]
+
+    return _one_after_the_other(gradients, losses)
 
 
 def looped_gradients(
@@ -124,7 +127,7 @@ def map_tasks(function: Callable[[list[tf.Tensor]], tf.Tensor], gradients: Gradi
     """
     if isinstance(gradients, StackedGradients):
         return _map(function, gradients.columns)
-    return tf.stack([function(list(row)) for row in gradients])
+    return tf.stack(_one_after_the_other(function, gradients))
 
 
 def select_variables(gradients: Gradients, chosen: Sequence[bool]) -> Gradients:
@@ -152,9 +155,21 @@ def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | No
     if like is not None:
         signature = [tf.TensorSpec(variable.shape, variable.dtype) for variable in like]
     return tf.map_fn(
-        # One at a time: a lookahead takes as much memory as the forward pass of a step.
         function, elements, fn_output_signature=signature, parallel_iterations=1
     )  # fmt: skip
+
+
+def _one_after_the_other(function: Callable[[Any], Any], elements: Iterable[Any]) -> list[Any]:
+    """The results of a function, which the graph may not compute all at once.
+
+    Each backward pass and each lookahead takes as much memory as a step.
+    """
+    results: list[Any] = []
+    for element in elements:
+        before = [one for one in tf.nest.flatten(results[-1:]) if one is not None]
+        with tf.control_dependencies(before):
+            results.append(function(element))
+    return results
 
 
 def _sum_one(column: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> tf.Tensor | None:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.missing_labels import present, with_rank, without_nan
+from tag_keras.multi_worker import MultiWorkerModel
 from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.shared_variables import SharedVariables, check_functional, check_shared
 from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
@@ -42,7 +43,7 @@ def _symbolic_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
 _WEIGHTED = "weighted\n"
 
 
-class TaskModel(keras.Model):  # type: ignore[misc]
+class TaskModel(MultiWorkerModel):
     """What of `MultiTaskModel` has nothing to do with measuring affinities.
 
     Args:

@@ -16,6 +16,7 @@ FLOORS = {
     "precision": 0,
     "replicas": 0,
     "replication": 0,
+    "multi_worker": 0,
     "selection_solver": 0,
     "shared_variables": 0,
     "tasks": 0,

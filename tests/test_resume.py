@@ -10,8 +10,13 @@ import tag_keras
 
 def make_model(steps_per_execution, seed):
     keras.utils.set_random_seed(seed)
-    # Without Dropout, whose seeds Keras does not save.
-    stack = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+    # No Dropout, whose seeds Keras does not save, and no bias before BatchNorm: its gradient is
+    # 0 but for rounding, which Adam amplifies.
+    stack = [
+        keras.layers.Dense(8, use_bias=False),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+    ]
     encoder = keras.Sequential([keras.Input((5,)), *stack])
     model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in TASKS})
     options = tag_keras.LookaheadAffinity(every=3)
