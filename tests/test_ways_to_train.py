@@ -207,8 +207,9 @@ def measured_with(policy):
         model = make_model(normalized=True)
     finally:
         keras.config.set_dtype_policy("float32")
-    # One batch of all examples: the weights of all policies are still the same.
-    model, _ = train(model, LookaheadAffinity(1), keras.optimizers.SGD(0.05), batch_size=SIZE)
+    # One batch of all examples: the weights of all policies are still the same. A small step
+    # changes the losses by less than float16 and bfloat16 resolve.
+    model, _ = train(model, LookaheadAffinity(1), keras.optimizers.SGD(0.002), batch_size=SIZE)
     return model.get_affinity().mean, [layer.dtype_policy.name for layer in model.encoder.layers]
 
 
@@ -216,7 +217,7 @@ def measured_with(policy):
 def test_affinities_of_low_precision_are_those_of_float32(policy):
     exact, _ = measured_with("float32")
     mean, policies = measured_with(policy)
-    np.testing.assert_allclose(mean, exact, atol=0.02 * np.abs(exact).max())
+    np.testing.assert_allclose(mean, exact, atol=0.01 * np.abs(exact).max())
     # It was measured with the policy, which is set back afterwards.
     assert set(policies) == {policy}
     assert (mean != exact).any()
