@@ -462,6 +462,10 @@ def fit_without_features():
         (compile_with(loss_weights=[1.0, 2.0, 1.0]), "`loss_weights` should be a dict"),
         (compile_with(loss_weights={"d": 1.0}), r"`loss_weights` has the unknown tasks \['d'\]"),
         (compile_with(metrics=[keras.metrics.MeanAbsoluteError()]), "`metrics` should be a dict"),
+        (
+            lambda: make_model().compile("sgd", "mse", affinity="lookahead"),
+            "`affinity` should be an estimator, such as .* Received: affinity='lookahead'",
+        ),
         (fit_with_labels(("a", "b")), r"Missing: \['c'\]"),
         (fit_with_labels(None), "Labels should be a dict"),
         (fit_frozen, "no trainable variable"),
