@@ -30,8 +30,8 @@ class TaskLosses:
 
     A label that is NaN, or whose sample weight is 0, is missing: it adds nothing, and a loss is
     divided by the number of labels that are present in the whole batch. A task without any has
-    the loss 0. Where all labels are present, the losses are those of Keras. A missing label stands as
-    0 in what a loss gets, and its loss value, which has to be finite, counts nothing.
+    the loss 0. Where all labels are present, the losses are those of Keras. A loss function gets 0
+    for a missing label, and what it then returns has to be finite, although it counts nothing.
 
     Args:
         tasks: Task names.
