@@ -1,6 +1,7 @@
 """A Keras model over an encoder and a head per task: its losses, labels and logs by task."""
 
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import keras
@@ -39,8 +40,9 @@ def _symbolic_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return keras.KerasTensor(tensor.shape, tensor.dtype, sparse=tensor.sparse)
 
 
-# What the second of the two outputs by task is called, which Keras has for the weighted metrics.
-_WEIGHTED = "weighted\n"
+# What the second and the third of the three outputs by task are called, which Keras has for the
+# weighted metrics, and for the functions among those that are not weighted.
+_WEIGHTED, _FUNCTION = "weighted\n", "function\n"
 
 
 class TaskModel(MultiWorkerModel):
@@ -176,9 +178,12 @@ class TaskModel(MultiWorkerModel):
         }
         check_agreement(self.tasks, {"loss": loss}, optional)
         task_losses = TaskLosses(self.tasks, loss, loss_weights)
-        by_output = {**_as_lists(metrics, ""), **_as_lists(weighted_metrics, _WEIGHTED)}
+        by_output = _by_output(metrics or {}, weighted_metrics or {})
         super().compile(optimizer=optimizer, weighted_metrics=by_output or None, **kwargs)
-        self._metrics_given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        # Keras would take metrics in a dict for parts of the model, and log them once more.
+        self._metrics_given = types.SimpleNamespace(
+            metrics=metrics, weighted_metrics=weighted_metrics
+        )
         self.loss = loss
         self._task_losses = task_losses
 
@@ -229,22 +234,27 @@ class TaskModel(MultiWorkerModel):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        # All metrics are weighted ones to Keras, at two outputs by task: so those that are not
+        # All metrics are weighted ones to Keras, at three outputs by task: so those that are not
         # weighted, too, leave missing labels out.
         labels, weights = select_labels(y, self.tasks), select_weights(sample_weight, self.tasks)
         outputs: dict[str, list[Any]] = {}
         for task in self.tasks:
-            label, weight = tf.convert_to_tensor(labels[task]), weights[task]
+            label, prediction = tf.convert_to_tensor(labels[task]), y_pred[task]
+            weight = weights[task]
             known: Any = None
+            if label.shape.rank == prediction.shape.rank == 1:
+                # Of two vectors, a metric would give one value, not one by example.
+                label, prediction = label[:, None], prediction[:, None]
             if label.dtype.is_floating or weight is not None:
-                known = present(label, _one_by_example(y_pred[task]), [weight])
+                known = present(label, _one_by_example(prediction), [weight])
                 known = tf.cast(known, "float32")
             if weight is not None:
                 weight = known * with_rank(tf.cast(weight, "float32"), known.shape.rank)
             else:
                 weight = known
-            outputs[task] = [without_nan(label), y_pred[task], known]
-            outputs[_WEIGHTED + task] = [without_nan(label), y_pred[task], weight]
+            outputs[task] = [without_nan(label), prediction, known]
+            outputs[_FUNCTION + task] = [label, prediction, known]
+            outputs[_WEIGHTED + task] = [without_nan(label), prediction, weight]
         columns = [
             {name: output[column] for name, output in outputs.items()} for column in range(3)
         ]
@@ -254,7 +264,7 @@ class TaskModel(MultiWorkerModel):
     def get_metrics_result(self) -> dict[str, Any]:
         results: dict[str, Any] = {}
         for name, value in super().get_metrics_result().items():
-            plain = name.removeprefix(_WEIGHTED)
+            plain = name.removeprefix(_FUNCTION).removeprefix(_WEIGHTED)
             if plain in results:
                 # The longest, because a task may be named "a" and another one "a_b".
                 task = max((one for one in self.tasks if plain.startswith(f"{one}_")), key=len)
@@ -303,7 +313,7 @@ class TaskModel(MultiWorkerModel):
         loss = keras.saving.serialize_keras_object(self.loss)
         metrics = {
             name: keras.saving.serialize_keras_object(given)
-            for name, given in self._metrics_given.items()
+            for name, given in vars(self._metrics_given).items()
         }
         return {**config, **metrics, "loss": loss, "loss_weights": weights}
 
@@ -313,11 +323,38 @@ class TaskModel(MultiWorkerModel):
             self.optimizer.build(self.trainable_variables)
 
 
-def _as_lists(metrics: Mapping[str, Any] | None, prefix: str) -> dict[str, list[Any]]:
-    return {
-        prefix + task: list(given) if isinstance(given, list | tuple) else [given]
-        for task, given in (metrics or {}).items()
-    }
+class _FunctionMetric(keras.metrics.Mean):  # type: ignore[misc]
+    """Mean of what a function gives for labels and predictions, over the labels present.
+
+    A function that takes the mean by itself has to deal with missing labels by itself, as a loss
+    has, and is averaged over the batches.
+    """
+
+    def __init__(self, function: Callable[..., tf.Tensor]) -> None:
+        # As Keras calls it.
+        name = getattr(function, "__name__", type(function).__name__)
+        super().__init__(name=getattr(function, "name", name.strip("<>")))
+        self._function = function
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        values = tf.convert_to_tensor(self._function(without_nan(y_true), y_pred))
+        if values.shape.rank == 0:
+            values, sample_weight = self._function(y_true, y_pred), None
+        return super().update_state(values, sample_weight)
+
+
+def _by_output(metrics: Mapping[str, Any], weighted: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The metrics, all of them weighted ones to Keras, by what it takes for an output."""
+    outputs: dict[str, list[Any]] = {}
+    for prefix, by_task in (("", metrics), (_WEIGHTED, weighted)):
+        for task, given in by_task.items():
+            for one in given if isinstance(given, list | tuple) else [given]:
+                is_function = callable(one) and not isinstance(one, keras.metrics.Metric | type)
+                if is_function and not prefix:
+                    outputs.setdefault(_FUNCTION + task, []).append(_FunctionMetric(one))
+                elif one is not None:
+                    outputs.setdefault(prefix + task, []).append(one)
+    return outputs
 
 
 def _one_by_example(predictions: tf.Tensor) -> tf.Tensor:
