@@ -104,9 +104,14 @@ class MultiTaskModel(TaskModel):
 
         Raises:
             ValueError: If the dicts have other tasks than the heads, if there is no loss, if
-                affinities are to be measured and no variable is shared, or if Keras cannot train
-                under the strategy with these arguments.
+                `affinity` is not an estimator, if affinities are to be measured and no variable is
+                shared, or if Keras cannot train under the strategy with these arguments.
         """
+        if affinity is not None and not isinstance(affinity, AffinityEstimator):
+            raise ValueError(
+                "`affinity` should be an estimator, such as tag_keras.LookaheadAffinity(every=10). "
+                f"Received: affinity={affinity!r}."
+            )
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
         check_strategy(self)
         self._affinity_options = affinity
