@@ -254,8 +254,11 @@ class MultiTaskModel(TaskModel):
             low_precision=self._full_precision.is_needed(),
         )
         values = self._affinity_options.measure(probe)
-        has_labels = labels > 0
-        too_large = has_labels & overflowed(gradients) if is_scaled else None
+        has_labels, too_large = labels > 0, None
+        if is_scaled:
+            too_large = has_labels & overflowed(gradients)
+            # A ReLU takes NaN for 0: after a step to no number the losses may be numbers again.
+            values = tf.where(too_large[:, None], float("nan"), values)
         self._statistics.update(values, whole_size, has_labels, too_large)
 
     def _build_for(self, iterator: Any) -> Any:
