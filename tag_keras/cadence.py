@@ -141,23 +141,24 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         self._statistics = statistics
         self._tasks = tasks
         self._labels_seen = labels_seen
-        # Whether the running epoch is made from its first step on, and what the first one that
-        # was had of labels.
-        self._is_whole = True
+        # Whether the running epoch is the first one of this `fit`, and whether it is made from its
+        # first step on; and what the first one that was had of labels.
+        self._is_first_epoch = self._is_whole = True
         self._labels: dict[str, float] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
         # The epoch in which an earlier `fit` was interrupted.
-        if self._statistics.is_running():
-            self._statistics.end_epoch()
-        self._statistics.is_restored = False
+        self._close_epoch()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         statistics = self._statistics
-        # BackupAndRestore has read them since: what the epoch has behind it is not done again.
-        if statistics.is_restored:
+        if statistics.is_restored and self._is_first_epoch:
+            # BackupAndRestore has read them: what the epoch has behind it is not done again.
             statistics.steps_to_skip = statistics.steps - statistics.steps_before_epoch
-            statistics.is_restored = False
+        elif statistics.is_restored:
+            # Another callback has read them between two epochs, and the next one is a new one.
+            self._close_epoch()
+        statistics.is_restored = self._is_first_epoch = False
         self._is_whole = not statistics.steps_to_skip
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -185,6 +186,14 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         if (overflowed := self._statistics.overflowed()).any():
             message += f" Overflows by source: {_by_task(self._tasks, overflowed)}."
         warnings.warn(message, stacklevel=2)
+
+    def _close_epoch(self) -> None:
+        statistics = self._statistics
+        if statistics.is_running():
+            statistics.end_epoch()
+        # Also of an epoch without probes.
+        statistics.steps_before_epoch, statistics.steps_to_skip = statistics.steps, 0
+        statistics.is_restored = False
 
     def _count_labels(self) -> None:
         if self._is_whole and not self._labels:

@@ -45,7 +45,7 @@ def task_gradients(
 
 def looped_gradients(
     tape: tf.GradientTape, losses: Sequence[tf.Tensor], variables: Sequence[Any]
-) -> StackedGradients:
+) -> Gradients:
     """The same by one backward pass in a loop of the graph, which so does not grow with T.
 
     Each pass runs back through whatever any of the losses depends on, with zeros for the others.
@@ -63,6 +63,9 @@ def looped_gradients(
         ]
 
     columns = _map(gradients, tf.eye(len(losses), dtype=stacked.dtype), like=variables)
+    if not any(depends):
+        # Nothing to stack, and no column to tell the number of tasks.
+        return [[None] * len(depends) for _ in losses]
     return StackedGradients(
         [column if used else None for column, used in zip(columns, depends, strict=False)]
     )

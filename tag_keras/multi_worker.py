@@ -16,20 +16,21 @@ _LOST = re.compile(r"Collective ops is aborted by: |(?=Collective has timed out)
 class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     """A Keras model that also trains, evaluates and predicts on several workers.
 
-    Keras 3 fails there (keras-team/keras#20585) at two places, which are stepped round. Where there
-    are no several workers, every method is that of `keras.Model`. With them, neither detour depends
-    on Keras being at fault: each gives the right result with a Keras that is mended, too, so there
-    is nothing to switch off.
+    Keras 3 fails there (keras-team/keras#20585) at two places, which are stepped round. The first
+    one is of use to all replicas, those of one worker, too; for the rest, without several
+    workers, every method is that of `keras.Model`. Neither detour depends on Keras being at fault:
+    each gives the right result with a Keras that is mended, too, so there is nothing to switch off.
 
     Every worker runs the same program. Backups of `keras.callbacks.BackupAndRestore` are written by
     the first worker and read by all, hence `backup_dir` is to be a folder that all workers share.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Keras takes a batch from the iterator and averages it over the workers, to learn shapes
-        # and types; averaging a structure of tensors is what fails. It also takes a batch instead
-        # of an iterator, and this worker's part of one has the same shapes and types.
-        if iterator is not None and has_several_workers(self.distribute_strategy):
+        # Keras takes a batch from the iterator and averages it over the replicas, to learn shapes
+        # and types. That fails for a structure of tensors with several workers, and everywhere for
+        # parts that differ in size. It also takes a batch instead of an iterator, and the part of
+        # one replica has the same shapes and types.
+        if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
             iterator, data_batch = None, _first_batch(iterator, self.distribute_strategy)
         super()._maybe_symbolic_build(iterator, data_batch)
 

@@ -97,6 +97,18 @@ class ProbeStep:
         if own_losses := list(joint[1:]):
             more = tape.gradient(own_losses, variables)
             gradients = weighted_sum([gradients, more], [1.0, 1.0])
+        # Adam and others square the slices of an Embedding's gradient before they add up those of
+        # the same row: for them a dense gradient would be another step.
+        embeddings = {
+            id(variable)
+            for layer in model._flatten_layers()
+            if isinstance(layer, keras.layers.Embedding)
+            for variable in layer.trainable_variables
+        }
+        chosen = [index for index, one in enumerate(variables) if id(one) in embeddings]
+        exact = tape.gradient(list(joint), [variables[index] for index in chosen])
+        for index, gradient in zip(chosen, exact, strict=True):
+            gradients[index] = gradient
         return of_tasks, list(zip(gradients, variables, strict=True))
 
     def _is_looped(self) -> bool:
@@ -149,6 +161,9 @@ class ProbeStep:
             low_precision=self._full_precision.is_needed(),
         )
         values = self._estimator.measure(probe)
-        has_labels = labels > 0
-        too_large = has_labels & overflowed(gradients) if is_scaled else None
+        has_labels, too_large = labels > 0, None
+        if is_scaled:
+            too_large = has_labels & overflowed(gradients)
+            # A ReLU takes NaN for 0: after a step to no number the losses may be numbers again.
+            values = tf.where(too_large[:, None], float("nan"), values)
         self._statistics.update(values, whole_size, has_labels, too_large)

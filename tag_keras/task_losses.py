@@ -153,6 +153,8 @@ def _sum_of(
     weights = tf.ones_like(values) if weights is None else tf.cast(weights, values.dtype)
     known = present(labels, values, [weights, *masks])
     weights = tf.where(known, with_rank(weights, values.shape.rank), 0.0)
+    # The loss of the label that stands for a missing one need not be finite.
+    values = tf.where(known, values, tf.zeros_like(values))
     total, number = tf.reduce_sum(values * weights), tf.reduce_sum(tf.cast(known, "float32"))
     divisors = {
         "sum": tf.constant(1.0 / num_replicas()),

@@ -1,5 +1,6 @@
 """Training and evaluation by task: losses, labels, weights and logs are dicts by task."""
 
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,10 @@ class TaskTrainer(MultiWorkerModel):
         task_losses = TaskLosses(self.tasks, loss, loss_weights)
         by_output = task_metrics.by_output(metrics, weighted_metrics)
         super().compile(optimizer=optimizer, weighted_metrics=by_output, **kwargs)
-        self._metrics_given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        # Keras would take metrics in a dict for parts of the model, and log them once more.
+        self._metrics_given = types.SimpleNamespace(
+            metrics=metrics, weighted_metrics=weighted_metrics
+        )
         self.loss = loss
         self.task_losses = task_losses
 
@@ -115,7 +119,7 @@ class TaskTrainer(MultiWorkerModel):
         loss = keras.saving.serialize_keras_object(self.loss)
         metrics = {
             name: keras.saving.serialize_keras_object(given)
-            for name, given in self._metrics_given.items()
+            for name, given in vars(self._metrics_given).items()
         }
         return {**config, **metrics, "loss": loss, "loss_weights": weights}
 

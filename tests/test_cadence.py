@@ -256,7 +256,7 @@ def test_an_epoch_that_a_backup_holds_the_beginning_of_is_not_begun_anew():
     statistics.steps = 17
     # The callback that restores comes after this one.
     ends.on_train_begin()
-    statistics.is_restored = True
+    statistics.steps_before_epoch, statistics.is_restored = 12, True
     ends.on_epoch_begin(1)
     assert statistics.steps_to_skip == 5
     statistics.steps_to_skip = 0
@@ -273,6 +273,27 @@ def test_a_checkpoint_read_before_the_training_passes_over_nothing():
     ends.on_epoch_begin(0)
     assert statistics.steps_to_skip == 0
     assert statistics.steps_before_epoch == 5
+
+
+def test_an_interrupted_epoch_without_probes_is_not_passed_over_later():
+    statistics, ends = started()
+    statistics.steps = 4
+    ends.on_train_begin()
+    assert statistics.steps_before_epoch == 4
+
+
+def test_a_checkpoint_read_between_two_epochs_passes_over_nothing():
+    statistics, ends = started()
+    ends.on_train_begin()
+    ends.on_epoch_begin(0)
+    ends.on_epoch_end(0)
+    # Some callback has read one that was written in the midst of an epoch.
+    probe(statistics)
+    statistics.steps, statistics.steps_before_epoch, statistics.is_restored = 15, 10, True
+    ends.on_epoch_begin(1)
+    assert statistics.steps_to_skip == 0
+    assert statistics.steps_before_epoch == 15
+    assert not statistics.is_running()
 
 
 NO_LABEL = (
@@ -322,6 +343,7 @@ def test_labels_of_an_epoch_that_began_before_a_restart_are_not_counted():
     ends.on_train_begin()
     statistics.steps, statistics.is_restored = 5, True
     ends.on_epoch_begin(0)
+    assert statistics.steps_to_skip == 5
     ends.on_test_begin()
     statistics.steps_to_skip = 0
     ends.on_epoch_end(0)

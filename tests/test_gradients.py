@@ -189,6 +189,15 @@ def both_ways(network, compiled):
     return by(task_gradients), by(looped_gradients), variables
 
 
+def test_losses_that_depend_on_no_variable_have_no_gradients_either_way(compiled):
+    variable = keras.Variable([1.0])
+    rows, looped, _ = both_ways(
+        (lambda: [tf.constant(1.0), tf.constant(2.0)], [variable]), compiled
+    )
+    assert rows == looped == [[None], [None]]
+    assert len(of_whole_batch(looped, [variable])) == 2
+
+
 def test_looped_gradients_equal_the_unrolled_ones(network, compiled):
     rows, stacked, variables = both_ways(network, compiled)
     assert isinstance(stacked, StackedGradients)

@@ -183,3 +183,18 @@ def test_a_strategy_whose_replicas_do_not_train_in_step():
     message = "CentralStorageStrategy has no replicas that train in step. Use MirroredStrategy"
     with strategy.scope(), pytest.raises(ValueError, match=message):
         make_model().compile("sgd", "mse")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_model_that_is_not_built_with_batches_that_do_not_part_evenly(two_replicas, batch_size):
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            encoder = layers.Dense(4, "tanh")
+            model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+            model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+        history = model.fit(*make_data(9), batch_size=batch_size, shuffle=False, verbose=0).history
+        results.append((model.get_affinity().mean, history["loss"]))
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-5)

@@ -451,3 +451,42 @@ def test_logs_are_means_over_the_labels_of_the_whole_epoch():
         assert logs[f"{task}_loss"] == pytest.approx(np.mean(errors**2), rel=1e-5)
         if task == "a":
             assert logs["a_mae"] == pytest.approx(np.mean(np.abs(errors)), rel=1e-5)
+
+
+def mean_error(y_true, y_pred):
+    """A metric that takes the mean, and deals with missing labels, by itself."""
+    errors = tf.abs(y_true[:, 0] - y_pred[:, 0])
+    return tf.reduce_mean(tf.boolean_mask(errors, ~tf.math.is_nan(errors)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("vectors", [False, True])
+def test_metrics_that_are_functions(share, vectors):
+    x, y, known = make_data(32, share)
+    # Labels and predictions of shape (B,), or (B, 1).
+    ends = [keras.layers.Reshape(())] if vectors else []
+    heads = {task: keras.Sequential([keras.layers.Dense(1), *ends]) for task in TASKS}
+    model = tag_keras.MultiTaskModel(keras.layers.Dense(4, "tanh"), heads)
+    errors = keras.metrics.mean_absolute_error
+    compiled(model, metrics={"a": [mean_error, errors, "mae", None], "b": None})
+    labels = y if vectors else {task: y[task][:, None] for task in TASKS}
+    logs = model.evaluate(x, labels, 32, verbose=0, return_dict=True)
+    prediction = np.reshape(model.predict(x, verbose=0)["a"], -1)
+    expected = np.abs(prediction - y["a"])[known["a"]].mean()
+    for name in ("mean_error", "mean_absolute_error", "mae"):
+        assert logs[f"a_{name}"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_that_is_infinite_for_what_stands_for_a_missing_label():
+    x, y, known = make_data(32)
+
+    def ratio(y_true, y_pred):
+        return tf.reduce_mean((tf.math.log(tf.abs(y_true)) - y_pred) ** 2, axis=-1)
+
+    model = make_model()
+    model.compile("sgd", ratio)
+    logs = model.evaluate(x, y, 32, verbose=0, return_dict=True)
+    predictions = model.predict(x, verbose=0)
+    for task in TASKS:
+        errors = (np.log(np.abs(y[task])) - predictions[task][:, 0])[known[task]]
+        assert logs[f"{task}_loss"] == pytest.approx(np.mean(errors**2), rel=1e-4)

@@ -81,6 +81,24 @@ def test_probes_leave_no_trace_in_training(optimizer, jit_compile):
         np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=1e-5)
 
 
+@pytest.mark.parametrize("regularizer", [None, "l2"])
+def test_probes_leave_no_trace_in_an_embedding(regularizer):
+    # Three words, each many times in a batch: Adam's slices of one row.
+    words = np.random.default_rng(0).integers(0, 3, (32, 4))
+    labels = {task: np.random.default_rng(i).normal(size=32) for i, task in enumerate(TASKS)}
+    ends = []
+    for affinity in (None, tag_keras.LookaheadAffinity(every=1)):
+        keras.utils.set_random_seed(0)
+        embedding = layers.Embedding(3, 4, embeddings_regularizer=regularizer)
+        encoder = keras.Sequential([embedding, layers.Flatten()])
+        model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+        model.compile("adam", "mse", affinity=affinity, run_eagerly=True)
+        model.fit(words, labels, batch_size=8, shuffle=False, verbose=0)
+        ends.append(state(model))
+    for without, with_probes in zip(*ends, strict=True):
+        np.testing.assert_allclose(with_probes, without, atol=1e-6)
+
+
 def test_training_equals_a_plain_keras_model():
     x, y = make_data()
     model = make_deep_model(dropout=0.0, regularizer="l2")
@@ -285,6 +303,17 @@ def test_logs_for_any_number_of_tasks(tasks):
         np.testing.assert_allclose(logs[f"{task}_loss"], errors[task], rtol=1e-4)
 
 
+def test_metric_objects_of_a_model_that_is_built_are_logged_once():
+    model = make_model()
+    model.compile("sgd", "mse")
+    fit(model)
+    metrics = {"a": [keras.metrics.MeanAbsoluteError()], "b": keras.metrics.MeanAbsoluteError()}
+    model.compile("sgd", "mse", metrics=metrics)
+    logs = fit(model).history
+    losses = {"loss", *(f"{task}_loss" for task in TASKS)}
+    assert set(logs) == losses | {"a_mean_absolute_error", "b_mean_absolute_error"}
+
+
 def test_sample_weights_by_task():
     model = make_model()
     model.compile("sgd", "mse")
@@ -462,10 +491,8 @@ def fit_without_features():
         (compile_with(loss_weights=[1.0, 2.0, 1.0]), "`loss_weights` should be a dict"),
         (compile_with(loss_weights={"d": 1.0}), r"`loss_weights` has the unknown tasks \['d'\]"),
         (compile_with(metrics=[keras.metrics.MeanAbsoluteError()]), "`metrics` should be a dict"),
-        (
-            lambda: make_model().compile("sgd", "mse", affinity="lookahead"),
-            "`affinity` should be an estimator, such as .* Received: affinity='lookahead'",
-        ),
+        (compile_with(affinity="lookahead"), "`affinity` should be an estimator"),
+        (compile_with(affinity=tag_keras.LookaheadAffinity), "`affinity` should be an estimator"),
         (fit_with_labels(("a", "b")), r"Missing: \['c'\]"),
         (fit_with_labels(None), "Labels should be a dict"),
         (fit_frozen, "no trainable variable"),
