@@ -70,7 +70,7 @@ def _check_keras() -> None:
         if keras.__version__.startswith("2."):
             raise ImportError(
                 f"tag_keras works with Keras 3. Found: Keras {keras.__version__}. "
-                'Install it with: pip install "keras>=3.12".'
+                'Install it with: pip install "keras>=3.10".'
             )
         backend = keras.config.backend()
     else:

@@ -167,7 +167,7 @@ def _for_several_workers(callbacks: Any, model: keras.Model) -> Any:
 
 def _first_batch(epoch_iterator: Any, strategy: tf.distribute.Strategy) -> Any:
     """The first batch of an epoch, of the first replica of this worker."""
-    _, _, iterator = next(iter(epoch_iterator))
+    *_, iterator = next(iter(epoch_iterator))
     return keras.tree.map_structure(
         lambda value: strategy.experimental_local_results(value)[0], next(iterator)
     )

@@ -418,7 +418,10 @@ def with_a_name_twice():
         ),
         (of_outputs(lambda x: layers.Dense(1)(x)), "'functional.*' should be a dict of one tensor"),
         (of_outputs(lambda x: [layers.Dense(1)(x)] * 2), "should be a dict of one tensor by task"),
-        (of_outputs(lambda x: {"a": {"b": x}}), "should be a dict of one tensor by task"),
+        (
+            of_outputs(lambda x: {"a": {"b": layers.Dense(1)(x)}}),
+            "should be a dict of one tensor by task",
+        ),
         (
             of_outputs(lambda x: {"a": layers.Dense(1)(x), "b": layers.Dense(1)(x)}),
             r"The outputs \['a', 'b'\] of the model 'functional.*' share nothing: .* no trainable",

@@ -124,7 +124,7 @@ def test_keras_2_that_was_imported_before_is_refused(python):
     assert_fails(
         process,
         "ImportError: tag_keras works with Keras 3. Found: Keras 2.15.0. Install it with: "
-        'pip install "keras>=3.12".',
+        'pip install "keras>=3.10".',
     )
 
 

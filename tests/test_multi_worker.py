@@ -138,8 +138,8 @@ def test_when_a_worker_is_killed_the_other_says_so_and_all_resume(tmp_path, vict
     assert outcomes[victim][0] == -signal.SIGKILL
     status, output = outcomes[1 - victim]
     assert status == 1, output[-3000:]
-    *_, last_line = output.rstrip().splitlines()
-    assert last_line.startswith("RuntimeError: Another worker has failed or cannot be reached")
+    # Not always the last line: TensorFlow 2.16 may log from another thread after it.
+    assert "\nRuntimeError: Another worker has failed or cannot be reached" in output
 
     start, weights = 2, tmp_path / "backup" / "latest.weights.h5"
     if victim == 0:

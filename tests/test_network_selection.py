@@ -292,7 +292,7 @@ def maximise_by_integer_program(mean, num_groups, singletons):
             scipy.sparse.hstack([serve, scipy.sparse.coo_array((len(mean), num_candidates))]), 1, 1
         ),
         scipy.optimize.LinearConstraint(
-            scipy.sparse.hstack([scipy.sparse.eye_array(num_pairs), chosen]), -np.inf, 0
+            scipy.sparse.hstack([scipy.sparse.eye(num_pairs), chosen]), -np.inf, 0
         ),
         scipy.optimize.LinearConstraint(
             np.r_[np.zeros(num_pairs), np.ones(num_candidates)][None], 0, num_groups

@@ -1,5 +1,7 @@
 """What a probe computes, against closed forms (quadratic and linear losses), and real steps."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -215,6 +217,8 @@ def test_lookahead_is_the_step_that_the_optimizer_then_takes(name):
     variables = [keras.Variable(draw(shape), name=f"v{i}") for i, shape in enumerate(shapes)]
     variables[1].constraint = keras.constraints.NonNeg()
     of_a_head = keras.Variable(draw((5,)), name="head")
+    if name == "muon" and "rms_rate" not in inspect.signature(optimizers.Muon).parameters:
+        pytest.skip("before Keras 3.13, Muon itself fails with TensorFlow and has no `rms_rate`")
     optimizer = OPTIMIZERS[name]()
     optimizer.build([*variables, of_a_head])
     lookahead = tf.function(lambda row: train_step.lookahead_step(optimizer, row, variables))
