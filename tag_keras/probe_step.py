@@ -87,7 +87,7 @@ class ProbeStep:
         others = [variable for variable in model.trainable_variables if id(variable) not in ids]
         variables = [*shared, *others]
         of_tasks: Gradients
-        if self._is_looped():
+        if is_looped(model):
             of_tasks = looped_gradients(tape, losses, shared)
             gradients = [*weighted_sum(of_tasks, weights), *tape.gradient(joint[0], others)]
         else:
@@ -110,14 +110,6 @@ class ProbeStep:
         for index, gradient in zip(chosen, exact, strict=True):
             gradients[index] = gradient
         return of_tasks, list(zip(gradients, variables, strict=True))
-
-    def _is_looped(self) -> bool:
-        """Whether the graph has a loop over the tasks, in which replicas cannot communicate."""
-        model = self._model
-        synchronizes = any(
-            getattr(layer, "synchronized", False) for layer in model._flatten_layers()
-        )
-        return len(model.tasks) > _MOST_UNROLLED and not (synchronizes and num_replicas() > 1)
 
     def _measure(
         self,
@@ -167,3 +159,9 @@ class ProbeStep:
             # A ReLU takes NaN for 0: after a step to no number the losses may be numbers again.
             values = tf.where(too_large[:, None], float("nan"), values)
         self._statistics.update(values, whole_size, has_labels, too_large)
+
+
+def is_looped(model: TaskModel) -> bool:
+    """Whether the graph has a loop over the tasks, in which replicas cannot communicate."""
+    synchronizes = any(getattr(layer, "synchronized", False) for layer in model._flatten_layers())
+    return len(model.tasks) > _MOST_UNROLLED and not (synchronizes and num_replicas() > 1)
