@@ -61,7 +61,7 @@ class TaskLosses:
             )
         self.tasks = tasks
         self.weights = [(weights or {}).get(task, 1.0) for task in tasks]
-        self.trackers = [keras.metrics.Mean(name=f"{task}_loss") for task in tasks]
+        self.trackers = [_MeanLoss(name=f"{task}_loss") for task in tasks]
         self._functions = [_loss_function(losses[task]) for task in tasks]
         for task, function in zip(tasks, self._functions, strict=True):
             if function.reduction in (None, "none"):
@@ -121,6 +121,14 @@ class TaskLosses:
         numbers = tf.unstack(labels / num_replicas())
         for tracker, loss, number in zip(self.trackers, losses, numbers, strict=True):
             tracker.update_state(of_whole_batch(loss), sample_weight=number)
+
+
+class _MeanLoss(keras.metrics.Mean):  # type: ignore[misc]
+    """Mean over the labels, and NaN for none: a loss of 0 would pass for the best there is."""
+
+    def result(self) -> tf.Tensor:
+        count = keras.ops.cast(self.count, self.dtype)
+        return keras.ops.where(count > 0, super().result(), float("nan"))
 
 
 def of_whole_batch(loss: tf.Tensor) -> tf.Tensor:

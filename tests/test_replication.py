@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tag_keras import affinity, replication
+from tag_keras import replication
 from tag_keras.affinity import Affinity
 
 NAN = float("nan")
@@ -26,7 +26,7 @@ def batches_of(values, number):
     """Replicates of values (N, T, T) in the order of time."""
     batches = np.array_split(values, number)
     means = [batch.mean(axis=0) for batch in batches]
-    return affinity.replicates_of(means, [np.full(values.shape[1:], len(b)) for b in batches])
+    return replication.replicates_of(means, [np.full(values.shape[1:], len(b)) for b in batches])
 
 
 # Replicates.
@@ -35,7 +35,7 @@ def batches_of(values, number):
 def test_replicates_of_batches_of_one_size_are_their_means():
     means = np.random.default_rng(0).normal(size=(8, 3, 3))
     np.testing.assert_allclose(
-        affinity.replicates_of(means, np.full((8, 3, 3), 5)), means, rtol=1e-12
+        replication.replicates_of(means, np.full((8, 3, 3), 5)), means, rtol=1e-12
     )
 
 
@@ -44,8 +44,8 @@ def test_replicates_worked_out_by_hand():
     means = [[4.0], [NAN], [0.0], [7.0]]
     counts = [[1], [0], [3], [0]]
     expected = [[2.5], [NAN], [-0.5], [NAN]]
-    np.testing.assert_allclose(affinity.replicates_of(means, counts), expected)
-    assert np.isnan(affinity.replicates_of([[NAN], [0.0]], [[0], [0]])).all()
+    np.testing.assert_allclose(replication.replicates_of(means, counts), expected)
+    assert np.isnan(replication.replicates_of([[NAN], [0.0]], [[0], [0]])).all()
 
 
 def test_replicates_have_the_mean_of_all_values_and_the_error_of_a_ratio():
@@ -53,7 +53,7 @@ def test_replicates_have_the_mean_of_all_values_and_the_error_of_a_ratio():
     counts = generator.integers(0, 9, size=(12, 4, 4))
     batches = [[generator.normal(size=n) for n in row.flat] for row in counts]
     means = np.reshape([[b.mean() if len(b) else NAN for b in row] for row in batches], (12, 4, 4))
-    replicates = affinity.replicates_of(means, counts)
+    replicates = replication.replicates_of(means, counts)
     mean, error, number = replication.mean_and_error(replicates)
     for place, pair in enumerate(np.ndindex(4, 4)):
         together = np.concatenate([row[place] for row in batches])
@@ -72,7 +72,7 @@ def test_the_error_covers_batches_of_random_sizes():
     generator = np.random.default_rng(2)
     counts = generator.choice([1, 16], size=(16, 32, 32))
     means = generator.normal(size=counts.shape) / np.sqrt(counts)
-    low, high = make_affinity(affinity.replicates_of(means, counts)).interval()
+    low, high = make_affinity(replication.replicates_of(means, counts)).interval()
     assert 0.90 < coverage(low, high) < 0.98
 
 
