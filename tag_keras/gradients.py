@@ -65,7 +65,7 @@ def looped_gradients(
     columns = _map(gradients, tf.eye(len(losses), dtype=stacked.dtype), like=variables)
     if not any(depends):
         # Nothing to stack, and no column to tell the number of tasks.
-        return [[None] * len(depends) for _ in losses]
+        return [[None] * len(variables) for _ in losses]
     return StackedGradients(
         [column if used else None for column, used in zip(columns, depends, strict=False)]
     )
