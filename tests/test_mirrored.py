@@ -75,7 +75,7 @@ def assert_same(one, two, atol=1e-6, rtol=1e-5):
     ("optimizer", "synchronized", "size"),
     [
         ("momentum", False, SHORT),
-        ("momentum", True, WHOLE),
+        pytest.param("momentum", True, WHOLE, marks=pytest.mark.slow),
         ("adam", False, SHORT),
         ("adam", True, SHORT),
     ],
@@ -105,7 +105,13 @@ def test_every_estimator_with_labels_missing(two_replicas, options):
     assert results[0][1].count[0, 0] == 12 and results[0][1].count[1, 1] == 10
 
 
-@pytest.mark.parametrize("kind", [tag_keras.LookaheadAffinity, tag_keras.FirstOrderAffinity])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tag_keras.LookaheadAffinity,
+        pytest.param(tag_keras.FirstOrderAffinity, marks=pytest.mark.slow),
+    ],
+)
 def test_a_loop_over_the_tasks(two_replicas, monkeypatch, kind):
     unrolled = train(two_replicas, make_data(WHOLE), kind(every=2, baseline=True))
     monkeypatch.setattr("tag_keras.probe_step._MOST_UNROLLED", 0)
@@ -120,7 +126,9 @@ def test_many_tasks_are_unrolled_where_a_loop_would_have_to_communicate(two_repl
     assert_same(expected, train(two_replicas, make_data(WHOLE), options, synchronized=True))
 
 
-@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision(two_replicas, dtype):
     options = tag_keras.LookaheadAffinity(every=10**6)
     exact = train(tf.distribute.get_strategy(), make_data(WHOLE), options)[1].mean
