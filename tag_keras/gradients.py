@@ -157,9 +157,7 @@ def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | No
     signature: Any = "float32"
     if like is not None:
         signature = [tf.TensorSpec(variable.shape, variable.dtype) for variable in like]
-    return tf.map_fn(
-        function, elements, fn_output_signature=signature, parallel_iterations=1
-    )  # fmt: skip
+    return tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=1)
 
 
 def _one_after_the_other(function: Callable[[Any], Any], elements: Iterable[Any]) -> list[Any]:

@@ -31,7 +31,7 @@ class TaskLosses:
     A label that is NaN, or whose sample weight is 0, is missing: it adds nothing, and a loss is
     divided by the number of labels that are present in the whole batch. A task without any has
     the loss 0. Where all labels are present, the losses are those of Keras. A loss function gets 0
-    for a missing label, and what it then returns has to be finite, although it counts nothing.
+    for a missing label; what it then returns counts nothing, but its gradient has to be finite.
 
     Args:
         tasks: Task names.
@@ -161,7 +161,7 @@ def _sum_of(
     weights = tf.ones_like(values) if weights is None else tf.cast(weights, values.dtype)
     known = present(labels, values, [weights, *masks])
     weights = tf.where(known, with_rank(weights, values.shape.rank), 0.0)
-    # The loss of the label that stands for a missing one need not be finite.
+    # 0 times an infinite loss, of the 0 that stands for a missing label, would be NaN.
     values = tf.where(known, values, tf.zeros_like(values))
     total, number = tf.reduce_sum(values * weights), tf.reduce_sum(tf.cast(known, "float32"))
     divisors = {
