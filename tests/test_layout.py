@@ -17,6 +17,7 @@ FLOORS = {
     "replicas": 0,
     "replication": 0,
     "multi_worker": 0,
+    "selection_problem": 0,
     "selection_solver": 0,
     "shared_variables": 0,
     "tasks": 0,
@@ -46,7 +47,7 @@ FLOORS = {
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {"files", "tasks", "affinity", "results", "network_selection", "selection_solver"}
-NUMPY_ONLY |= {"arrays", "comparison", "conclusion", "replication"}
+NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}
 

@@ -1,0 +1,54 @@
+"""The groups that a selection may choose among, and what each gives its tasks."""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Booleans = npt.NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupProblem:
+    """Choose groups for T tasks such that the mean over tasks of the best score is largest.
+
+    Args:
+        affinity: Array (T, T) [source, target], finite. The diagonal is not used.
+        alone: Array (T,): score of each task alone in a group, -inf where that is forbidden.
+        partition: Whether the groups may not overlap.
+        max_size: Largest number of tasks in a group.
+        units: Sets of tasks, as positions in increasing order, that are always in the same groups.
+            Every task is in one of them, most often by itself.
+        apart: Boolean array (T, T), symmetric: pairs of tasks that are never in the same group.
+    """
+
+    affinity: Floats
+    alone: Floats
+    partition: bool
+    max_size: int
+    units: tuple[tuple[int, ...], ...]
+    apart: Booleans
+
+    def admissible(self, members: Booleans) -> Booleans:
+        """Which of the groups (G, T), with true for a member, may be chosen: array (G,)."""
+        sizes = members.sum(axis=1)
+        allowed = (sizes >= 1) & (sizes <= self.max_size)
+        for unit in self.units:
+            inside = members[:, list(unit)]
+            allowed &= inside.all(axis=1) | ~inside.any(axis=1)
+        for first, second in np.argwhere(np.triu(self.apart)):
+            allowed &= ~(members[:, first] & members[:, second])
+        return allowed & ((sizes > 1) | (members & np.isfinite(self.alone)).any(axis=1))
+
+    def scores(self, members: Booleans) -> Floats:
+        """Scores (G, T) of the tasks in groups (G, T); -inf for a task that is not in the group.
+
+        A task's score is the mean affinity of the group's other tasks onto it.
+        """
+        inside = members.astype(np.float64)
+        partners = inside.sum(axis=1, keepdims=True) - 1
+        between = np.where(np.eye(len(self.alone), dtype=bool), 0.0, self.affinity)
+        sums = inside @ between
+        means = np.where(partners > 0, sums / np.maximum(partners, 1), self.alone)
+        return np.where(members, means, -np.inf)
