@@ -33,13 +33,14 @@ class GroupProblem:
     def admissible(self, members: Booleans) -> Booleans:
         """Which of the groups (G, T), with true for a member, may be chosen: array (G,)."""
         sizes = members.sum(axis=1)
-        allowed = (sizes >= 1) & (sizes <= self.max_size)
+        allowed: Booleans = (sizes >= 1) & (sizes <= self.max_size)
         for unit in self.units:
             inside = members[:, list(unit)]
             allowed &= inside.all(axis=1) | ~inside.any(axis=1)
         for first, second in np.argwhere(np.triu(self.apart)):
             allowed &= ~(members[:, first] & members[:, second])
-        return allowed & ((sizes > 1) | (members & np.isfinite(self.alone)).any(axis=1))
+        allowed &= (sizes > 1) | (members & np.isfinite(self.alone)).any(axis=1)
+        return allowed
 
     def scores(self, members: Booleans) -> Floats:
         """Scores (G, T) of the tasks in groups (G, T); -inf for a task that is not in the group.
