@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+    from tag_keras.group_selection import select_groups
+    from tag_keras.grouping import Grouping
     from tag_keras.model import GroupedModel, MultiTaskModel
-    from tag_keras.network_selection import Grouping, select_groups
     from tag_keras.report import write_report
     from tag_keras.training import train_groups
 
@@ -38,11 +39,11 @@ _MODULES = {
     "CosineAffinity": "estimators",
     "FirstOrderAffinity": "estimators",
     "GroupedModel": "model",
-    "Grouping": "network_selection",
+    "Grouping": "grouping",
     "LookaheadAffinity": "estimators",
     "MultiTaskModel": "model",
     "merge_datasets": "datasets",
-    "select_groups": "network_selection",
+    "select_groups": "group_selection",
     "train_groups": "training",
     "write_report": "report",
 }

@@ -9,7 +9,7 @@ import scipy.special
 from tag_keras import results
 from tag_keras.affinity import Affinity
 from tag_keras.comparison import check_results, compare
-from tag_keras.network_selection import Grouping
+from tag_keras.grouping import Grouping
 from tag_keras.replication import interval_of_differences
 from tag_keras.results import Array, Row
 

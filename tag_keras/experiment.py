@@ -19,9 +19,10 @@ from tag_keras import files
 from tag_keras.affinity import Affinity
 from tag_keras.comparison import compare
 from tag_keras.estimators import AffinityEstimator
+from tag_keras.group_selection import select_groups
 from tag_keras.grouped_model import GroupedModel
+from tag_keras.grouping import Grouping
 from tag_keras.model import MultiTaskModel
-from tag_keras.network_selection import Grouping, select_groups
 from tag_keras.results import (
     Row,
     load_results,

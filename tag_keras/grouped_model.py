@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.network_selection import Grouping
+from tag_keras.grouping import Grouping
 from tag_keras.task_model import input_signature
 
 

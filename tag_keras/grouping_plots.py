@@ -7,7 +7,7 @@ import numpy as np
 
 from tag_keras import plots
 from tag_keras.affinity import Affinity
-from tag_keras.network_selection import Grouping
+from tag_keras.grouping import Grouping
 from tag_keras.plots import Figure
 from tag_keras.results import Array
 

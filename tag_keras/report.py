@@ -14,8 +14,8 @@ from tag_keras import files, results
 from tag_keras.affinity import Affinity
 from tag_keras.comparison import Comparison, compare, serving_networks
 from tag_keras.conclusion import Conclusion, conclusion
+from tag_keras.grouping import Grouping
 from tag_keras.grouping_plots import COLOURS, NAMES, plot_comparison, plot_grouping
-from tag_keras.network_selection import Grouping
 from tag_keras.plots import plot_affinity, plot_history, with_minus
 from tag_keras.results import Array, Row
 

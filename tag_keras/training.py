@@ -15,8 +15,8 @@ import keras
 
 from tag_keras import files
 from tag_keras.grouped_model import GroupedModel
+from tag_keras.grouping import Grouping
 from tag_keras.model import MultiTaskModel
-from tag_keras.network_selection import Grouping
 from tag_keras.results import Row
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]

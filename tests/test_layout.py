@@ -30,23 +30,26 @@ FLOORS = {
     "task_trainer": 2,
     "task_model": 3,
     "train_step": 2,
-    "network_selection": 2,
+    "grouping": 2,
     "plots": 2,
     "probe_statistics": 2,
     "cadence": 3,
     "comparison": 3,
     "estimators": 3,
     "grouped_model": 4,
+    "group_selection": 3,
     "grouping_plots": 3,
     "conclusion": 4,
     "probe_step": 4,
     "model": 5,
+    "network_selection": 5,
     "report": 5,
     "training": 6,
     "experiment": 7,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
-NUMPY_ONLY = {"files", "tasks", "affinity", "results", "network_selection", "selection_solver"}
+NUMPY_ONLY = {"files", "tasks", "affinity", "results", "selection_solver"}
+NUMPY_ONLY |= {"grouping", "group_selection", "network_selection"}
 NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}

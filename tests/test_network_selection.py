@@ -16,7 +16,7 @@ import scipy.optimize
 import scipy.sparse
 
 import tag_keras
-from tag_keras import network_selection, selection_solver
+from tag_keras import group_selection, network_selection, selection_solver
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -251,10 +251,10 @@ def test_search_takes_scores_of_any_kind():
     if not path.exists():
         pytest.skip("The published losses are not there.")
     losses = np.array(json.loads(path.read_text())["matrix"])
-    scores = network_selection.group_scores(-losses.T, "baseline")
+    scores = group_selection.group_scores(-losses.T, "baseline")
     scores[np.isfinite(scores).sum(axis=1) == 1] += np.where(np.eye(5) == 1, -losses, 0.0)
     for num_groups, loss in [(1, 0.108935), (2, 0.10186), (3, 0.09792), (4, 0.09648)]:
-        rows = network_selection.choose_groups(scores, num_groups, 1e-12)
+        rows = selection_solver.choose_groups(scores, num_groups, 1e-12)
         assert len(rows) == num_groups
         assert -scores[rows].max(axis=0).mean() == pytest.approx(loss, abs=1e-9)
 

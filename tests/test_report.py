@@ -16,7 +16,7 @@ import scipy.stats
 
 from tag_keras import report
 from tag_keras.affinity import Affinity
-from tag_keras.network_selection import Grouping
+from tag_keras.grouping import Grouping
 from tag_keras.results import Row
 
 TASKS = (
