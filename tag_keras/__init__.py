@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tag_keras.group_selection import select_groups
     from tag_keras.grouping import Grouping
     from tag_keras.model import GroupedModel, MultiTaskModel
+    from tag_keras.network_cost import NetworkCost, measure_cost
     from tag_keras.report import write_report
+    from tag_keras.stability import GroupingStability, grouping_stability
     from tag_keras.training import train_groups
 
 __version__ = "0.1.0"
@@ -25,8 +27,12 @@ __all__ = [
     "FirstOrderAffinity",
     "GroupedModel",
     "Grouping",
+    "GroupingStability",
     "LookaheadAffinity",
     "MultiTaskModel",
+    "NetworkCost",
+    "grouping_stability",
+    "measure_cost",
     "merge_datasets",
     "select_groups",
     "train_groups",
@@ -40,8 +46,12 @@ _MODULES = {
     "FirstOrderAffinity": "estimators",
     "GroupedModel": "model",
     "Grouping": "grouping",
+    "GroupingStability": "stability",
     "LookaheadAffinity": "estimators",
     "MultiTaskModel": "model",
+    "NetworkCost": "network_cost",
+    "grouping_stability": "stability",
+    "measure_cost": "network_cost",
     "merge_datasets": "datasets",
     "select_groups": "group_selection",
     "train_groups": "training",

@@ -42,14 +42,16 @@ FLOORS = {
     "conclusion": 4,
     "probe_step": 4,
     "model": 5,
+    "network_cost": 4,
     "network_selection": 5,
     "report": 5,
+    "stability": 4,
     "training": 6,
     "experiment": 7,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {"files", "tasks", "affinity", "results", "selection_solver"}
-NUMPY_ONLY |= {"grouping", "group_selection", "network_selection"}
+NUMPY_ONLY |= {"grouping", "group_selection", "network_selection", "stability"}
 NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}

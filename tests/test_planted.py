@@ -71,3 +71,15 @@ def test_selection_finds_the_clusters():
     without_random = tag_keras.Affinity(tasks, affinity.mean[:-1, :-1])
     grouping = tag_keras.select_groups(without_random, num_groups=3)
     assert grouping.groups == planted.CLUSTERS
+
+
+def test_noise_does_not_hide_the_clusters():
+    affinity = measure(0)
+    mean, error = affinity.mean[:-1, :-1], affinity.standard_error[:-1, :-1]
+    same = planted.same_cluster()[:-1, :-1]
+    shares = []
+    for scale in (1, 10):
+        scaled = tag_keras.Affinity(planted.TASKS[:-1], mean, scale * error)
+        shares.append(tag_keras.grouping_stability(scaled, 3, num_samples=50).share[same])
+    assert shares[0].min() > 0.9
+    assert shares[1].mean() < shares[0].mean() - 0.1
