@@ -80,6 +80,20 @@ def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
     return Comparison(losses, tuple(sorted(common)), tuple(sorted(left_out)))
 
 
+def losses_as_text(grouping: Grouping, rows: Sequence[Row]) -> str:
+    """Test losses by task and kind, mean and deviation over the seeds, for the terminal."""
+    comparison = compare(grouping, rows)
+    lines = ["test loss".ljust(20) + "".join(kind.rjust(18) for kind in comparison.losses)]
+    for place, label in enumerate([*grouping.tasks, "total"]):
+        cells = [results.mean_and_deviation(values[place]) for values in comparison.losses.values()]
+        text = [
+            f"{mean:.4f}" + (f" +- {deviation:.4f}" if np.isfinite(deviation) else "")
+            for mean, deviation in cells
+        ]
+        lines.append(label.ljust(20) + "".join(cell.rjust(18) for cell in text))
+    return "\n".join(lines)
+
+
 def _complete_seeds(rows: Sequence[Row], serves: Mapping[str, str]) -> set[int]:
     seeds: dict[str, set[int]] = {task: set() for task in serves}
     for row in rows:

@@ -6,7 +6,6 @@ was killed goes on where it stopped.
 
 import dataclasses
 import functools
-import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ import keras
 
 from tag_keras import files
 from tag_keras.affinity import Affinity
-from tag_keras.comparison import compare
+from tag_keras.comparison import losses_as_text
 from tag_keras.estimators import AffinityEstimator
 from tag_keras.group_selection import select_groups
 from tag_keras.grouped_model import GroupedModel
@@ -27,10 +26,10 @@ from tag_keras.results import (
     Row,
     load_results,
     losses_of,
-    mean_and_deviation,
     save_results,
     total_error,
 )
+from tag_keras.stability import other_groups
 from tag_keras.tasks import check_task_names
 from tag_keras.training import (
     BuildModel,
@@ -117,8 +116,9 @@ def run(
     print(f"Training {len(networks)} networks ...", flush=True)
     rows = train_networks(folder, networks, build_model, data, **fit)
     grouped = _put_together(folder, grouping, rows)
-    write_report(folder / "report.html", measured, grouping, rows)
-    print(f"{_table(grouping, rows)}\nReport: {folder / 'report.html'}")
+    others = other_groups(measured, grouping, num_groups, singletons)
+    write_report(folder / "report.html", measured, grouping, rows, **others)
+    print(f"{losses_as_text(grouping, rows)}\nReport: {folder / 'report.html'}")
     return grouped
 
 
@@ -223,20 +223,6 @@ def _put_together(folder: Path, grouping: Grouping, rows: Iterable[Row]) -> Grou
         save_network(GroupedModel(models, grouping), path)
     grouped: GroupedModel = load_network(path)
     return grouped
-
-
-def _table(grouping: Grouping, rows: Sequence[Row]) -> str:
-    """Test losses, mean and deviation over the seeds, for the terminal."""
-    comparison = compare(grouping, rows)
-    lines = ["test loss".ljust(20) + "".join(kind.rjust(18) for kind in comparison.losses)]
-    for place, label in enumerate([*grouping.tasks, "total"]):
-        cells = [mean_and_deviation(losses[place]) for losses in comparison.losses.values()]
-        text = [
-            f"{mean:.4f}" + (f" +- {deviation:.4f}" if math.isfinite(deviation) else "")
-            for mean, deviation in cells
-        ]
-        lines.append(label.ljust(20) + "".join(cell.rjust(18) for cell in text))
-    return "\n".join(lines)
 
 
 def _evaluate(

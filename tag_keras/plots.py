@@ -23,7 +23,7 @@ _SOURCES += ["#882255", "#44AA99", "#999933", "#AA4499"]
 _DASHES = ("-", "--", ":", "-.")
 INK, GREY = "#222222", "#e4e4e4"
 # With more tasks a number does not fit into its cell.
-_MOST_NUMBERS = 12
+MOST_NUMBERS = 12
 
 
 def plot_affinity(affinity: Affinity) -> Figure:
@@ -41,9 +41,7 @@ def plot_affinity(affinity: Affinity) -> Figure:
     """
     size = len(affinity.tasks)
     factor, unit, largest = find_scale(between_tasks(affinity.mean))
-    side = max(0.72 * size, 2.6) if size <= _MOST_NUMBERS else 0.27 * size
-    margin = 1.1 + 0.08 * max(map(len, affinity.tasks))
-    figure = new_figure(side + margin + 1.1, side + margin)
+    figure = new_pair_figure(affinity.tasks)
     axes: Any = figure.subplots()
     # The lower layer shows on the diagonal only.
     axes.imshow(np.where(np.eye(size), 0.25, np.nan), "Greys", vmin=0, vmax=1)
@@ -52,26 +50,12 @@ def plot_affinity(affinity: Affinity) -> Figure:
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
     bar.set_label(f"affinity{unit}: blue helps, red hurts")
     bar.outline.set_visible(False)
-    _label_pairs(axes, affinity.tasks)
-    if size <= _MOST_NUMBERS:
-        _write_cells(axes, affinity, factor, largest)
-    return figure
-
-
-def _label_pairs(axes: Any, tasks: Sequence[str]) -> None:
-    font_size = 10 if len(tasks) <= _MOST_NUMBERS else 7
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(range(len(tasks)), tasks, parse_math=False, fontsize=font_size)
-        axis.set_ticks(np.arange(len(tasks) + 1) - 0.5, minor=True)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    for label in axes.get_xticklabels():
-        label.set(rotation=45, ha="left", rotation_mode="anchor")
-    axes.tick_params(which="both", length=0)
-    axes.grid(which="minor", color="white", linewidth=2)
-    axes.spines[:].set_visible(False)
+    label_pairs(axes, affinity.tasks)
     axes.set_xlabel("target: its loss changes", fontweight="bold", labelpad=8)
     axes.set_ylabel("source: the step is for it", fontweight="bold", labelpad=8)
+    if size <= MOST_NUMBERS:
+        _write_cells(axes, affinity, factor, largest)
+    return figure
 
 
 def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -> None:
@@ -144,6 +128,29 @@ def _draw_target(panel: Any, history: Array, styles: Sequence[Mapping[str, Any]]
 def new_figure(width: float, height: float) -> Figure:
     """Empty figure, sizes in inches; not through pyplot, which keeps figures and wants a screen."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def label_pairs(axes: Any, tasks: Sequence[str]) -> None:
+    """Writes the names of the tasks above and beside a heat map of pairs."""
+    font_size = 10 if len(tasks) <= MOST_NUMBERS else 7
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(len(tasks)), tasks, parse_math=False, fontsize=font_size)
+        axis.set_ticks(np.arange(len(tasks) + 1) - 0.5, minor=True)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    for label in axes.get_xticklabels():
+        label.set(rotation=45, ha="left", rotation_mode="anchor")
+    axes.tick_params(which="both", length=0)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.spines[:].set_visible(False)
+
+
+def new_pair_figure(tasks: Sequence[str]) -> Figure:
+    """Empty figure for a heat map of the pairs of tasks."""
+    size = len(tasks)
+    side = max(0.72 * size, 2.6) if size <= MOST_NUMBERS else 0.27 * size
+    margin = 1.1 + 0.08 * max(map(len, tasks))
+    return new_figure(side + margin + 1.1, side + margin)
 
 
 def add_legend(

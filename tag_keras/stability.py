@@ -1,17 +1,19 @@
 """How much the chosen groups would change with the noise of the affinities."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tag_keras import replication
 from tag_keras.affinity import Affinity
-from tag_keras.group_selection import select_groups
+from tag_keras.group_selection import select_groups, selection_frontier
 from tag_keras.grouping import Grouping, check
 
 _Floats = npt.NDArray[np.float64]
+# With more, selecting groups 200 times takes minutes.
+_MOST_TASKS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,30 @@ def grouping_stability(
         regret += max(_score(mean, members) - _score(mean, chosen), 0.0)
     share, wins, regret = share / num_samples, wins / num_samples, regret / num_samples
     return GroupingStability(affinity.tasks, grouping, share, wins, regret, num_samples)
+
+
+def other_groups(
+    affinity: Affinity,
+    grouping: Grouping,
+    num_groups: int,
+    singletons: Literal["forbid", "baseline"],
+) -> dict[str, Any]:
+    """What the report says of other groups: those for more networks, and those that noise makes.
+
+    Returns:
+        `frontier` and `stability` of `write_report`, without what is not known, or would take long.
+    """
+    num_tasks = len(affinity.tasks)
+    if num_tasks > _MOST_TASKS:
+        return {}
+    others: dict[str, Any] = {"frontier": selection_frontier(affinity, num_tasks, singletons)}
+    between = ~np.eye(num_tasks, dtype=bool)
+    if np.isfinite(affinity.standard_error[between]).all():
+        stability = grouping_stability(affinity, num_groups, singletons=singletons)
+        # Whoever put groups of their own into the folder does not want to know of others.
+        if set(stability.grouping.groups) == set(grouping.groups):
+            others["stability"] = stability
+    return others
 
 
 def _check_errors(affinity: Affinity) -> None:

@@ -44,7 +44,9 @@ FLOORS = {
     "model": 5,
     "network_cost": 4,
     "network_selection": 5,
-    "report": 5,
+    "report": 6,
+    "report_tables": 4,
+    "selection_plots": 5,
     "stability": 4,
     "training": 6,
     "experiment": 7,
@@ -54,7 +56,10 @@ NUMPY_ONLY = {"files", "tasks", "affinity", "results", "selection_solver"}
 NUMPY_ONLY |= {"grouping", "group_selection", "network_selection", "stability"}
 NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
 # By library, the only modules that may import it: the library itself does without.
-OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}
+OPTIONAL = {
+    "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
+    "jinja2": {"report"},
+}
 
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
