@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
-    from tag_keras.group_selection import select_groups
+    from tag_keras.group_selection import select_groups, selection_frontier
     from tag_keras.grouping import Grouping
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.report import write_report
@@ -29,6 +29,7 @@ __all__ = [
     "MultiTaskModel",
     "merge_datasets",
     "select_groups",
+    "selection_frontier",
     "train_groups",
     "write_report",
 ]
@@ -44,6 +45,7 @@ _MODULES = {
     "MultiTaskModel": "model",
     "merge_datasets": "datasets",
     "select_groups": "group_selection",
+    "selection_frontier": "group_selection",
     "train_groups": "training",
     "write_report": "report",
 }

@@ -3,9 +3,9 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
 
 from tag_keras import files
+from tag_keras.checks import check
 from tag_keras.tasks import check_task_names
 
 
@@ -70,10 +70,3 @@ class Grouping:
             return cls(**{name: fields[name] for name in cls.__annotations__})
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None
-
-
-def check(valid: bool, wanted: str, **received: Any) -> None:
-    """Raises a `ValueError` that says what is wanted and what was received, unless `valid`."""
-    if not valid:
-        values = ", ".join(f"{name}={value!r}" for name, value in received.items())
-        raise ValueError(f"{wanted}. Received: {values}.")

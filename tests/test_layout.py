@@ -11,6 +11,7 @@ APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 
 FLOORS = {
     "arrays": 0,
+    "checks": 0,
     "files": 0,
     "missing_labels": 0,
     "precision": 0,
@@ -22,6 +23,7 @@ FLOORS = {
     "shared_variables": 0,
     "tasks": 0,
     "affinity": 1,
+    "selection_cover": 1,
     "gradients": 1,
     "datasets": 1,
     "results": 1,
@@ -31,6 +33,7 @@ FLOORS = {
     "task_model": 3,
     "train_step": 2,
     "grouping": 2,
+    "selection_rules": 2,
     "plots": 2,
     "probe_statistics": 2,
     "cadence": 3,
@@ -49,7 +52,14 @@ FLOORS = {
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {"files", "tasks", "affinity", "results", "selection_solver"}
-NUMPY_ONLY |= {"grouping", "group_selection", "network_selection"}
+NUMPY_ONLY |= {
+    "checks",
+    "selection_cover",
+    "selection_rules",
+    "grouping",
+    "group_selection",
+    "network_selection",
+}
 NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}
