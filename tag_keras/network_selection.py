@@ -1,90 +1,18 @@
 """Network selection: from inter-task affinities to the few groups of tasks that share a network."""
 
-import dataclasses
-import os
 import sys
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras import files
 from tag_keras.affinity import Affinity
+from tag_keras.grouping import Grouping as Grouping
+from tag_keras.grouping import check
 from tag_keras.selection_solver import choose_groups
-from tag_keras.tasks import check_task_names
 
 _Floats = npt.NDArray[np.float64]
 _Rule = Literal["forbid", "baseline"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Grouping:
-    """Groups of tasks, a network for each, and the group that serves each task.
-
-    Fields that are wrong, or that contradict each other, are a `ValueError`.
-
-    Args:
-        tasks: Task names, in the user's order.
-        groups: Groups of task names; `select_groups` sorts names and groups by position.
-        serves: Index of the group that serves it, by task.
-        score: Mean over tasks of the best score that a group gives the task.
-        upper_bound: No family of as many groups scores more than this.
-        optimal: Whether the family is proven to be the best.
-    """
-
-    tasks: tuple[str, ...]
-    groups: tuple[tuple[str, ...], ...]
-    serves: Mapping[str, int]
-    score: float
-    upper_bound: float
-    optimal: bool
-
-    def __post_init__(self) -> None:
-        _check(isinstance(self.tasks, list | tuple), "`tasks` should be a tuple", tasks=self.tasks)
-        tasks, groups, serves = check_task_names(self.tasks), self.groups, self.serves
-        valid = isinstance(groups, list | tuple) and {*map(type, groups)} <= {list, tuple}
-        valid = valid and all(g and all(t in tasks and g.count(t) == 1 for t in g) for g in groups)
-        _check(valid, f"`groups` should be tuples of names out of {tasks}", groups=groups)
-        group = dict(enumerate(groups))
-        valid = isinstance(serves, Mapping) and set(serves) == set(tasks)
-        valid = valid and all(type(i) is int and t in group.get(i, ()) for t, i in serves.items())
-        wanted = f"`serves` should give each of {tasks} the index of a group that contains it"
-        _check(valid, wanted, serves=serves, groups=groups)
-        for name, value in {"score": self.score, "upper_bound": self.upper_bound}.items():
-            valid = (isinstance(value, float) or type(value) is int) and abs(value) < float("inf")
-            _check(valid, f"`{name}` should be a finite number", **{name: value})
-        _check(isinstance(self.optimal, bool), "`optimal` should be a bool", optimal=self.optimal)
-        object.__setattr__(self, "tasks", tasks)
-        object.__setattr__(self, "groups", tuple(tuple(group) for group in groups))
-        object.__setattr__(self, "serves", {task: serves[task] for task in tasks})
-
-    def served(self, index: int) -> list[str]:
-        """Tasks that the group of this index serves, in the order of the group."""
-        return [task for task in self.groups[index] if self.serves[task] == index]
-
-    def helpers(self, index: int) -> list[str]:
-        """Tasks that train with the group of this index and are served by another."""
-        return [task for task in self.groups[index] if self.serves[task] != index]
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the grouping as JSON, atomically."""
-        files.write_json(path, dataclasses.asdict(self))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Grouping":
-        """Reads what `save` wrote; the `ValueError` for another file names the file and field."""
-        fields = files.read_fields(path, cls.__annotations__)
-        try:
-            return cls(**{name: fields[name] for name in cls.__annotations__})
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None
-
-
-def _check(valid: bool, wanted: str, **received: Any) -> None:
-    if not valid:
-        values = ", ".join(f"{name}={value!r}" for name, value in received.items())
-        raise ValueError(f"{wanted}. Received: {values}.")
 
 
 def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forbid") -> Grouping:
@@ -130,17 +58,17 @@ def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forb
 
 def _check_arguments(affinity: Affinity, num_groups: int, singletons: _Rule) -> None:
     wanted = "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean)"
-    _check(isinstance(affinity, Affinity), wanted, type=type(affinity))
-    _check(type(num_groups) is int, "`num_groups` should be an integer", num_groups=num_groups)
-    _check(num_groups >= 1, "`num_groups` should be at least 1", num_groups=num_groups)
+    check(isinstance(affinity, Affinity), wanted, type=type(affinity))
+    check(type(num_groups) is int, "`num_groups` should be an integer", num_groups=num_groups)
+    check(num_groups >= 1, "`num_groups` should be at least 1", num_groups=num_groups)
     wanted = '`singletons` should be "forbid" or "baseline"'
-    _check(singletons in ("forbid", "baseline"), wanted, singletons=singletons)
+    check(singletons in ("forbid", "baseline"), wanted, singletons=singletons)
     num_tasks, fewest = len(affinity.tasks), 1 + (singletons == "forbid")
     wanted = f'`affinity` should have {fewest} to 15 tasks with singletons="{singletons}"'
-    _check(fewest <= num_tasks <= 15, wanted, num_tasks=num_tasks)
+    check(fewest <= num_tasks <= 15, wanted, num_tasks=num_tasks)
     wrong = ~np.isfinite(affinity.mean) & ~np.eye(num_tasks, dtype=bool)
     wanted = "`affinity` should be finite for all pairs of two tasks; measure for more steps"
-    _check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
+    check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
 
 
 def group_scores(mean: _Floats, singletons: _Rule) -> _Floats:
