@@ -11,9 +11,13 @@ if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+    from tag_keras.grouping import Grouping
     from tag_keras.model import GroupedModel, MultiTaskModel
-    from tag_keras.network_selection import Grouping, select_groups
+    from tag_keras.network_selection import select_groups
+    from tag_keras.network_table import NetworkTable
+    from tag_keras.network_yardsticks import random_networks
     from tag_keras.report import write_report
+    from tag_keras.table_selection import NetworkSelection, select_networks
     from tag_keras.training import train_groups
 
 __version__ = "0.1.0"
@@ -26,8 +30,12 @@ __all__ = [
     "Grouping",
     "LookaheadAffinity",
     "MultiTaskModel",
+    "NetworkSelection",
+    "NetworkTable",
     "merge_datasets",
+    "random_networks",
     "select_groups",
+    "select_networks",
     "train_groups",
     "write_report",
 ]
@@ -38,11 +46,15 @@ _MODULES = {
     "CosineAffinity": "estimators",
     "FirstOrderAffinity": "estimators",
     "GroupedModel": "model",
-    "Grouping": "network_selection",
+    "Grouping": "grouping",
     "LookaheadAffinity": "estimators",
     "MultiTaskModel": "model",
+    "NetworkSelection": "table_selection",
+    "NetworkTable": "network_table",
     "merge_datasets": "datasets",
+    "random_networks": "network_yardsticks",
     "select_groups": "network_selection",
+    "select_networks": "table_selection",
     "train_groups": "training",
     "write_report": "report",
 }

@@ -13,6 +13,9 @@ FLOORS = {
     "arrays": 0,
     "files": 0,
     "missing_labels": 0,
+    "network_files": 0,
+    "network_program": 0,
+    "network_choice": 1,
     "precision": 0,
     "replicas": 0,
     "replication": 0,
@@ -23,6 +26,7 @@ FLOORS = {
     "tasks": 0,
     "affinity": 1,
     "gradients": 1,
+    "grouping": 1,
     "datasets": 1,
     "results": 1,
     "task_losses": 1,
@@ -30,16 +34,20 @@ FLOORS = {
     "task_trainer": 2,
     "task_model": 3,
     "train_step": 2,
+    "network_rows": 2,
     "network_selection": 2,
     "plots": 2,
     "probe_statistics": 2,
     "cadence": 3,
     "comparison": 3,
     "estimators": 3,
+    "network_table": 3,
     "grouped_model": 4,
     "grouping_plots": 3,
     "conclusion": 4,
     "probe_step": 4,
+    "network_yardsticks": 5,
+    "table_selection": 4,
     "model": 5,
     "report": 5,
     "training": 6,
@@ -48,6 +56,8 @@ FLOORS = {
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {"files", "tasks", "affinity", "results", "network_selection", "selection_solver"}
 NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
+NUMPY_ONLY |= {"grouping", "network_files", "network_program", "network_rows", "network_table"}
+NUMPY_ONLY |= {"network_choice", "network_yardsticks", "table_selection"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {"matplotlib": {"plots", "grouping_plots", "report"}, "jinja2": {"report"}}
 
