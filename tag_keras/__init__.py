@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from tag_keras.group_selection import select_groups, selection_frontier
     from tag_keras.grouping import Grouping
     from tag_keras.model import GroupedModel, MultiTaskModel
+    from tag_keras.network_table import NetworkTable
+    from tag_keras.network_yardsticks import random_networks
     from tag_keras.report import write_report
+    from tag_keras.table_selection import NetworkSelection, select_networks
     from tag_keras.training import train_groups
 
 __version__ = "0.1.0"
@@ -27,8 +30,12 @@ __all__ = [
     "Grouping",
     "LookaheadAffinity",
     "MultiTaskModel",
+    "NetworkSelection",
+    "NetworkTable",
     "merge_datasets",
+    "random_networks",
     "select_groups",
+    "select_networks",
     "selection_frontier",
     "train_groups",
     "write_report",
@@ -43,8 +50,12 @@ _MODULES = {
     "Grouping": "grouping",
     "LookaheadAffinity": "estimators",
     "MultiTaskModel": "model",
+    "NetworkSelection": "table_selection",
+    "NetworkTable": "network_table",
     "merge_datasets": "datasets",
+    "random_networks": "network_yardsticks",
     "select_groups": "group_selection",
+    "select_networks": "table_selection",
     "selection_frontier": "group_selection",
     "train_groups": "training",
     "write_report": "report",

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import Self
 
 from tag_keras import files
 from tag_keras.checks import check
@@ -63,10 +64,11 @@ class Grouping:
         files.write_json(path, dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Grouping":
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Reads what `save` wrote; the `ValueError` for another file names the file and field."""
-        fields = files.read_fields(path, cls.__annotations__)
+        names = [field.name for field in dataclasses.fields(cls)]
+        fields = files.read_fields(path, names)
         try:
-            return cls(**{name: fields[name] for name in cls.__annotations__})
+            return cls(**{name: fields[name] for name in names})
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None
