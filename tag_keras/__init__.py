@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
-    from tag_keras.group_selection import select_groups
+    from tag_keras.group_selection import select_groups, selection_frontier
     from tag_keras.grouping import Grouping
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.network_cost import NetworkCost, measure_cost
+    from tag_keras.network_table import NetworkTable
+    from tag_keras.network_yardsticks import random_networks
     from tag_keras.report import write_report
     from tag_keras.stability import GroupingStability, grouping_stability
+    from tag_keras.table_selection import NetworkSelection, select_networks
     from tag_keras.training import train_groups
 
 __version__ = "0.1.0"
@@ -31,10 +34,15 @@ __all__ = [
     "LookaheadAffinity",
     "MultiTaskModel",
     "NetworkCost",
+    "NetworkSelection",
+    "NetworkTable",
     "grouping_stability",
     "measure_cost",
     "merge_datasets",
+    "random_networks",
     "select_groups",
+    "select_networks",
+    "selection_frontier",
     "train_groups",
     "write_report",
 ]
@@ -50,10 +58,15 @@ _MODULES = {
     "LookaheadAffinity": "estimators",
     "MultiTaskModel": "model",
     "NetworkCost": "network_cost",
+    "NetworkSelection": "table_selection",
+    "NetworkTable": "network_table",
     "grouping_stability": "stability",
     "measure_cost": "network_cost",
     "merge_datasets": "datasets",
+    "random_networks": "network_yardsticks",
     "select_groups": "group_selection",
+    "select_networks": "table_selection",
+    "selection_frontier": "group_selection",
     "train_groups": "training",
     "write_report": "report",
 }

@@ -1,38 +1,61 @@
 """Selection of groups: from inter-task affinities to the few groups that share a network."""
 
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from tag_keras.affinity import Affinity
-from tag_keras.grouping import Grouping, check
-from tag_keras.selection_solver import choose_groups
+from tag_keras.checks import check, check_count
+from tag_keras.grouping import Grouping
+from tag_keras.selection_cover import fewest_groups
+from tag_keras.selection_problem import Booleans, GroupProblem
+from tag_keras.selection_rules import Names, Singletons, build_problem
+from tag_keras.selection_solver import choose_families
 
-_Floats = npt.NDArray[np.float64]
-_Rule = Literal["forbid", "baseline"]
+# Above this number of tasks the table of the dynamic program would be too large.
+_TABLE_TASKS = 15
 
 
-def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forbid") -> Grouping:
+def select_groups(
+    affinity: Affinity,
+    num_groups: int,
+    singletons: Singletons = "forbid",
+    *,
+    partition: bool = False,
+    max_group_size: int | None = None,
+    together: Names = (),
+    apart: Names = (),
+    time_limit: float | None = None,
+) -> Grouping:
     """Network selection of TAG (Fifty et al. 2021, arXiv 2109.04617) and Standley et al. 2020.
 
     A task's score in a group is the mean affinity of the group's other tasks onto it. Of all
     families of at most `num_groups` groups (arXiv 1905.07553) that leave no task out, overlapping
     or not, this finds one with the largest mean over tasks of the best score, and proves it. Ties
-    (within 1e-9 of the largest absolute score) go to the fewest groups, then memberships, then the
-    first in the order of tasks; of 100,000 and more, the last two rules compare those met first.
+    (within 1e-9 of the largest absolute affinity) go to the fewest groups, then memberships, then
+    the first in the order of tasks; of 100,000 and more, the last two rules compare those met
+    first.
 
     Args:
         affinity: Affinities of up to 15 tasks. The diagonal is not used.
-        num_groups: Largest number of groups, which is that of networks to train.
+        num_groups: Largest number of groups, which is that of networks to train. Where more are
+            of no use, fewer come back.
         singletons: `"forbid"` leaves no task alone in a group, as in the paper; `"baseline"` lets
-            one alone score 0, which is for affinities measured with `baseline=True` only.
+            one alone score 0, which is for affinities measured with `baseline=True` only; a dict
+            gives scores by task, in the unit of the affinities, and a task that is not in it may
+            not be alone.
+        partition: Whether the groups may not overlap: each task is in one group, which serves it.
+        max_group_size: Largest number of tasks in a group. Defaults to no limit.
+        together: Lists of tasks; a group holds all tasks of a list, or none.
+        apart: Lists of tasks; a group holds at most one task of a list.
+        time_limit: Seconds, for more than 15 tasks only. Up to 15 it is not used.
 
     Returns:
         The best `Grouping`.
 
     Raises:
-        ValueError: If an argument is out of range, or an affinity of two tasks not finite.
+        ValueError: If an argument is out of range, an affinity of two tasks not finite, or if
+            nothing that the arguments allow covers all tasks.
 
     Example:
 
@@ -42,40 +65,130 @@ def select_groups(affinity: Affinity, num_groups: int, singletons: _Rule = "forb
     grouping.groups  # (("a", "b"), ("a", "c")): "a" helps "c", and is served beside "b"
     ```
     """
-    _check_arguments(affinity, num_groups, singletons)
-    scores = group_scores(affinity.mean, singletons)
-    tolerance = 1e-9 * max(float(np.abs(scores[scores > -np.inf]).max()), 1e-290)
-    chosen = scores[choose_groups(scores, num_groups, tolerance)]
-    score = float(chosen.max(axis=0).mean())
-    serves = (chosen >= chosen.max(axis=0) - tolerance / 1000).argmax(axis=0)
-    tasks = np.array(affinity.tasks, dtype=object)
-    groups = tuple(tuple(tasks[row > -np.inf]) for row in chosen)
-    serving = dict(zip(affinity.tasks, serves.tolist(), strict=True))
-    return Grouping(affinity.tasks, groups, serving, score, upper_bound=score, optimal=True)
+    number = check_count("num_groups", num_groups)
+    problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
+    _check_time_limit(time_limit)
+    start = _start(problem, num_groups=number)
+    return _solve(affinity, problem, start, [number], time_limit)[0]
 
 
-def _check_arguments(affinity: Affinity, num_groups: int, singletons: _Rule) -> None:
-    wanted = "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean)"
-    check(isinstance(affinity, Affinity), wanted, type=type(affinity))
-    check(type(num_groups) is int, "`num_groups` should be an integer", num_groups=num_groups)
-    check(num_groups >= 1, "`num_groups` should be at least 1", num_groups=num_groups)
-    wanted = '`singletons` should be "forbid" or "baseline"'
-    check(singletons in ("forbid", "baseline"), wanted, singletons=singletons)
-    num_tasks, fewest = len(affinity.tasks), 1 + (singletons == "forbid")
-    wanted = f'`affinity` should have {fewest} to 15 tasks with singletons="{singletons}"'
-    check(fewest <= num_tasks <= 15, wanted, num_tasks=num_tasks)
-    wrong = ~np.isfinite(affinity.mean) & ~np.eye(num_tasks, dtype=bool)
-    wanted = "`affinity` should be finite for all pairs of two tasks; measure for more steps"
-    check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
+def selection_frontier(
+    affinity: Affinity,
+    max_groups: int,
+    singletons: Singletons = "forbid",
+    *,
+    partition: bool = False,
+    max_group_size: int | None = None,
+    together: Names = (),
+    apart: Names = (),
+    time_limit: float | None = None,
+) -> tuple[Grouping, ...]:
+    """The best grouping for every number of groups: what each further network gains.
+
+    Up to 15 tasks this takes about as long as `select_groups` for one number.
+
+    Args:
+        affinity: As in `select_groups`, and so are the arguments after `max_groups`.
+        max_groups: Largest number of groups of the last grouping.
+        singletons: See `select_groups`.
+        partition: See `select_groups`.
+        max_group_size: See `select_groups`.
+        together: See `select_groups`.
+        apart: See `select_groups`.
+        time_limit: Seconds for each number, for more than 15 tasks only.
+
+    Returns:
+        What `select_groups` gives for 1, 2, .. `max_groups` groups. The numbers that cannot cover
+        all tasks are left out at the beginning, so the first grouping is that of `max_groups + 1`
+        minus the length. Where more groups are of no use, the last grouping is repeated.
+
+    Raises:
+        ValueError: As in `select_groups`, also if `max_groups` cannot cover all tasks.
+
+    Example:
+
+    ```python
+    mean = [[0.0, 0.3, -0.1], [0.2, 0.0, -0.2], [0.1, -0.3, 0.0]]
+    affinity = tag_keras.Affinity(["a", "b", "c"], mean)
+    frontier = tag_keras.selection_frontier(affinity, max_groups=3)
+    [round(grouping.score, 3) for grouping in frontier]  # [0.0, 0.133, 0.133]: two are enough
+    ```
+    """
+    last = check_count("max_groups", max_groups)
+    problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
+    _check_time_limit(time_limit)
+    start = _start(problem, max_groups=last)
+    return tuple(_solve(affinity, problem, start, range(len(start), last + 1), time_limit))
 
 
-def group_scores(mean: _Floats, singletons: _Rule) -> _Floats:
-    """Scores (G, T) of tasks in all groups, sorted by positions; -inf for a task not in it."""
+def _check_time_limit(seconds: float | None) -> None:
+    number = isinstance(seconds, int | float | np.number) and not isinstance(seconds, bool)
+    valid = seconds is None or (number and 0 < seconds < float("inf"))
+    check(valid, "`time_limit` should be a positive number of seconds, or None", time_limit=seconds)
+
+
+def _start(problem: GroupProblem, **number: int) -> list[tuple[int, ...]]:
+    """A smallest family that covers all tasks, checked against the number of groups allowed."""
+    check(
+        len(problem.alone) <= 100,
+        "`affinity` should have at most 100 tasks",
+        num_tasks=len(problem.alone),
+    )
+    start = fewest_groups(problem)
+    ((name, value),) = number.items()
+    wanted = f"`{name}` should be at least {len(start)}: fewer groups that are allowed do not cover"
+    check(len(start) <= value, f"{wanted} all tasks", **number)
+    return start
+
+
+def _solve(
+    affinity: Affinity,
+    problem: GroupProblem,
+    start: list[tuple[int, ...]],
+    numbers: Sequence[int],
+    time_limit: float | None,
+) -> list[Grouping]:
+    """The best grouping for each of the numbers of groups, none of which is too small."""
+    used = ~(np.eye(len(problem.alone), dtype=bool) | problem.apart)
+    sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
+    tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
+    if len(problem.alone) > _TABLE_TASKS:
+        return _large(affinity, problem, start, numbers, tolerance, time_limit)
+    members = all_groups(len(problem.alone))
+    members = members[problem.admissible(members)]
+    scores = problem.scores(members)
+    families = choose_families(scores, numbers, tolerance, problem.partition)
+    return [_grouping(affinity.tasks, scores[rows], tolerance) for rows in families]
+
+
+def _large(
+    affinity: Affinity,
+    problem: GroupProblem,
+    start: list[tuple[int, ...]],
+    numbers: Sequence[int],
+    tolerance: float,
+    time_limit: float | None,
+) -> list[Grouping]:
+    """As `_solve`, for more tasks than the dynamic program can take."""
+    wanted = f"`affinity` should have at most {_TABLE_TASKS} tasks"
+    raise ValueError(f"{wanted}. Received: num_tasks={len(problem.alone)}.")
+
+
+def _grouping(tasks: tuple[str, ...], chosen: np.ndarray, tolerance: float) -> Grouping:
+    """The grouping of a family whose scores (G, T) are -inf where a task is not in a group."""
+    best = chosen.max(axis=0)
+    score = float(best.mean())
+    serves = (chosen >= best - tolerance / 1000).argmax(axis=0)
+    names = np.array(tasks, dtype=object)
+    groups = tuple(tuple(names[row > -np.inf]) for row in chosen)
+    serving = dict(zip(tasks, serves.tolist(), strict=True))
+    return Grouping(tasks, groups, serving, score, upper_bound=score, optimal=True)
+
+
+def all_groups(num_tasks: int) -> Booleans:
+    """All groups as members (2**T - 1, T), in the order of their sorted tuples of positions."""
     sets = np.zeros(0, np.intp)
-    for bit in 1 << np.arange(len(mean))[::-1]:
+    for bit in 1 << np.arange(num_tasks)[::-1]:
         sets = np.concatenate([[bit], sets | bit, sets])
-    members = sets[:, None] >> np.arange(len(mean)) & 1
-    members = members[members.sum(axis=1) > (singletons == "forbid")]
-    partners = np.maximum(members.sum(axis=1, keepdims=True) - 1, 1)
-    sums = members @ np.where(np.eye(len(mean), dtype=bool), 0.0, mean)
-    return np.where(members == 1, sums / partners, -np.inf)
+    members: Booleans = (sets[:, None] >> np.arange(num_tasks) & 1).astype(bool)
+    return members

@@ -3,9 +3,10 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Self
 
 from tag_keras import files
+from tag_keras.checks import check
 from tag_keras.tasks import check_task_names
 
 
@@ -63,17 +64,11 @@ class Grouping:
         files.write_json(path, dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Grouping":
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Reads what `save` wrote; the `ValueError` for another file names the file and field."""
-        fields = files.read_fields(path, cls.__annotations__)
+        names = [field.name for field in dataclasses.fields(cls)]
+        fields = files.read_fields(path, names)
         try:
-            return cls(**{name: fields[name] for name in cls.__annotations__})
+            return cls(**{name: fields[name] for name in names})
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None
-
-
-def check(valid: bool, wanted: str, **received: Any) -> None:
-    """Raises a `ValueError` that says what is wanted and what was received, unless `valid`."""
-    if not valid:
-        values = ", ".join(f"{name}={value!r}" for name, value in received.items())
-        raise ValueError(f"{wanted}. Received: {values}.")

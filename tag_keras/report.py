@@ -64,7 +64,7 @@ def write_report(
             Losses are read on the split `"test"`. What is missing is left out of the page, which
             says so; networks of other names are not looked at.
         title: Title of the page.
-        frontier: The best groupings of the same tasks for 1, 2, ... groups, from
+        frontier: The best groupings of the same tasks by the number of groups, from
             `selection_frontier`.
         stability: How often `grouping` is chosen, from `grouping_stability`.
 

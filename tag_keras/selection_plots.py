@@ -24,7 +24,7 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
     The number at a point is what the score gains by that network, compared to one less.
 
     Args:
-        frontier: The best groups for 1, 2, ... networks, as `selection_frontier` gives them.
+        frontier: The best groups by the number of networks, as `selection_frontier` gives them.
         grouping: The chosen groups.
         affinity: Affinities of the same tasks, for the unit.
 
@@ -34,15 +34,16 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
     Raises:
         ValueError: If the tasks of the groupings differ.
     """
-    for number, best in enumerate(frontier, start=1):
+    for best in frontier:
         if set(best.tasks) != set(grouping.tasks):
             raise ValueError(
                 "`frontier` should hold groupings of the tasks of `grouping`. Received: tasks="
-                f"{best.tasks} for {number} groups, and {grouping.tasks}."
+                f"{best.tasks} and {grouping.tasks}."
             )
     scores = np.array([best.score for best in frontier])
     factor, unit, _ = plots.find_scale(plots.between_tasks(affinity.mean))
-    numbers = np.arange(1, len(scores) + 1)
+    # The first grouping is that of the smallest number that is enough, and so has that many groups.
+    numbers = len(frontier[0].groups) + np.arange(len(scores))
     figure = plots.new_figure(8, 3.6)
     axes: Any = figure.subplots()
     line = {"color": plots.INK, "marker": "o", "markersize": 5, "linewidth": 1.4}

@@ -1,6 +1,7 @@
 """The exact choice of a few groups out of many: a dynamic program over sets of served tasks."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +19,37 @@ _TIE_STEPS = 200_000
 #   served[U] = largest sum of the scores of U in a group that contains U, with helpers or without;
 #   values[T, k] = value of the best k groups for T = max of served[U] + values[T - U, k - 1] over
 # the U in T with the last task of T: any order of the groups will do. So only all have the last.
-def choose_groups(scores: _Floats, num_groups: int, tolerance: float) -> list[int]:
-    """Rows of `scores` (G, T) that make the best family; the time grows like 3**T."""
+def choose_families(
+    scores: _Floats, numbers: Sequence[int], tolerance: float, partition: bool = False
+) -> list[list[int]]:
+    """Rows of `scores` (G, T) that make the best family, for each of the numbers of groups.
+
+    One table serves all numbers; its time grows like 3**T.
+
+    Args:
+        scores: Scores of tasks in groups, -inf for a task that is not in the group.
+        numbers: Largest numbers of groups.
+        tolerance: Difference of two means over tasks below which families are tied.
+        partition: Whether the groups may not overlap.
+
+    Returns:
+        Rows in increasing order by number; none for a number that cannot cover all tasks.
+    """
     # The groups that are best for some task leave nothing to gain for more.
-    num_groups = min(num_groups, len(set(scores.argmax(axis=0))))
+    useful = scores.shape[1] if partition else len(set(scores.argmax(axis=0)))
     # Losses count thousandths of a sum's tolerance, which makes those of rounding zero.
     unit = scores.shape[1] * tolerance / 1000
-    served, serving = _serve(scores, unit)
-    values = np.full((len(served), num_groups + 1), -np.inf)
+    served, serving = _serve_exactly(scores) if partition else _serve(scores, unit)
+    values = np.full((len(served), min(max(numbers), useful) + 1), -np.inf)
     values[0] = 0.0
     for tasks in [*range(1, len(served) // 2), len(served) - 1]:
         sets = _subsets(tasks)
         values[tasks, 1:] = (served[sets, None] + values[tasks - sets, :-1]).max(axis=0)
-    return _first(served, serving, values, unit)
+    families = {
+        number: _first(served, serving, values[:, : number + 1], unit)
+        for number in {min(number, useful) for number in numbers}
+    }
+    return [families[min(number, useful)] for number in numbers]
 
 
 def _subsets(tasks: int) -> npt.NDArray[np.intp]:
@@ -67,6 +86,18 @@ def _serve(scores: _Floats, unit: float) -> tuple[_Floats, list[_Serving]]:
     return served, serving
 
 
+def _serve_exactly(scores: _Floats) -> tuple[_Floats, list[_Serving]]:
+    """As `_serve` where a group serves all its members, and no other group has any of them."""
+    members = scores > -np.inf
+    sets = members @ (1 << np.arange(scores.shape[1]))
+    served = np.full(2 ** scores.shape[1], -np.inf)
+    served[sets] = np.where(members, scores, 0.0).sum(axis=1)
+    serving: list[_Serving] = [[]] * len(served)
+    for row, tasks in enumerate(sets.tolist()):
+        serving[tasks] = [(0, tasks.bit_count(), row)]
+    return served, serving
+
+
 def _first(served: _Floats, serving: list[_Serving], values: _Floats, unit: float) -> list[int]:
     """Of the families within the tolerance of the best, the one that the tie rule puts first.
 
@@ -93,6 +124,8 @@ def _first(served: _Floats, serving: list[_Serving], values: _Floats, unit: floa
                     found.append((rest[0] + size, sorted([*rest[1], row])))
         return min(found)
 
+    if values[-1, -1] == -np.inf:
+        return []
     # What it loses to take fewer groups; the fewest that lose too little to count are taken.
     losses = np.rint((values[-1, -1] - values[-1]) / unit)
     fewest = int((losses <= 1000).argmax())

@@ -1,19 +1,21 @@
 """How much the chosen groups would change with the noise of the affinities."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tag_keras import replication
 from tag_keras.affinity import Affinity
+from tag_keras.checks import check, check_count
 from tag_keras.group_selection import select_groups, selection_frontier
-from tag_keras.grouping import Grouping, check
+from tag_keras.grouping import Grouping
+from tag_keras.selection_problem import Booleans, Floats, GroupProblem
+from tag_keras.selection_rules import Singletons, build_problem
 
-_Floats = npt.NDArray[np.float64]
-# With more, selecting groups 200 times takes minutes.
-_MOST_TASKS = 12
+# With more tasks, selecting groups for every number of them takes minutes, and so does selecting
+# them 200 times.
+_MOST_FOR_FRONTIER, _MOST_FOR_STABILITY = 15, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class GroupingStability:
 
     tasks: tuple[str, ...]
     grouping: Grouping
-    share: _Floats
+    share: Floats
     wins: float
     regret: float
     num_samples: int
@@ -64,8 +66,8 @@ def grouping_stability(
     Args:
         affinity: Affinities with standard errors.
         num_groups: Largest number of groups.
-        num_samples: Number of draws. On one core, 200 take 3 s for 9 tasks, half a minute for 12,
-            5 minutes for 15.
+        num_samples: Number of draws. On one core, 200 take 3 s for 9 tasks, 40 s for 12,
+            6 minutes for 15.
         seed: Of the random draws; the same seed gives the same result.
         **options: Of `select_groups`, such as `singletons`, for the means and for every draw.
 
@@ -85,20 +87,24 @@ def grouping_stability(
     stability.wins  # In this fraction of the draws, ("a", "b") and ("a", "c") are the best groups.
     ```
     """
-    check(type(num_samples) is int, "`num_samples` should be an integer", num_samples=num_samples)
-    check(num_samples >= 1, "`num_samples` should be at least 1", num_samples=num_samples)
-    check(type(seed) is int and seed >= 0, "`seed` should be an integer from 0 on", seed=seed)
+    num_samples = check_count("num_samples", num_samples)
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
+    check(whole, "`seed` should be an integer from 0 on", seed=seed)
     grouping = select_groups(affinity, num_groups, **options)
     _check_errors(affinity)
     share, wins, regret = np.zeros_like(affinity.mean), 0.0, 0.0
     chosen = _members(grouping)
+    # What may be chosen does not matter for the score of what was chosen.
+    singletons = options.get("singletons", "forbid")
+    problem = build_problem(affinity, singletons, False, None, together=(), apart=())
     for mean in _draw(affinity, num_samples, np.random.default_rng(seed)):
         best = select_groups(Affinity(affinity.tasks, mean), num_groups, **options)
         members = _members(best)
         share += (members.T.astype(np.int64) @ members) > 0
         wins += set(best.groups) == set(grouping.groups)
+        drawn = dataclasses.replace(problem, affinity=mean)
         # The groups found may be worse by the tolerance for ties.
-        regret += max(_score(mean, members) - _score(mean, chosen), 0.0)
+        regret += max(_score(drawn, members) - _score(drawn, chosen), 0.0)
     share, wins, regret = share / num_samples, wins / num_samples, regret / num_samples
     return GroupingStability(affinity.tasks, grouping, share, wins, regret, num_samples)
 
@@ -107,19 +113,18 @@ def other_groups(
     affinity: Affinity,
     grouping: Grouping,
     num_groups: int,
-    singletons: Literal["forbid", "baseline"],
+    singletons: Singletons,
 ) -> dict[str, Any]:
     """What the report says of other groups: those for more networks, and those that noise makes.
 
     Returns:
         `frontier` and `stability` of `write_report`, without what is not known, or would take long.
     """
-    num_tasks = len(affinity.tasks)
-    if num_tasks > _MOST_TASKS:
-        return {}
-    others: dict[str, Any] = {"frontier": selection_frontier(affinity, num_tasks, singletons)}
+    num_tasks, others = len(affinity.tasks), dict[str, Any]()
+    if num_tasks <= _MOST_FOR_FRONTIER:
+        others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
     between = ~np.eye(num_tasks, dtype=bool)
-    if np.isfinite(affinity.standard_error[between]).all():
+    if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
         stability = grouping_stability(affinity, num_groups, singletons=singletons)
         # Whoever put groups of their own into the folder does not want to know of others.
         if set(stability.grouping.groups) == set(grouping.groups):
@@ -134,7 +139,7 @@ def _check_errors(affinity: Affinity) -> None:
     check(not unknown.any(), wanted, pairs=affinity.describe_pairs(unknown))
 
 
-def _draw(affinity: Affinity, num_samples: int, generator: np.random.Generator) -> _Floats:
+def _draw(affinity: Affinity, num_samples: int, generator: np.random.Generator) -> Floats:
     """Affinities (N, T, T) as their errors make them, 0 on the diagonal, which does not count."""
     replicates = affinity.replicates
     deviations = np.nan_to_num(replicates - replication.mean_and_error(replicates)[0])
@@ -147,14 +152,11 @@ def _draw(affinity: Affinity, num_samples: int, generator: np.random.Generator) 
     return np.where(np.eye(len(lengths), dtype=bool), 0.0, draws)
 
 
-def _members(grouping: Grouping) -> npt.NDArray[np.bool_]:
+def _members(grouping: Grouping) -> Booleans:
     """Boolean array (G, T)."""
     return np.array([[task in group for task in grouping.tasks] for group in grouping.groups])
 
 
-def _score(mean: _Floats, members: npt.NDArray[np.bool_]) -> float:
+def _score(problem: GroupProblem, members: Booleans) -> float:
     """Mean over the tasks of the best score among the groups (G, T)."""
-    partners = members.sum(axis=1, keepdims=True) - 1
-    # A task alone scores 0, and so does the sum over no partners.
-    scores = members @ mean / np.maximum(partners, 1)
-    return float(np.where(members, scores, -np.inf).max(axis=0).mean())
+    return float(problem.scores(members).max(axis=0).mean())

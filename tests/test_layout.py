@@ -11,9 +11,14 @@ APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 
 FLOORS = {
     "arrays": 0,
+    "checks": 0,
     "files": 0,
     "missing_labels": 0,
+    "network_files": 0,
+    "network_program": 0,
+    "network_choice": 1,
     "precision": 0,
+    "progress": 0,
     "replicas": 0,
     "replication": 0,
     "multi_worker": 0,
@@ -22,7 +27,9 @@ FLOORS = {
     "shared_variables": 0,
     "tasks": 0,
     "affinity": 1,
+    "selection_cover": 1,
     "gradients": 1,
+    "grouping": 1,
     "datasets": 1,
     "results": 1,
     "task_losses": 1,
@@ -30,17 +37,22 @@ FLOORS = {
     "task_trainer": 2,
     "task_model": 3,
     "train_step": 2,
-    "grouping": 2,
+    "selection_rules": 2,
+    "selection_summary": 2,
+    "network_rows": 2,
     "plots": 2,
     "probe_statistics": 2,
     "cadence": 3,
     "comparison": 3,
     "estimators": 3,
+    "network_table": 3,
     "grouped_model": 4,
     "group_selection": 3,
     "grouping_plots": 3,
     "conclusion": 4,
     "probe_step": 4,
+    "network_yardsticks": 5,
+    "table_selection": 4,
     "model": 5,
     "network_cost": 4,
     "network_selection": 5,
@@ -54,7 +66,11 @@ FLOORS = {
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {"files", "tasks", "affinity", "results", "selection_solver"}
 NUMPY_ONLY |= {"grouping", "group_selection", "network_selection", "stability"}
+NUMPY_ONLY |= {"checks", "group_selection", "network_selection", "progress", "selection_cover"}
+NUMPY_ONLY |= {"selection_rules", "selection_summary"}
 NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
+NUMPY_ONLY |= {"grouping", "network_files", "network_program", "network_rows", "network_table"}
+NUMPY_ONLY |= {"network_choice", "network_yardsticks", "table_selection"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
     "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},

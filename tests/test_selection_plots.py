@@ -32,8 +32,8 @@ def make_stability(**changes):
     return GroupingStability(**(fields | {"regret": 2.7e-4, "num_samples": 200} | changes))
 
 
-def plot_frontier(*scores, grouping=None):
-    frontier = [make_grouping(score) for score in scores]
+def plot_frontier(*scores, grouping=None, first=(TASKS,)):
+    frontier = [make_grouping(score, groups=first) for score in scores]
     return report.plot_frontier(frontier, grouping or make_grouping(), AFFINITY).axes[0]
 
 
@@ -57,6 +57,11 @@ def test_frontier_says_what_each_network_gains():
     # Two digits of the largest gain.
     texts = plot_frontier(0.01, 0.010042, 0.010049).texts
     assert [text.get_text() for text in texts] == ["+0.042", "+0.007"]
+
+
+def test_frontier_begins_where_the_groups_are_enough():
+    axes = plot_frontier(0.01, 0.02, first=GROUPS)
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [2, 3])
 
 
 def test_frontier_of_one_network_and_of_many():
@@ -162,7 +167,8 @@ def test_what_contradicts_the_grouping_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=match):
         write(tmp_path, stability=make_stability(grouping=other))
     short = make_grouping(groups=(("a", "b"),), tasks=("a", "b"))
-    match = r"`frontier` should hold groupings of the tasks of `grouping`. .*\('a', 'b'\) for 2 gr"
+    match = r"`frontier` should hold groupings of the tasks of `grouping`. Received: tasks="
+    match += r"\('a', 'b'\) and \('a', 'b', 'c', 'd<e>\$f\$'\)\."
     with pytest.raises(ValueError, match=match):
         write(tmp_path, frontier=[make_grouping(), short])
     assert not list(tmp_path.iterdir())
@@ -192,8 +198,9 @@ def test_what_a_run_tells_of_other_groups():
     }
 
 
-def test_nothing_is_told_of_other_groups_of_many_tasks():
-    tasks = tuple(f"t{index}" for index in range(13))
-    affinity = Affinity(tasks, np.zeros((13, 13)), np.ones((13, 13)))
+@pytest.mark.parametrize(("size", "told"), [(13, {"frontier"}), (16, set())])
+def test_what_takes_long_is_not_told_of_many_tasks(size, told):
+    tasks = tuple(f"t{index}" for index in range(size))
+    affinity = Affinity(tasks, np.ones((size, size)), np.ones((size, size)))
     grouping = make_grouping(groups=(tasks,), tasks=tasks)
-    assert other_groups(affinity, grouping, 2, "forbid") == {}
+    assert set(other_groups(affinity, grouping, 2, "forbid")) == told

@@ -8,10 +8,11 @@ import pytest
 import scipy.stats
 
 from tag_keras.affinity import Affinity
+from tag_keras.group_selection import select_groups
 from tag_keras.stability import _draw, grouping_stability
 
 normal = scipy.stats.norm
-SAMPLES = 4000
+SAMPLES = 1500
 # Four standard errors of a fraction of 1/2.
 NEAR = 4 * 0.5 / math.sqrt(SAMPLES)
 
@@ -72,6 +73,28 @@ def test_three_tasks_of_which_two_help_the_third():
     assert found.wins == found.share[0, 2]
     near = 4 * 0.3 / math.sqrt(SAMPLES)
     assert found.regret == pytest.approx(expected_excess(-0.2, 0.5) / 3, abs=near)
+
+
+def test_scores_alone_are_those_given():
+    # The same as with a baseline of 0, all affinities and scores being larger by 5.
+    affinity = two_tasks(5.1, 5.2, (0.2, 0.3))
+    shifted = grouping_stability(affinity, 2, num_samples=50, singletons={"a": 5.0, "b": 5.0})
+    found = grouping_stability(
+        two_tasks(0.1, 0.2, (0.2, 0.3)), 2, num_samples=50, singletons="baseline"
+    )
+    assert 0 < shifted.wins == found.wins < 1
+    assert shifted.regret == pytest.approx(found.regret)
+
+
+def test_groups_are_chosen_as_the_options_say():
+    affinity, _ = clusters(0.1)
+    options = {"partition": True, "max_group_size": 4, "together": [["a0", "b0"]]}
+    found = grouping_stability(affinity, 3, num_samples=20, **options)
+    assert found.grouping == select_groups(affinity, 3, **options)
+    # Each task is in one group, of four tasks at most.
+    assert (found.share.sum(axis=0) <= 4).all()
+    assert found.share[0, 3] == 1
+    assert found.regret > 0
 
 
 def test_one_family_is_all_there_is():

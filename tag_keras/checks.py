@@ -1,0 +1,20 @@
+"""Checks of arguments, whose messages say what is wanted and what was received."""
+
+from typing import Any
+
+import numpy as np
+
+
+def check(valid: bool, wanted: str, **received: Any) -> None:
+    """Raises a `ValueError` that says what is wanted and what was received, unless `valid`."""
+    if not valid:
+        values = ", ".join(f"{name}={value!r}" for name, value in received.items())
+        raise ValueError(f"{wanted}. Received: {values}.")
+
+
+def check_count(name: str, value: Any) -> int:
+    """Returns a whole number of at least 1, Python's or NumPy's, as Python's."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    check(whole, f"`{name}` should be an integer", **{name: value})
+    check(value >= 1, f"`{name}` should be at least 1", **{name: value})
+    return int(value)

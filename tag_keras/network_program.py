@@ -1,0 +1,180 @@
+"""The exact choice of networks under a budget, by integer programs."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.optimize
+import scipy.sparse
+
+_Floats = npt.NDArray[np.float64]
+_Rows = npt.NDArray[np.intp]
+
+# The solver takes what is within 1e-6 of what it looks for. So values and costs are put in units of
+# which 0.001, a thousand such errors, is what counts as a tie.
+_TIE = 1e-3
+# Costs within this fraction of the budget are equal: 0.1 + 0.2 is within a budget of 0.3.
+COST_TOLERANCE = 1e-9
+
+
+Held = Sequence[tuple[_Floats, float]]
+
+
+class Answer(NamedTuple):
+    """Rows of networks, none if there are none; a bound of the objective; whether it is proven."""
+
+    rows: _Rows | None
+    bound: float
+    proven: bool
+
+
+class NetworkProgram:
+    """Networks that have every task, as the 0/1 solutions of linear inequalities.
+
+    The p-median problem: y[m] says whether network m is chosen, z[m, t] <= y[m] whether it serves
+    task t, which one network does. Without overlap, a network serves all of its tasks, and there
+    is no z. The variables are all y, then all z.
+
+    Args:
+        losses: Array (M, T), inf for a task that the network does not have.
+        costs: Array (M,).
+        budget: Largest sum of costs; the unit of costs.
+        tolerance: Mean losses that differ by no more are tied.
+        partition: Whether no task may be in two of the networks.
+        time_limit: In seconds, for all programs together.
+    """
+
+    def __init__(
+        self,
+        losses: _Floats,
+        costs: _Floats,
+        budget: float,
+        tolerance: float,
+        partition: bool,
+        time_limit: float | None,
+    ) -> None:
+        self.losses, self.costs, self.budget = losses, costs, budget
+        self.tolerance, self.partition = tolerance, partition
+        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self._unit = losses.shape[1] * tolerance / _TIE
+        self._least = losses.min(axis=0)
+        self.sizes = np.isfinite(losses).sum(axis=1)
+        # Place of each network in the order of task positions, then of rows.
+        lists = [(np.flatnonzero(row).tolist(), m) for m, row in enumerate(np.isfinite(losses))]
+        self.order = np.argsort([m for _, m in sorted(lists)])
+        self._too_dear: list[_Rows] = []
+        members = np.isfinite(losses)
+        above = np.where(members, losses - self._least, 0.0) / self._unit
+        network, task = np.nonzero(members)
+        self._number = len(losses) + (0 if partition else len(network))
+        if partition:
+            self.value = above.sum(axis=1)
+            self._rows = [(_matrix(task, network, len(losses)), 1.0, 1.0)]
+        else:
+            self.value = np.concatenate([np.zeros(len(losses)), above[network, task]])
+            pairs = np.arange(len(network))
+            served = _matrix(task, len(losses) + pairs, self._number)
+            serves = _matrix(pairs, len(losses) + pairs, self._number)
+            chosen = _matrix(pairs, network, self._number)
+            self._rows = [(served, 1.0, 1.0), (serves - chosen, -np.inf, 0.0)]
+        self.cost = self.over_networks(costs * (_TIE / (budget * COST_TOLERANCE)))
+
+    def over_networks(self, coefficients: npt.ArrayLike) -> _Floats:
+        """Coefficients of all variables out of those of the networks."""
+        given = np.asarray(coefficients, np.float64)
+        return np.concatenate([given, np.zeros(self._number - len(given))])
+
+    def mean_loss(self, rows: _Rows) -> float:
+        """Mean over tasks of the least loss, by itself: no error of the solver is in it."""
+        return float(self.losses[rows].min(axis=0).mean())
+
+    def total_cost(self, rows: _Rows) -> float:
+        return float(self.costs[rows].sum())
+
+    def affordable(self, rows: _Rows) -> bool:
+        return self.total_cost(rows) <= self.budget * (1 + COST_TOLERANCE)
+
+    def least_loss(self) -> Answer:
+        """The networks of the least mean loss within the budget, and a bound of that loss."""
+        answer = self.minimise(self.value)
+        above = answer.bound * self.tolerance / _TIE
+        return answer._replace(bound=float(self._least.mean()) + above)
+
+    def cheapest(self) -> Answer:
+        """The networks of the least cost that have every task, whatever the budget."""
+        return self._solve(self.cost, [], [], (0.0, 1.0))
+
+    def within_cost(self, rows: _Rows) -> tuple[_Floats, float]:
+        """What holds the cost at that of `rows`."""
+        return self.cost, float(self.cost[rows].sum()) + _TIE
+
+    def within_loss(self, loss: float) -> tuple[_Floats, float]:
+        """What holds the mean loss: coefficients of the variables, and their largest sum."""
+        return self.value, (loss - float(self._least.mean())) * _TIE / self.tolerance
+
+    def minimise(
+        self,
+        objective: _Floats,
+        held: Held = (),
+        excluded: Sequence[_Rows] = (),
+        bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (0.0, 1.0),
+    ) -> Answer:
+        """Solves one program within the budget.
+
+        Args:
+            objective: Coefficients (N,) of the variables.
+            held: Further coefficients (N,), each with the largest sum that it allows.
+            excluded: Choices that are left out, and with them whatever contains them.
+            bounds: Lower and upper bounds of the networks' variables, arrays (M,) or numbers.
+        """
+        held = [(self.cost, _TIE / COST_TOLERANCE + _TIE), *held]
+        while True:
+            answer = self._solve(objective, held, [*excluded, *self._too_dear], bounds)
+            if answer.rows is None or self.affordable(answer.rows):
+                return answer
+            # Dearer than the budget by an error of the solver, and so is whatever contains it.
+            self._too_dear.append(answer.rows)
+
+    def _solve(
+        self,
+        objective: _Floats,
+        held: Held,
+        excluded: Sequence[_Rows],
+        bounds: tuple[npt.ArrayLike, npt.ArrayLike],
+    ) -> Answer:
+        constraints = [scipy.optimize.LinearConstraint(*row) for row in self._rows]
+        constraints += [
+            scipy.optimize.LinearConstraint(row[None], -np.inf, most) for row, most in held
+        ]
+        constraints += [self._excluding(rows) for rows in excluded]
+        lower, upper = np.zeros(self._number), np.ones(self._number)
+        lower[: len(self.losses)], upper[: len(self.losses)] = bounds
+        result = scipy.optimize.milp(
+            objective,
+            integrality=self.over_networks(np.ones(len(self.losses))),
+            bounds=scipy.optimize.Bounds(lower, upper),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0} | self._time_left(),
+        )
+        rows = None if result.x is None else np.flatnonzero(result.x[: len(self.losses)] > 0.5)
+        bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
+        # 0 is a proven optimum, 2 a proof that there is no solution, 1 a limit.
+        return Answer(rows, bound, result.status in (0, 2))
+
+    def _excluding(self, rows: _Rows) -> scipy.optimize.LinearConstraint:
+        inside = np.zeros(self._number)
+        inside[rows] = 1.0
+        return scipy.optimize.LinearConstraint(inside[None], -np.inf, len(rows) - 1.0)
+
+    def _time_left(self) -> dict[str, float]:
+        if self._deadline is None:
+            return {}
+        return {"time_limit": max(self._deadline - time.monotonic(), 0.0)}
+
+
+def _matrix(rows: _Rows, columns: _Rows, width: int) -> scipy.sparse.csr_array:
+    """A matrix with ones at these entries."""
+    shape = (int(rows.max()) + 1, width)
+    return scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape)

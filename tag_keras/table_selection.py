@@ -1,0 +1,210 @@
+"""The best networks under a budget, out of a table of measured ones."""
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tag_keras.checks import check
+from tag_keras.grouping import Grouping
+from tag_keras.network_choice import choose_networks
+from tag_keras.network_program import NetworkProgram
+from tag_keras.network_rows import Rows
+from tag_keras.network_table import NetworkTable
+from tag_keras.selection_problem import Floats
+
+Sense = Literal["max", "min"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSelection(Grouping):
+    """Networks chosen out of a table, as a grouping of tasks: see `Grouping`.
+
+    With `sense="min"`, `score` is a mean loss, and `upper_bound` bounds how good any choice could
+    be: it is a lower bound of the loss.
+
+    Args:
+        networks: Row in the table of each group's network.
+        cost: Sum of the networks' costs.
+    """
+
+    networks: tuple[int, ...]
+    cost: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        networks, cost = self.networks, self.cost
+        valid = isinstance(networks, list | tuple) and len(networks) == len(self.groups)
+        valid = valid and all(type(row) is int and row >= 0 for row in networks)
+        valid = valid and len(set(networks)) == len(networks)
+        wanted = "`networks` should give each group a row of its own"
+        check(valid, wanted, networks=networks, groups=self.groups)
+        valid = (isinstance(cost, float) or type(cost) is int) and 0 < cost < math.inf
+        check(valid, "`cost` should be a positive number", cost=cost)
+        object.__setattr__(self, "networks", tuple(networks))
+
+    def scores_on(
+        self, table: NetworkTable, other: NetworkTable, best: Sense | None = None
+    ) -> dict[str, float]:
+        """What the networks give the tasks in another table, such as their losses on test data.
+
+        Networks are found in the other table by their tasks and cost, not by row.
+
+        Args:
+            table: Table out of which the networks were chosen.
+            other: Table with at least the same networks.
+            best: `None` takes each task from the network that serves it, as was decided on
+                `table`. `"min"` and `"max"` take the best of the chosen networks in `other`, as
+                the totals that Standley et al. 2020 published do; where `other` is test data, the
+                choice between these networks is then made on test data.
+
+        Returns:
+            Score by task. Their sum is the paper's total.
+
+        Raises:
+            ValueError: If the tables do not have the networks, or `best` is something else.
+        """
+        check(best in (None, "min", "max"), '`best` should be None, "min" or "max"', best=best)
+        for name, value in {"table": table, "other": other}.items():
+            check(
+                isinstance(value, NetworkTable),
+                f"`{name}` should be a NetworkTable",
+                type=type(value),
+            )
+        rows = []
+        for group, row in zip(self.groups, self.networks, strict=True):
+            valid = row < len(table.networks) and {*table.networks[row]} == {*group}
+            check(valid, "`table` should be the one of the selection", network=row, group=group)
+            rows.append(other.find(group, table.costs[row]))
+        scores = {}
+        for task in self.tasks:
+            column = other.tasks.index(task)
+            given = {
+                index: float(other.scores[row, column])
+                for index, row in enumerate(rows)
+                if task in self.groups[index]
+            }
+            served = given[self.serves[task]]
+            scores[task] = {None: served, "min": min(given.values()), "max": max(given.values())}[
+                best
+            ]
+        return scores
+
+
+def select_networks(
+    table: NetworkTable | Rows,
+    budget: float,
+    sense: Sense,
+    *,
+    partition: bool = False,
+    time_limit: float | None = None,
+) -> NetworkSelection:
+    """Network selection under a budget (Standley et al. 2020, arXiv 1905.07553), exact.
+
+    Of all choices of networks whose costs sum to at most `budget` and that leave no task out, it
+    finds the best mean over tasks of the best score among the chosen networks that have the task,
+    by integer programs, and proves it. (The paper's figures are sums: T times this.) Ties, within
+    1e-9 of the largest absolute score, go to the least cost (costs are equal within 1e-9 of the
+    budget), then to the fewest networks, then memberships, then the first in the order of tasks,
+    and for equal tasks that of the table.
+
+    Args:
+        table: Measured networks; what `NetworkTable.from_losses` takes will do.
+        budget: Largest sum of costs.
+        sense: `"min"` for losses, `"max"` for accuracies or affinities.
+        partition: Whether each task has to be in exactly one of the networks.
+        time_limit: Seconds after which the best choice found so far is returned, with
+            `optimal=False` if it is not proven; of ties, it may then not be the first.
+
+    Returns:
+        The best `NetworkSelection`, groups sorted by the positions of their tasks.
+
+    Raises:
+        ValueError: If an argument is out of range, if no network has a task, or if the budget is
+            too small; the message names the task, or the least budget that will do.
+
+    Example:
+
+    ```python
+    table = tag_keras.NetworkTable.from_losses(
+        [{"a": 0.3}, {"b": 0.2}, {"a": 0.25, "b": 0.4}, ({"b": 0.22}, 0.5)]
+    )
+    selection = tag_keras.select_networks(table, budget=1.5, sense="min")
+    selection.groups, selection.cost  # ((("a", "b"), ("b",)), 1.5)
+    ```
+    """
+    if not isinstance(table, NetworkTable):
+        table = NetworkTable.from_losses(table)
+    check_budget(table, budget, sense)
+    check(isinstance(partition, bool), "`partition` should be a bool", partition=partition)
+    valid = time_limit is None or (type(time_limit) in (int, float) and 0 < time_limit < math.inf)
+    check(valid, "`time_limit` should be a positive number of seconds", time_limit=time_limit)
+    losses = losses_of(table, sense)
+    largest = float(np.abs(losses[np.isfinite(losses)]).max())
+    # No more networks than tasks are of use.
+    dearest = float(np.sort(table.costs)[-len(table.tasks) :].sum())
+    program = NetworkProgram(
+        losses,
+        table.costs,
+        budget=min(budget, dearest),
+        tolerance=1e-9 * max(largest, 1e-290),
+        partition=partition,
+        time_limit=time_limit,
+    )
+    choice = choose_networks(program, _cheapest(program, table, budget))
+    return _selection(table, sense, choice.rows, choice.bound, choice.optimal)
+
+
+def check_budget(table: NetworkTable, budget: float, sense: Sense) -> None:
+    """Checks what does not depend on which networks go together."""
+    check(sense in ("max", "min"), '`sense` should be "max" or "min"', sense=sense)
+    valid = isinstance(budget, int | float | np.number) and not isinstance(budget, bool)
+    valid = valid and 0 < budget < math.inf
+    check(valid, "`budget` should be a positive number", budget=budget)
+    lacking = [task for task in table.tasks if not any(task in net for net in table.networks)]
+    wanted = f"`table` should have a network for each task, and has none for {lacking}"
+    check(not lacking, wanted, networks=len(table.networks))
+
+
+def losses_of(table: NetworkTable, sense: Sense) -> Floats:
+    """Scores (M, T) of which less is better, inf for the tasks that a network does not have."""
+    scores = table.scores if sense == "min" else -table.scores
+    return np.where(np.isnan(scores), np.inf, scores)
+
+
+def _cheapest(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.NDArray[np.intp]:
+    """The cheapest networks that have all tasks, if they are within the budget."""
+    answer = program.cheapest()
+    how = "exactly one of the networks" if program.partition else "one of the networks"
+    if answer.rows is None:
+        wanted = f"`table` should have networks that leave each task in {how}"
+        check(not answer.proven, wanted, networks=len(table.networks))
+        raise ValueError("`time_limit` should be longer, since no choice was found in that time.")
+    if not program.affordable(answer.rows):
+        least = program.total_cost(answer.rows)
+        names = [table.networks[row] for row in answer.rows]
+        raise ValueError(
+            f"`budget` should be at least {least:.10g}, for {names}, so that each task is in "
+            f"{how}. Received: budget={budget!r}."
+        )
+    return answer.rows
+
+
+def _selection(
+    table: NetworkTable, sense: Sense, rows: list[int], bound: float, optimal: bool
+) -> NetworkSelection:
+    chosen = losses_of(table, sense)[rows]
+    serves = chosen.argmin(axis=0)
+    sign = 1.0 if sense == "min" else -1.0
+    return NetworkSelection(
+        tasks=table.tasks,
+        groups=tuple(table.networks[row] for row in rows),
+        serves=dict(zip(table.tasks, serves.tolist(), strict=True)),
+        score=sign * float(chosen.min(axis=0).mean()),
+        upper_bound=sign * bound,
+        optimal=optimal,
+        networks=tuple(rows),
+        cost=float(table.costs[rows].sum()),
+    )

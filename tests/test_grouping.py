@@ -1,0 +1,109 @@
+"""Groupings: fields that agree, files."""
+
+import json
+import math
+
+import pytest
+from selection_oracle import make_affinity, random_means
+
+import tag_keras
+
+FIELDS = {
+    "tasks": ["a", "b", "c"],
+    "groups": [["a", "b"], ["a", "c"]],
+    "serves": {"a": 0, "b": 0, "c": 1},
+    "score": 0.25,
+    "upper_bound": 0.5,
+    "optimal": False,
+}
+
+
+def test_grouping_round_trip(tmp_path):
+    affinity = make_affinity(random_means(0, 6, "normal"))
+    for grouping in (tag_keras.select_groups(affinity, 3), tag_keras.Grouping(**FIELDS)):
+        grouping.save(tmp_path / "groups.json")
+        assert tag_keras.Grouping.load(tmp_path / "groups.json") == grouping
+    assert json.loads((tmp_path / "groups.json").read_text()) == FIELDS
+    assert [path.name for path in tmp_path.iterdir()] == ["groups.json"]
+
+
+def test_grouping_is_made_of_tuples_in_the_order_of_tasks():
+    fields = FIELDS | {"serves": {"c": 1, "a": 0, "b": 0}}
+    grouping = tag_keras.Grouping(**fields)
+    assert grouping.tasks == ("a", "b", "c") and grouping.groups == (("a", "b"), ("a", "c"))
+    assert list(grouping.serves) == ["a", "b", "c"]
+
+
+WRONG_FIELDS = [
+    ({"tasks": 3}, "`tasks` should be a tuple"),
+    ({"tasks": "abc"}, "`tasks` should be a tuple"),
+    ({"tasks": ["a", "b", "b"]}, "`tasks` should be unique"),
+    ({"tasks": ["a", "b", ""]}, "`tasks` should be a list of names"),
+    ({"tasks": ["a", "b", 3]}, "`tasks` should be a list of names"),
+    ({"groups": 3}, "`groups` should be tuples of names out of"),
+    ({"groups": "ab"}, "`groups` should be tuples of names out of"),
+    ({"groups": ["ab", ["a", "c"]]}, "`groups` should be tuples of names out of"),
+    ({"groups": [["a", "b"], []]}, "`groups` should be tuples of names out of"),
+    ({"groups": [["a", "b"], ["a", "x"]]}, r"`groups` .* out of \('a', 'b', 'c'\).*'x'"),
+    ({"groups": [["a", "b"], ["c", "c"]]}, "`groups` should be tuples of names out of"),
+    ({"groups": [["a", "b"], [["c"]]]}, "`groups` should be tuples of names out of"),
+    ({"serves": [0, 0, 1]}, "`serves` should give each of"),
+    ({"serves": {"a": 0, "b": 0}}, "`serves` should give each of"),
+    ({"serves": {"a": 0, "b": 0, "c": 1, "d": 1}}, "`serves` should give each of"),
+    (
+        {"serves": {"a": 0, "b": 0, "c": 2}},
+        "`serves` should give each of .* the index of a group that contains it",
+    ),
+    (
+        {"serves": {"a": 0, "b": 0, "c": -1}},
+        "`serves` should give each of .* the index of a group that contains it",
+    ),
+    (
+        {"serves": {"a": 0, "b": 0, "c": True}},
+        "`serves` should give each of .* the index of a group that contains it",
+    ),
+    (
+        {"serves": {"a": 0, "b": 0, "c": 1.0}},
+        "`serves` should give each of .* the index of a group that contains it",
+    ),
+    (
+        {"serves": {"a": 0, "b": 0, "c": [1]}},
+        "`serves` should give each of .* the index of a group that contains it",
+    ),
+    (
+        {"serves": {"a": 0, "b": 1, "c": 1}},
+        "`serves` should give each of .* the index of a group that contains it",
+    ),
+    ({"score": None}, "`score` should be a finite number"),
+    ({"score": True}, "`score` should be a finite number"),
+    ({"score": math.nan}, "`score` should be a finite number"),
+    ({"upper_bound": "1"}, "`upper_bound` should be a finite number"),
+    ({"upper_bound": math.inf}, "`upper_bound` should be a finite number"),
+    ({"optimal": 1}, "`optimal` should be a bool"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG_FIELDS)
+def test_refuses_groupings_that_contradict_themselves(wrong, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        tag_keras.Grouping(**(FIELDS | wrong))
+    path = tmp_path / "foreign.json"
+    path.write_text(json.dumps(FIELDS | wrong))
+    with pytest.raises(ValueError, match=f"foreign.json does not hold a grouping: {message}"):
+        tag_keras.Grouping.load(path)
+
+
+def test_load_names_the_file_and_what_is_wrong_with_it(tmp_path):
+    path = tmp_path / "groups.json"
+    with pytest.raises(FileNotFoundError, match=r"groups\.json"):
+        tag_keras.Grouping.load(path)
+    path.write_text('{"tasks": ["a", ')
+    with pytest.raises(ValueError, match=r"groups\.json is not a JSON file"):
+        tag_keras.Grouping.load(path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"groups\.json should hold a JSON object"):
+        tag_keras.Grouping.load(path)
+    for field in FIELDS:
+        path.write_text(json.dumps({key: FIELDS[key] for key in FIELDS if key != field}))
+        with pytest.raises(ValueError, match=rf"groups\.json lacks the field '{field}'"):
+            tag_keras.Grouping.load(path)
