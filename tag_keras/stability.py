@@ -121,12 +121,14 @@ def other_groups(
         `frontier` and `stability` of `write_report`, without what is not known, or would take long.
     """
     num_tasks, others = len(affinity.tasks), dict[str, Any]()
+    between = ~np.eye(num_tasks, dtype=bool)
+    # Whoever put groups of their own into the folder may have no affinities to select by.
+    if num_tasks < 2 or not np.isfinite(affinity.mean[between]).all():
+        return others
     if num_tasks <= _MOST_FOR_FRONTIER:
         others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
-    between = ~np.eye(num_tasks, dtype=bool)
     if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
         stability = grouping_stability(affinity, num_groups, singletons=singletons)
-        # Whoever put groups of their own into the folder does not want to know of others.
         if set(stability.grouping.groups) == set(grouping.groups):
             others["stability"] = stability
     return others

@@ -221,6 +221,8 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
     names |= {f"group_{index}" for index in range(len(grouping.groups))}
     assert {row.network for row in rows} == names
     assert {row.split for row in rows} == {"validation", "test"}
+    figures = {path.stem for path in (tmp_path / "whole").glob("*.png")}
+    assert figures >= {"affinity", "grouping", "comparison", "frontier"}
     saved = keras.models.load_model(tmp_path / "whole" / "grouped.keras")
     x, y = DATA["test"]
     for task, prediction in saved.predict(x, verbose=0).items():

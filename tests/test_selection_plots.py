@@ -198,6 +198,14 @@ def test_what_a_run_tells_of_other_groups():
     }
 
 
+def test_nothing_is_told_where_groups_cannot_be_selected():
+    unknown = Affinity(["a", "b"], [[0, np.nan], [1, 0]], count=[[1, 0], [1, 1]])
+    both = make_grouping(tasks=("a", "b"), groups=(("a", "b"),))
+    assert other_groups(unknown, both, 1, "forbid") == {}
+    one = make_grouping(tasks=("a",), groups=(("a",),))
+    assert other_groups(Affinity(["a"], [[1.0]]), one, 1, "forbid") == {}
+
+
 @pytest.mark.parametrize(("size", "told"), [(13, {"frontier"}), (16, set())])
 def test_what_takes_long_is_not_told_of_many_tasks(size, told):
     tasks = tuple(f"t{index}" for index in range(size))
