@@ -13,7 +13,7 @@ from tag_keras.selection_rules import Names, Singletons, build_problem
 from tag_keras.selection_solver import choose_families
 
 # Above this number of tasks the table of the dynamic program would be too large.
-_TABLE_TASKS = 15
+TABLE_TASKS = 15
 
 
 def select_groups(
@@ -152,7 +152,7 @@ def _solve(
     used = ~(np.eye(len(problem.alone), dtype=bool) | problem.apart)
     sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
     tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
-    if len(problem.alone) > _TABLE_TASKS:
+    if len(problem.alone) > TABLE_TASKS:
         return _large(affinity, problem, start, numbers, tolerance, time_limit)
     members = all_groups(len(problem.alone))
     members = members[problem.admissible(members)]
@@ -170,7 +170,7 @@ def _large(
     time_limit: float | None,
 ) -> list[Grouping]:
     """As `_solve`, for more tasks than the dynamic program can take."""
-    wanted = f"`affinity` should have at most {_TABLE_TASKS} tasks"
+    wanted = f"`affinity` should have at most {TABLE_TASKS} tasks"
     raise ValueError(f"{wanted}. Received: num_tasks={len(problem.alone)}.")
 
 
