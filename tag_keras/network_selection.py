@@ -11,12 +11,14 @@ from tag_keras.grouping import Grouping
 from tag_keras.network_table import NetworkTable
 from tag_keras.progress import show_elapsed
 from tag_keras.selection_summary import reason, summary
+from tag_keras.stability import grouping_stability
 from tag_keras.table_selection import NetworkSelection, select_networks
 
 __all__ = [
     "Grouping",
     "NetworkSelection",
     "NetworkTable",
+    "grouping_stability",
     "main",
     "select_groups",
     "select_networks",
