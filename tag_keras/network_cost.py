@@ -119,7 +119,14 @@ def _count_operations(graph: tf.Graph) -> int:
     profiler = tf.compat.v1.profiler
     options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
     options = options.with_empty_output().build()
-    counted = profiler.profile(graph=graph, cmd="op", options=options).total_float_ops
+    # The profiler warns that functions of its own are deprecated.
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        counted = profiler.profile(graph=graph, cmd="op", options=options).total_float_ops
+    finally:
+        logger.setLevel(level)
     sums = [_count_einsum(op) for op in graph.get_operations() if op.type == "Einsum"]
     return int(counted) + sum(sums)
 

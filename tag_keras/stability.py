@@ -1,6 +1,7 @@
 """How much the chosen groups would change with the noise of the affinities."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,8 @@ def grouping_stability(
     num_samples = check_count("num_samples", num_samples)
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
     check(whole, "`seed` should be an integer from 0 on", seed=seed)
+    # What can be read only once would be empty for the second draw.
+    options = {k: list(v) if isinstance(v, Iterator) else v for k, v in options.items()}
     grouping = select_groups(affinity, num_groups, **options)
     _check_errors(affinity)
     share, wins, regret = np.zeros_like(affinity.mean), 0.0, 0.0

@@ -155,3 +155,11 @@ def test_errors():
     match = r"no loops or branches, .* with unroll=True. Received: 'sequential.*', with \['While'\]"
     with pytest.raises(ValueError, match=match):
         measure_cost(make_model((6, 3), layers.LSTM(5)))
+
+
+def test_counting_prints_nothing_and_leaves_settings_as_they_were(capfd):
+    level = tf.get_logger().level
+    measure_cost(make_model((10,), layers.Dense(7)))
+    assert capfd.readouterr() == ("", "")
+    assert tf.get_logger().level == level
+    assert not tf.config.functions_run_eagerly()

@@ -89,7 +89,8 @@ def test_scores_alone_are_those_given():
 def test_groups_are_chosen_as_the_options_say():
     affinity, _ = clusters(0.1)
     options = {"partition": True, "max_group_size": 4, "together": [["a0", "b0"]]}
-    found = grouping_stability(affinity, 3, num_samples=20, **options)
+    once = {**options, "together": iter(options["together"])}
+    found = grouping_stability(affinity, 3, num_samples=20, **once)
     assert found.grouping == select_groups(affinity, 3, **options)
     # Each task is in one group, of four tasks at most.
     assert (found.share.sum(axis=0) <= 4).all()
