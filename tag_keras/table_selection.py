@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from typing import Literal
 
 import numpy as np
@@ -150,9 +151,9 @@ def select_networks(
         budget=min(budget, dearest),
         tolerance=1e-9 * max(largest, 1e-290),
         partition=partition,
-        time_limit=time_limit,
+        deadline=math.inf if time_limit is None else time.monotonic() + time_limit,
     )
-    choice = choose_networks(program, _cheapest(program, table, budget))
+    choice = choose_networks(program, _cover(program, table, budget))
     return _selection(table, sense, choice.rows, choice.bound, choice.optimal)
 
 
@@ -173,9 +174,9 @@ def losses_of(table: NetworkTable, sense: Sense) -> Floats:
     return np.where(np.isnan(scores), np.inf, scores)
 
 
-def _cheapest(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.NDArray[np.intp]:
-    """The cheapest networks that have all tasks, if they are within the budget."""
-    answer = program.cheapest()
+def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.NDArray[np.intp]:
+    """Networks within the budget that have all tasks."""
+    answer = program.cover()
     how = "exactly one of the networks" if program.partition else "one of the networks"
     if answer.rows is None:
         wanted = f"`table` should have networks that leave each task in {how}"
