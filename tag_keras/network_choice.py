@@ -29,15 +29,18 @@ def choose_networks(program: NetworkProgram, fallback: _Rows) -> Choice:
         fallback: A choice within the budget, for when time runs out before another is found.
     """
     if len(program.costs) <= _FEW:
-        return _choose(program, fallback, -np.inf)
+        return _choose(program, fallback, program.least)
     kept, rows, bound = reduce_networks(program, fallback)
+    bound = max(bound, program.least)
     choice = _choose(program.restricted(kept), np.searchsorted(kept, rows), bound)
     return choice._replace(rows=kept[choice.rows].tolist())
 
 
 def _choose(program: NetworkProgram, rows: _Rows, bound: float) -> Choice:
     answer = program.least_loss()
-    if answer.rows is not None and program.mean_loss(answer.rows) < program.mean_loss(rows):
+    if answer.rows is None:
+        return Choice(program.in_order(rows), min(bound, program.mean_loss(rows)), False)
+    if program.mean_loss(answer.rows) < program.mean_loss(rows):
         rows = answer.rows
     best, bound = program.mean_loss(rows), max(bound, answer.bound)
     # The solver's word alone is not enough: what it found must reach its own bound.
@@ -46,7 +49,7 @@ def _choose(program: NetworkProgram, rows: _Rows, bound: float) -> Choice:
         rows = _first_of_the_tied(program, rows, best + program.tolerance)
     # The bound has the solver's error in it, the loss of what was found has none.
     bound = best if optimal else min(bound, best)
-    return Choice(sorted(rows.tolist(), key=program.order.__getitem__), bound, optimal)
+    return Choice(program.in_order(rows), bound, optimal)
 
 
 def _first_of_the_tied(program: NetworkProgram, rows: _Rows, most: float) -> _Rows:

@@ -63,6 +63,8 @@ class NetworkProgram:
         self.accuracy = 100 * tolerance
         self._unit = losses.shape[1] * tolerance / _TIE
         self._least = losses.min(axis=0)
+        # No choice has a mean loss below this.
+        self.least = float(self._least.mean())
         self.sizes = np.isfinite(losses).sum(axis=1)
         # Place of each network in the order of task positions, then of rows.
         lists = [(np.flatnonzero(row).tolist(), m) for m, row in enumerate(np.isfinite(losses))]
@@ -102,6 +104,10 @@ class NetworkProgram:
     def total_cost(self, rows: _Rows) -> float:
         return float(self.costs[rows].sum())
 
+    def in_order(self, rows: _Rows) -> list[int]:
+        """These rows by the positions of their tasks."""
+        return sorted(rows.tolist(), key=self.order.__getitem__)
+
     def affordable(self, rows: _Rows) -> bool:
         return self.total_cost(rows) <= self.budget * (1 + COST_TOLERANCE)
 
@@ -109,7 +115,7 @@ class NetworkProgram:
         """The networks of the least mean loss within the budget, and a bound of that loss."""
         answer = self.minimise(self.value)
         above = answer.bound * self.tolerance / _TIE
-        return answer._replace(bound=float(self._least.mean()) + above)
+        return answer._replace(bound=self.least + above)
 
     def cover(self) -> Answer:
         """Networks that have every task: the cheapest, unless others found at once will do."""
@@ -128,7 +134,7 @@ class NetworkProgram:
 
     def within_loss(self, loss: float) -> tuple[_Floats, float]:
         """What holds the mean loss: coefficients of the variables, and their largest sum."""
-        return self.value, (loss - float(self._least.mean())) * _TIE / self.tolerance
+        return self.value, (loss - self.least) * _TIE / self.tolerance
 
     def minimise(
         self,

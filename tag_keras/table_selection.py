@@ -178,18 +178,24 @@ def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.N
     """Networks within the budget that have all tasks."""
     answer = program.cover()
     how = "exactly one of the networks" if program.partition else "one of the networks"
-    if answer.rows is None:
-        wanted = f"`table` should have networks that leave each task in {how}"
-        check(not answer.proven, wanted, networks=len(table.networks))
-        raise ValueError("`time_limit` should be longer, since no choice was found in that time.")
-    if not program.affordable(answer.rows):
-        least = program.total_cost(answer.rows)
-        names = [table.networks[row] for row in answer.rows]
+    if answer.rows is not None and program.affordable(answer.rows):
+        return answer.rows
+    if not answer.proven:
         raise ValueError(
-            f"`budget` should be at least {least:.10g}, for {names}, so that each task is in "
-            f"{how}. Received: budget={budget!r}."
+            "`time_limit` should be longer: no networks with all tasks were found within the "
+            f"budget. Received: budget={budget!r}."
         )
-    return answer.rows
+    if answer.rows is None:
+        raise ValueError(
+            f"`table` should have networks that leave each task in {how}. "
+            f"Received: networks={table.networks}."
+        )
+    rows = program.in_order(answer.rows)
+    raise ValueError(
+        f"`budget` should be at least {program.total_cost(answer.rows):.10g}, for "
+        f"{[table.networks[row] for row in rows]}, so that each task is in {how}. "
+        f"Received: budget={budget!r}."
+    )
 
 
 def _selection(
