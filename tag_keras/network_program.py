@@ -180,10 +180,18 @@ class NetworkProgram:
             constraints=constraints,
             options={"mip_rel_gap": 0.0} | self._time_left(),
         )
-        rows = None if result.x is None else np.flatnonzero(result.x[:number] > 0.5)
         bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
-        # 0 is a proven optimum, 2 a proof that there is no solution, 1 a limit.
-        return Answer(rows, bound, result.status in (0, 2))
+        if result.x is None:
+            # 2 is a proof that there is no solution, 1 a limit.
+            return Answer(None, bound, result.status == 2)
+        rows = np.flatnonzero(result.x[:number] > 0.5)
+        having = np.isfinite(self.losses[rows]).sum(axis=0)
+        if self.partition and (having > 1).any():
+            # HiGHS of scipy 1.11 does this where there is no solution. What contains them overlaps.
+            return self._solve(objective, [*constraints, self._excluding(rows)], bounds)
+        if not (having > 0).all():
+            return Answer(None, bound, False)
+        return Answer(rows, bound, result.status == 0)
 
     def prices(self) -> tuple[_Floats, float] | None:
         """Dual values of the linear program: of the tasks (T,), and of a unit of cost."""
