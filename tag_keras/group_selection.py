@@ -8,7 +8,7 @@ from tag_keras.affinity import Affinity
 from tag_keras.checks import check, check_count
 from tag_keras.grouping import Grouping
 from tag_keras.selection_cover import fewest_groups
-from tag_keras.selection_problem import Booleans, GroupProblem
+from tag_keras.selection_problem import Booleans, Floats, GroupProblem
 from tag_keras.selection_rules import Names, Singletons, build_problem
 from tag_keras.selection_solver import choose_families
 
@@ -69,7 +69,7 @@ def select_groups(
     problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
     _check_time_limit(time_limit)
     start = _start(problem, num_groups=number)
-    return _solve(affinity, problem, start, [number], time_limit)[0]
+    return _solve(affinity.tasks, problem, start, [number], time_limit)[0]
 
 
 def selection_frontier(
@@ -118,7 +118,7 @@ def selection_frontier(
     problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
     _check_time_limit(time_limit)
     start = _start(problem, max_groups=last)
-    return tuple(_solve(affinity, problem, start, range(len(start), last + 1), time_limit))
+    return tuple(_solve(affinity.tasks, problem, start, range(len(start), last + 1), time_limit))
 
 
 def _check_time_limit(seconds: float | None) -> None:
@@ -129,11 +129,8 @@ def _check_time_limit(seconds: float | None) -> None:
 
 def _start(problem: GroupProblem, **number: int) -> list[tuple[int, ...]]:
     """A smallest family that covers all tasks, checked against the number of groups allowed."""
-    check(
-        len(problem.alone) <= 100,
-        "`affinity` should have at most 100 tasks",
-        num_tasks=len(problem.alone),
-    )
+    num_tasks = len(problem.alone)
+    check(num_tasks <= 100, "`affinity` should have at most 100 tasks", num_tasks=num_tasks)
     start = fewest_groups(problem)
     ((name, value),) = number.items()
     wanted = f"`{name}` should be at least {len(start)}: fewer groups that are allowed do not cover"
@@ -142,27 +139,27 @@ def _start(problem: GroupProblem, **number: int) -> list[tuple[int, ...]]:
 
 
 def _solve(
-    affinity: Affinity,
+    tasks: tuple[str, ...],
     problem: GroupProblem,
     start: list[tuple[int, ...]],
     numbers: Sequence[int],
     time_limit: float | None,
 ) -> list[Grouping]:
     """The best grouping for each of the numbers of groups, none of which is too small."""
-    used = ~(np.eye(len(problem.alone), dtype=bool) | problem.apart)
+    used = ~(np.eye(len(tasks), dtype=bool) | problem.apart)
     sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
     tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
-    if len(problem.alone) > TABLE_TASKS:
-        return _large(affinity, problem, start, numbers, tolerance, time_limit)
-    members = all_groups(len(problem.alone))
+    if len(tasks) > TABLE_TASKS:
+        return _large(tasks, problem, start, numbers, tolerance, time_limit)
+    members = all_groups(len(tasks))
     members = members[problem.admissible(members)]
     scores = problem.scores(members)
     families = choose_families(scores, numbers, tolerance, problem.partition)
-    return [_grouping(affinity.tasks, scores[rows], tolerance) for rows in families]
+    return [_grouping(tasks, scores[rows], tolerance) for rows in families]
 
 
 def _large(
-    affinity: Affinity,
+    tasks: tuple[str, ...],
     problem: GroupProblem,
     start: list[tuple[int, ...]],
     numbers: Sequence[int],
@@ -171,18 +168,29 @@ def _large(
 ) -> list[Grouping]:
     """As `_solve`, for more tasks than the dynamic program can take."""
     wanted = f"`affinity` should have at most {TABLE_TASKS} tasks"
-    raise ValueError(f"{wanted}. Received: num_tasks={len(problem.alone)}.")
+    raise ValueError(f"{wanted}. Received: num_tasks={len(tasks)}.")
 
 
-def _grouping(tasks: tuple[str, ...], chosen: np.ndarray, tolerance: float) -> Grouping:
-    """The grouping of a family whose scores (G, T) are -inf where a task is not in a group."""
-    best = chosen.max(axis=0)
-    score = float(best.mean())
-    serves = (chosen >= best - tolerance / 1000).argmax(axis=0)
+def _grouping(
+    tasks: tuple[str, ...],
+    scores: Floats,
+    tolerance: float,
+    upper_bound: float | None = None,
+    optimal: bool = True,
+) -> Grouping:
+    """The grouping of a family, whose scores (G, T) are -inf where a task is not in a group."""
+    best = scores.max(axis=0)
+    serves = (scores >= best - tolerance / 1000).argmax(axis=0)
     names = np.array(tasks, dtype=object)
-    groups = tuple(tuple(names[row > -np.inf]) for row in chosen)
-    serving = dict(zip(tasks, serves.tolist(), strict=True))
-    return Grouping(tasks, groups, serving, score, upper_bound=score, optimal=True)
+    score = float(best.mean())
+    return Grouping(
+        tasks,
+        groups=tuple(tuple(names[row > -np.inf]) for row in scores),
+        serves=dict(zip(tasks, serves.tolist(), strict=True)),
+        score=score,
+        upper_bound=score if upper_bound is None else upper_bound,
+        optimal=optimal,
+    )
 
 
 def all_groups(num_tasks: int) -> Booleans:

@@ -6,8 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tag_keras.network_program import Held, NetworkProgram
+from tag_keras.network_reduction import reduce_networks
 
 _Rows = npt.NDArray[np.intp]
+# Up to this number of networks, the program is solved as it is.
+_FEW = 100
 
 
 class Choice(NamedTuple):
@@ -25,18 +28,28 @@ def choose_networks(program: NetworkProgram, fallback: _Rows) -> Choice:
         program: Networks and budget.
         fallback: A choice within the budget, for when time runs out before another is found.
     """
+    if len(program.costs) <= _FEW:
+        return _choose(program, fallback, program.least)
+    kept, rows, bound = reduce_networks(program, fallback)
+    bound = max(bound, program.least)
+    choice = _choose(program.restricted(kept), np.searchsorted(kept, rows), bound)
+    return choice._replace(rows=kept[choice.rows].tolist())
+
+
+def _choose(program: NetworkProgram, rows: _Rows, bound: float) -> Choice:
     answer = program.least_loss()
-    rows = fallback
-    if answer.rows is not None and program.mean_loss(answer.rows) < program.mean_loss(rows):
+    if answer.rows is None:
+        return Choice(program.in_order(rows), min(bound, program.mean_loss(rows)), False)
+    if program.mean_loss(answer.rows) < program.mean_loss(rows):
         rows = answer.rows
-    best = program.mean_loss(rows)
+    best, bound = program.mean_loss(rows), max(bound, answer.bound)
     # The solver's word alone is not enough: what it found must reach its own bound.
-    optimal = answer.proven and best <= answer.bound + program.tolerance
+    optimal = answer.proven and best <= bound + program.accuracy
     if optimal:
         rows = _first_of_the_tied(program, rows, best + program.tolerance)
     # The bound has the solver's error in it, the loss of what was found has none.
-    bound = best if optimal else min(answer.bound, best)
-    return Choice(sorted(rows.tolist(), key=program.order.__getitem__), bound, optimal)
+    bound = best if optimal else min(bound, best)
+    return Choice(program.in_order(rows), bound, optimal)
 
 
 def _first_of_the_tied(program: NetworkProgram, rows: _Rows, most: float) -> _Rows:
@@ -73,9 +86,8 @@ def _better(
     """What a program found, unless an error of the solver put it beyond the limits."""
     if found is None or program.mean_loss(found) > most:
         return rows
-    within = all(
-        coefficients[found].sum() <= limit * (1 + 1e-12) for coefficients, limit in held[1:]
-    )
+    sums = [(float(coefficients[found].sum()), limit) for coefficients, limit in held[1:]]
+    within = all(total <= limit + 1e-9 * abs(limit) for total, limit in sums)
     return found if within else rows
 
 

@@ -1,5 +1,6 @@
 """The exact choice of networks under a budget, by integer programs."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class NetworkProgram:
         budget: Largest sum of costs; the unit of costs.
         tolerance: Mean losses that differ by no more are tied.
         partition: Whether no task may be in two of the networks.
-        time_limit: In seconds, for all programs together.
+        deadline: Time, as `time.monotonic` has it, at which programs end without a proof.
     """
 
     def __init__(
@@ -53,18 +54,21 @@ class NetworkProgram:
         budget: float,
         tolerance: float,
         partition: bool,
-        time_limit: float | None,
+        deadline: float = math.inf,
     ) -> None:
         self.losses, self.costs, self.budget = losses, costs, budget
         self.tolerance, self.partition = tolerance, partition
-        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self.deadline = deadline
+        # The solver fulfils its equations within 1e-7, and its bound is as good as that.
+        self.accuracy = 100 * tolerance
         self._unit = losses.shape[1] * tolerance / _TIE
         self._least = losses.min(axis=0)
+        # No choice has a mean loss below this.
+        self.least = float(self._least.mean())
         self.sizes = np.isfinite(losses).sum(axis=1)
         # Place of each network in the order of task positions, then of rows.
         lists = [(np.flatnonzero(row).tolist(), m) for m, row in enumerate(np.isfinite(losses))]
         self.order = np.argsort([m for _, m in sorted(lists)])
-        self._too_dear: list[_Rows] = []
         members = np.isfinite(losses)
         above = np.where(members, losses - self._least, 0.0) / self._unit
         network, task = np.nonzero(members)
@@ -81,6 +85,13 @@ class NetworkProgram:
             self._rows = [(served, 1.0, 1.0), (serves - chosen, -np.inf, 0.0)]
         self.cost = self.over_networks(costs * (_TIE / (budget * COST_TOLERANCE)))
 
+    def restricted(self, rows: _Rows) -> "NetworkProgram":
+        """The same without all other networks."""
+        losses, costs = self.losses[rows], self.costs[rows]
+        return NetworkProgram(
+            losses, costs, self.budget, self.tolerance, self.partition, self.deadline
+        )
+
     def over_networks(self, coefficients: npt.ArrayLike) -> _Floats:
         """Coefficients of all variables out of those of the networks."""
         given = np.asarray(coefficients, np.float64)
@@ -93,6 +104,10 @@ class NetworkProgram:
     def total_cost(self, rows: _Rows) -> float:
         return float(self.costs[rows].sum())
 
+    def in_order(self, rows: _Rows) -> list[int]:
+        """These rows by the positions of their tasks."""
+        return sorted(rows.tolist(), key=self.order.__getitem__)
+
     def affordable(self, rows: _Rows) -> bool:
         return self.total_cost(rows) <= self.budget * (1 + COST_TOLERANCE)
 
@@ -100,11 +115,18 @@ class NetworkProgram:
         """The networks of the least mean loss within the budget, and a bound of that loss."""
         answer = self.minimise(self.value)
         above = answer.bound * self.tolerance / _TIE
-        return answer._replace(bound=float(self._least.mean()) + above)
+        return answer._replace(bound=self.least + above)
 
-    def cheapest(self) -> Answer:
-        """The networks of the least cost that have every task, whatever the budget."""
-        return self._solve(self.cost, [], [], (0.0, 1.0))
+    def cover(self) -> Answer:
+        """Networks that have every task: the cheapest, unless others found at once will do."""
+        members = np.isfinite(self.losses)
+        if not self.partition and self.affordable(rows := _greedy_cover(members, self.costs)):
+            return Answer(rows, -np.inf, False)
+        most = 1.0 if self.partition else np.inf
+        return self._solve(
+            self.costs * (1e5 / self.costs.max()),
+            [scipy.optimize.LinearConstraint(_sparse(members.T), 1.0, most)],
+        )
 
     def within_cost(self, rows: _Rows) -> tuple[_Floats, float]:
         """What holds the cost at that of `rows`."""
@@ -112,7 +134,7 @@ class NetworkProgram:
 
     def within_loss(self, loss: float) -> tuple[_Floats, float]:
         """What holds the mean loss: coefficients of the variables, and their largest sum."""
-        return self.value, (loss - float(self._least.mean())) * _TIE / self.tolerance
+        return self.value, (loss - self.least) * _TIE / self.tolerance
 
     def minimise(
         self,
@@ -130,38 +152,71 @@ class NetworkProgram:
             bounds: Lower and upper bounds of the networks' variables, arrays (M,) or numbers.
         """
         held = [(self.cost, _TIE / COST_TOLERANCE + _TIE), *held]
-        while True:
-            answer = self._solve(objective, held, [*excluded, *self._too_dear], bounds)
-            if answer.rows is None or self.affordable(answer.rows):
-                return answer
-            # Dearer than the budget by an error of the solver, and so is whatever contains it.
-            self._too_dear.append(answer.rows)
-
-    def _solve(
-        self,
-        objective: _Floats,
-        held: Held,
-        excluded: Sequence[_Rows],
-        bounds: tuple[npt.ArrayLike, npt.ArrayLike],
-    ) -> Answer:
         constraints = [scipy.optimize.LinearConstraint(*row) for row in self._rows]
         constraints += [
             scipy.optimize.LinearConstraint(row[None], -np.inf, most) for row, most in held
         ]
         constraints += [self._excluding(rows) for rows in excluded]
-        lower, upper = np.zeros(self._number), np.ones(self._number)
-        lower[: len(self.losses)], upper[: len(self.losses)] = bounds
+        while True:
+            answer = self._solve(objective, constraints, bounds)
+            if answer.rows is None or self.affordable(answer.rows):
+                return answer
+            # Dearer than the budget by an error of the solver, and so is whatever contains it.
+            constraints.append(self._excluding(answer.rows))
+
+    def _solve(
+        self,
+        objective: _Floats,
+        constraints: list[scipy.optimize.LinearConstraint],
+        bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (0.0, 1.0),
+    ) -> Answer:
+        number = len(self.losses)
+        lower, upper = np.zeros(len(objective)), np.ones(len(objective))
+        lower[:number], upper[:number] = bounds
         result = scipy.optimize.milp(
             objective,
-            integrality=self.over_networks(np.ones(len(self.losses))),
+            integrality=np.arange(len(objective)) < number,
             bounds=scipy.optimize.Bounds(lower, upper),
             constraints=constraints,
             options={"mip_rel_gap": 0.0} | self._time_left(),
         )
-        rows = None if result.x is None else np.flatnonzero(result.x[: len(self.losses)] > 0.5)
         bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
-        # 0 is a proven optimum, 2 a proof that there is no solution, 1 a limit.
-        return Answer(rows, bound, result.status in (0, 2))
+        if result.x is None:
+            # 2 is a proof that there is no solution, 1 a limit.
+            return Answer(None, bound, result.status == 2)
+        rows = np.flatnonzero(result.x[:number] > 0.5)
+        having = np.isfinite(self.losses[rows]).sum(axis=0)
+        if self.partition and (having > 1).any():
+            # HiGHS of scipy 1.11 does this where there is no solution. What contains them overlaps.
+            return self._solve(objective, [*constraints, self._excluding(rows)], bounds)
+        if not (having > 0).all():
+            return Answer(None, bound, False)
+        return Answer(rows, bound, result.status == 0)
+
+    def prices(self) -> tuple[_Floats, float] | None:
+        """Dual values of the linear program: of the tasks (T,), and of a unit of cost."""
+        (served, _, _), *serves = self._rows
+        # A range of about 1 for the losses and for the costs suits a linear program best.
+        scale = max(float(self.value.max()), 1.0)
+        within = scipy.sparse.csr_array(self.cost[None] * (COST_TOLERANCE / _TIE))
+        upper = scipy.sparse.vstack([within, *(row for row, _, _ in serves)])
+        limits = np.zeros(upper.shape[0])
+        limits[0] = 1 + COST_TOLERANCE
+        result = scipy.optimize.linprog(
+            self.value / scale,
+            A_ub=upper,
+            b_ub=limits,
+            A_eq=served,
+            b_eq=np.ones(served.shape[0]),
+            bounds=(0, 1),
+            method="highs",
+            options=self._time_left(),
+        )
+        if result.status != 0:
+            return None
+        scale *= self._unit
+        tasks = result.eqlin.marginals * scale + self._least
+        return tasks, max(-float(result.ineqlin.marginals[0]), 0.0) * scale / self.budget
 
     def _excluding(self, rows: _Rows) -> scipy.optimize.LinearConstraint:
         inside = np.zeros(self._number)
@@ -169,9 +224,23 @@ class NetworkProgram:
         return scipy.optimize.LinearConstraint(inside[None], -np.inf, len(rows) - 1.0)
 
     def _time_left(self) -> dict[str, float]:
-        if self._deadline is None:
+        if self.deadline == math.inf:
             return {}
-        return {"time_limit": max(self._deadline - time.monotonic(), 0.0)}
+        return {"time_limit": max(self.deadline - time.monotonic(), 0.0)}
+
+
+def _greedy_cover(members: npt.NDArray[np.bool_], costs: _Floats) -> _Rows:
+    """Networks that have every task: each time the one of the least cost for a new task."""
+    left = np.ones(members.shape[1], dtype=bool)
+    rows: list[int] = []
+    while left.any():
+        rows.append(int(((members & left).sum(axis=1) / costs).argmax()))
+        left &= ~members[rows[-1]]
+    return np.array(rows)
+
+
+def _sparse(array: npt.ArrayLike) -> scipy.sparse.csr_array:
+    return scipy.sparse.csr_array(np.asarray(array, np.float64))
 
 
 def _matrix(rows: _Rows, columns: _Rows, width: int) -> scipy.sparse.csr_array:

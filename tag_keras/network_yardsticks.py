@@ -87,7 +87,7 @@ def _fill(
     losses: Floats, costs: Floats, budget: float, num_samples: int, random: np.random.Generator
 ) -> Floats:
     """Mean losses (S,) of random fillings, inf where a task is left out."""
-    left = np.full(num_samples, budget)
+    left = np.full(num_samples, float(budget))
     best = np.full((num_samples, losses.shape[1]), np.inf)
     # A permutation is the order of drawing; what does not fit when drawn never will.
     drawn = random.permuted(np.tile(np.arange(len(losses)), (num_samples, 1)), axis=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from typing import Literal
 
 import numpy as np
@@ -151,9 +152,9 @@ def select_networks(
         budget=min(budget, dearest),
         tolerance=1e-9 * max(largest, 1e-290),
         partition=partition,
-        time_limit=time_limit,
+        deadline=math.inf if time_limit is None else time.monotonic() + time_limit,
     )
-    choice = choose_networks(program, _cheapest(program, table, budget))
+    choice = choose_networks(program, _cover(program, table, budget))
     return _selection(table, sense, choice.rows, choice.bound, choice.optimal)
 
 
@@ -174,22 +175,28 @@ def losses_of(table: NetworkTable, sense: Sense) -> Floats:
     return np.where(np.isnan(scores), np.inf, scores)
 
 
-def _cheapest(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.NDArray[np.intp]:
-    """The cheapest networks that have all tasks, if they are within the budget."""
-    answer = program.cheapest()
+def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.NDArray[np.intp]:
+    """Networks within the budget that have all tasks."""
+    answer = program.cover()
     how = "exactly one of the networks" if program.partition else "one of the networks"
-    if answer.rows is None:
-        wanted = f"`table` should have networks that leave each task in {how}"
-        check(not answer.proven, wanted, networks=len(table.networks))
-        raise ValueError("`time_limit` should be longer, since no choice was found in that time.")
-    if not program.affordable(answer.rows):
-        least = program.total_cost(answer.rows)
-        names = [table.networks[row] for row in answer.rows]
+    if answer.rows is not None and program.affordable(answer.rows):
+        return answer.rows
+    if not answer.proven:
         raise ValueError(
-            f"`budget` should be at least {least:.10g}, for {names}, so that each task is in "
-            f"{how}. Received: budget={budget!r}."
+            "`time_limit` should be longer: no networks with all tasks were found within the "
+            f"budget. Received: budget={budget!r}."
         )
-    return answer.rows
+    if answer.rows is None:
+        raise ValueError(
+            f"`table` should have networks that leave each task in {how}. "
+            f"Received: networks={table.networks}."
+        )
+    rows = program.in_order(answer.rows)
+    raise ValueError(
+        f"`budget` should be at least {program.total_cost(answer.rows):.10g}, for "
+        f"{[table.networks[row] for row in rows]}, so that each task is in {how}. "
+        f"Received: budget={budget!r}."
+    )
 
 
 def _selection(

@@ -16,7 +16,8 @@ FLOORS = {
     "missing_labels": 0,
     "network_files": 0,
     "network_program": 0,
-    "network_choice": 1,
+    "network_choice": 2,
+    "network_reduction": 1,
     "precision": 0,
     "progress": 0,
     "replicas": 0,
@@ -70,7 +71,7 @@ NUMPY_ONLY |= {"checks", "group_selection", "network_selection", "progress", "se
 NUMPY_ONLY |= {"selection_rules", "selection_summary"}
 NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
 NUMPY_ONLY |= {"grouping", "network_files", "network_program", "network_rows", "network_table"}
-NUMPY_ONLY |= {"network_choice", "network_yardsticks", "table_selection"}
+NUMPY_ONLY |= {"network_choice", "network_reduction", "network_yardsticks", "table_selection"}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
     "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
