@@ -50,7 +50,8 @@ def build_problem(
 def _alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
     """Scores (T,) of the tasks alone, -inf where that is forbidden."""
     wanted = '`singletons` should be "forbid", "baseline" or a dict of scores by task'
-    known = isinstance(singletons, Mapping) or singletons in ("forbid", "baseline")
+    rules = isinstance(singletons, str) and singletons in ("forbid", "baseline")
+    known = rules or isinstance(singletons, Mapping)
     check(known, wanted, singletons=singletons)
     if not isinstance(singletons, Mapping):
         return np.full(len(tasks), 0.0 if singletons == "baseline" else -np.inf)

@@ -303,10 +303,10 @@ def test_a_partition_scores_no_more_than_groups_that_may_overlap():
 
 def test_an_affinity_that_no_group_uses_does_not_blur_the_others():
     # The tolerance for ties is relative to the largest affinity, and 1e12 is not among them.
-    mean = [[0.0, 0.3, -0.1], [0.2, 0.0, 1e12], [0.1, 1e12, 0.0]]
-    grouping = tag_keras.select_groups(make_affinity(mean), 2, apart=[["task1", "task2"]])
-    assert grouping.groups == (("task0", "task1"), ("task0", "task2"))
-    assert grouping.serves["task0"] == 0
+    mean = [[0.0, -0.1, 0.3], [0.1, 0.0, 1e12], [0.2, 1e12, 0.0]]
+    options = {"singletons": "baseline", "apart": [["task1", "task2"]]}
+    grouping = tag_keras.select_groups(make_affinity(mean), 2, **options)
+    assert grouping.groups == (("task0", "task2"), ("task1",))
 
 
 @pytest.mark.parametrize("max_groups", [0, 2.0, True, None])

@@ -143,3 +143,12 @@ def test_out_of_time_it_takes_the_next_number_that_is_easy():
     family = fewest_groups(problem, time_limit=1e-9)
     check_family(problem, family)
     assert len(family) == 3
+
+
+def test_only_the_task_that_may_be_alone_is_left_alone():
+    # Pairs of what is not apart: six tasks have to be in pairs, so that the seventh is task 0.
+    apart = [(0, 1), (0, 2), (1, 3), (1, 6), (2, 4), (2, 5), (3, 5), (3, 6), (4, 6), (5, 6)]
+    problem = make_problem(7, 2, partition=True, alone=[0], apart=apart)
+    family = fewest_groups(problem)
+    check_family(problem, family)
+    assert len(family) == 4 and (0,) in family

@@ -69,6 +69,7 @@ def test_whole_numbers_of_numpy_will_do(number):
 
 WRONG_OPTIONS = [
     ({"singletons": "alone"}, r'"forbid", "baseline" or a dict of scores by task\. .*=\'alone\''),
+    ({"singletons": np.zeros(5)}, "`singletons` should be .* Received: singletons=array"),
     ({"singletons": 0.0}, "`singletons` should be .* Received: singletons=0.0"),
     ({"singletons": {"x": 1.0}}, r"`singletons` should name tasks out of .*unknown=\['x'\]"),
     ({"singletons": {"a": "1"}}, "`singletons` should give 'a' a finite number.*score='1'"),
