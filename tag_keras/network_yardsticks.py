@@ -58,7 +58,7 @@ def random_networks(
 
     ```python
     table = tag_keras.NetworkTable.from_losses([{"a": 0.3}, {"b": 0.2}, {"a": 0.5, "b": 0.6}])
-    tag_keras.random_networks(table, budget=2, sense="min").worst  # 0.4: "a" shares, "b" does not
+    tag_keras.random_networks(table, budget=2, sense="min").worst  # 0.45: "b" shares
     ```
     """
     if not isinstance(table, NetworkTable):
