@@ -13,8 +13,9 @@ from tag_keras.selection_problem import Booleans, Floats, GroupProblem
 from tag_keras.selection_rules import Names, Singletons, build_problem
 from tag_keras.selection_solver import choose_families
 
-# Above this number of tasks the table of the dynamic program would be too large.
-TABLE_TASKS = 15
+# Above this number of tasks the table of the dynamic program would be too large; above the other,
+# it takes longer than column generation does for one number of groups.
+TABLE_TASKS, _QUICK_TABLE_TASKS = 15, 12
 
 
 def select_groups(
@@ -152,8 +153,10 @@ def _solve(
     used = ~(np.eye(len(tasks), dtype=bool) | problem.apart)
     sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
     tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
-    if len(tasks) > TABLE_TASKS:
-        return _large(tasks, problem, start, numbers, tolerance, time_limit)
+    if len(tasks) > (_QUICK_TABLE_TASKS if len(numbers) == 1 else TABLE_TASKS):
+        groupings = _generate(tasks, problem, start, numbers, tolerance, time_limit)
+        if len(tasks) > TABLE_TASKS or groupings[0].optimal:
+            return groupings
     members = all_groups(len(tasks))
     members = members[problem.admissible(members)]
     scores = problem.scores(members)
@@ -161,7 +164,7 @@ def _solve(
     return [_grouping(tasks, scores[rows], tolerance) for rows in families]
 
 
-def _large(
+def _generate(
     tasks: tuple[str, ...],
     problem: GroupProblem,
     start: list[tuple[int, ...]],
@@ -169,7 +172,7 @@ def _large(
     tolerance: float,
     time_limit: float | None,
 ) -> list[Grouping]:
-    """As `_solve`, for more tasks than the dynamic program can take."""
+    """As `_solve`, by column generation."""
     solver, groupings = ColumnSolver(problem, start), []
     for number in numbers:
         family = solver.solve(number, tolerance, time_limit)
