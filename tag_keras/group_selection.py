@@ -7,6 +7,7 @@ import numpy as np
 from tag_keras.affinity import Affinity
 from tag_keras.checks import check, check_count
 from tag_keras.grouping import Grouping
+from tag_keras.selection_columns import ColumnSolver
 from tag_keras.selection_cover import fewest_groups
 from tag_keras.selection_problem import Booleans, Floats, GroupProblem
 from tag_keras.selection_rules import Names, Singletons, build_problem
@@ -167,8 +168,15 @@ def _large(
     time_limit: float | None,
 ) -> list[Grouping]:
     """As `_solve`, for more tasks than the dynamic program can take."""
-    wanted = f"`affinity` should have at most {TABLE_TASKS} tasks"
-    raise ValueError(f"{wanted}. Received: num_tasks={len(tasks)}.")
+    solver, groupings = ColumnSolver(problem, start), []
+    for number in numbers:
+        family = solver.solve(number, tolerance, time_limit)
+        members = np.zeros((len(family.groups), len(tasks)), bool)
+        for row, group in zip(members, family.groups, strict=True):
+            row[list(group)] = True
+        scores = problem.scores(members)
+        groupings.append(_grouping(tasks, scores, tolerance, family.upper_bound, family.optimal))
+    return groupings
 
 
 def _grouping(

@@ -30,6 +30,13 @@ class GroupProblem:
     units: tuple[tuple[int, ...], ...]
     apart: Booleans
 
+    def unit_members(self) -> Booleans:
+        """The units as groups: boolean array (U, T)."""
+        members = np.zeros((len(self.units), len(self.alone)), bool)
+        for row, unit in zip(members, self.units, strict=True):
+            row[list(unit)] = True
+        return members
+
     def admissible(self, members: Booleans) -> Booleans:
         """Which of the groups (G, T), with true for a member, may be chosen: array (G,)."""
         sizes = members.sum(axis=1)

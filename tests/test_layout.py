@@ -24,6 +24,11 @@ FLOORS = {
     "replication": 0,
     "multi_worker": 0,
     "selection_problem": 0,
+    "selection_pricing": 1,
+    "selection_search": 1,
+    "selection_tree": 2,
+    "selection_pool": 2,
+    "selection_columns": 3,
     "selection_solver": 0,
     "shared_variables": 0,
     "tasks": 0,
@@ -48,7 +53,7 @@ FLOORS = {
     "estimators": 3,
     "network_table": 3,
     "grouped_model": 4,
-    "group_selection": 3,
+    "group_selection": 4,
     "grouping_plots": 3,
     "conclusion": 4,
     "probe_step": 4,
@@ -56,22 +61,49 @@ FLOORS = {
     "table_selection": 4,
     "model": 5,
     "network_cost": 4,
-    "network_selection": 5,
-    "report": 6,
+    "network_selection": 6,
+    "report": 7,
     "report_tables": 4,
-    "selection_plots": 5,
-    "stability": 4,
+    "selection_plots": 6,
+    "stability": 5,
     "training": 6,
-    "experiment": 7,
+    "experiment": 8,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
-NUMPY_ONLY = {"files", "tasks", "affinity", "results", "selection_solver"}
-NUMPY_ONLY |= {"grouping", "group_selection", "network_selection", "stability"}
-NUMPY_ONLY |= {"checks", "group_selection", "network_selection", "progress", "selection_cover"}
-NUMPY_ONLY |= {"selection_rules", "selection_summary"}
-NUMPY_ONLY |= {"selection_problem", "arrays", "comparison", "conclusion", "replication"}
-NUMPY_ONLY |= {"grouping", "network_files", "network_program", "network_rows", "network_table"}
-NUMPY_ONLY |= {"network_choice", "network_reduction", "network_yardsticks", "table_selection"}
+NUMPY_ONLY = {
+    "affinity",
+    "arrays",
+    "checks",
+    "comparison",
+    "conclusion",
+    "files",
+    "group_selection",
+    "grouping",
+    "network_choice",
+    "network_files",
+    "network_program",
+    "network_reduction",
+    "network_rows",
+    "network_selection",
+    "network_table",
+    "network_yardsticks",
+    "progress",
+    "replication",
+    "results",
+    "selection_columns",
+    "selection_cover",
+    "selection_pool",
+    "selection_pricing",
+    "selection_problem",
+    "selection_rules",
+    "selection_search",
+    "selection_solver",
+    "selection_summary",
+    "selection_tree",
+    "stability",
+    "table_selection",
+    "tasks",
+}
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
     "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},

@@ -1,0 +1,102 @@
+"""The groups at hand in column generation, and the linear program that prices the tasks."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse
+
+from tag_keras.selection_pricing import Pricing
+from tag_keras.selection_problem import Booleans, Floats, GroupProblem
+
+# Columns that join the linear program at a time.
+_MOST_COLUMNS = 300
+
+
+class Duals(NamedTuple):
+    """Dual solution of the linear program: prices of the tasks (T,), and of one group more."""
+
+    tasks: Floats
+    group: float
+
+
+class GroupPool:
+    """Groups, and columns: sets of tasks that a group serves, with the sum of their scores.
+
+    Args:
+        problem: T tasks.
+        family: Boolean array (K, T): groups that cover all tasks.
+    """
+
+    def __init__(self, problem: GroupProblem, family: Booleans) -> None:
+        number = len(problem.alone)
+        self.problem = problem
+        self.members, self.scores = np.zeros((0, number), bool), np.zeros((0, number))
+        self.served, self.values = np.zeros((0, number), bool), np.zeros(0)
+        self._groups: set[bytes] = set()
+        self._columns: set[tuple[bytes, float]] = set()
+        units = problem.unit_members()
+        first, second = np.triu_indices(len(units))
+        self.add(units[first] | units[second])
+        self.add_family(family)
+
+    def add(self, members: Booleans) -> int:
+        """Adds those of the groups that are new and admissible, and returns their number."""
+        members = members[self.problem.admissible(members)]
+        new = members[_new(self._groups, map(bytes, members))]
+        self.members = np.concatenate([self.members, new])
+        self.scores = np.concatenate([self.scores, self.problem.scores(new)])
+        return len(new)
+
+    def add_family(self, family: Booleans) -> None:
+        """Adds groups that cover all tasks, and that each serves the tasks it is best for."""
+        self.add(family)
+        scores = self.problem.scores(family)
+        serving = scores.argmax(axis=0) == np.arange(len(family))[:, None]
+        self._add_columns(serving, scores)
+
+    def add_profitable(self, pricing: Pricing, least: float) -> int:
+        """Adds columns of groups at hand with a profit above `least`; returns their number."""
+        margins = pricing.margins(self.scores)
+        profits = margins.sum(axis=1)
+        rows = np.argsort(-profits, kind="stable")[:_MOST_COLUMNS]
+        rows = rows[profits[rows] > least]
+        serving = self.members[rows] if self.problem.partition else margins[rows] > 0
+        return self._add_columns(serving, self.scores[rows])
+
+    def _add_columns(self, served: Booleans, scores: Floats) -> int:
+        values = np.where(served, scores, 0.0).sum(axis=1)
+        # Of two groups that serve the same, the better one will do, and both are no harm.
+        new = _new(self._columns, zip(map(bytes, served), values.tolist(), strict=True))
+        new &= served.any(axis=1)
+        self.served = np.concatenate([self.served, served[new]])
+        self.values = np.concatenate([self.values, values[new]])
+        return int(new.sum())
+
+    def duals(self, num_groups: float, most_seconds: float) -> Duals | None:
+        """The prices at which parts of columns, `num_groups` in sum, serve each task once.
+
+        None if the time is over before they are found.
+        """
+        result = scipy.optimize.linprog(
+            -self.values,
+            A_ub=np.ones((1, len(self.values))),
+            b_ub=[num_groups],
+            A_eq=scipy.sparse.csc_array(self.served.T.astype(np.float64)),
+            b_eq=np.ones(self.served.shape[1]),
+            method="highs",
+            options={} if most_seconds == np.inf else {"time_limit": max(most_seconds, 0.0)},
+        )
+        if result.status != 0:
+            return None
+        return Duals(-result.eqlin.marginals, max(-float(result.ineqlin.marginals[0]), 0.0))
+
+
+def _new(known: set[Any], keys: Iterable[Any]) -> Booleans:
+    """Which of the keys are met for the first time; they are known from now on."""
+    new = []
+    for key in keys:
+        new.append(key not in known)
+        known.add(key)
+    return np.array(new, bool)

@@ -1,0 +1,166 @@
+"""All groups above a profit, by branch and bound: the proof that column generation needs."""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tag_keras.selection_pricing import Pricing
+from tag_keras.selection_problem import Booleans, Floats
+
+_Whole = npt.NDArray[np.int64]
+# Nodes whose bounds are computed together: few enough for the processor's caches.
+_BATCH = 512
+
+
+class _Nodes(NamedTuple):
+    """Open nodes of one depth: tasks taken (N, T), the sums of their gains for every task (N, T),
+    a bound of the profit of all groups below (N,), and the largest size that can reach it (N,)."""
+
+    members: Booleans
+    sums: Floats
+    bounds: Floats
+    sizes: _Whole
+
+    def take(self, rows: Any) -> "_Nodes":
+        return _Nodes(self.members[rows], self.sums[rows], self.bounds[rows], self.sizes[rows])
+
+
+class GroupTree:
+    """Groups whose profit is above a threshold; unit after unit is taken in or left out.
+
+    Args:
+        pricing: Profits.
+        threshold: Only groups with a profit above it are found.
+    """
+
+    def __init__(self, pricing: Pricing, threshold: float) -> None:
+        self.pricing, self.problem, self.threshold = pricing, pricing.problem, threshold
+        gains = np.maximum(pricing.gains, 0.0)
+        # First those that have much to give or to gain: the fewest nodes of the orders tried.
+        weight = pricing.units @ (gains.sum(axis=0) + gains.sum(axis=1))
+        self.units = [list(self.problem.units[row]) for row in np.argsort(-weight, kind="stable")]
+        self.left = [
+            np.array([task for unit in self.units[depth:] for task in unit], np.intp)
+            for depth in range(len(self.units) + 1)
+        ]
+        self.highest = [_ranked(pricing.gains, left) for left in self.left]
+        self.lowest = [-_ranked(-pricing.gains, left) for left in self.left]
+        number = len(pricing.prices)
+        root = _Nodes(
+            np.zeros((1, number), bool),
+            np.zeros((1, number)),
+            np.array([np.inf]),
+            np.array([self.problem.max_size]),
+        )
+        self.open: dict[int, list[_Nodes]] = {0: [root]}
+
+    def search(self, most: int, deadline: float) -> tuple[Booleans, float]:
+        """Finds the groups, or some of them if there are `most` or the time is over.
+
+        Args:
+            most: The search ends when it has found so many.
+            deadline: Time, as `time.monotonic` has it, at which the search ends.
+
+        Returns:
+            Groups (G, T), and a number that no profit exceeds, which is the threshold if there
+            are no groups above it and the search came to its end.
+        """
+        alone = np.eye(len(self.pricing.prices), dtype=bool)
+        found = [alone[self.pricing.profits(alone) > self.threshold]]
+        while self.open and sum(map(len, found)) < most and time.monotonic() < deadline:
+            found.append(self._expand())
+        groups = np.concatenate(found)
+        bounds = [nodes.bounds.max() for batches in self.open.values() for nodes in batches]
+        best = self.pricing.profits(groups).max(initial=self.threshold)
+        return groups, float(max(best, *bounds, self.threshold))
+
+    def _expand(self) -> Booleans:
+        """Branches on a batch of the deepest nodes; returns the groups found there."""
+        depth = max(self.open)
+        nodes = self.open[depth].pop()
+        if len(nodes.bounds) > _BATCH:
+            self.open[depth].append(nodes.take(slice(_BATCH, None)))
+            nodes = nodes.take(slice(_BATCH))
+        if not self.open[depth]:
+            del self.open[depth]
+        unit = self.units[depth]
+        taken = nodes.take(~(nodes.members & self.problem.apart[unit].any(axis=0)).any(axis=1))
+        members, sums = taken.members.copy(), taken.sums
+        members[:, unit] = True
+        sums = sums + self.pricing.gains[:, unit].sum(axis=1)
+        self._push(depth + 1, taken._replace(members=members, sums=sums), nodes)
+        return members[self._profits(members, sums) > self.threshold]
+
+    def _profits(self, members: Booleans, sums: Floats) -> Floats:
+        sizes = members.sum(axis=1)
+        least = -np.inf if self.problem.partition else 0.0
+        totals = np.where(members, np.maximum(sums, least), 0.0).sum(axis=1)
+        # Groups of one task are not found here.
+        valid = (sizes > 1) & (sizes <= self.problem.max_size)
+        return np.where(valid, totals / np.maximum(sizes - 1, 1), -np.inf)
+
+    def _push(self, depth: int, *parts: _Nodes) -> None:
+        if depth == len(self.units):
+            return
+        nodes = _Nodes(*map(np.concatenate, zip(*parts, strict=True)))
+        bounds, sizes = self._bounds(depth, nodes)
+        order = np.argsort(-bounds, kind="stable")
+        order = order[bounds[order] > self.threshold]
+        if order.size:
+            nodes = nodes._replace(bounds=bounds, sizes=sizes).take(order)
+            self.open.setdefault(depth, []).append(nodes)
+
+    # Of a node with the tasks I taken, with the sums a[t] of their gains, and with the tasks D
+    # left, let m more be taken, the set X. Then the profit is 1 / (|I| + m - 1) times the sum of
+    #   max(a[t] + sum of W[t, i] over i in X, 0)   over t in I, and the same over t in X.
+    # For t in X it is at most max(a[t] + the m - 1 largest W[t, i] of D, 0). For t in I the sum
+    # over X lies between that of the m smallest and that of the m largest W[t, i] of D, and there
+    # the maximum, which is convex, is at most its chord: slope * (a[t] + sum) + constant. So each i
+    # in X adds the sum over I of slope[t] W[t, i], whichever the others are, and the bound is the
+    # sum of the constants and of the m largest of what the tasks of D add. (In a partition there
+    # is no maximum, and all slopes are 1.)
+    def _bounds(self, depth: int, nodes: _Nodes) -> tuple[Floats, _Whole]:
+        """Bounds (N,) of the profits below the nodes, and the largest sizes that reach them."""
+        left, highest, partition = self.left[depth], self.highest[depth], self.problem.partition
+        taken = nodes.members.sum(axis=1)
+        most = int(min(len(left), (nodes.sizes - taken).max()))
+        if most < 1:
+            return np.full(len(taken), -np.inf), taken
+        more = np.arange(1, most + 1)
+        # The tasks taken, in front of others up to the same number.
+        inside = np.argsort(~nodes.members, axis=1, kind="stable")[:, : taken.max()]
+        real = np.arange(inside.shape[1]) < taken[:, None]
+        sums = np.take_along_axis(nodes.sums, inside, axis=1)
+        # Axes: node, number of tasks more, task.
+        high = sums[:, None] + highest[inside, 1 : most + 1].transpose(0, 2, 1)
+        low = sums[:, None] + self.lowest[depth][inside, 1 : most + 1].transpose(0, 2, 1)
+        slopes = np.clip(high / np.maximum(high - low, 1e-9), 0.0, 1.0)
+        slopes[(low >= 0) | partition] = 1.0
+        slopes *= real[:, None]
+        at_low = low if partition else np.maximum(low, 0.0)
+        constants = (at_low * real[:, None] + slopes * (sums[:, None] - low)).sum(axis=2)
+        added = nodes.sums[:, None, left] + highest[left, :most].T
+        if not partition:
+            np.maximum(added, 0.0, out=added)
+        added += slopes @ self.pricing.gains[:, left][inside]
+        if self.problem.apart.any():
+            apart = nodes.members @ self.problem.apart[:, left]
+            added[np.broadcast_to(apart[:, None], added.shape)] = -np.inf
+        added = -np.sort(-added, axis=2)
+        totals = constants + added.cumsum(axis=2)[:, more - 1, more - 1]
+        sizes = taken[:, None] + more
+        valid = (sizes >= 2) & (sizes <= nodes.sizes[:, None])
+        bounds = np.where(valid, totals / np.maximum(sizes - 1, 1), -np.inf)
+        reaching = bounds > self.threshold
+        largest = taken + most - reaching[:, ::-1].argmax(axis=1)
+        return bounds.max(axis=1), largest
+
+
+def _ranked(gains: Floats, left: npt.NDArray[np.intp]) -> Floats:
+    """Sums of the 0, 1, 2, .. largest gains (T, D + 1) of each task from others of those left."""
+    gains = gains[:, left]
+    # A task is no partner of its own. So it comes last, and never among as many as the others are.
+    gains[left, np.arange(len(left))] = -1e30
+    return np.cumsum(np.pad(-np.sort(-gains, axis=1), ((0, 0), (1, 0))), axis=1)
