@@ -44,7 +44,7 @@ def _choose(program: NetworkProgram, rows: _Rows, bound: float) -> Choice:
         rows = answer.rows
     best, bound = program.mean_loss(rows), max(bound, answer.bound)
     # The solver's word alone is not enough: what it found must reach its own bound.
-    optimal = answer.proven and best <= bound + program.accuracy
+    optimal = bool(answer.proven and best <= bound + program.accuracy)
     if optimal:
         rows = _first_of_the_tied(program, rows, best + program.tolerance)
     # The bound has the solver's error in it, the loss of what was found has none.

@@ -173,13 +173,17 @@ class NetworkProgram:
         number = len(self.losses)
         lower, upper = np.zeros(len(objective)), np.ones(len(objective))
         lower[:number], upper[:number] = bounds
-        result = scipy.optimize.milp(
-            objective,
-            integrality=np.arange(len(objective)) < number,
-            bounds=scipy.optimize.Bounds(lower, upper),
-            constraints=constraints,
-            options={"mip_rel_gap": 0.0} | self._time_left(),
-        )
+        for presolve in (True, False):
+            result = scipy.optimize.milp(
+                objective,
+                integrality=np.arange(len(objective)) < number,
+                bounds=scipy.optimize.Bounds(lower, upper),
+                constraints=constraints,
+                options={"mip_rel_gap": 0.0, "presolve": presolve} | self._time_left(),
+            )
+            # Presolve sometimes takes programs of many ties for infeasible.
+            if result.status != 2:
+                break
         bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
         if result.x is None:
             # 2 is a proof that there is no solution, 1 a limit.

@@ -222,8 +222,8 @@ class _Search:
         if not tree.open and needed >= tree.threshold:
             self._choose(groups)
             return False
-        profits = pricing.profits(groups)
-        return self.pool.add(groups[np.argsort(-profits, kind="stable")[:1000]]) > 0
+        self.pool.add(groups[np.argsort(-pricing.profits(groups), kind="stable")[:1000]])
+        return self.pool.add_profitable(pricing, duals.group + _ACCURACY / 100) > 0
 
     def _choose(self, groups: Booleans) -> None:
         """The best family out of all groups that it may have, ties by the rule for networks."""
