@@ -1,6 +1,5 @@
 """The best few groups out of all groups of many tasks, by column generation."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -59,7 +58,7 @@ class ColumnSolver:
 
     def __init__(self, problem: GroupProblem, start: Sequence[tuple[int, ...]]) -> None:
         self._original = problem
-        self._problem, self._top, self._scale = _scaled(problem)
+        self._problem, self._top, self._scale = problem.scaled()
         self._start = np.zeros((len(start), len(problem.alone)), bool)
         for row, group in zip(self._start, start, strict=True):
             row[list(group)] = True
@@ -84,17 +83,6 @@ class ColumnSolver:
         bound = float(self._top.mean()) + self._scale * search.bound / len(self._top)
         bound = score if search.optimal else max(score, bound)
         return Family(groups, score, bound, search.optimal)
-
-
-def _scaled(problem: GroupProblem) -> tuple[GroupProblem, Floats, float]:
-    """The problem with scores of at most 0, that differ by about 1; and what undoes that."""
-    between = np.where(np.eye(len(problem.alone), dtype=bool), -np.inf, problem.affinity)
-    # No mean is above its largest term.
-    top = np.maximum(between.max(axis=0), problem.alone)
-    below = np.where(np.isfinite(between), top - between, 0.0)
-    scale = float(below.mean()) or 1.0
-    alone = (problem.alone - top) / scale
-    return dataclasses.replace(problem, affinity=-below / scale, alone=alone), top, scale
 
 
 class _Search:
@@ -244,6 +232,7 @@ class _Search:
         choice = choose_networks(self._program(members, self.end), np.flatnonzero(best))
         self.best = members[choice.rows]
         self.value = self._value(self.best)
+        self.bound = min(self.bound, max(self.value, -choice.bound * self.best.shape[1]))
         return choice.optimal
 
     def _program(self, members: Booleans, deadline: float) -> NetworkProgram:
