@@ -116,6 +116,10 @@ class _Search:
         self.optimal = False
 
     def run(self) -> None:
+        if self.num_groups == 1:
+            # There is no other family than all tasks in one group.
+            self.bound, self.optimal = self.value, True
+            return
         self._start_from_random_families()
         while not self.optimal and (duals := self._price()):
             pricing = Pricing(self.problem, duals.tasks)
@@ -128,6 +132,8 @@ class _Search:
             threshold -= gap if gap < duals.group / 10 else 0.0
             if not self._prove(pricing, duals, threshold):
                 break
+        # What reaches the bound is best, even if not all of the groups that tie are known.
+        self.optimal |= self.value >= self.bound - len(self.problem.alone) * self.tolerance
 
     def _value(self, family: Booleans) -> float:
         """Sum over tasks of the best score; -inf if that is no family of the problem."""
@@ -219,11 +225,25 @@ class _Search:
         if converged and needed < threshold:
             tree = GroupTree(pricing, needed)
             groups, _ = tree.search(_MANY, self.end)
+        if converged and needed <= 0 and not self.problem.partition:
+            self._choose_enough(pricing, self.pool.members if tree.open else groups, needed)
+            return False
         if not tree.open and needed >= tree.threshold:
             self._choose(groups)
             return False
         self.pool.add(groups[np.argsort(-pricing.profits(groups), kind="stable")[:1000]])
         return self.pool.add_profitable(pricing, duals.group + _ACCURACY / 100) > 0
+
+    def _choose_enough(self, pricing: Pricing, groups: Booleans, needed: float) -> None:
+        """The best family where more groups are of no use: every task has its best score.
+
+        Then any group has a profit as large as that needed, but those of a family with the fewest
+        groups are each best for a task. `groups` may be some of all, so the bound stays.
+        """
+        bound = self.bound
+        near = (self.problem.scores(groups) - pricing.prices).max(axis=1) > needed
+        self._choose(groups[near])
+        self.bound, self.optimal = bound, self.value >= bound - 3 * self.num_groups * _ACCURACY
 
     def _choose(self, groups: Booleans) -> None:
         """The best family out of all groups that it may have, ties by the rule for networks."""
@@ -231,6 +251,7 @@ class _Search:
         best = (members[:, None] == self.best).all(axis=2).any(axis=1)
         choice = choose_networks(self._program(members, self.end), np.flatnonzero(best))
         self.best, self.optimal = members[choice.rows], choice.optimal
+        self.value = self._value(self.best)
         self.bound = min(self.bound, -choice.bound * self.best.shape[1])
 
     def _program(self, members: Booleans, deadline: float) -> NetworkProgram:
