@@ -134,6 +134,11 @@ class _Search:
                 break
         # What reaches the bound is best, even if not all of the groups that tie are known.
         self.optimal |= self.value >= self.bound - len(self.problem.alone) * self.tolerance
+        # What time left unfinished may have groups that serve nobody.
+        for group in range(len(self.best) - 1, -1, -1):
+            without = np.delete(self.best, group, axis=0)
+            if len(without) and self._value(without) >= self.value:
+                self.best = without
 
     def _value(self, family: Booleans) -> float:
         """Sum over tasks of the best score; -inf if that is no family of the problem."""

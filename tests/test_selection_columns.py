@@ -213,6 +213,19 @@ def test_the_bound_is_true_when_the_time_ends_first(partition):
             assert family.groups == full.groups
 
 
+def test_no_group_is_useless_when_the_time_ends_first():
+    # As many groups as tasks, of which most families at the beginning have some twice.
+    for seed, num_tasks in itertools.product(range(4), (7, 16)):
+        problem = make_problem(make_affinities(seed, num_tasks, "clusters"))
+        for time_limit in (0.003, 0.03):
+            family = solve(problem, num_tasks, time_limit)
+            check_family(problem, family, num_tasks)
+            for left_out in range(len(family.groups) if len(family.groups) > 1 else 0):
+                rest = family.groups[:left_out] + family.groups[left_out + 1 :]
+                members = np.array([np.isin(np.arange(num_tasks), group) for group in rest])
+                assert problem.scores(members).max(axis=0).mean() < family.score
+
+
 def test_one_solver_answers_as_new_ones_do():
     problem = make_problem(make_affinities(5, 16, "clusters"))
     solver = ColumnSolver(problem, fewest_groups(problem))
