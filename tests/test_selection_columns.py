@@ -69,7 +69,7 @@ def check_family(problem, family, num_groups):
 @pytest.mark.parametrize("partition", [False, True])
 @pytest.mark.parametrize("kind", ["noise", "clusters", "whole"])
 @pytest.mark.parametrize(
-    "seeds", [range(20), pytest.param(range(20, 200), marks=pytest.mark.slow)], ids=["few", "many"]
+    "seeds", [range(14), pytest.param(range(14, 200), marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_equals_the_dynamic_program(kind, partition, seeds):
     compared = 0
@@ -88,7 +88,7 @@ def test_equals_the_dynamic_program(kind, partition, seeds):
 
 @pytest.mark.parametrize("kind", ["noise", "clusters", "whole"])
 def test_more_groups_than_are_of_use(kind):
-    for seed, num_tasks in itertools.product(range(2), (5, 8)):
+    for seed, num_tasks in enumerate((5, 8)):
         for alone in (-np.inf, 0.0):
             mean = make_affinities(seed, num_tasks, kind)
             problem = make_problem(mean, alone=np.full(num_tasks, alone))
@@ -205,7 +205,7 @@ def test_the_bound_is_true_when_the_time_ends_first(partition):
     full = solve(problem, 5)
     check_family(problem, full, 5)
     assert full.optimal
-    for time_limit in (1e-9, 1e-3, 0.03, 0.1, 0.3):
+    for time_limit in (1e-9, 1e-3, 0.1, 0.3):
         family = solve(problem, 5, time_limit)
         check_family(problem, family, 5)
         assert family.score <= full.score + 1e-9 <= family.upper_bound + 2e-9
