@@ -105,6 +105,10 @@ class _Search:
         self.optimal = False
 
     def run(self) -> None:
+        if self.num_groups == 1:
+            # There is no other family than all tasks in one group.
+            self.bound, self.optimal = self.value, True
+            return
         self._start_from_random_families()
         while not self.optimal and (duals := self._price()):
             pricing = Pricing(self.problem, duals.tasks)
@@ -117,6 +121,12 @@ class _Search:
             threshold -= gap if gap < duals.group / 10 else 0.0
             if not self._prove(pricing, duals, threshold):
                 break
+        self.optimal = self.optimal or self._reached()
+        # What time left unfinished may have groups that serve nobody.
+        for group in range(len(self.best) - 1, -1, -1):
+            without = np.delete(self.best, group, axis=0)
+            if len(without) and self._value(without) >= self.value:
+                self.best = without
 
     def _value(self, family: Booleans) -> float:
         """Sum over tasks of the best score; -inf if that is no family of the problem."""
@@ -156,24 +166,16 @@ class _Search:
             least = duals.group + _ACCURACY / 100
             ahead, pricing = (Pricing(self.problem, prices) for prices in (smooth, duals.tasks))
             if step % 10 == 0:
-                self._climb(ahead, 40)
+                self.pool.climb(ahead, 40, self.generator)
             added = self.pool.add_profitable(ahead, least)
             added += self.pool.add_profitable(pricing, least)
             # The more groups to climb from, the dearer, and the surer that there is none.
             for number in (100, 400):
-                if not added and self._climb(pricing, number):
+                if not added and self.pool.climb(pricing, number, self.generator):
                     added = self.pool.add_profitable(pricing, least)
             if not added:
                 return duals
         return None
-
-    def _climb(self, pricing: Pricing, number: int) -> int:
-        """Adds what climbing finds from good and from random groups; returns their number."""
-        profits = pricing.margins(self.pool.scores).sum(axis=1)
-        good = self.pool.members[np.argsort(-profits, kind="stable")[:number]]
-        density = self.generator.uniform(0.0, 1.0, (number // 2, 1))
-        chosen = self.generator.random((number // 2, len(pricing.units))) < density
-        return self.pool.add(pricing.climb(np.concatenate([good, chosen @ pricing.units])))
 
     def _improve(self, pricing: Pricing) -> None:
         """Looks for better families among the groups of the largest profit."""
@@ -208,18 +210,36 @@ class _Search:
         if converged and needed < threshold:
             tree = GroupTree(pricing, needed)
             groups, _ = tree.search(_MANY, self.end)
-        proven = self.bound - self.value <= self.num_groups * 3 * _ACCURACY
-        if not tree.open and needed >= tree.threshold and not (proven and len(groups) > _MOST_NEW):
-            self.optimal = self._choose(groups)
-            return False
-        groups = groups[np.argsort(-pricing.profits(groups), kind="stable")[:_MOST_NEW]]
-        if proven:
+        complete = bool(not tree.open and needed >= tree.threshold)
+        if not complete and not converged:
+            self.pool.add(groups[np.argsort(-pricing.profits(groups), kind="stable")[:_MOST_NEW]])
+            return self.pool.add_profitable(pricing, duals.group + _ACCURACY / 100) > 0
+        known = groups if complete else np.concatenate([groups, self.pool.members])
+        near = self._near(pricing, known, needed)
+        if not complete or (self._reached() and len(near) > _MOST_NEW):
             # So many groups are tied that only some of them take part in the rule for ties.
-            self._choose(groups)
-            self.optimal = True
-            return False
-        self.pool.add(groups)
-        return self.pool.add_profitable(pricing, duals.group + _ACCURACY / 100) > 0
+            complete, near = False, near[:_MOST_NEW]
+        self.optimal = (self._choose(near) and complete) or self._reached()
+        return False
+
+    def _near(self, pricing: Pricing, members: Booleans, needed: float) -> Booleans:
+        """Groups with a profit above that needed, the largest first, that may serve a task.
+
+        Where further groups are of no use, that is no profit or less, and any group has it. But one
+        that serves tasks has the profit needed from these tasks alone.
+        """
+        profits = pricing.profits(members)
+        valid = profits > needed
+        if not self.problem.partition:
+            margins = self.problem.scores(members) - pricing.prices
+            valid &= margins.max(axis=1) > min(needed, 0.0)
+        order = np.argsort(-profits, kind="stable")
+        return members[order[valid[order]]]
+
+    def _reached(self) -> bool:
+        """Whether the best family is as good as the bound, to the accuracy of the prices."""
+        error = 3 * self.num_groups * _ACCURACY + len(self.problem.alone) * self.tolerance
+        return bool(self.bound - self.value <= error)
 
     def _choose(self, groups: Booleans) -> bool:
         """Takes the best family out of these groups, and of the tied ones that of the tie rule.
@@ -232,7 +252,6 @@ class _Search:
         choice = choose_networks(self._program(members, self.end), np.flatnonzero(best))
         self.best = members[choice.rows]
         self.value = self._value(self.best)
-        self.bound = min(self.bound, max(self.value, -choice.bound * self.best.shape[1]))
         return choice.optimal
 
     def _program(self, members: Booleans, deadline: float) -> NetworkProgram:

@@ -56,6 +56,19 @@ class GroupPool:
         serving = scores.argmax(axis=0) == np.arange(len(family))[:, None]
         self._add_columns(serving, scores)
 
+    def climb(self, pricing: Pricing, number: int, generator: np.random.Generator) -> int:
+        """Adds what climbing finds from so many good groups, and from random ones half as many.
+
+        Returns:
+            Number of groups added.
+        """
+        profits = pricing.margins(self.scores).sum(axis=1)
+        good = self.members[np.argsort(-profits, kind="stable")[:number]]
+        # Large groups, too: climbing seldom comes to them from small ones.
+        density = generator.uniform(0.0, 1.0, (number // 2, 1))
+        chosen = generator.random((number // 2, len(pricing.units))) < density
+        return self.add(pricing.climb(np.concatenate([good, chosen @ pricing.units])))
+
     def add_profitable(self, pricing: Pricing, least: float) -> int:
         """Adds columns of groups at hand with a profit above `least`; returns their number."""
         margins = pricing.margins(self.scores)

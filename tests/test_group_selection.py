@@ -257,11 +257,6 @@ def test_refuses_one_task_unless_it_may_be_alone():
         tag_keras.select_groups(tag_keras.Affinity(["a"], [[0.5]]), 1)
 
 
-def test_names_the_limit_for_more_tasks_than_it_can_search():
-    with pytest.raises(ValueError, match=r"at most 15 tasks.*num_tasks=16"):
-        tag_keras.select_groups(make_affinity(np.zeros((16, 16))), 2)
-
-
 def test_refuses_what_is_not_an_affinity():
     with pytest.raises(ValueError, match=r"`affinity` should be an Affinity.*ndarray"):
         tag_keras.select_groups(np.zeros((3, 3)), 2)
