@@ -1,6 +1,5 @@
 """The best few groups out of all groups of many tasks, by column generation."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -26,8 +25,9 @@ _SMOOTHING = 0.8
 # At a whole number of groups, the prices of the linear program are not unique. Those for a bit more
 # have the smallest price of a group, at which branch and bound has the least to do.
 _MORE = 0.1
-# Random starts; groups for an integer program on the way; groups that a proof may need.
-_STARTS, _FEW, _MANY = 40, 400, 20_000
+# Random starts; groups for an integer program on the way; groups that a proof may need; and groups
+# of branch and bound that join those at hand.
+_STARTS, _FEW, _MANY, _MOST_NEW = 40, 400, 20_000, 1000
 
 
 class Family(NamedTuple):
@@ -58,7 +58,7 @@ class ColumnSolver:
 
     def __init__(self, problem: GroupProblem, start: Sequence[tuple[int, ...]]) -> None:
         self._original = problem
-        self._problem, self._top, self._scale = _scaled(problem)
+        self._problem, self._top, self._scale = problem.scaled()
         self._start = np.zeros((len(start), len(problem.alone)), bool)
         for row, group in zip(self._start, start, strict=True):
             row[list(group)] = True
@@ -83,17 +83,6 @@ class ColumnSolver:
         bound = float(self._top.mean()) + self._scale * search.bound / len(self._top)
         bound = score if search.optimal else max(score, bound)
         return Family(groups, score, bound, search.optimal)
-
-
-def _scaled(problem: GroupProblem) -> tuple[GroupProblem, Floats, float]:
-    """The problem with scores of at most 0, that differ by about 1; and what undoes that."""
-    between = np.where(np.eye(len(problem.alone), dtype=bool), -np.inf, problem.affinity)
-    # No mean is above its largest term.
-    top = np.maximum(between.max(axis=0), problem.alone)
-    below = np.where(np.isfinite(between), top - between, 0.0)
-    scale = float(below.mean()) or 1.0
-    alone = (problem.alone - top) / scale
-    return dataclasses.replace(problem, affinity=-below / scale, alone=alone), top, scale
 
 
 class _Search:
@@ -219,19 +208,32 @@ class _Search:
         if converged and needed < threshold:
             tree = GroupTree(pricing, needed)
             groups, _ = tree.search(_MANY, self.end)
-        if not tree.open and needed >= tree.threshold:
-            self._choose(groups)
+        proven = self.bound - self.value <= self.num_groups * 3 * _ACCURACY
+        if not tree.open and needed >= tree.threshold and not (proven and len(groups) > _MOST_NEW):
+            self.optimal = self._choose(groups)
             return False
-        self.pool.add(groups[np.argsort(-pricing.profits(groups), kind="stable")[:1000]])
+        groups = groups[np.argsort(-pricing.profits(groups), kind="stable")[:_MOST_NEW]]
+        if proven:
+            # So many groups are tied that only some of them take part in the rule for ties.
+            self._choose(groups)
+            self.optimal = True
+            return False
+        self.pool.add(groups)
         return self.pool.add_profitable(pricing, duals.group + _ACCURACY / 100) > 0
 
-    def _choose(self, groups: Booleans) -> None:
-        """The best family out of all groups that it may have, ties by the rule for networks."""
+    def _choose(self, groups: Booleans) -> bool:
+        """Takes the best family out of these groups, and of the tied ones that of the tie rule.
+
+        Returns:
+            Whether it is proven to be the best of them.
+        """
         members = np.unique(np.concatenate([self.best, groups]), axis=0)
         best = (members[:, None] == self.best).all(axis=2).any(axis=1)
         choice = choose_networks(self._program(members, self.end), np.flatnonzero(best))
-        self.best, self.optimal = members[choice.rows], choice.optimal
-        self.bound = min(self.bound, -choice.bound * self.best.shape[1])
+        self.best = members[choice.rows]
+        self.value = self._value(self.best)
+        self.bound = min(self.bound, max(self.value, -choice.bound * self.best.shape[1]))
+        return choice.optimal
 
     def _program(self, members: Booleans, deadline: float) -> NetworkProgram:
         scores = self.problem.scores(members)

@@ -30,6 +30,20 @@ class GroupProblem:
     units: tuple[tuple[int, ...], ...]
     apart: Booleans
 
+    def scaled(self) -> tuple["GroupProblem", Floats, float]:
+        """The problem with scores of at most 0 that differ by about 1, and how to undo that.
+
+        Returns:
+            The problem; the scores (T,) that became 0, each the best that its task could have, as
+            no mean is above its largest term; and the difference that became 1.
+        """
+        between = np.where(np.eye(len(self.alone), dtype=bool), -np.inf, self.affinity)
+        top = np.maximum(between.max(axis=0), self.alone)
+        below = np.where(np.isfinite(between), top - between, 0.0)
+        scale = float(below.mean()) or 1.0
+        alone = (self.alone - top) / scale
+        return dataclasses.replace(self, affinity=-below / scale, alone=alone), top, scale
+
     def unit_members(self) -> Booleans:
         """The units as groups: boolean array (U, T)."""
         members = np.zeros((len(self.units), len(self.alone)), bool)

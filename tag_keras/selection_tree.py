@@ -1,6 +1,7 @@
 """All groups above a profit, by branch and bound: the proof that column generation needs."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,19 +13,24 @@ from tag_keras.selection_problem import Booleans, Floats
 _Whole = npt.NDArray[np.int64]
 # Nodes whose bounds are computed together: few enough for the processor's caches.
 _BATCH = 512
+# Less than any gain; a sum of many is still finite.
+_NEVER = -1e30
+# With more open nodes, those are taken that leave the fewest.
+_MOST_OPEN = 2_000_000
+# Limits of the classes of open nodes, as parts of the threshold above it.
+_CLASSES = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0])
 
 
 class _Nodes(NamedTuple):
-    """Open nodes of one depth: tasks taken (N, T), the sums of their gains for every task (N, T),
-    a bound of the profit of all groups below (N,), and the largest size that can reach it (N,)."""
+    """Open nodes of one depth: the tasks taken (N, T), a bound of the profit of all groups below
+    (N,), and the largest size of those that can be above the threshold (N,)."""
 
     members: Booleans
-    sums: Floats
     bounds: Floats
     sizes: _Whole
 
     def take(self, rows: Any) -> "_Nodes":
-        return _Nodes(self.members[rows], self.sums[rows], self.bounds[rows], self.sizes[rows])
+        return _Nodes(self.members[rows], self.bounds[rows], self.sizes[rows])
 
 
 class GroupTree:
@@ -50,11 +56,14 @@ class GroupTree:
         number = len(pricing.prices)
         root = _Nodes(
             np.zeros((1, number), bool),
-            np.zeros((1, number)),
             np.array([np.inf]),
             np.array([self.problem.max_size]),
         )
-        self.open: dict[int, list[_Nodes]] = {0: [root]}
+        # A search that is cut off is as good as the best nodes left. So they come in classes by
+        # their bounds: the best class first, and in it the deepest nodes.
+        self.classes = threshold + max(threshold, 0.1) * _CLASSES
+        self.open: dict[tuple[int, int], list[_Nodes]] = {(len(_CLASSES), 0): [root]}
+        self.number = 1
 
     def search(self, most: int, deadline: float) -> tuple[Booleans, float]:
         """Finds the groups, or some of them if there are `most` or the time is over.
@@ -78,22 +87,40 @@ class GroupTree:
 
     def _expand(self) -> Booleans:
         """Branches on a batch of the deepest nodes; returns the groups found there."""
-        depth = max(self.open)
-        nodes = self.open[depth].pop()
-        if len(nodes.bounds) > _BATCH:
-            self.open[depth].append(nodes.take(slice(_BATCH, None)))
-            nodes = nodes.take(slice(_BATCH))
-        if not self.open[depth]:
-            del self.open[depth]
+        depth, nodes = self._pop()
         unit = self.units[depth]
-        taken = nodes.take(~(nodes.members & self.problem.apart[unit].any(axis=0)).any(axis=1))
-        members, sums = taken.members.copy(), taken.sums
+        apart = (nodes.members & self.problem.apart[unit].any(axis=0)).any(axis=1)
+        taken = nodes.take(~apart)
+        members = taken.members.copy()
         members[:, unit] = True
-        sums = sums + self.pricing.gains[:, unit].sum(axis=1)
-        self._push(depth + 1, taken._replace(members=members, sums=sums), nodes)
-        return members[self._profits(members, sums) > self.threshold]
+        self._push(depth + 1, _joined([taken._replace(members=members), nodes]))
+        return members[self._profits(members) > self.threshold]
 
-    def _profits(self, members: Booleans, sums: Floats) -> Floats:
+    def _pop(self) -> tuple[int, _Nodes]:
+        """Takes out a batch of nodes of one depth: the best, or with too many open, the deepest."""
+        few = self.number < _MOST_OPEN
+        key = max(self.open) if few else max(self.open, key=lambda key: (key[1], key[0]))
+        batches, number = self.open[key], 0
+        taken = []
+        while batches and number < _BATCH:
+            taken.append(batches.pop())
+            number += len(taken[-1].bounds)
+        nodes = _joined(taken)
+        if number > _BATCH:
+            batches.append(nodes.take(slice(_BATCH, None)))
+            nodes = nodes.take(slice(_BATCH))
+        if not batches:
+            del self.open[key]
+        self.number -= len(nodes.bounds)
+        return key[1], nodes
+
+    def _sums(self, members: Booleans) -> Floats:
+        """Sums of the gains (N, T) of every task from the members."""
+        sums: Floats = members @ self.pricing.gains.T
+        return sums
+
+    def _profits(self, members: Booleans) -> Floats:
+        sums = self._sums(members)
         sizes = members.sum(axis=1)
         least = -np.inf if self.problem.partition else 0.0
         totals = np.where(members, np.maximum(sums, least), 0.0).sum(axis=1)
@@ -101,16 +128,16 @@ class GroupTree:
         valid = (sizes > 1) & (sizes <= self.problem.max_size)
         return np.where(valid, totals / np.maximum(sizes - 1, 1), -np.inf)
 
-    def _push(self, depth: int, *parts: _Nodes) -> None:
+    def _push(self, depth: int, nodes: _Nodes) -> None:
         if depth == len(self.units):
             return
-        nodes = _Nodes(*map(np.concatenate, zip(*parts, strict=True)))
         bounds, sizes = self._bounds(depth, nodes)
-        order = np.argsort(-bounds, kind="stable")
-        order = order[bounds[order] > self.threshold]
-        if order.size:
-            nodes = nodes._replace(bounds=bounds, sizes=sizes).take(order)
-            self.open.setdefault(depth, []).append(nodes)
+        nodes = nodes._replace(bounds=bounds, sizes=sizes)
+        places = np.searchsorted(self.classes, bounds)
+        for place in np.unique(places[bounds > self.threshold]).tolist():
+            chosen = nodes.take((places == place) & (bounds > self.threshold))
+            self.open.setdefault((place, depth), []).append(chosen)
+            self.number += len(chosen.bounds)
 
     # Of a node with the tasks I taken, with the sums a[t] of their gains, and with the tasks D
     # left, let m more be taken, the set X. Then the profit is 1 / (|I| + m - 1) times the sum of
@@ -128,11 +155,11 @@ class GroupTree:
         most = int(min(len(left), (nodes.sizes - taken).max()))
         if most < 1:
             return np.full(len(taken), -np.inf), taken
-        more = np.arange(1, most + 1)
+        more, all_sums = np.arange(1, most + 1), self._sums(nodes.members)
         # The tasks taken, in front of others up to the same number.
         inside = np.argsort(~nodes.members, axis=1, kind="stable")[:, : taken.max()]
         real = np.arange(inside.shape[1]) < taken[:, None]
-        sums = np.take_along_axis(nodes.sums, inside, axis=1)
+        sums = np.take_along_axis(all_sums, inside, axis=1)
         # Axes: node, number of tasks more, task.
         high = sums[:, None] + highest[inside, 1 : most + 1].transpose(0, 2, 1)
         low = sums[:, None] + self.lowest[depth][inside, 1 : most + 1].transpose(0, 2, 1)
@@ -141,15 +168,16 @@ class GroupTree:
         slopes *= real[:, None]
         at_low = low if partition else np.maximum(low, 0.0)
         constants = (at_low * real[:, None] + slopes * (sums[:, None] - low)).sum(axis=2)
-        added = nodes.sums[:, None, left] + highest[left, :most].T
+        added = all_sums[:, None, left] + highest[left, :most].T
         if not partition:
             np.maximum(added, 0.0, out=added)
         added += slopes @ self.pricing.gains[:, left][inside]
         if self.problem.apart.any():
             apart = nodes.members @ self.problem.apart[:, left]
-            added[np.broadcast_to(apart[:, None], added.shape)] = -np.inf
-        added = -np.sort(-added, axis=2)
-        totals = constants + added.cumsum(axis=2)[:, more - 1, more - 1]
+            added[np.broadcast_to(apart[:, None], added.shape)] = _NEVER
+        added.sort(axis=2)
+        last = np.arange(len(left)) >= len(left) - more[:, None]
+        totals = constants + np.einsum("nmt,mt->nm", added, last.astype(float))
         sizes = taken[:, None] + more
         valid = (sizes >= 2) & (sizes <= nodes.sizes[:, None])
         bounds = np.where(valid, totals / np.maximum(sizes - 1, 1), -np.inf)
@@ -158,9 +186,13 @@ class GroupTree:
         return bounds.max(axis=1), largest
 
 
+def _joined(parts: Sequence[_Nodes]) -> _Nodes:
+    return _Nodes(*map(np.concatenate, zip(*parts, strict=True)))
+
+
 def _ranked(gains: Floats, left: npt.NDArray[np.intp]) -> Floats:
     """Sums of the 0, 1, 2, .. largest gains (T, D + 1) of each task from others of those left."""
     gains = gains[:, left]
     # A task is no partner of its own. So it comes last, and never among as many as the others are.
-    gains[left, np.arange(len(left))] = -1e30
+    gains[left, np.arange(len(left))] = _NEVER
     return np.cumsum(np.pad(-np.sort(-gains, axis=1), ((0, 0), (1, 0))), axis=1)

@@ -13,7 +13,7 @@ def blocks(language):
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    code = blocks("python")[0]
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert set(names["predictions"]) == {"sum", "mean", "sign"}
@@ -21,6 +21,15 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert ("sum", "mean") in names["grouping"].groups
     assert (tmp_path / "grouped.keras").exists()
     assert len(code.strip().splitlines()) <= 25
+
+
+def test_the_networks_of_the_readme_are_chosen():
+    names = {}
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    assert len(blocks("python")) == 2
+    # "a" with "b", a half-size network for "b" alone and one for "c": (0.22 + 0.35 + 0.30) / 3.
+    assert names["chosen"].groups == (("a", "b"), ("b",), ("c",))
+    assert names["chosen"].cost == 2 and names["chosen"].score == pytest.approx(0.29)
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
