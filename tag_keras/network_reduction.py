@@ -63,6 +63,8 @@ def reduce_networks(program: NetworkProgram, start: _Rows) -> tuple[list[Part], 
     active = np.zeros(len(program.losses), dtype=bool)
     active[start] = True
     active[np.argsort(program.losses, axis=0, kind="stable")[:5].ravel()] = True
+    # At least as many as a choice may have.
+    active[np.argsort(program.costs, kind="stable")[: program.losses.shape[1]]] = True
     bounds = _no_bounds(program)
     number, done = len(start), set[int]()
     while True:

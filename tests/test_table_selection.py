@@ -157,6 +157,14 @@ def test_of_numbers_of_networks_that_are_tied_the_cheapest_and_then_the_fewest()
             assert selection.groups == expected and selection.optimal
 
 
+def test_many_networks_that_are_equally_good():
+    tasks = [f"t{task}" for task in range(8)]
+    rows = [(dict.fromkeys(tasks, 0.5), 1 + copy / 100) for copy in range(150)][::-1]
+    for partition in (False, True):
+        selection = select_networks(rows, 20, "min", partition=partition)
+        assert selection.networks == (149,) and selection.optimal
+
+
 def test_the_first_networks_found_do_without_overlap_even_where_that_is_a_dead_end():
     # The cheapest for a new task is ("a", "b"), which leaves "c" alone: only ("b", "c") has it.
     rows = [({"a": 1, "b": 1}, 0.5), {"b": 1, "c": 1}, {"a": 1}]
