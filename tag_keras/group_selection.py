@@ -9,7 +9,7 @@ from tag_keras.checks import check, check_count
 from tag_keras.grouping import Grouping
 from tag_keras.selection_columns import ColumnSolver
 from tag_keras.selection_cover import fewest_groups
-from tag_keras.selection_problem import Booleans, Floats, GroupProblem
+from tag_keras.selection_problem import Floats, GroupProblem, all_groups
 from tag_keras.selection_rules import Names, Singletons, build_problem
 from tag_keras.selection_solver import choose_families
 
@@ -207,12 +207,3 @@ def _grouping(
         upper_bound=score if upper_bound is None else upper_bound,
         optimal=optimal,
     )
-
-
-def all_groups(num_tasks: int) -> Booleans:
-    """All groups as members (2**T - 1, T), in the order of their sorted tuples of positions."""
-    sets = np.zeros(0, np.intp)
-    for bit in 1 << np.arange(num_tasks)[::-1]:
-        sets = np.concatenate([[bit], sets | bit, sets])
-    members: Booleans = (sets[:, None] >> np.arange(num_tasks) & 1).astype(bool)
-    return members

@@ -1,8 +1,9 @@
 """Text tables of networks' losses, in the layout of Standley et al. 2020."""
 
+import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _Row = tuple[dict[str, float], float]
 # The paper's tasks: semantic segmentation, depth, normals, keypoints, edges.
@@ -46,6 +47,15 @@ def read_text(
     return [name for name in names if name != "cost"], rows
 
 
+@contextlib.contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Puts the name of a file before the message of a `ValueError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where} does not hold a table of networks: {error}") from None
+
+
 def _column_names(
     where: str, first: list[str], header: bool, tasks: Sequence[str] | None
 ) -> Sequence[str]:
@@ -71,11 +81,17 @@ def _column_names(
 
 def _losses(where: str, cells: list[str], names: Sequence[str]) -> _Row:
     if len(cells) != len(names):
-        raise ValueError(f"{where} has {len(cells)} columns. Line 1 has {len(names)}.")
+        raise ValueError(
+            f"{where} should have {len(names)} columns as line 1 has, separated by tabs, and blank "
+            f"for a task that the network does not have. Received: {len(cells)}."
+        )
     values = {}
     for name, cell in zip(names, cells, strict=True):
         if cell and not (_is_number(cell) and math.isfinite(float(cell))):
-            raise ValueError(f"{where} should have a finite number for {name!r}. Found: {cell!r}.")
+            tabs = "; columns are separated by tabs" if len(names) == 1 else ""
+            raise ValueError(
+                f"{where} should have a finite number for {name!r}{tabs}. Found: {cell!r}."
+            )
         if cell:
             values[name] = float(cell)
     if "cost" in names and "cost" not in values:

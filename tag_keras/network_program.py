@@ -45,6 +45,7 @@ class NetworkProgram:
         tolerance: Mean losses that differ by no more are tied.
         partition: Whether no task may be in two of the networks.
         deadline: Time, as `time.monotonic` has it, at which programs end without a proof.
+        number: How many networks are chosen; None leaves that open.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class NetworkProgram:
         tolerance: float,
         partition: bool,
         deadline: float = math.inf,
+        number: int | None = None,
     ) -> None:
         self.losses, self.costs, self.budget = losses, costs, budget
         self.tolerance, self.partition = tolerance, partition
-        self.deadline = deadline
+        self.deadline, self.number = deadline, number
         # The solver fulfils its equations within 1e-7, and its bound is as good as that.
         self.accuracy = 100 * tolerance
         self._unit = losses.shape[1] * tolerance / _TIE
@@ -83,13 +85,16 @@ class NetworkProgram:
             serves = _matrix(pairs, len(losses) + pairs, self._number)
             chosen = _matrix(pairs, network, self._number)
             self._rows = [(served, 1.0, 1.0), (serves - chosen, -np.inf, 0.0)]
+        if number is not None:
+            count = self.over_networks(np.ones(len(losses)))
+            self._rows.append((_sparse(count[None]), float(number), float(number)))
         self.cost = self.over_networks(costs * (_TIE / (budget * COST_TOLERANCE)))
 
-    def restricted(self, rows: _Rows) -> "NetworkProgram":
-        """The same without all other networks."""
+    def restricted(self, rows: _Rows, number: int | None = None) -> "NetworkProgram":
+        """The same without all other networks, and with this many chosen."""
         losses, costs = self.losses[rows], self.costs[rows]
         return NetworkProgram(
-            losses, costs, self.budget, self.tolerance, self.partition, self.deadline
+            losses, costs, self.budget, self.tolerance, self.partition, self.deadline, number
         )
 
     def over_networks(self, coefficients: npt.ArrayLike) -> _Floats:
@@ -117,20 +122,18 @@ class NetworkProgram:
         above = answer.bound * self.tolerance / _TIE
         return answer._replace(bound=self.least + above)
 
-    def cover(self) -> Answer:
-        """Networks that have every task: the cheapest, unless others found at once will do."""
+    def cheapest_cover(self) -> Answer:
+        """The cheapest networks that have every task, within the budget or not."""
         members = np.isfinite(self.losses)
-        if not self.partition and self.affordable(rows := _greedy_cover(members, self.costs)):
-            return Answer(rows, -np.inf, False)
         most = 1.0 if self.partition else np.inf
         return self._solve(
             self.costs * (1e5 / self.costs.max()),
             [scipy.optimize.LinearConstraint(_sparse(members.T), 1.0, most)],
         )
 
-    def within_cost(self, rows: _Rows) -> tuple[_Floats, float]:
-        """What holds the cost at that of `rows`."""
-        return self.cost, float(self.cost[rows].sum()) + _TIE
+    def within_cost(self, cost: float) -> tuple[_Floats, float]:
+        """What holds the cost: coefficients of the variables, and their largest sum."""
+        return self.cost, cost * _TIE / (self.budget * COST_TOLERANCE) + _TIE
 
     def within_loss(self, loss: float) -> tuple[_Floats, float]:
         """What holds the mean loss: coefficients of the variables, and their largest sum."""
@@ -199,27 +202,31 @@ class NetworkProgram:
 
     def prices(self) -> tuple[_Floats, float] | None:
         """Dual values of the linear program: of the tasks (T,), and of a unit of cost."""
-        (served, _, _), *serves = self._rows
+        equal = [row for row in self._rows if row[1] == row[2]]
         # A range of about 1 for the losses and for the costs suits a linear program best.
         scale = max(float(self.value.max()), 1.0)
+        matrix = scipy.sparse.vstack([row for row, _, _ in equal])
+        # What the networks cannot fulfil is bought at a price, so that there is a solution.
+        each = np.arange(matrix.shape[0])
+        penalty = np.full(len(each), 1e3 * self.losses.shape[1])
         within = scipy.sparse.csr_array(self.cost[None] * (COST_TOLERANCE / _TIE))
-        upper = scipy.sparse.vstack([within, *(row for row, _, _ in serves)])
+        upper = scipy.sparse.vstack([within, *(row for row, low, _ in self._rows if low < 0)])
         limits = np.zeros(upper.shape[0])
         limits[0] = 1 + COST_TOLERANCE
         result = scipy.optimize.linprog(
-            self.value / scale,
-            A_ub=upper,
+            np.concatenate([self.value / scale, penalty]),
+            A_ub=scipy.sparse.hstack([upper, scipy.sparse.csr_array((len(limits), len(each)))]),
             b_ub=limits,
-            A_eq=served,
-            b_eq=np.ones(served.shape[0]),
-            bounds=(0, 1),
+            A_eq=scipy.sparse.hstack([matrix, _matrix(each, each, len(each))]),
+            b_eq=np.concatenate([np.full(row.shape[0], low) for row, low, _ in equal]),
+            bounds=[(0, 1)] * self._number + [(0, None)] * len(each),
             method="highs",
             options=self._time_left(),
         )
         if result.status != 0:
             return None
         scale *= self._unit
-        tasks = result.eqlin.marginals * scale + self._least
+        tasks = result.eqlin.marginals[: len(self._least)] * scale + self._least
         return tasks, max(-float(result.ineqlin.marginals[0]), 0.0) * scale / self.budget
 
     def _excluding(self, rows: _Rows) -> scipy.optimize.LinearConstraint:
@@ -231,16 +238,6 @@ class NetworkProgram:
         if self.deadline == math.inf:
             return {}
         return {"time_limit": max(self.deadline - time.monotonic(), 0.0)}
-
-
-def _greedy_cover(members: npt.NDArray[np.bool_], costs: _Floats) -> _Rows:
-    """Networks that have every task: each time the one of the least cost for a new task."""
-    left = np.ones(members.shape[1], dtype=bool)
-    rows: list[int] = []
-    while left.any():
-        rows.append(int(((members & left).sum(axis=1) / costs).argmax()))
-        left &= ~members[rows[-1]]
-    return np.array(rows)
 
 
 def _sparse(array: npt.ArrayLike) -> scipy.sparse.csr_array:

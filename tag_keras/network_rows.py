@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tag_keras.affinity import Affinity
 from tag_keras.results import Row
-from tag_keras.selection_problem import Booleans, Floats, GroupProblem
+from tag_keras.selection_problem import Booleans, Floats, GroupProblem, all_groups
 
 Group = tuple[str, ...]
 Losses = Mapping[str, float]
@@ -99,7 +99,7 @@ def costs_of(networks: Sequence[Group], costs: Costs) -> list[Any]:
     return [by_tasks[frozenset(network)] for network in networks]
 
 
-def all_groups(affinity: Affinity, singletons: Rule) -> tuple[Booleans, Floats]:
+def rows_of_groups(affinity: Affinity, singletons: Rule) -> tuple[Booleans, Floats]:
     """Members (G, T) and scores (G, T) of all groups, sorted by positions; NaN for the others."""
     if not isinstance(affinity, Affinity):
         raise ValueError(
@@ -121,15 +121,12 @@ def all_groups(affinity: Affinity, singletons: Rule) -> tuple[Booleans, Floats]:
             "`affinity` should be finite for all pairs of two tasks; measure for more steps. "
             f"Received: {affinity.describe_pairs(wrong)}."
         )
-    bits = np.zeros(0, np.intp)
-    for bit in 1 << np.arange(num_tasks)[::-1]:
-        bits = np.concatenate([[bit], bits | bit, bits])
     alone = np.full(num_tasks, -np.inf if singletons == "forbid" else 0.0)
     units = tuple((task,) for task in range(num_tasks))
     problem = GroupProblem(
         np.where(others, affinity.mean, 0.0), alone, False, num_tasks, units, ~others & False
     )
-    members = (bits[:, None] >> np.arange(num_tasks) & 1).astype(bool)
+    members = all_groups(num_tasks)
     members = members[problem.admissible(members)]
     return members, np.where(members, problem.scores(members), np.nan)
 

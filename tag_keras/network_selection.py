@@ -1,8 +1,14 @@
 """Network selection: which tasks share a network. What it is made of, and the command."""
 
+import contextlib
+import ctypes
 import dataclasses
 import json
+import os
+import signal
 import sys
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from tag_keras.affinity import Affinity
@@ -42,7 +48,9 @@ def main(argv: list[str]) -> int:
         scores = _read_scores(given.scores)
         if wrong := _wrong_flags(given, scores):
             raise flags.Error(wrong)
-        with show_elapsed("network_selection", sys.stderr):
+        if given.output and os.path.isdir(given.output):
+            raise flags.Error(f"flag --output should be a file. {given.output} is a folder.")
+        with show_elapsed("network_selection", sys.stderr), _output_to_stderr():
             if isinstance(scores, Affinity):
                 grouping, lines = _from_affinity(scores, given)
             else:
@@ -50,12 +58,19 @@ def main(argv: list[str]) -> int:
         if given.output:
             grouping.save(given.output)
     except (flags.Error, OSError, ValueError) as error:
-        print("network_selection:", str(error).replace("\n", " "), file=sys.stderr)
+        print("network_selection:", _message(error), file=sys.stderr)
         return 2 if isinstance(error, flags.Error) else 1
     if given.format == "json":
         lines = [json.dumps(dataclasses.asdict(grouping), indent=1)]
     print("\n".join(lines))
     return 0
+
+
+def _message(error: Exception) -> str:
+    """One line; the system's own begins with a number and not with the file."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename or 'the empty name'}: {error.strerror}"
+    return str(error).replace("\n", " ")
 
 
 def _define_flags(given: Any) -> None:
@@ -74,7 +89,7 @@ def _define_flags(given: Any) -> None:
     text = "Whether each task is in one network only."
     flags.DEFINE_boolean("partition", False, text, flag_values=given)
     text = "Seconds after which the best networks found so far are taken, where that takes long."
-    flags.DEFINE_float("time_limit", None, text, flag_values=given)
+    flags.DEFINE_float("time_limit", 60.0, text, flag_values=given)
     flags.DEFINE_enum("format", "table", ["table", "json"], "What is printed.", given)
     flags.DEFINE_string("output", None, "File to write groups to.", given)
 
@@ -109,13 +124,17 @@ def _wrong_flags(given: Any, scores: Affinity | NetworkTable) -> str:
 def _from_affinity(affinity: Affinity, given: Any) -> tuple[Grouping, list[str]]:
     """The grouping, and what to print of it."""
     options = {"partition": given.partition, "time_limit": given.time_limit}
-    grouping = select_groups(affinity, given.num_groups, given.singletons, **options)
-    lines = summary(grouping, _scores(affinity, grouping))
-    # All numbers of groups at once: quick only where there is a table of all of them.
-    if len(affinity.tasks) <= TABLE_TASKS:
-        frontier = selection_frontier(affinity, given.num_groups + 1, given.singletons, **options)
-        lines.append(reason(grouping, frontier))
-    return grouping, lines
+    num_groups, start = given.num_groups, time.monotonic()
+    # All numbers of groups at once: quick only where there is a table of all groups.
+    if len(affinity.tasks) > TABLE_TASKS or num_groups < 1:
+        grouping = select_groups(affinity, num_groups, given.singletons, **options)
+        seconds = time.monotonic() - start
+        return grouping, summary(grouping, _scores(affinity, grouping), seconds=seconds)
+    # More groups than tasks are of no use.
+    most = min(num_groups, len(affinity.tasks)) + 1
+    frontier = selection_frontier(affinity, most, given.singletons, **options)
+    grouping = frontier[-2]
+    return grouping, [*summary(grouping, _scores(affinity, grouping)), reason(grouping, frontier)]
 
 
 def _scores(affinity: Affinity, grouping: Grouping) -> dict[str, float]:
@@ -130,6 +149,7 @@ def _scores(affinity: Affinity, grouping: Grouping) -> dict[str, float]:
 
 def _from_table(table: NetworkTable, given: Any) -> tuple[Grouping, list[str]]:
     """The selection of networks, and what to print of it."""
+    start = time.monotonic()
     budget = given.num_groups if given.budget is None else given.budget
     selection = select_networks(
         table, budget, given.sense, partition=given.partition, time_limit=given.time_limit
@@ -139,9 +159,33 @@ def _from_table(table: NetworkTable, given: Any) -> tuple[Grouping, list[str]]:
         task: float(table.scores[row, column]) for column, (task, row) in enumerate(rows.items())
     }
     costs = [float(table.costs[row]) for row in selection.networks]
-    lines = summary(selection, scores, given.sense, costs)
+    lines = summary(selection, scores, given.sense, costs, time.monotonic() - start)
     return selection, [*lines, f"cost {selection.cost:.6g} of a budget of {budget:.6g}"]
 
 
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Sends to stderr what the solver prints to stdout by itself, whatever its options say."""
+    with contextlib.ExitStack() as stack:
+        # There is nothing to do where the process has no stdout, or no stderr.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            before = os.dup(1)
+            stack.callback(os.close, before)
+            os.dup2(2, 1)
+            stack.callback(os.dup2, before, 1)
+            stack.callback(_flush)
+        yield
+
+
+def _flush() -> None:
+    """Writes what the C library has kept, as the solver's output in a pipe is."""
+    # Where there is no such library, as in Windows, it is written when the process ends.
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).fflush(None)
+
+
 if __name__ == "__main__":
+    # An interrupt ends the process at once: Python's own would wait for the solver to return.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main(sys.argv))

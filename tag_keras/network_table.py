@@ -1,9 +1,8 @@
 """Tables of measured networks: what each network gives its tasks, and what it costs."""
 
-import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -160,7 +159,7 @@ class NetworkTable:
         tag_keras.select_networks(table, budget=30, sense="max")
         ```
         """
-        members, scores = network_rows.all_groups(affinity, singletons)
+        members, scores = network_rows.rows_of_groups(affinity, singletons)
         names = np.array(affinity.tasks, dtype=object)
         networks = [tuple(names[row]) for row in members]
         given = network_rows.costs_of(networks, costs)
@@ -196,10 +195,10 @@ class NetworkTable:
         where = os.fspath(path)
         if where.endswith(".json"):
             rows = results.load_results(path)
-            with _naming(where):
+            with network_files.naming(where):
                 return cls.from_results(rows, split, tasks)
         names, networks = network_files.read_text(path, tasks)
-        with _naming(where):
+        with network_files.naming(where):
             return cls.from_losses(networks, names)
 
     def higher_order(self) -> "NetworkTable":
@@ -244,12 +243,3 @@ class NetworkTable:
 
     def __repr__(self) -> str:
         return f"NetworkTable(tasks={self.tasks}, {len(self.networks)} networks)"
-
-
-@contextlib.contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Puts the name of a file before the message of a `ValueError`."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where} does not hold a table of networks: {error}") from None

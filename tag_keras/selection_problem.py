@@ -74,3 +74,12 @@ class GroupProblem:
         sums = inside @ between
         means = np.where(partners > 0, sums / np.maximum(partners, 1), self.alone)
         return np.where(members, means, -np.inf)
+
+
+def all_groups(num_tasks: int) -> Booleans:
+    """All groups as members (2**T - 1, T), in the order of their sorted tuples of positions."""
+    sets = np.zeros(0, np.intp)
+    for bit in 1 << np.arange(num_tasks)[::-1]:
+        sets = np.concatenate([[bit], sets | bit, sets])
+    members: Booleans = (sets[:, None] >> np.arange(num_tasks) & 1).astype(bool)
+    return members

@@ -6,7 +6,11 @@ from tag_keras.grouping import Grouping
 
 
 def summary(
-    grouping: Grouping, scores: Mapping[str, float], sense: str = "max", costs: Iterable[float] = ()
+    grouping: Grouping,
+    scores: Mapping[str, float],
+    sense: str = "max",
+    costs: Iterable[float] = (),
+    seconds: float | None = None,
 ) -> list[str]:
     """Lines for a screen.
 
@@ -15,6 +19,7 @@ def summary(
         scores: By task, the score that the network which serves it gives it.
         sense: `"max"`, or `"min"` where less is better.
         costs: Cost of each network, where costs matter.
+        seconds: How long the selection took, which is said where it ended without a proof.
 
     Returns:
         A line for each network, with the tasks that it serves and those that only help, and one
@@ -29,15 +34,21 @@ def summary(
             line += f"; helped by {', '.join(helpers)}"
         lines.append(line)
     number = f"{len(grouping.tasks)} task{'s' if len(grouping.tasks) > 1 else ''}"
-    return [*lines, f"mean score of {number}: {grouping.score:.6g}, {certificate(grouping, sense)}"]
+    proof = certificate(grouping, sense, seconds)
+    return [*lines, f"mean score of {number}: {grouping.score:.6g}, {proof}"]
 
 
-def certificate(grouping: Grouping, sense: str = "max") -> str:
+def certificate(grouping: Grouping, sense: str = "max", seconds: float | None = None) -> str:
     """How good the selection is proven to be, in words."""
     if grouping.optimal:
         return "optimal"
-    gap, where = abs(grouping.upper_bound - grouping.score), "above" if sense == "max" else "below"
-    return f"not proven optimal: the best is at most {gap:.6g} {where} it"
+    bound, gap = grouping.upper_bound, abs(grouping.upper_bound - grouping.score)
+    stopped = "" if seconds is None else f", stopped after {seconds:.0f} s"
+    more, above = ("more", "above") if sense == "max" else ("less", "below")
+    return (
+        f"not proven optimal{stopped}: no choice scores {more} than {bound:.6g}, "
+        f"which is {gap:.6g} {above}"
+    )
 
 
 def reason(grouping: Grouping, frontier: Sequence[Grouping]) -> str:

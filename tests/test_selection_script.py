@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tag_keras
@@ -146,7 +149,8 @@ def test_script_says_what_is_wrong_for_a_table(changed, status, message, tmp_pat
 @pytest.mark.parametrize(
     ("changed", "status", "message"),
     [
-        ({"scores": "missing.json"}, 1, "No such file or directory: 'missing.json'"),
+        ({"scores": "missing.json"}, 1, "missing.json: No such file or directory"),
+        ({"scores": ""}, 1, "the empty name: No such file or directory"),
         ({"scores": __file__, "sense": "min"}, 1, "test_selection_script.py"),
         ({"scores": os.path.dirname(__file__)}, 1, "Is a directory"),
         ({"budget": 2}, 2, "--budget and --sense are for tables of networks"),
@@ -155,6 +159,7 @@ def test_script_says_what_is_wrong_for_a_table(changed, status, message, tmp_pat
         ({"format": "yaml"}, 2, "value should be one of <table|json>"),
         ({"num_groups": 0}, 1, "`num_groups` should be at least 1. Received: num_groups=0."),
         ({"num_groups": None}, 2, "--num_groups must have a value"),
+        ({"output": os.path.dirname(__file__)}, 2, "--output should be a file"),
         ({"num_groups": None, "scores": None}, 2, "--scores must have a value"),
         ({"singletons": "diagonal"}, 2, "value should be one of <forbid|baseline>"),
         ({"groups": 3}, 2, "Unknown command line flag 'groups'"),
@@ -182,6 +187,68 @@ def test_script_refuses_other_arguments_and_explains_its_flags(capsys):
     assert "Unknown arguments: more" in capsys.readouterr().err
     assert network_selection.main(["network_selection.py", "--help"]) == 0
     assert "--num_groups" in capsys.readouterr().out
+
+
+def test_script_is_quick_about_more_networks_than_tasks(tmp_path, capsys):
+    save_example(tmp_path)
+    status, printed = call_main(tmp_path, capsys, num_groups=10**9)
+    assert status == 0 and printed.out.endswith("more than 2 networks no more\n")
+
+
+def test_script_says_that_it_stopped_without_a_proof(tmp_path, capsys):
+    mean = np.random.default_rng(0).normal(size=(24, 24))
+    tag_keras.Affinity([f"t{task}" for task in range(24)], mean).save(tmp_path / "affinity.json")
+    status, printed = call_main(tmp_path, capsys, num_groups=5, time_limit=0.001)
+    assert status == 0
+    pattern = "not proven optimal, stopped after [0-9]+ s: no choice scores more than"
+    assert re.search(pattern, printed.out.splitlines()[-1])
+
+
+def test_script_prints_nothing_of_the_solver(tmp_path):
+    save_table(tmp_path)
+    code = (
+        "import ctypes, os, sys\n"
+        "from tag_keras import network_selection as script\n"
+        "select = script.select_networks\n"
+        "def noisy(*args, **options):\n"
+        "    ctypes.CDLL(None).puts(b'kept in a buffer')\n"
+        "    os.write(1, b'written at once')\n"
+        "    return select(*args, **options)\n"
+        "script.select_networks = noisy\n"
+        "script.main(['', '--scores=table.txt', '--budget=1', '--sense=min', '--format=json'])"
+    )
+    done = run("-c", code, folder=tmp_path)
+    assert json.loads(done.stdout)["groups"] == [["a", "b"]]
+    assert "kept in a buffer" in done.stderr and "written at once" in done.stderr
+    # There may be no stdout or stderr to send it to.
+    command = f'{sys.executable} -c "$0" 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", command, code.replace("script.select_networks = noisy\n", "")],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["groups"] == [["a", "b"]]
+
+
+def test_script_ends_at_an_interrupt_without_a_traceback(tmp_path):
+    os.mkfifo(tmp_path / "affinity.json")
+    flags = ["--scores=affinity.json", "--num_groups=2", "--output=groups.json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tag_keras.network_selection", *flags],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    # Opening waits until the script reads.
+    with open(tmp_path / "affinity.json", "wb"):
+        process.send_signal(signal.SIGINT)
+        printed = process.communicate()
+    # A shell gives this as status 130.
+    assert (process.returncode, printed) == (-signal.SIGINT, (b"", b""))
+    assert [path.name for path in tmp_path.iterdir()] == ["affinity.json"]
 
 
 def test_importing_it_loads_neither_tensorflow_nor_flags(tmp_path):

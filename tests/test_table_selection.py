@@ -11,7 +11,7 @@ import pytest
 import tag_keras
 from tag_keras import (
     NetworkTable,
-    network_choice,
+    network_reduction,
     network_yardsticks,
     random_networks,
     select_networks,
@@ -116,9 +116,59 @@ def test_leaving_networks_out_first_changes_nothing(partition, monkeypatch):
         except ValueError:
             continue
         with monkeypatch.context() as patch:
-            patch.setattr(network_choice, "_FEW", 0)
+            patch.setattr(network_reduction, "_FEW", 0)
             found = select_networks(table, budget, "min", partition=partition)
         assert found == expected, seed
+
+
+@pytest.mark.parametrize("partition", [False, True])
+@pytest.mark.parametrize("singletons", ["forbid", "baseline"])
+def test_costs_that_differ_over_all_groups(singletons, partition):
+    """Larger than what is solved as it is: every pair and triple of networks is tried."""
+    for seed in range(3):
+        affinity = random_affinity(seed, 7)
+        costs = iter(np.random.default_rng(seed).choice([1.0, 1.2, 1.3], size=127))
+        table = NetworkTable.from_affinity(affinity, lambda _, left=costs: next(left), singletons)
+        members, best = np.isfinite(table.scores), -np.inf
+        scores = np.where(members, table.scores, -np.inf)
+        for first, second in itertools.combinations_with_replacement(range(len(scores)), 2):
+            pair = np.maximum(scores[first], scores[second])
+            taken = table.costs[first] + (table.costs[second] if second != first else 0.0)
+            inside = members[first] | members[second]
+            allowed = (table.costs <= 3.61 - taken) | (np.arange(len(scores)) == second)
+            if partition:
+                overlap = (members[first] & members[second]).any() and second != first
+                allowed &= ~(members & inside).any(axis=1) | (np.arange(len(scores)) == second)
+                allowed &= not overlap
+            if taken <= 3.61 and allowed.any():
+                best = max(best, np.maximum(pair, scores[allowed]).mean(axis=1).max())
+        selection = select_networks(table, 3.61, "max", partition=partition)
+        assert selection.score == pytest.approx(best, rel=1e-12) and selection.optimal
+        assert selection.cost <= 3.61 + 1e-9
+
+
+def test_of_numbers_of_networks_that_are_tied_the_cheapest_and_then_the_fewest():
+    for both, expected in ((1.9, (("a", "b"),)), (2.0, (("a", "b"),)), (2.1, (("a",), ("b",)))):
+        # Copies of no use, so that there are more networks than are solved as they are.
+        copies = [({"a": 1.0, "b": 1.0}, 3.0 + copy / 100) for copy in range(100)]
+        rows = [*copies, ({"a": 0.0}, 1.0), ({"b": 0.0}, 1.0), ({"a": 0.0, "b": 0.0}, both)]
+        for partition in (False, True):
+            selection = select_networks(rows, 4.5, "min", partition=partition)
+            assert selection.groups == expected and selection.optimal
+
+
+def test_many_networks_that_are_equally_good():
+    tasks = [f"t{task}" for task in range(8)]
+    rows = [(dict.fromkeys(tasks, 0.5), 1 + copy / 100) for copy in range(150)][::-1]
+    for partition in (False, True):
+        selection = select_networks(rows, 20, "min", partition=partition)
+        assert selection.networks == (149,) and selection.optimal
+
+
+def test_the_first_networks_found_do_without_overlap_even_where_that_is_a_dead_end():
+    # The cheapest for a new task is ("a", "b"), which leaves "c" alone: only ("b", "c") has it.
+    rows = [({"a": 1, "b": 1}, 0.5), {"b": 1, "c": 1}, {"a": 1}]
+    assert select_networks(rows, 2, "min", partition=True).networks == (2, 1)
 
 
 def random_affinity(seed, num_tasks):
