@@ -81,7 +81,12 @@ def reduce_networks(program: NetworkProgram, start: _Rows) -> tuple[list[Part], 
         number = min(large, key=lambda j: bounds[j].value)
     rows[len(start)] = np.union1d(rows[len(start)], start)
     mean = 1 / program.losses.shape[1]
-    parts = [Part(j, kept, bounds[j].value * mean) for j, kept in rows.items() if len(kept)]
+    parts = [
+        Part(j, kept, bounds[j].value * mean)
+        for j, kept in rows.items()
+        # If all networks of a task are left out, no choice of so many is as good as the best.
+        if np.isfinite(program.losses[kept]).any(axis=0).all()
+    ]
     return sorted(parts, key=lambda part: part.bound), np.sort(start)
 
 
