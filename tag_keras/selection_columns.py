@@ -73,16 +73,27 @@ class ColumnSolver:
             time_limit: Seconds, after which the best family and bound so far are returned; None
                 is no limit.
         """
-        seconds = math.inf if time_limit is None else time_limit
-        search = _Search(
-            self._problem, self._pool, self._start, num_groups, tolerance / self._scale, seconds
-        )
-        search.run()
+        end = math.inf if time_limit is None else time.monotonic() + time_limit
+        search = self._search(num_groups, tolerance, end)
+        # Of families that are tied with many others, one of fewer groups may not have been met.
+        while search.optimal and not search.complete and len(search.best) > len(self._start):
+            fewer = self._search(len(search.best) - 1, tolerance, end)
+            if not fewer.value >= search.value - len(self._top) * fewer.tolerance:
+                break
+            fewer.optimal, search = True, fewer
         groups = sorted(tuple(np.flatnonzero(row).tolist()) for row in search.best)
         score = float(self._original.scores(search.best).max(axis=0).mean())
         bound = float(self._top.mean()) + self._scale * search.bound / len(self._top)
         bound = score if search.optimal else max(score, bound)
         return Family(groups, score, bound, search.optimal)
+
+    def _search(self, num_groups: int, tolerance: float, end: float) -> "_Search":
+        seconds = end - time.monotonic()
+        search = _Search(
+            self._problem, self._pool, self._start, num_groups, tolerance / self._scale, seconds
+        )
+        search.run()
+        return search
 
 
 class _Search:
@@ -102,12 +113,13 @@ class _Search:
         self.end = self.begin + seconds
         self.generator = np.random.default_rng(0)
         self.best, self.value, self.bound = start, self._value(start), 0.0
-        self.optimal = False
+        # Whether the best family is proven to be it, and the rule for ties has seen all groups.
+        self.optimal, self.complete = False, False
 
     def run(self) -> None:
         if self.num_groups == 1:
             # There is no other family than all tasks in one group.
-            self.bound, self.optimal = self.value, True
+            self.bound, self.optimal, self.complete = self.value, True, True
             return
         self._start_from_random_families()
         while not self.optimal and (duals := self._price()):
@@ -219,7 +231,8 @@ class _Search:
         if not complete or (self._reached() and len(near) > _MOST_NEW):
             # So many groups are tied that only some of them take part in the rule for ties.
             complete, near = False, near[:_MOST_NEW]
-        self.optimal = (self._choose(near) and complete) or self._reached()
+        self.complete = self._choose(near) and complete
+        self.optimal = self.complete or self._reached()
         return False
 
     def _near(self, pricing: Pricing, members: Booleans, needed: float) -> Booleans:
