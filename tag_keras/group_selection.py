@@ -172,6 +172,12 @@ def _generate(
     """As `_solve`, by column generation."""
     solver, groupings = ColumnSolver(problem, start), []
     for number in numbers:
+        # If one group more was of no use, no further ones are: with overlap, a group gains no more
+        # beside others than without them.
+        last = groupings[-1] if groupings and not problem.partition else None
+        if last and last.optimal and len(last.groups) < number - 1:
+            groupings.append(last)
+            continue
         family = solver.solve(number, tolerance, time_limit)
         scores = problem.scores(problem.members(family.groups))
         groupings.append(_grouping(tasks, scores, tolerance, family.upper_bound, family.optimal))
