@@ -170,7 +170,7 @@ def _generate(
     time_limit: float | None,
 ) -> list[Grouping]:
     """As `_solve`, by column generation."""
-    solver, groupings = ColumnSolver(problem, start), []
+    solver, groupings = ColumnSolver(problem, start), list[Grouping]()
     for number in numbers:
         # If one group more was of no use, no further ones are: with overlap, a group gains no more
         # beside others than without them.
