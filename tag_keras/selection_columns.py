@@ -41,9 +41,7 @@ class ColumnSolver:
     def __init__(self, problem: GroupProblem, start: Sequence[tuple[int, ...]]) -> None:
         self._original = problem
         self._problem, self._top, self._scale = problem.scaled()
-        self._start = np.zeros((len(start), len(problem.alone)), bool)
-        for row, group in zip(self._start, start, strict=True):
-            row[list(group)] = True
+        self._start = problem.members(start)
         self._pool = GroupPool(self._problem, self._start)
 
     def solve(self, num_groups: int, tolerance: float, time_limit: float | None) -> Family:

@@ -72,7 +72,7 @@ def _packing(problem: GroupProblem) -> _Packing:
     """Large units first, and tasks that may be alone before others; before them, some all apart."""
     alone = {(task,) for task in np.flatnonzero(np.isfinite(problem.alone)).tolist()}
     units = sorted(problem.units, key=lambda unit: (-len(unit), unit not in alone))
-    members = _members(problem, units)
+    members = problem.members(units)
     conflicts: Booleans = members.astype(int) @ problem.apart @ members.T > 0
     clique: list[int] = []
     for unit in np.argsort(-conflicts.sum(axis=1), kind="stable").tolist():
@@ -85,14 +85,6 @@ def _packing(problem: GroupProblem) -> _Packing:
     return _Packing(units, sizes, weights, conflicts[np.ix_(order, order)], len(clique))
 
 
-def _members(problem: GroupProblem, groups: list[_Group]) -> Booleans:
-    """Boolean array (G, T) of groups of positions."""
-    members = np.zeros((len(groups), len(problem.alone)), bool)
-    for row, group in enumerate(groups):
-        members[row, list(group)] = True
-    return members
-
-
 def _family(problem: GroupProblem, units: list[_Group], owners: _Whole | None) -> list[_Group]:
     """The groups that own the units; none without owners, or if a group is not admissible."""
     if owners is None:
@@ -103,7 +95,7 @@ def _family(problem: GroupProblem, units: list[_Group], owners: _Whole | None) -
     ]
     if not problem.partition:
         groups = [_with_partner(problem, group) for group in groups]
-    valid = problem.admissible(_members(problem, groups)).all()
+    valid = problem.admissible(problem.members(groups)).all()
     return sorted({tuple(sorted(group)) for group in groups}) if valid else []
 
 
@@ -111,7 +103,7 @@ def _with_partner(problem: GroupProblem, group: _Group) -> _Group:
     """The group, with the smallest unit that makes it admissible if it is not."""
     candidates = [group, *(group + unit for unit in sorted(problem.units, key=len))]
     distinct = [one for one in candidates if len(set(one)) == len(one)]
-    allowed = problem.admissible(_members(problem, distinct))
+    allowed = problem.admissible(problem.members(distinct))
     return distinct[int(allowed.argmax())] if allowed.any() else group
 
 

@@ -21,7 +21,8 @@ _MOST_GAINS = 16
 def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Affinity) -> Figure:
     """Score of the best groups by the number of networks; the chosen groups are marked.
 
-    The number at a point is what the score gains by that network, compared to one less.
+    The number at a point is what the score gains by that network, compared to one less. Points of
+    groups that are not proven to be the best are hollow.
 
     Args:
         frontier: The best groups by the number of networks, as `selection_frontier` gives them.
@@ -61,8 +62,14 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
     axes.set_axisbelow(True)
     axes.set_xlabel("number of networks, at most")
     axes.set_ylabel(f"mean score of the tasks{unit}".replace(", ", ",\n"))
-    words = ["best groups; the number is the gain of that network", "chosen groups"]
-    plots.add_legend(figure, [line, chosen], words, "lower")
+    styles, words = [line, chosen], ["best groups; the number is the gain of that network"]
+    words.append("chosen groups")
+    unproven = [index for index, best in enumerate(frontier) if not best.optimal]
+    if unproven:
+        styles.append(line | {"markerfacecolor": "white", "ls": "", "zorder": 4})
+        words.append("best groups found, not proven")
+        axes.plot(numbers[unproven], scores[unproven] * factor, **styles[-1])
+    plots.add_legend(figure, styles, words, "lower")
     return figure
 
 

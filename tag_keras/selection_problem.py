@@ -1,6 +1,7 @@
 """The groups that a selection may choose among, and what each gives its tasks."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +45,16 @@ class GroupProblem:
         alone = (self.alone - top) / scale
         return dataclasses.replace(self, affinity=-below / scale, alone=alone), top, scale
 
+    def members(self, groups: Sequence[tuple[int, ...]]) -> Booleans:
+        """Groups, given by the positions of their tasks, as a boolean array (G, T)."""
+        members = np.zeros((len(groups), len(self.alone)), bool)
+        for row, group in zip(members, groups, strict=True):
+            row[list(group)] = True
+        return members
+
     def unit_members(self) -> Booleans:
         """The units as groups: boolean array (U, T)."""
-        members = np.zeros((len(self.units), len(self.alone)), bool)
-        for row, unit in zip(members, self.units, strict=True):
-            row[list(unit)] = True
-        return members
+        return self.members(self.units)
 
     def admissible(self, members: Booleans) -> Booleans:
         """Which of the groups (G, T), with true for a member, may be chosen: array (G,)."""

@@ -11,6 +11,8 @@ from tag_keras.selection_problem import Booleans, Floats, GroupProblem
 
 Singletons = Literal["forbid", "baseline"] | Mapping[str, float]
 Names = Iterable[Sequence[str]]
+# Of affinities and scores.
+_LARGEST = 1e300
 
 
 def build_problem(
@@ -33,6 +35,10 @@ def build_problem(
     check(isinstance(partition, bool), "`partition` should be a bool", partition=partition)
     wrong = ~np.isfinite(affinity.mean) & ~np.eye(len(tasks), dtype=bool)
     wanted = "`affinity` should be finite for all pairs of two tasks; measure for more steps"
+    check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
+    # Sums of scores must be finite, too.
+    wrong = (np.abs(affinity.mean) > _LARGEST) & ~np.eye(len(tasks), dtype=bool)
+    wanted = f"`affinity` should be at most {_LARGEST:g} in size; scale all of it"
     check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
     largest = len(tasks)
     if max_group_size is not None:
@@ -58,9 +64,10 @@ def _alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
     unknown = [task for task in singletons if task not in tasks]
     check(not unknown, f"`singletons` should name tasks out of {tasks}", unknown=unknown)
     for task, score in singletons.items():
-        number = isinstance(score, int | float | np.number) and not isinstance(score, bool)
-        wanted = f"`singletons` should give {task!r} a finite number"
-        check(number and bool(np.isfinite(score)), wanted, score=score)
+        value = score.item() if isinstance(score, np.generic) else score
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        wanted = f"`singletons` should give {task!r} a number of at most {_LARGEST:g} in size"
+        check(number and abs(value) <= _LARGEST, wanted, score=score)
     return np.array([singletons.get(task, -np.inf) for task in tasks], np.float64)
 
 
@@ -68,7 +75,8 @@ def _positions(name: str, sets: Any, tasks: tuple[str, ...]) -> list[list[int]]:
     """The sets of names as sorted positions."""
     wanted = f'`{name}` should be a list of lists of task names, such as [["a", "b"]]'
     listed = isinstance(sets, Iterable) and not isinstance(sets, str | Mapping)
-    sets = list(sets) if listed else [None]
+    check(listed, wanted, **{name: sets})
+    sets = list(sets)
     listed = all(isinstance(names, list | tuple | set | frozenset) for names in sets)
     check(listed, wanted, **{name: sets})
     unknown = [task for names in sets for task in names if task not in tasks]

@@ -10,6 +10,7 @@ import pytest
 from selection_oracle import make_affinity, random_means
 
 import tag_keras
+from tag_keras.selection_columns import ColumnSolver
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -142,6 +143,19 @@ def test_derived_figures():
     best = np.max(np.where(np.eye(7) == 1, -np.inf, mean), axis=0)
     grouping = tag_keras.select_groups(make_affinity(mean), 7)
     assert len(grouping.groups) == 6 and grouping.score == pytest.approx(best.mean())
+
+
+def test_ties_of_thousands_of_groups():
+    # Whoever is with whom, nobody gains. So the four that gain alone are alone, which leaves one
+    # group for the others: 5 groups, and no task in two of them.
+    tasks = [f"task{index}" for index in range(13)]
+    alone = dict.fromkeys(["task1", "task3", "task5", "task7"], 1.0)
+    affinity = tag_keras.Affinity(tasks, np.zeros((13, 13)))
+    others = tuple(task for task in tasks if task not in alone)
+    expected = (others, *((task,) for task in alone))
+    chosen = tag_keras.select_groups(affinity, 5, singletons=alone)
+    assert chosen.groups == expected and chosen.score == pytest.approx(4 / 13)
+    assert tag_keras.selection_frontier(affinity, 5, singletons=alone)[-1] == chosen
 
 
 @pytest.mark.parametrize("singletons", RULES)
@@ -313,3 +327,22 @@ def test_the_frontier_refuses_wrong_numbers_of_groups(max_groups):
 def test_refuses_more_than_100_tasks():
     with pytest.raises(ValueError, match=r"at most 100 tasks\. Received: num_tasks=101"):
         tag_keras.select_groups(make_affinity(np.zeros((101, 101))), 2)
+
+
+def test_the_frontier_of_many_tasks_searches_only_as_far_as_groups_are_of_use(monkeypatch):
+    searched = []
+    solve = ColumnSolver.solve
+
+    def count(solver, num_groups, *options):
+        searched.append(num_groups)
+        return solve(solver, num_groups, *options)
+
+    monkeypatch.setattr(ColumnSolver, "solve", count)
+    # Two clusters, all of whose members are equally good partners.
+    affinity = make_affinity(np.kron(np.eye(2), np.ones((8, 8))))
+    frontier = tag_keras.selection_frontier(affinity, 1000)
+    clusters = (affinity.tasks[:8], affinity.tasks[8:])
+    assert len(frontier) == 1000 and frontier[0].groups == (affinity.tasks,)
+    assert all(grouping.groups == clusters and grouping.optimal for grouping in frontier[1:])
+    assert all(grouping.score == 1 for grouping in frontier[1:])
+    assert searched == [1, 2, 3]

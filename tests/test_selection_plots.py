@@ -1,5 +1,6 @@
 """The report on the selection: what a further network gains, and what noise would change."""
 
+import dataclasses
 import html
 import itertools
 
@@ -48,6 +49,18 @@ def test_frontier_has_a_point_for_each_number_of_networks():
     assert matplotlib.colors.to_hex(chosen.get_color()) == "#009e73"
     words = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert words == ["best groups; the number is the gain of that network", "chosen groups"]
+
+
+def test_frontier_says_which_groups_are_not_proven_to_be_the_best():
+    frontier = [make_grouping(score, groups=(TASKS,)) for score in (0.005, 0.01, 0.012, 0.013)]
+    for index in (1, 3):
+        frontier[index] = dataclasses.replace(frontier[index], upper_bound=0.02, optimal=False)
+    axes = report.plot_frontier(frontier, make_grouping(), AFFINITY).axes[0]
+    hollow = axes.lines[-1]
+    np.testing.assert_allclose([hollow.get_xdata(), hollow.get_ydata()], [[2, 4], [10, 13]])
+    assert hollow.get_markerfacecolor() == "white" and hollow.get_linestyle() == "None"
+    words = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert words[2:] == ["best groups found, not proven"]
 
 
 def test_frontier_says_what_each_network_gains():

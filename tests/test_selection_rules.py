@@ -72,17 +72,25 @@ WRONG_OPTIONS = [
     ({"singletons": np.zeros(5)}, "`singletons` should be .* Received: singletons=array"),
     ({"singletons": 0.0}, "`singletons` should be .* Received: singletons=0.0"),
     ({"singletons": {"x": 1.0}}, r"`singletons` should name tasks out of .*unknown=\['x'\]"),
-    ({"singletons": {"a": "1"}}, "`singletons` should give 'a' a finite number.*score='1'"),
-    ({"singletons": {"a": True}}, "`singletons` should give 'a' a finite number.*score=True"),
-    ({"singletons": {"b": np.nan}}, "`singletons` should give 'b' a finite number.*score=nan"),
+    (
+        {"singletons": {"a": "1"}},
+        "`singletons` should give 'a' a number of at most 1e.300 in.*score='1'",
+    ),
+    ({"singletons": {"a": True}}, "`singletons` should give 'a' a number of at most.*score=True"),
+    ({"singletons": {"b": np.nan}}, "`singletons` should give 'b' a number of at most.*score=nan"),
+    ({"singletons": {"a": -1e301}}, "`singletons` should give 'a' a number of at most .*-1e.301"),
+    ({"singletons": {"a": 1j}}, "`singletons` should give 'a' a number of at most .*score=1j"),
     ({"partition": 1}, "`partition` should be a bool. Received: partition=1"),
     ({"max_group_size": 0}, "`max_group_size` should be at least 1. Received: max_group_size=0"),
     ({"max_group_size": 2.0}, "`max_group_size` should be an integer"),
     ({"max_group_size": True}, "`max_group_size` should be an integer"),
     ({"max_group_size": 1}, '`max_group_size` should be at least 2 with singletons="forbid"'),
-    ({"together": "ab"}, r'`together` should be a list of lists of task names, such as \[\["a"'),
+    (
+        {"together": "ab"},
+        r'`together` should be a list of lists of task names, such as \[\["a".*=\'ab\'',
+    ),
     ({"together": ["ab"]}, "`together` should be a list of lists of task names"),
-    ({"together": 3}, "`together` should be a list of lists of task names"),
+    ({"together": 3}, "`together` should be a list of lists of task names.*: together=3"),
     ({"apart": {"a": ["b"]}}, "`apart` should be a list of lists of task names"),
     ({"apart": [["a", 3]]}, r"`apart` should name tasks out of .*unknown=\[3\]"),
     ({"together": [["a", "x", "y"]]}, r"`together` should name tasks out of .*'x', 'y'"),
@@ -116,6 +124,18 @@ WRONG_OPTIONS = [
     ({"time_limit": "9"}, "`time_limit` should be a positive number of seconds"),
     ({"time_limit": True}, "`time_limit` should be a positive number of seconds"),
 ]
+
+
+def test_refuses_affinities_whose_sums_are_not_finite():
+    # Up to that size, the sums are: two pairs of 1e300 make a mean of 1e300.
+    mean = np.array([[0, 1, -1, -1], [1, 0, -1, -1], [-1, -1, 0, 1], [-1, -1, 1, 0]]) * 1e300
+    largest = tag_keras.select_groups(tag_keras.Affinity(list("abcd"), mean), 2)
+    assert largest.groups == (("a", "b"), ("c", "d"))
+    assert largest.score == pytest.approx(1e300)
+    mean[0, 2] = -1e301
+    message = r"`affinity` should be at most 1e\+300 in size; .* pairs='a -> c: -1e\+301'"
+    with pytest.raises(ValueError, match=message):
+        tag_keras.select_groups(tag_keras.Affinity(list("abcd"), mean), 2)
 
 
 @pytest.mark.parametrize(("wrong", "message"), WRONG_OPTIONS)
