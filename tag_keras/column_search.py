@@ -45,13 +45,22 @@ class ColumnSearch:
         # Whether the best family is proven to be it, and the rule for ties has seen all groups.
         self.optimal, self.complete = False, False
 
-    def run(self) -> None:
+    def run(self, most_rounds: int = 1000, most_steps: int = 100_000) -> None:
+        """Searches until the proof, or until time is over.
+
+        Args:
+            most_rounds: Largest number of rounds of pricing and proving.
+            most_steps: Largest number of linear programs in a round.
+        """
         if self.num_groups == 1:
             # There is no other family than all tasks in one group.
             self.bound, self.optimal, self.complete = self.value, True, True
             return
         self._start_from_random_families()
-        while not self.optimal and (duals := self._price()):
+        for _ in range(most_rounds):
+            duals = self._price(most_steps)
+            if duals is None:
+                break
             pricing = Pricing(self.problem, duals.tasks)
             self._improve(pricing)
             # The sum of scores that families may have, above the best one, if the prices are right.
@@ -95,10 +104,13 @@ class ColumnSearch:
                 self.pool.add_family(family)
                 self._offer(family)
 
-    def _price(self) -> Duals | None:
+    def _price(self, most_steps: int) -> Duals | None:
         """Prices at which no group that climbing finds has a profit; None if the time is over."""
+        if self._reached():
+            # Every task has the best score that it could have in any group, and prices are at 0.
+            return Duals(np.zeros(len(self.problem.alone)), 0.0)
         smooth: Floats | None = None
-        for step in range(1, 100_000):
+        for step in range(1, most_steps + 1):
             duals = self.pool.duals(self.num_groups + _MORE, self._over(0.9) - time.monotonic())
             if duals is None or time.monotonic() > self._over(0.5):
                 return duals
@@ -114,12 +126,14 @@ class ColumnSearch:
             for number in (100, 400):
                 if not added and self.pool.climb(pricing, number, self.generator):
                     added = self.pool.add_profitable(pricing, least)
-            if not added:
+            if not added or step == most_steps:
                 return duals
         return None
 
     def _improve(self, pricing: Pricing) -> None:
         """Looks for better families among the groups of the largest profit."""
+        if self._reached():
+            return
         profits = pricing.margins(self.pool.scores).sum(axis=1)
         rows = np.argsort(-profits, kind="stable")[:_FEW]
         members = np.concatenate([self.best, self.pool.members[rows]])

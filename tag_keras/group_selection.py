@@ -35,7 +35,8 @@ def select_groups(
     or not, this finds one with the largest mean over tasks of the best score, and proves it. Ties
     (within 1e-9 of the largest absolute affinity) go to the fewest groups, then memberships, then
     the first in the order of tasks; of very many, the rules compare those met first. From 16 tasks
-    on, what is proven is so within a millionth of the mean difference between affinities.
+    on, what is proven is so within a millionth of the mean difference between affinities, and of
+    groups that differ by about the tolerance itself, not always the first come back.
 
     Args:
         affinity: Affinities of up to 100 tasks. The diagonal is not used.

@@ -57,7 +57,7 @@ class ColumnSolver:
         search = self._search(num_groups, tolerance, end)
         # Of families that are tied with many others, one of fewer groups may not have been met.
         while search.optimal and not search.complete and len(search.best) > len(self._start):
-            fewer = self._search(len(search.best) - 1, tolerance, end)
+            fewer = self._search(len(search.best) - 1, tolerance, end, most_rounds=1, most_steps=50)
             if not fewer.value >= search.value - len(self._top) * fewer.tolerance:
                 break
             fewer.optimal, search = True, fewer
@@ -67,10 +67,10 @@ class ColumnSolver:
         bound = score if search.optimal else max(score, bound)
         return Family(groups, score, bound, search.optimal)
 
-    def _search(self, num_groups: int, tolerance: float, end: float) -> "ColumnSearch":
+    def _search(self, num_groups: int, tolerance: float, end: float, **limits: int) -> ColumnSearch:
         seconds = end - time.monotonic()
         search = ColumnSearch(
             self._problem, self._pool, self._start, num_groups, tolerance / self._scale, seconds
         )
-        search.run()
+        search.run(**limits)
         return search

@@ -1,6 +1,5 @@
 """All groups above a profit, by branch and bound: the proof that column generation needs."""
 
-import concurrent.futures
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,9 +12,7 @@ from tag_keras.selection_problem import Booleans, Floats
 
 _Whole = npt.NDArray[np.int64]
 # Nodes whose bounds are computed together: few enough for the processor's caches.
-_BATCH = 512
-# Batches at a time, each in a thread: NumPy computes without Python's lock.
-_TOGETHER = 4
+_BATCH = 128
 # Less than any gain; a sum of many is still finite.
 _NEVER = -1e30
 # With more open nodes, those are taken that leave the fewest.
@@ -81,34 +78,24 @@ class GroupTree:
         """
         alone = np.eye(len(self.pricing.prices), dtype=bool)
         found = [alone[self.pricing.profits(alone) > self.threshold]]
-        number = 0
-        with concurrent.futures.ThreadPoolExecutor(_TOGETHER) as threads:
-            while self.open and number < most and time.monotonic() < deadline:
-                batches = [self._pop() for _ in range(_TOGETHER) if self.open]
-                for depth, nodes, groups in threads.map(self._expand, batches):
-                    self._push(depth, nodes)
-                    found.append(groups)
-                    number += len(groups)
+        while self.open and sum(map(len, found)) < most and time.monotonic() < deadline:
+            found.append(self._expand())
         groups = np.concatenate(found)
         bounds = [nodes.bounds.max() for batches in self.open.values() for nodes in batches]
         best = self.pricing.profits(groups).max(initial=self.threshold)
         return groups, float(max(best, *bounds, self.threshold))
 
-    def _expand(self, batch: tuple[int, _Nodes]) -> tuple[int, _Nodes, Booleans]:
-        """Branches on nodes of one depth: the nodes that remain, their depth, and groups found."""
-        depth, nodes = batch
+    def _expand(self) -> Booleans:
+        """Branches on a batch of nodes; returns the groups found there."""
+        depth, nodes = self._pop()
         unit = self.units[depth]
         apart = (nodes.members & self.problem.apart[unit].any(axis=0)).any(axis=1)
         taken = nodes.take(~apart)
         members = taken.members.copy()
         members[:, unit] = True
-        groups = members[self._profits(members) > self.threshold]
-        nodes = _joined([taken._replace(members=members), nodes])
-        if depth + 1 == len(self.units):
-            return depth + 1, nodes.take(slice(0)), groups
-        bounds, sizes = self._bounds(depth + 1, nodes)
-        nodes = nodes._replace(bounds=bounds, sizes=sizes)
-        return depth + 1, nodes.take(bounds > self.threshold), groups
+        if depth + 1 < len(self.units):
+            self._push(depth + 1, _joined([taken._replace(members=members), nodes]))
+        return members[self._profits(members) > self.threshold]
 
     def _pop(self) -> tuple[int, _Nodes]:
         """Takes out a batch of nodes of one depth: the best, or with too many open, the deepest."""
@@ -143,6 +130,8 @@ class GroupTree:
         return np.where(valid, totals / np.maximum(sizes - 1, 1), -np.inf)
 
     def _push(self, depth: int, nodes: _Nodes) -> None:
+        bounds, sizes = self._bounds(depth, nodes)
+        nodes = nodes._replace(bounds=bounds, sizes=sizes).take(bounds > self.threshold)
         places = np.searchsorted(self.classes, nodes.bounds)
         for place in np.unique(places).tolist():
             self.open.setdefault((place, depth), []).append(nodes.take(places == place))

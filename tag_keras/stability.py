@@ -16,7 +16,7 @@ from tag_keras.selection_rules import Singletons, build_problem
 
 # With more tasks, selecting groups for every number of them takes minutes, and so does selecting
 # them 200 times.
-_MOST_TASKS = 15
+_MOST_FOR_FRONTIER, _MOST_FOR_STABILITY = 15, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def grouping_stability(
         affinity: Affinities with standard errors.
         num_groups: Largest number of groups.
         num_samples: Number of draws. On one core, 200 take 4 s for 9 tasks, 40 s for 12,
-            50 s for 15, two minutes for 20.
+            5 minutes for 15, 2 for 20.
         seed: Of the random draws; the same seed gives the same result.
         **options: Of `select_groups`, such as `singletons`, for the means and for every draw.
 
@@ -126,11 +126,11 @@ def other_groups(
     num_tasks, others = len(affinity.tasks), dict[str, Any]()
     between = ~np.eye(num_tasks, dtype=bool)
     # Whoever put groups of their own into the folder may have no affinities to select by.
-    known = np.isfinite(affinity.mean[between]).all()
-    if not known or not 2 <= num_tasks <= _MOST_TASKS:
+    if num_tasks < 2 or not np.isfinite(affinity.mean[between]).all():
         return others
-    others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
-    if np.isfinite(affinity.standard_error[between]).all():
+    if num_tasks <= _MOST_FOR_FRONTIER:
+        others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
+    if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
         stability = grouping_stability(affinity, num_groups, singletons=singletons)
         if set(stability.grouping.groups) == set(grouping.groups):
             others["stability"] = stability
