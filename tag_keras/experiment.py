@@ -29,7 +29,6 @@ from tag_keras.results import (
     save_results,
     total_error,
 )
-from tag_keras.stability import other_groups
 from tag_keras.tasks import check_task_names
 from tag_keras.training import (
     BuildModel,
@@ -89,7 +88,10 @@ def run(
         ValueError: If there is no seed or one twice, or if the folder belongs to a run with other
             settings or has a damaged file.
     """
-    from tag_keras.report import write_report  # It needs matplotlib, which the library does not.
+    from tag_keras.report import (  # It needs matplotlib, which the library does not.
+        other_groups,
+        write_report,
+    )
 
     folder, tasks, seeds = Path(output_dir), check_task_names(list(tasks)), tuple(seeds)
     if not seeds or len(set(seeds)) < len(seeds):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check, check_count
+from tag_keras.checks import check, check_count, check_seconds
 from tag_keras.grouping import Grouping
 from tag_keras.selection_columns import ColumnSolver
 from tag_keras.selection_cover import fewest_groups
@@ -71,7 +71,7 @@ def select_groups(
     """
     number = check_count("num_groups", num_groups)
     problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
-    _check_time_limit(time_limit)
+    check_seconds("time_limit", time_limit)
     start = _start(problem, num_groups=number)
     return _solve(affinity.tasks, problem, start, [number], time_limit)[0]
 
@@ -120,15 +120,9 @@ def selection_frontier(
     """
     last = check_count("max_groups", max_groups)
     problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
-    _check_time_limit(time_limit)
+    check_seconds("time_limit", time_limit)
     start = _start(problem, max_groups=last)
     return tuple(_solve(affinity.tasks, problem, start, range(len(start), last + 1), time_limit))
-
-
-def _check_time_limit(seconds: float | None) -> None:
-    number = isinstance(seconds, int | float | np.number) and not isinstance(seconds, bool)
-    valid = seconds is None or (number and 0 < seconds < float("inf"))
-    check(valid, "`time_limit` should be a positive number of seconds, or None", time_limit=seconds)
 
 
 def _start(problem: GroupProblem, **number: int) -> list[tuple[int, ...]]:

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tag_keras.affinity import Affinity
+from tag_keras.checks import check
 from tag_keras.results import Row
-from tag_keras.selection_problem import Booleans, Floats, GroupProblem, all_groups
+from tag_keras.selection_problem import Booleans, Floats, all_groups
+from tag_keras.selection_rules import Singletons, build_problem
 
 Group = tuple[str, ...]
 Losses = Mapping[str, float]
 Rows = Mapping[Group, Losses] | Sequence[Losses | tuple[Losses, float]]
-Rule = Literal["forbid", "baseline"]
 Costs = Callable[[Group], float] | Mapping[Group, float] | None
 
 
@@ -99,33 +100,11 @@ def costs_of(networks: Sequence[Group], costs: Costs) -> list[Any]:
     return [by_tasks[frozenset(network)] for network in networks]
 
 
-def rows_of_groups(affinity: Affinity, singletons: Rule) -> tuple[Booleans, Floats]:
+def rows_of_groups(affinity: Affinity, singletons: Singletons) -> tuple[Booleans, Floats]:
     """Members (G, T) and scores (G, T) of all groups, sorted by positions; NaN for the others."""
-    if not isinstance(affinity, Affinity):
-        raise ValueError(
-            "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean). "
-            f"Received: {type(affinity).__name__}."
-        )
-    if singletons not in ("forbid", "baseline"):
-        raise ValueError(
-            f'`singletons` should be "forbid" or "baseline". Received: singletons={singletons!r}.'
-        )
-    num_tasks, fewest = len(affinity.tasks), 1 + (singletons == "forbid")
-    if not fewest <= num_tasks <= 15:
-        raise ValueError(
-            f"`affinity` should have {fewest} to 15 tasks. Received: {num_tasks} tasks."
-        )
-    others = ~np.eye(num_tasks, dtype=bool)
-    if (wrong := others & ~np.isfinite(affinity.mean)).any():
-        raise ValueError(
-            "`affinity` should be finite for all pairs of two tasks; measure for more steps. "
-            f"Received: {affinity.describe_pairs(wrong)}."
-        )
-    alone = np.full(num_tasks, -np.inf if singletons == "forbid" else 0.0)
-    units = tuple((task,) for task in range(num_tasks))
-    problem = GroupProblem(
-        np.where(others, affinity.mean, 0.0), alone, False, num_tasks, units, ~others & False
-    )
+    problem = build_problem(affinity, singletons, False, None, together=(), apart=())
+    num_tasks = len(affinity.tasks)
+    check(num_tasks <= 15, "`affinity` should have at most 15 tasks", num_tasks=num_tasks)
     members = all_groups(num_tasks)
     members = members[problem.admissible(members)]
     return members, np.where(members, problem.scores(members), np.nan)

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from tag_keras import network_files, network_rows, results
 from tag_keras.affinity import Affinity
-from tag_keras.network_rows import Costs, Group, Rows, Rule
+from tag_keras.network_rows import Costs, Group, Rows
+from tag_keras.selection_rules import Singletons
 from tag_keras.tasks import check_task_names
 
 
@@ -130,7 +131,7 @@ class NetworkTable:
         cls,
         affinity: Affinity,
         costs: Costs = None,
-        singletons: Rule = "forbid",
+        singletons: Singletons = "forbid",
     ) -> "NetworkTable":
         """All groups of up to 15 tasks: select by parameters, operations or latency.
 
@@ -141,8 +142,8 @@ class NetworkTable:
             affinity: Affinities. The diagonal is not used.
             costs: Cost of a group: a function of its tuple of names, in the order of the tasks, or
                 a mapping from all such tuples. Defaults to 1 each.
-            singletons: `"forbid"` leaves out groups of one task; `"baseline"` lets one alone score
-                0, which is for affinities measured with `baseline=True` only.
+            singletons: As in `select_groups`: `"forbid"` leaves out groups of one task,
+                `"baseline"` and a dict give them scores.
 
         Returns:
             The table, groups sorted by the positions of their tasks.

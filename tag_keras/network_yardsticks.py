@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tag_keras.checks import check
+from tag_keras.checks import check, check_count, check_seed
 from tag_keras.network_program import COST_TOLERANCE
 from tag_keras.network_rows import Rows
 from tag_keras.network_table import NetworkTable
@@ -64,9 +64,8 @@ def random_networks(
     if not isinstance(table, NetworkTable):
         table = NetworkTable.from_losses(table)
     check_budget(table, budget, sense)
-    for name, value, least in (("num_samples", num_samples, 1), ("seed", seed, 0)):
-        valid = type(value) is int and value >= least
-        check(valid, f"`{name}` should be an integer of at least {least}", **{name: value})
+    num_samples = check_count("num_samples", num_samples)
+    check_seed(seed)
     losses = losses_of(table, sense)
     random = np.random.default_rng(seed)
     size = max(1, _CHUNK // max(len(losses), 1))

@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tag_keras import files
 from tag_keras.affinity import Affinity
 from tag_keras.comparison import Comparison, compare
 from tag_keras.conclusion import Conclusion, conclusion
+from tag_keras.group_selection import selection_frontier
 from tag_keras.grouping import Grouping
 from tag_keras.grouping_plots import COLOURS, NAMES, plot_comparison, plot_grouping
 from tag_keras.plots import plot_affinity, plot_history
 from tag_keras.report_tables import costs_table, losses_table, metrics_table
 from tag_keras.results import Row
 from tag_keras.selection_plots import describe_stability, plot_frontier, plot_stability
-from tag_keras.stability import GroupingStability
+from tag_keras.selection_rules import Singletons
+from tag_keras.stability import GroupingStability, grouping_stability
 
 try:
     import jinja2
@@ -30,6 +34,7 @@ except ImportError as error:
 __all__ = [
     "Conclusion",
     "conclusion",
+    "other_groups",
     "plot_affinity",
     "plot_comparison",
     "plot_frontier",
@@ -38,6 +43,11 @@ __all__ = [
     "plot_stability",
     "write_report",
 ]
+
+
+# With more tasks, selecting groups for every number of them takes minutes, and so does selecting
+# them 200 times.
+_MOST_FOR_FRONTIER, _MOST_FOR_STABILITY = 15, 12
 
 
 def write_report(
@@ -103,6 +113,31 @@ def write_report(
     for name, png in images.items():
         _write(Path(path).with_name(f"{name}.png"), png)
     _write(Path(path), page.encode())
+
+
+def other_groups(
+    affinity: Affinity,
+    grouping: Grouping,
+    num_groups: int,
+    singletons: Singletons,
+) -> dict[str, Any]:
+    """What the report says of other groups: those for more networks, and those that noise makes.
+
+    Returns:
+        `frontier` and `stability` of `write_report`, without what is not known, or would take long.
+    """
+    num_tasks, others = len(affinity.tasks), dict[str, Any]()
+    between = ~np.eye(num_tasks, dtype=bool)
+    # Whoever put groups of their own into the folder may have no affinities to select by.
+    if num_tasks < 2 or not np.isfinite(affinity.mean[between]).all():
+        return others
+    if num_tasks <= _MOST_FOR_FRONTIER:
+        others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
+    if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
+        stability = grouping_stability(affinity, num_groups, singletons=singletons)
+        if set(stability.grouping.groups) == set(grouping.groups):
+            others["stability"] = stability
+    return others
 
 
 def _template() -> Any:

@@ -8,15 +8,11 @@ import numpy as np
 
 from tag_keras import replication
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check, check_count
-from tag_keras.group_selection import select_groups, selection_frontier
+from tag_keras.checks import check, check_count, check_seed
+from tag_keras.group_selection import select_groups
 from tag_keras.grouping import Grouping
 from tag_keras.selection_problem import Booleans, Floats, GroupProblem
-from tag_keras.selection_rules import Singletons, build_problem
-
-# With more tasks, selecting groups for every number of them takes minutes, and so does selecting
-# them 200 times.
-_MOST_FOR_FRONTIER, _MOST_FOR_STABILITY = 15, 12
+from tag_keras.selection_rules import build_problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +85,7 @@ def grouping_stability(
     ```
     """
     num_samples = check_count("num_samples", num_samples)
-    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0
-    check(whole, "`seed` should be an integer from 0 on", seed=seed)
+    check_seed(seed)
     # What can be read only once would be empty for the second draw.
     options = {k: list(v) if isinstance(v, Iterator) else v for k, v in options.items()}
     grouping = select_groups(affinity, num_groups, **options)
@@ -110,31 +105,6 @@ def grouping_stability(
         regret += max(_score(drawn, members) - _score(drawn, chosen), 0.0)
     share, wins, regret = share / num_samples, wins / num_samples, regret / num_samples
     return GroupingStability(affinity.tasks, grouping, share, wins, regret, num_samples)
-
-
-def other_groups(
-    affinity: Affinity,
-    grouping: Grouping,
-    num_groups: int,
-    singletons: Singletons,
-) -> dict[str, Any]:
-    """What the report says of other groups: those for more networks, and those that noise makes.
-
-    Returns:
-        `frontier` and `stability` of `write_report`, without what is not known, or would take long.
-    """
-    num_tasks, others = len(affinity.tasks), dict[str, Any]()
-    between = ~np.eye(num_tasks, dtype=bool)
-    # Whoever put groups of their own into the folder may have no affinities to select by.
-    if num_tasks < 2 or not np.isfinite(affinity.mean[between]).all():
-        return others
-    if num_tasks <= _MOST_FOR_FRONTIER:
-        others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
-    if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
-        stability = grouping_stability(affinity, num_groups, singletons=singletons)
-        if set(stability.grouping.groups) == set(grouping.groups):
-            others["stability"] = stability
-    return others
 
 
 def _check_errors(affinity: Affinity) -> None:

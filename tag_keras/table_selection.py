@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras.checks import check
+from tag_keras.checks import check, check_seconds
 from tag_keras.grouping import Grouping
 from tag_keras.network_choice import choose_networks
 from tag_keras.network_program import NetworkProgram
@@ -146,10 +146,7 @@ def select_networks(
         table = NetworkTable.from_losses(table)
     check_budget(table, budget, sense)
     check(isinstance(partition, bool), "`partition` should be a bool", partition=partition)
-    valid = time_limit is None or (type(time_limit) in (int, float) and 0 < time_limit < math.inf)
-    check(
-        valid, "`time_limit` should be a positive number of seconds, or None", time_limit=time_limit
-    )
+    check_seconds("time_limit", time_limit)
     losses = losses_of(table, sense)
     largest = float(np.abs(losses[np.isfinite(losses)]).max())
     # No more networks than tasks are of use.

@@ -125,14 +125,16 @@ def test_affinities_become_scores_of_all_groups():
     np.testing.assert_allclose(NetworkTable.from_affinity(affinity, costs).costs, [1, 2, 3, 4])
     alone = NetworkTable.from_affinity(affinity, singletons="baseline")
     assert len(alone.networks) == 7 and alone.scores[alone.find(("b",), 1.0), 1] == 0.0
+    by_task = NetworkTable.from_affinity(affinity, singletons={"b": 0.25})
+    assert len(by_task.networks) == 5 and by_task.scores[by_task.find(("b",), 1.0), 1] == 0.25
 
 
 @pytest.mark.parametrize(
     ("affinity", "arguments", "message"),
     [
-        (np.zeros((3, 3)), {}, "`affinity` should be an Affinity.*Received: ndarray"),
-        (16, {}, r"`affinity` should have 2 to 15 tasks\. Received: 16 tasks"),
-        (1, {}, r"`affinity` should have 2 to 15 tasks\. Received: 1 tasks"),
+        (np.zeros((3, 3)), {}, "`affinity` should be an Affinity.*Received: type=.*ndarray"),
+        (16, {}, r"`affinity` should have at most 15 tasks\. Received: num_tasks=16"),
+        (1, {}, "'t0' should have a group: it may not be alone"),
         (
             3,
             {"singletons": "diagonal"},
@@ -156,7 +158,7 @@ def test_refuses_affinities_that_make_no_table(affinity, arguments, message):
 
 def test_refuses_affinities_that_were_not_measured():
     affinity = tag_keras.Affinity(["a", "b"], [[0, NAN], [1, 0]], count=[[1, 0], [1, 1]])
-    with pytest.raises(ValueError, match=r"finite for all pairs.*Received: a -> b: nan"):
+    with pytest.raises(ValueError, match=r"finite for all pairs.*Received: pairs='a -> b: nan'"):
         NetworkTable.from_affinity(affinity)
 
 

@@ -13,7 +13,7 @@ from tag_keras.affinity import Affinity
 from tag_keras.grouping import Grouping
 from tag_keras.results import Row
 from tag_keras.selection_plots import describe_stability
-from tag_keras.stability import GroupingStability, other_groups
+from tag_keras.stability import GroupingStability
 
 TASKS = ("a", "b", "c", "d<e>$f$")
 GROUPS = (("a", "c"), ("b", "d<e>$f$"))
@@ -192,7 +192,7 @@ def test_what_a_run_tells_of_other_groups():
     tasks = ("a", "b", "c", "d")
     mean = generator.normal(size=(4, 4))
     known = Affinity(tasks, mean, np.full((4, 4), 0.5))
-    chosen = other_groups(known, make_grouping(tasks=tasks, groups=(tasks,)), 2, "baseline")
+    chosen = report.other_groups(known, make_grouping(tasks=tasks, groups=(tasks,)), 2, "baseline")
     # The groups given are not those that would be chosen.
     assert set(chosen) == {"frontier"}
     frontier = chosen["frontier"]
@@ -201,12 +201,12 @@ def test_what_a_run_tells_of_other_groups():
     ] * 4
     scores = [grouping.score for grouping in frontier]
     assert scores == sorted(scores)
-    found = other_groups(known, frontier[1], 2, "baseline")
+    found = report.other_groups(known, frontier[1], 2, "baseline")
     assert set(found) == {"frontier", "stability"}
     assert found["stability"].grouping == frontier[1]
     error = np.full((4, 4), 0.5)
     error[1, 2] = np.nan
-    assert set(other_groups(Affinity(tasks, mean, error), frontier[1], 2, "baseline")) == {
+    assert set(report.other_groups(Affinity(tasks, mean, error), frontier[1], 2, "baseline")) == {
         "frontier"
     }
 
@@ -214,9 +214,9 @@ def test_what_a_run_tells_of_other_groups():
 def test_nothing_is_told_where_groups_cannot_be_selected():
     unknown = Affinity(["a", "b"], [[0, np.nan], [1, 0]], count=[[1, 0], [1, 1]])
     both = make_grouping(tasks=("a", "b"), groups=(("a", "b"),))
-    assert other_groups(unknown, both, 1, "forbid") == {}
+    assert report.other_groups(unknown, both, 1, "forbid") == {}
     one = make_grouping(tasks=("a",), groups=(("a",),))
-    assert other_groups(Affinity(["a"], [[1.0]]), one, 1, "forbid") == {}
+    assert report.other_groups(Affinity(["a"], [[1.0]]), one, 1, "forbid") == {}
 
 
 @pytest.mark.parametrize(("size", "told"), [(13, {"frontier"}), (16, set())])
@@ -224,4 +224,4 @@ def test_what_takes_long_is_not_told_of_many_tasks(size, told):
     tasks = tuple(f"t{index}" for index in range(size))
     affinity = Affinity(tasks, np.ones((size, size)), np.ones((size, size)))
     grouping = make_grouping(groups=(tasks,), tasks=tasks)
-    assert set(other_groups(affinity, grouping, 2, "forbid")) == told
+    assert set(report.other_groups(affinity, grouping, 2, "forbid")) == told

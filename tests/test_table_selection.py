@@ -428,10 +428,10 @@ def test_random_networks_are_those_of_the_seed(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_samples": 0}, r"`num_samples` should be an integer of at least 1.*num_samples=0"),
-        ({"num_samples": 1.5}, "`num_samples` should be an integer of at least 1"),
-        ({"seed": -1}, r"`seed` should be an integer of at least 0.*seed=-1"),
-        ({"seed": None}, "`seed` should be an integer of at least 0"),
+        ({"num_samples": 0}, "`num_samples` should be at least 1.*num_samples=0"),
+        ({"num_samples": 1.5}, "`num_samples` should be an integer.*num_samples=1.5"),
+        ({"seed": -1}, "`seed` should be an integer from 0 on.*seed=-1"),
+        ({"seed": None}, "`seed` should be an integer from 0 on"),
         ({"budget": 0.6}, r"`budget` should be larger: none of 10000 random fillings.*budget=0.6"),
         ({"sense": "least"}, '`sense` should be "max" or "min"'),
     ],
