@@ -9,16 +9,17 @@ import numpy.typing as npt
 
 from tag_keras.selection_pricing import Pricing
 from tag_keras.selection_problem import Booleans, Floats
+from tag_keras.selection_shares import NEVER, OpenNodes, PairShares, highest
 
 _Whole = npt.NDArray[np.int64]
 # Nodes whose bounds are computed together: few enough for the processor's caches.
 _BATCH = 128
-# Less than any gain; a sum of many is still finite.
-_NEVER = -1e30
 # With more open nodes, those are taken that leave the fewest.
 _MOST_OPEN = 2_000_000
 # Limits of the classes of open nodes, as parts of the threshold above it.
-_CLASSES = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0])
+_CLASSES = np.concatenate([np.arange(0.01, 0.1, 0.01), np.geomspace(0.1, 10.0, 15)])
+# So many nodes of a batch are looked at to improve the shares.
+_SAMPLE = 16
 
 
 class _Nodes(NamedTuple):
@@ -51,8 +52,9 @@ class GroupTree:
             np.array([task for unit in self.units[depth:] for task in unit], np.intp)
             for depth in range(len(self.units) + 1)
         ]
-        self.highest = [_ranked(pricing.gains, left) for left in self.left]
-        self.lowest = [-_ranked(-pricing.gains, left) for left in self.left]
+        self.highest = [highest(pricing.gains[:, left], left) for left in self.left]
+        self.lowest = [-highest(-pricing.gains[:, left], left) for left in self.left]
+        self.shares: dict[int, PairShares] = {}
         number = len(pricing.prices)
         root = _Nodes(
             np.zeros((1, number), bool),
@@ -131,66 +133,73 @@ class GroupTree:
 
     def _push(self, depth: int, nodes: _Nodes) -> None:
         bounds, sizes = self._bounds(depth, nodes)
+        bounds = np.minimum(bounds, nodes.bounds)
         nodes = nodes._replace(bounds=bounds, sizes=sizes).take(bounds > self.threshold)
         places = np.searchsorted(self.classes, nodes.bounds)
         for place in np.unique(places).tolist():
             self.open.setdefault((place, depth), []).append(nodes.take(places == place))
         self.number += len(places)
 
+    def _bounds(self, depth: int, nodes: _Nodes) -> tuple[Floats, _Whole]:
+        """Bounds (N,) of the profits below the nodes, and the largest sizes that reach them."""
+        taken = nodes.members.sum(axis=1)
+        most = int(min(len(self.left[depth]), (nodes.sizes - taken).max()))
+        if most < 1:
+            return np.full(len(taken), -np.inf), taken
+        open_nodes = self._open_nodes(depth, nodes, most)
+        bounds = self._shares(depth, open_nodes).bounds(open_nodes)
+        reaching = bounds > self.threshold
+        largest = taken + most - reaching[:, ::-1].argmax(axis=1)
+        return bounds.max(axis=1), largest
+
+    def _shares(self, depth: int, nodes: OpenNodes) -> PairShares:
+        """Shares for the tasks left at this depth, better with every batch of nodes."""
+        if depth not in self.shares:
+            left = self.left[depth]
+            # To begin with, those of the depth before, which has all of these tasks.
+            before = self.shares.get(depth - 1)
+            shares = before.shares[-len(left) :, -len(left) :] if before else None
+            gains = self.pricing.gains[np.ix_(left, left)]
+            self.shares[depth] = PairShares(gains, self.problem.partition, shares)
+        some = slice(None, None, -(-len(nodes.sums) // _SAMPLE))
+        sample = OpenNodes(*(part[some] for part in nodes))
+        self.shares[depth] = self.shares[depth].improved(sample, self.threshold)
+        return self.shares[depth]
+
     # Of a node with the tasks I taken, with the sums a[t] of their gains, and with the tasks D
     # left, let m more be taken, the set X. Then the profit is 1 / (|I| + m - 1) times the sum of
     #   max(a[t] + sum of W[t, i] over i in X, 0)   over t in I, and the same over t in X.
-    # For t in X it is at most max(a[t] + the m - 1 largest W[t, i] of D, 0). For t in I the sum
-    # over X lies between that of the m smallest and that of the m largest W[t, i] of D, and there
-    # the maximum, which is convex, is at most its chord: slope * (a[t] + sum) + constant. So each i
-    # in X adds the sum over I of slope[t] W[t, i], whichever the others are, and the bound is the
-    # sum of the constants and of the m largest of what the tasks of D add. (In a partition there
-    # is no maximum, and all slopes are 1.)
-    def _bounds(self, depth: int, nodes: _Nodes) -> tuple[Floats, _Whole]:
-        """Bounds (N,) of the profits below the nodes, and the largest sizes that reach them."""
-        left, highest, partition = self.left[depth], self.highest[depth], self.problem.partition
+    # For t in X it is bounded by the shares. For t in I the sum over X lies between that of the m
+    # smallest and that of the m largest W[t, i] of D, and there the maximum, which is convex, is at
+    # most its chord: slope * (a[t] + sum) + constant. So each i in X adds the sum over I of
+    # slope[t] W[t, i], whichever the others are, and the bound is the sum of the constants and of
+    # the m largest of what the tasks of D have. (In a partition there is no maximum, and all slopes
+    # are 1.)
+    def _open_nodes(self, depth: int, nodes: _Nodes, most: int) -> OpenNodes:
+        """What the bounds of nodes with up to so many more tasks are made of."""
+        left, partition = self.left[depth], self.problem.partition
         taken = nodes.members.sum(axis=1)
-        most = int(min(len(left), (nodes.sizes - taken).max()))
-        if most < 1:
-            return np.full(len(taken), -np.inf), taken
         more, all_sums = np.arange(1, most + 1), self._sums(nodes.members)
         # The tasks taken, in front of others up to the same number.
         inside = np.argsort(~nodes.members, axis=1, kind="stable")[:, : taken.max()]
         real = np.arange(inside.shape[1]) < taken[:, None]
         sums = np.take_along_axis(all_sums, inside, axis=1)
         # Axes: node, number of tasks more, task.
-        high = sums[:, None] + highest[inside, 1 : most + 1].transpose(0, 2, 1)
+        high = sums[:, None] + self.highest[depth][inside, 1 : most + 1].transpose(0, 2, 1)
         low = sums[:, None] + self.lowest[depth][inside, 1 : most + 1].transpose(0, 2, 1)
         slopes = np.clip(high / np.maximum(high - low, 1e-9), 0.0, 1.0)
         slopes[(low >= 0) | partition] = 1.0
         slopes *= real[:, None]
         at_low = low if partition else np.maximum(low, 0.0)
         constants = (at_low * real[:, None] + slopes * (sums[:, None] - low)).sum(axis=2)
-        added = all_sums[:, None, left] + highest[left, :most].T
-        if not partition:
-            np.maximum(added, 0.0, out=added)
-        added += slopes @ self.pricing.gains[:, left][inside]
+        added = slopes @ self.pricing.gains[:, left][inside]
         if self.problem.apart.any():
             apart = nodes.members @ self.problem.apart[:, left]
-            added[np.broadcast_to(apart[:, None], added.shape)] = _NEVER
-        added.sort(axis=2)
-        last = np.arange(len(left)) >= len(left) - more[:, None]
-        totals = constants + np.einsum("nmt,mt->nm", added, last.astype(float))
+            added[np.broadcast_to(apart[:, None], added.shape)] = NEVER
         sizes = taken[:, None] + more
-        valid = (sizes >= 2) & (sizes <= nodes.sizes[:, None])
-        bounds = np.where(valid, totals / np.maximum(sizes - 1, 1), -np.inf)
-        reaching = bounds > self.threshold
-        largest = taken + most - reaching[:, ::-1].argmax(axis=1)
-        return bounds.max(axis=1), largest
+        constants[(sizes < 2) | (sizes > nodes.sizes[:, None])] = -np.inf
+        return OpenNodes(constants, added, all_sums[:, left], np.maximum(sizes - 1.0, 1.0))
 
 
 def _joined(parts: Sequence[_Nodes]) -> _Nodes:
     return _Nodes(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _ranked(gains: Floats, left: npt.NDArray[np.intp]) -> Floats:
-    """Sums of the 0, 1, 2, .. largest gains (T, D + 1) of each task from others of those left."""
-    gains = gains[:, left]
-    # A task is no partner of its own. So it comes last, and never among as many as the others are.
-    gains[left, np.arange(len(left))] = _NEVER
-    return np.cumsum(np.pad(-np.sort(-gains, axis=1), ((0, 0), (1, 0))), axis=1)
