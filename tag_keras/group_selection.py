@@ -1,5 +1,6 @@
 """Selection of groups: from inter-task affinities to the few groups that share a network."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -175,7 +176,16 @@ def _generate(
             continue
         family = solver.solve(number, tolerance, time_limit)
         scores = problem.scores(problem.members(family.groups))
-        groupings.append(_grouping(tasks, scores, tolerance, family.upper_bound, family.optimal))
+        found = _grouping(tasks, scores, tolerance, family.upper_bound, family.optimal)
+        if groupings and found.score < groupings[-1].score:
+            # The time was too short to find those of fewer groups again.
+            bound = max(groupings[-1].score, family.upper_bound)
+            found = dataclasses.replace(groupings[-1], upper_bound=bound, optimal=False)
+        groupings.append(found)
+    # What bounds families of more groups bounds those of fewer.
+    for row in range(len(groupings) - 2, -1, -1):
+        bound = min(groupings[row].upper_bound, groupings[row + 1].upper_bound)
+        groupings[row] = dataclasses.replace(groupings[row], upper_bound=bound)
     return groupings
 
 

@@ -42,10 +42,13 @@ def rows_by_hand(losses: Rows) -> list[tuple[Losses, float]]:
         return [(row, 1.0) for row in losses.values()]
     if not isinstance(losses, list | tuple):
         raise ValueError(
-            "`losses` should be a dict of losses by network, or a list of networks. "
+            "`losses` should be a dict of losses by network, or a list of networks; "
+            "`NetworkTable.from_affinity` makes a table of affinities. "
             f"Received: {type(losses).__name__}."
         )
     rows: list[tuple[Losses, float]] = []
+    if not losses:
+        raise ValueError("`losses` should have at least one network. Received: losses=[].")
     for number, given in enumerate(losses):
         pair: Any = (given, 1.0) if isinstance(given, Mapping) else given
         if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], Mapping):
@@ -158,7 +161,9 @@ def _array(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
     try:
         array = np.array(values, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"`{name}` should be an array of numbers of shape {shape}.") from None
+        raise ValueError(
+            f"`{name}` should be an array of numbers of shape {shape}. Received: {values!r:.80}."
+        ) from None
     if array.shape != shape:
         raise ValueError(
             f"`{name}` should have the shape {shape}, a row for each network. "

@@ -378,6 +378,17 @@ def test_the_frontier_of_many_tasks(partition):
     assert scores == sorted(scores) and len(scores) == 5
 
 
+@pytest.mark.parametrize("partition", [False, True])
+def test_the_frontier_never_falls_nor_do_its_bounds_without_time(partition):
+    affinity = make_affinity(make_affinities(15, 40, "noise"))
+    frontier = tag_keras.selection_frontier(affinity, 8, partition=partition, time_limit=0.02)
+    assert not frontier[-1].optimal
+    for values in ([one.score for one in frontier], [one.upper_bound for one in frontier]):
+        assert values == sorted(values)
+    for number, one in enumerate(frontier, 1):
+        assert len(one.groups) <= number and one.upper_bound >= one.score
+
+
 def test_without_time_there_still_is_a_grouping():
     affinity = make_affinity(make_affinities(13, 60, "clusters"))
     for partition in (False, True):
