@@ -63,7 +63,7 @@ def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
         ValueError: If kinds of networks have complete seeds, but none in common.
     """
     serving = serving_networks(grouping)
-    complete = {kind: _complete_seeds(rows, serving[kind]) for kind in serving}
+    complete = {kind: results.complete_seeds(rows, serving[kind], "test") for kind in serving}
     complete = {kind: seeds for kind, seeds in complete.items() if seeds}
     common = set.intersection(*complete.values()) if complete else set()
     if complete and not common:
@@ -92,14 +92,6 @@ def losses_as_text(grouping: Grouping, rows: Sequence[Row]) -> str:
         ]
         lines.append(label.ljust(20) + "".join(cell.rjust(18) for cell in text))
     return "\n".join(lines)
-
-
-def _complete_seeds(rows: Sequence[Row], serves: Mapping[str, str]) -> set[int]:
-    seeds: dict[str, set[int]] = {task: set() for task in serves}
-    for row in rows:
-        if row.split == "test" and serves.get(row.task) == row.network:
-            seeds[row.task].add(row.seed)
-    return set.intersection(*seeds.values())
 
 
 def check_results(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> None:

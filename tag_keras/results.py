@@ -99,17 +99,27 @@ def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dic
     Raises:
         ValueError: If a task has no result from its network, or if there is no common seed.
     """
+    rows = list(rows)
     table: dict[str, dict[int, float]] = collections.defaultdict(dict)
     for row in rows:
         if row.split == split and serves.get(row.task) == row.network:
             table[row.task][row.seed] = row.loss
     if missing := [f"{task} from {serves[task]}" for task in serves if not table[task]]:
         raise ValueError(f"There is no result on {split!r} for: {', '.join(missing)}.")
-    seeds = sorted(set.intersection(*(set(table[task]) for task in serves)))
+    seeds = sorted(complete_seeds(rows, serves, split))
     if not seeds:
         found = {serves[task]: sorted(table[task]) for task in serves}
         raise ValueError(f"The networks should have a seed in common. Received seeds: {found}.")
     return {task: np.array([table[task][seed] for seed in seeds]) for task in serves}
+
+
+def complete_seeds(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> set[int]:
+    """Seeds for which each task has a result from the network that serves it."""
+    seeds: dict[str, set[int]] = {task: set() for task in serves}
+    for row in rows:
+        if row.split == split and serves.get(row.task) == row.network:
+            seeds[row.task].add(row.seed)
+    return set.intersection(*seeds.values())
 
 
 def total_error(losses: Mapping[str, Array]) -> Array:

@@ -1,0 +1,133 @@
+"""Methods side by side: total test loss over the seeds, and what the training takes."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tag_keras.checks import check
+from tag_keras.results import (
+    Array,
+    Row,
+    complete_seeds,
+    losses_of,
+    mean_and_deviation,
+    total_error,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Networks of a method.
+
+    Args:
+        serves: Name of the network that serves it, by task.
+        further: Names of further networks that the method has to train, such as the one that
+            measures affinities.
+    """
+
+    serves: Mapping[str, str]
+    further: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodLine:
+    """A method's line in the table, over the S seeds that all methods have.
+
+    Args:
+        name: Name of the method.
+        total: Array (S,): sum over the tasks of the losses.
+        change: Array (S,): difference of `total` from the baseline's of the same seed, as a part of
+            the baseline's mean.
+        cost: Seconds of training all its networks once, in those of the baseline.
+        networks: Number of networks that serve the tasks.
+    """
+
+    name: str
+    total: Array
+    change: Array
+    cost: float
+    networks: int
+
+
+def compare_methods(
+    rows: Sequence[Row], methods: Mapping[str, Method], baseline: str, split: str = "test"
+) -> list[MethodLine]:
+    """Compares methods by the sum of the tasks' losses (Standley et al. 2020's total error).
+
+    Args:
+        rows: Results.
+        methods: Networks by the name of the method.
+        baseline: Name of the method that the others are compared with.
+        split: Split to read.
+
+    Returns:
+        A line for each method, in their order.
+
+    Raises:
+        ValueError: If `baseline` is none of the methods, if they have other tasks than it, if a
+            network has no result, or if no seed has all of them.
+    """
+    check(baseline in methods, f"`baseline` should be one of {list(methods)}", baseline=baseline)
+    tasks = set(methods[baseline].serves)
+    for name, method in methods.items():
+        valid = set(method.serves) == tasks
+        check(valid, f"{name!r} should have the tasks of {baseline!r}", tasks=list(method.serves))
+    complete = {name: complete_seeds(rows, one.serves, split) for name, one in methods.items()}
+    common = set.intersection(*complete.values())
+    check(bool(common), f"`rows` should hold a seed with all losses on {split!r}", seeds=complete)
+    rows = [row for row in rows if row.seed in common]
+    totals = {
+        name: total_error(losses_of(rows, method.serves, split)) for name, method in methods.items()
+    }
+    seconds = {name: _seconds(rows, method) for name, method in methods.items()}
+    reference = totals[baseline]
+    return [
+        MethodLine(
+            name,
+            totals[name],
+            (totals[name] - reference) / reference.mean(),
+            seconds[name] / seconds[baseline] if seconds[baseline] else math.nan,
+            len(set(method.serves.values())),
+        )
+        for name, method in methods.items()
+    ]
+
+
+def methods_as_markdown(lines: Sequence[MethodLine]) -> str:
+    """The table in Markdown, which is readable in a terminal, too: means and deviations."""
+    cells = [["method", "networks", "total loss", "change", "training"]]
+    cells += [list(method_cells(line).values()) for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def method_cells(line: MethodLine) -> dict[str, str]:
+    """The line in words: name, networks, total loss, change in percent, and cost."""
+    return {
+        "name": line.name,
+        "networks": str(line.networks),
+        "total": _with_deviation(line.total, "{:.3f}"),
+        "change": _with_deviation(100 * line.change, "{:+.1f}") + " %",
+        "cost": f"{line.cost:.1f}" if math.isfinite(line.cost) else "",
+    }
+
+
+def _with_deviation(values: Array, form: str) -> str:
+    mean, deviation = mean_and_deviation(values)
+    after = f" ± {form.format(deviation).lstrip('+')}" if math.isfinite(deviation) else ""
+    return form.format(mean) + after
+
+
+def _seconds(rows: Sequence[Row], method: Method) -> float:
+    """Seconds of training all networks of a method once; means over the seeds."""
+    total = 0.0
+    for name in dict.fromkeys([*method.serves.values(), *method.further]):
+        # A network has a row for every task and split.
+        seconds = {row.seed: row.seconds for row in rows if row.network == name}
+        check(bool(seconds), f"`rows` should hold results of the network {name!r}", rows=len(rows))
+        total += float(np.mean([*seconds.values()]))
+    return total
