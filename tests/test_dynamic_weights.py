@@ -106,5 +106,5 @@ def test_an_epoch_that_was_interrupted_counts_nothing_in_the_next_training():
 
 @pytest.mark.parametrize("temperature", [0, -1.0, NAN, float("inf")])
 def test_bad_temperature(temperature):
-    with pytest.raises(ValueError, match="`temperature` should be a positive number, such as 2.0"):
+    with pytest.raises(ValueError, match=r"`temperature` should be a positive number, such as 2.0"):
         tag_keras.DynamicWeightAverage(temperature)

@@ -123,5 +123,5 @@ def test_it_is_no_shared_variable():
 
 @pytest.mark.parametrize("variant", ["V4", "v1", None])
 def test_unknown_variant(variant):
-    with pytest.raises(ValueError, match='should be "V1", "V2" or "V3". Received: variant='):
+    with pytest.raises(ValueError, match=r'should be "V1", "V2" or "V3". Received: variant='):
         tag_keras.UncertaintyWeighting(variant)
