@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
+    from tag_keras.dynamic_weights import DynamicWeightAverage
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+    from tag_keras.gradient_methods import GradientMethod, PCGrad, UPGrad
+    from tag_keras.gradnorm import GradNorm
     from tag_keras.group_selection import select_groups, selection_frontier
     from tag_keras.grouping import Grouping
+    from tag_keras.loss_weighting import EqualWeighting, LossWeighting
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.network_cost import NetworkCost, measure_cost
     from tag_keras.network_table import NetworkTable
@@ -21,21 +25,30 @@ if TYPE_CHECKING:
     from tag_keras.stability import GroupingStability, grouping_stability
     from tag_keras.table_selection import NetworkSelection, select_networks
     from tag_keras.training import train_groups
+    from tag_keras.uncertainty_weighting import UncertaintyWeighting
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Affinity",
     "CosineAffinity",
+    "DynamicWeightAverage",
+    "EqualWeighting",
     "FirstOrderAffinity",
+    "GradNorm",
+    "GradientMethod",
     "GroupedModel",
     "Grouping",
     "GroupingStability",
     "LookaheadAffinity",
+    "LossWeighting",
     "MultiTaskModel",
     "NetworkCost",
     "NetworkSelection",
     "NetworkTable",
+    "PCGrad",
+    "UPGrad",
+    "UncertaintyWeighting",
     "grouping_stability",
     "measure_cost",
     "merge_datasets",
@@ -51,15 +64,23 @@ __all__ = [
 _MODULES = {
     "Affinity": "affinity",
     "CosineAffinity": "estimators",
+    "DynamicWeightAverage": "dynamic_weights",
+    "EqualWeighting": "loss_weighting",
     "FirstOrderAffinity": "estimators",
+    "GradNorm": "gradnorm",
+    "GradientMethod": "gradient_methods",
     "GroupedModel": "model",
     "Grouping": "grouping",
     "GroupingStability": "stability",
     "LookaheadAffinity": "estimators",
+    "LossWeighting": "loss_weighting",
     "MultiTaskModel": "model",
     "NetworkCost": "network_cost",
     "NetworkSelection": "table_selection",
     "NetworkTable": "network_table",
+    "PCGrad": "gradient_methods",
+    "UPGrad": "gradient_methods",
+    "UncertaintyWeighting": "uncertainty_weighting",
     "grouping_stability": "stability",
     "measure_cost": "network_cost",
     "merge_datasets": "datasets",

@@ -122,6 +122,19 @@ def on_device(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
     return steps
 
 
+def peek(iterator: Any) -> tuple[Any, Any]:
+    """A batch, or what tells its shapes and types, and an iterator that still gives it."""
+    if not hasattr(iterator, "element_spec"):
+        batch = next(iterator)
+        return batch, iter([batch])
+    batch = keras.tree.map_structure(
+        # What has no type stands for a sample weight that is None.
+        lambda spec: spec if getattr(spec, "dtype", None) else None,
+        iterator.element_spec,
+    )
+    return batch, iterator
+
+
 class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
     """Closes the epochs of the statistics, and reports at the end what was left out of them.
 
@@ -198,6 +211,19 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
     def _count_labels(self) -> None:
         if self._is_whole and not self._labels:
             self._labels = dict(zip(self._tasks, self._labels_seen(), strict=True))
+
+
+def before_others(own: Sequence[keras.callbacks.Callback], callbacks: Any) -> Any:
+    """The callbacks of `fit` with others first, so that a checkpoint of an epoch holds it closed.
+
+    Args:
+        own: The callbacks that are to come first.
+        callbacks: What `fit` was given: `None`, one, a list, or a `keras.callbacks.CallbackList`.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.callbacks[:0] = own
+        return callbacks
+    return [*own, *keras.tree.flatten(callbacks or [])]
 
 
 def _by_task(tasks: Sequence[str], numbers: Any) -> dict[str, int]:

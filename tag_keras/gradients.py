@@ -111,7 +111,7 @@ def of_whole_batch(gradients: Gradients, variables: Sequence[Any], scale: Any = 
         (length,) = {column.shape[0] for column in gradients.columns if column is not None}
         return StackedGradients(sum_over_replicas(dense(gradients.columns, [length])))
     rows = [dense(row, []) for row in gradients]
-    if num_replicas() == 1:
+    if num_replicas() == 1 or not variables:
         return rows
     # One all-reduce of all, not one per task.
     together = iter(sum_over_replicas([one for row in rows for one in row]))
@@ -151,6 +151,30 @@ def stack_columns(gradients: Gradients) -> list[tf.Tensor]:
     else:
         columns = [tf.stack(column) for column in zip(*gradients, strict=True)]
     return [tf.reshape(column, [column.shape[0], -1]) for column in columns]
+
+
+def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tf.Tensor:
+    """Products `<w_i g_i, w_j g_j>` of weighted gradients, all divided by one number.
+
+    Args:
+        gradients: Dense gradients g_i of T losses.
+        weights: T scalars w_i.
+
+    Returns:
+        Float32 tensor (T, T). The gradients are divided by the largest of their numbers, so that
+        squares of small ones do not vanish.
+    """
+    factors = tf.stack([tf.cast(weight, "float32") for weight in weights])
+    columns = [tf.cast(column, "float32") * factors[:, None] for column in stack_columns(gradients)]
+    largest = tf.reduce_max([tf.reduce_max(tf.abs(column)) for column in columns])
+    scaled = [tf.math.divide_no_nan(column, largest) for column in columns]
+    return tf.add_n([tf.matmul(column, column, transpose_b=True) for column in scaled])
+
+
+def gradient_norms(gradients: Gradients) -> tf.Tensor:
+    """Float32 tensor (T,): the lengths of the dense gradients of T losses."""
+    norms = [tf.norm(tf.cast(column, "float32"), axis=1) for column in stack_columns(gradients)]
+    return tf.norm(tf.stack(norms), axis=0)
 
 
 def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | None = None) -> Any:

@@ -1,19 +1,23 @@
 """Multi-task models that measure inter-task affinity while they train."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.cadence import Cadence, EpochEnds, on_device, one_at_a_time
+from tag_keras.cadence import Cadence, EpochEnds, before_others, on_device, one_at_a_time, peek
 from tag_keras.estimators import AffinityEstimator
+from tag_keras.gradient_methods import GradientMethod, check_method
 from tag_keras.grouped_model import GroupedModel
+from tag_keras.loss_weighting import LossWeighting, WeightingEnds
+from tag_keras.optimizers import accumulated_batches
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.probe_step import ProbeStep
-from tag_keras.replicas import check_strategy
+from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
+from tag_keras.task_step import TaskStep
 
 __all__ = ["GroupedModel", "MultiTaskModel"]
 
@@ -74,9 +78,14 @@ class MultiTaskModel(TaskModel):
         metrics: Any = None,
         weighted_metrics: Any = None,
         affinity: AffinityEstimator | None = None,
+        loss_weighting: LossWeighting | None = None,
+        gradient_method: GradientMethod | None = None,
         **kwargs: Any,
     ) -> None:
         """Configures training, as `keras.Model.compile` does, and the measuring of affinities.
+
+        A loss weighting and a gradient method are options: the model gets copies of its own, which
+        start anew and are its `loss_weighting` and `gradient_method`.
 
         Args:
             optimizer: As in Keras.
@@ -86,39 +95,56 @@ class MultiTaskModel(TaskModel):
             metrics: Metrics by task, or a list of names for all tasks.
             weighted_metrics: The same, weighted by `sample_weight`.
             affinity: What to measure during training; nothing by default. Measuring starts anew.
+            loss_weighting: What sets weights by task in the joint loss during training, which
+                `loss_weights` are multiplied by. The logs then hold `<task>_weight`, too.
+            gradient_method: What combines the gradients of the tasks with respect to the shared
+                variables; by default they are added up.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
             ValueError: If the dicts have other tasks than the heads, if there is no loss, if
-                `affinity` is no estimator, if affinities are to be measured and no variable is
-                shared, or if Keras cannot train under the strategy with these arguments.
+                `affinity`, `loss_weighting` or `gradient_method` is none or does not go with the
+                others, if it needs shared variables and there are none, or if Keras cannot train
+                under the strategy with these arguments.
         """
         if not isinstance(affinity, AffinityEstimator | None):
             raise ValueError(
                 "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`"
                 f". Received: affinity={affinity!r}."
             )
-        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+        check_method(gradient_method, affinity, loss_weighting)
+        super().compile(
+            optimizer,
+            loss,
+            loss_weights,
+            metrics,
+            weighted_metrics,
+            loss_weighting=loss_weighting,
+            **kwargs,
+        )
+        self.compiled_methods.put("gradient_method", gradient_method, len(self.tasks))
         check_strategy(self)
         self._affinity_options = affinity
+        if self.encoder.built:
+            self._check_encoder()
         if affinity is not None:
-            self._check_measurable()
             self._statistics.start()
 
     def make_train_function(self, force: bool = False) -> None:
         self.train_function: Any
         if self.train_function is not None and not force:
             return
+        step = self._training_step()
         if self._affinity_options is None:
-            super().make_train_function(force)
+            self.train_function = self._make_function(step)
             return
         probe_step = ProbeStep(self, self._affinity_options, self._statistics)
         if self.steps_per_execution == 1:
-            plain = one_at_a_time(self._make_function(self.train_step))
+            plain = one_at_a_time(self._make_function(step))
             probing = one_at_a_time(self._make_function(probe_step))
         else:
-            plain, probing = on_device(self, self.train_step), on_device(self, probe_step)
-        every = self._affinity_options.every * (_accumulated(self.optimizer) or 1)
+            plain, probing = on_device(self, step), on_device(self, probe_step)
+        every = self._affinity_options.every * (accumulated_batches(self.optimizer) or 1)
         cadence = Cadence(
             self._statistics,
             every,
@@ -137,32 +163,31 @@ class MultiTaskModel(TaskModel):
 
         self.train_function = train_function
 
+    def _training_step(self) -> Callable[[Any], dict[str, Any]]:
+        """The step without a probe."""
+        method: GradientMethod | None = self.gradient_method
+        if method is not None:
+            return method.make_step(self)
+        if self.loss_weighting is not None and self.loss_weighting.needs_norms:
+            return TaskStep(self)
+        return self.train_step
+
     def _build_for(self, iterator: Any) -> Any:
         """Creates all variables before the first step, which would be traced twice otherwise.
 
         Returns:
             The iterator with the batches that it was given with.
         """
-        if hasattr(iterator, "element_spec"):
-            batch = keras.tree.map_structure(
-                # What has no type stands for a sample weight that is None.
-                lambda spec: spec if getattr(spec, "dtype", None) else None,
-                iterator.element_spec,
-            )
-        else:
-            batch = next(iterator)
-            iterator = iter([batch])
+        batch, iterator = peek(iterator)
         self._symbolic_build(data_batch=batch)
-        self._check_measurable()
+        self._check_encoder()
         return iterator
 
-    def _check_measurable(self) -> None:
-        if self.encoder.built and not self.shared_variables:
-            raise ValueError(
-                "The encoder has no trainable variable that several tasks share, so there is "
-                "nothing that an affinity could be measured on. Give several tasks a common layer "
-                "with weights, or set `trainable = True` on it, and compile again."
-            )
+    def _check_encoder(self) -> None:
+        """Checks that a built encoder has what the model was compiled for."""
+        if self._affinity_options is not None:
+            self.check_shares("an affinity could be measured on")
+        TaskStep(self).check()
 
     def fit(
         self,
@@ -176,13 +201,13 @@ class MultiTaskModel(TaskModel):
         **kwargs: Any,
     ) -> keras.callbacks.History:
         check_strategy(self)
+        ends: list[keras.callbacks.Callback] = []
         if self._affinity_options is not None:
-            ends = EpochEnds(self._statistics, self.tasks, self._labels_seen)
-            # First, so that a checkpoint at the end of an epoch holds the epoch closed.
-            if isinstance(callbacks, keras.callbacks.CallbackList):
-                callbacks.callbacks.insert(0, ends)
-            else:
-                callbacks = [ends, *keras.tree.flatten(callbacks or [])]
+            ends.append(EpochEnds(self._statistics, self.tasks, self._labels_seen))
+        if self.loss_weighting is not None:
+            ends.append(WeightingEnds(self.loss_weighting))
+        if ends:
+            callbacks = before_others(ends, callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def _labels_seen(self) -> list[float]:
@@ -218,10 +243,7 @@ class MultiTaskModel(TaskModel):
         options = self._affinity_options
         if config and options is not None:
             config["affinity"] = keras.saving.serialize_keras_object(options)
+        if config and self.gradient_method is not None:
+            method = keras.saving.serialize_keras_object(self.gradient_method)
+            config["gradient_method"] = method
         return config
-
-
-def _accumulated(optimizer: Any) -> int | None:
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    steps: int | None = optimizer.gradient_accumulation_steps
-    return steps

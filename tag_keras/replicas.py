@@ -1,7 +1,5 @@
 """Replicas: what the devices of a `tf.distribute` strategy have to agree on."""
 
-from typing import Any
-
 import tensorflow as tf
 
 
@@ -17,47 +15,3 @@ def sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     if num_replicas() == 1 or context is None:
         return tensors
     return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
-
-
-def check_strategy(model: Any) -> None:
-    """Checks that a compiled Keras model can be trained under its strategy.
-
-    Raises:
-        ValueError: If the replicas of the strategy do not train in step, if the model or its
-            variables were made outside of the scope, or if Keras cannot train several replicas
-            with what the model was compiled with.
-    """
-    strategy = model.distribute_strategy
-    if isinstance(strategy, _OUT_OF_STEP):
-        raise ValueError(
-            f"{type(strategy).__name__} has no replicas that train in step. Use MirroredStrategy, "
-            "MultiWorkerMirroredStrategy or TPUStrategy."
-        )
-    current = tf.distribute.get_strategy() if tf.distribute.has_strategy() else strategy
-    # Also false for a copy of the model that Keras made elsewhere.
-    created = strategy.extended.variable_created_in_scope
-    if current is not strategy or not all(created(one.value) for one in model.variables):
-        raise ValueError(
-            "The model was made outside of the scope of the strategy that it is to be trained "
-            "with. Make the layers and the model, and compile it, under `with strategy.scope():`."
-        )
-    if strategy.num_replicas_in_sync == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
-        return
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    accumulated = getattr(optimizer, "gradient_accumulation_steps", None)
-    for name, value, is_possible in (
-        ("steps_per_execution", model.steps_per_execution, model.steps_per_execution == 1),
-        ("gradient_accumulation_steps", accumulated, not accumulated),
-        ("jit_compile", model.jit_compile, not model.jit_compile),
-    ):
-        if not is_possible:
-            raise ValueError(
-                f"Keras cannot train {strategy.num_replicas_in_sync} replicas with "
-                f"{name}={value}. Leave the argument out, or train on one device."
-            )
-
-
-_OUT_OF_STEP = (
-    tf.distribute.ParameterServerStrategy,
-    tf.distribute.experimental.CentralStorageStrategy,
-)

@@ -1,12 +1,13 @@
 """The losses of a multi-task model: one per task, their weighted sum, and their logs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tag_keras.missing_labels import present, with_rank, without_nan
+from tag_keras.loss_sums import loss_function, sum_of
+from tag_keras.loss_weighting import LossWeighting, share_of_penalty
 from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.tasks import select_labels, select_weights
 
@@ -38,13 +39,18 @@ class TaskLosses:
         loss: A `keras.losses.Loss`, a function of labels and predictions, or the name of one, for
             all tasks; or a dict of these by task.
         weights: Weight by task in the joint loss; 1 for a task that is absent.
+        weighting: Loss weighting with the weights that these are multiplied by; by default none.
 
     Raises:
         ValueError: If there is no loss.
     """
 
     def __init__(
-        self, tasks: tuple[str, ...], loss: Any, weights: Mapping[str, Any] | None = None
+        self,
+        tasks: tuple[str, ...],
+        loss: Any,
+        weights: Mapping[str, Any] | None = None,
+        weighting: LossWeighting | None = None,
     ) -> None:
         if loss is None or isinstance(loss, list | tuple):
             raise ValueError(
@@ -61,8 +67,12 @@ class TaskLosses:
             )
         self.tasks = tasks
         self.weights = [(weights or {}).get(task, 1.0) for task in tasks]
+        self.weighting = weighting
         self.trackers = [_MeanLoss(name=f"{task}_loss") for task in tasks]
-        self._functions = [_loss_function(losses[task]) for task in tasks]
+        self.weight_trackers = [
+            keras.metrics.Mean(name=f"{task}_weight") for task in tasks if weighting is not None
+        ]
+        self._functions = [loss_function(losses[task]) for task in tasks]
         for task, function in zip(tasks, self._functions, strict=True):
             if function.reduction in (None, "none"):
                 raise ValueError(
@@ -100,27 +110,66 @@ class TaskLosses:
         weights = select_weights(sample_weight, self.tasks)
         sums, divisors, numbers = zip(
             *(
-                _sum_of(function, labels[task], predictions[task], weights[task])
+                sum_of(function, labels[task], predictions[task], weights[task])
                 for task, function in zip(self.tasks, self._functions, strict=True)
             ),
             strict=True,
         )
         return LossSums(list(sums), tf.stack(divisors), tf.stack(numbers))
 
-    def joint(self, losses: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Weighted sum of the losses."""
-        return tf.add_n(
-            [
-                loss * tf.cast(weight, loss.dtype)
-                for loss, weight in zip(losses, self.weights, strict=True)
-            ]
-        )
+    def factors(self) -> list[Any]:
+        """The T weights of the losses in the joint loss: scalars, or variables."""
+        if self.weighting is None:
+            return list(self.weights)
+        pairs = zip(tf.unstack(self.weighting.task_weights()), self.weights, strict=True)
+        return [one * tf.cast(weight, one.dtype) for one, weight in pairs]
 
-    def track(self, losses: Sequence[tf.Tensor], labels: tf.Tensor) -> None:
-        """Adds the losses of one batch to the logs, which are means over the labels present."""
+    def joint(
+        self,
+        losses: Sequence[tf.Tensor],
+        labels: tf.Tensor | None = None,
+        factors: Sequence[Any] | None = None,
+    ) -> tf.Tensor:
+        """The joint loss: the weighted sum of the losses, and what the loss weighting adds to it.
+
+        Args:
+            losses: T scalars.
+            labels: Tensor (T,): number of labels in the whole batch. By default every task has
+                some.
+            factors: What `factors` gave, if it was called before.
+        """
+        factors = self.factors() if factors is None else factors
+        terms = [
+            loss * tf.cast(factor, loss.dtype) for loss, factor in zip(losses, factors, strict=True)
+        ]
+        if self.weighting is not None:
+            labels = tf.ones(len(self.tasks)) if labels is None else labels
+            terms.append(tf.cast(share_of_penalty(self.weighting, labels), terms[0].dtype))
+        return tf.add_n(terms)
+
+    def track(self, losses: Sequence[tf.Tensor], labels: tf.Tensor, training: bool = True) -> None:
+        """Adds one batch to the logs: the losses, which are means over the labels present, and in
+        training the weights of the loss weighting, which are means over the batches."""
         numbers = tf.unstack(labels / num_replicas())
         for tracker, loss, number in zip(self.trackers, losses, numbers, strict=True):
             tracker.update_state(of_whole_batch(loss), sample_weight=number)
+        if self.weighting is not None and training:
+            weights = tf.unstack(self.weighting.task_weights())
+            for tracker, weight in zip(self.weight_trackers, weights, strict=True):
+                tracker.update_state(weight)
+
+    def update(
+        self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None
+    ) -> None:
+        """Tells the loss weighting, if there is one, of a training step.
+
+        Args:
+            losses: T scalars, this replica's shares.
+            labels: Tensor (T,): number of labels in the whole batch.
+            norms: Norms of the tasks' gradients, if the weighting needs them.
+        """
+        if self.weighting is not None:
+            self.weighting.update(losses, labels, norms)
 
 
 class _MeanLoss(keras.metrics.Mean):  # type: ignore[misc]
@@ -140,73 +189,3 @@ def of_whole_batch(loss: tf.Tensor) -> tf.Tensor:
 def of_one_replica(loss: tf.Tensor) -> tf.Tensor:
     """One replica's share of a loss that every replica computes in full, as a regulariser's."""
     return tf.reduce_sum(loss) / num_replicas()
-
-
-def _sum_of(
-    function: keras.losses.Loss, labels: Any, predictions: tf.Tensor, weights: Any
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Sum of a task's weighted loss values, its divisor, and the number of values with a label."""
-    # In the loss's own type, as in Keras: losses of low precision would be of little use.
-    predicted = tf.cast(predictions, function.dtype)
-    labels = tf.convert_to_tensor(labels)
-    if isinstance(function, _FunctionLoss) or type(function).call is _CALL_OF_KERAS:
-        labels, predicted = _of_same_rank(labels, predicted)
-    values = function.call(tf.cast(without_nan(labels), function.dtype), predicted)
-    if values.shape.rank == 0:
-        # A loss that takes the mean by itself has to deal with missing labels by itself.
-        values = function.call(tf.cast(labels, function.dtype), predicted)
-        values = tf.fill(tf.shape(predicted)[:1], values)
-        labels = tf.zeros_like(values)
-    masks = [getattr(tensor, "_keras_mask", None) for tensor in (predictions, values)]
-    weights = tf.ones_like(values) if weights is None else tf.cast(weights, values.dtype)
-    known = present(labels, values, [weights, *masks])
-    weights = tf.where(known, with_rank(weights, values.shape.rank), 0.0)
-    # 0 times an infinite loss, of the 0 that stands for a missing label, would be NaN.
-    values = tf.where(known, values, tf.zeros_like(values))
-    total, number = tf.reduce_sum(values * weights), tf.reduce_sum(tf.cast(known, "float32"))
-    divisors = {
-        "sum": tf.constant(1.0 / num_replicas()),
-        "mean_with_sample_weight": tf.cast(tf.reduce_sum(weights), "float32"),
-    }
-    return total, divisors.get(function.reduction, number), number
-
-
-def _loss_function(loss: Any) -> keras.losses.Loss:
-    loss = keras.losses.get(loss)
-    return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
-
-
-class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
-    """A loss function as a `Loss`."""
-
-    def __init__(self, function: Callable[..., tf.Tensor]) -> None:
-        name = getattr(function, "__name__", "")
-        # A lambda's name would not do as the name of a TensorFlow scope.
-        super().__init__(name=name if name.isidentifier() else "loss")
-        self._function = function
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        return self._function(y_true, y_pred)
-
-
-# Of all losses that wrap a function. A class of the user's own gets its arguments as they are.
-_CALL_OF_KERAS = keras.losses.MeanSquaredError.call
-
-
-def _of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Adds or takes away a last axis of length 1, as Keras does, but never one of predictions.
-
-    Without it, subtracting (B, 1) from (B,) would give (B, B). Keras would take (B, H, W) for H
-    values by example where the labels lack the last axis, and a missing pixel for a missing row;
-    and (B,) for one value, so that one missing label would spoil the batch.
-    """
-    ranks = labels.shape.rank, predictions.shape.rank
-    if ranks == (1, 1):
-        return tf.expand_dims(labels, -1), tf.expand_dims(predictions, -1)
-    if ranks[0] + 1 == ranks[1] and predictions.shape[-1] == 1:
-        return tf.expand_dims(labels, -1), predictions
-    if ranks[0] == ranks[1] + 1 and labels.shape[-1] == 1:
-        if ranks[1] == 1:
-            return labels, tf.expand_dims(predictions, -1)
-        return tf.squeeze(labels, -1), predictions
-    return labels, predictions

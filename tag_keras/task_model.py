@@ -6,6 +6,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tag_keras.compiled_methods import CompiledMethods
 from tag_keras.shared_variables import SharedVariables, check_functional, check_shared
 from tag_keras.task_trainer import TaskTrainer
 from tag_keras.tasks import check_task_names
@@ -62,6 +63,7 @@ class TaskModel(TaskTrainer):
         self.encoder = encoder
         self.heads = dict(heads)
         self._sharing = SharedVariables(self.tasks)
+        self.compiled_methods = CompiledMethods(name="compiled_methods")
 
     @classmethod
     def from_functional(cls, model: keras.Model, shared: Any = None) -> Self:
@@ -126,6 +128,22 @@ class TaskModel(TaskTrainer):
         `shared`, if that was given.
         """
         return self._sharing.of(self.encoder)
+
+    def check_shares(self, purpose: str) -> None:
+        """Checks that there are shared variables.
+
+        Args:
+            purpose: What could be done with them.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if not self.shared_variables:
+            raise ValueError(
+                "The encoder has no trainable variable that several tasks share, so there is "
+                f"nothing that {purpose}. Give several tasks a common layer with weights, or set "
+                "`trainable = True` on it, and compile again."
+            )
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         if isinstance(inputs, Mapping):

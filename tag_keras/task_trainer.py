@@ -1,14 +1,18 @@
 """Training and evaluation by task: losses, labels, weights and logs are dicts by task."""
 
+import contextlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tag_keras import task_metrics
+from tag_keras.compiled_methods import CompiledMethods
+from tag_keras.loss_weighting import LossWeighting
 from tag_keras.multi_worker import MultiWorkerModel
+from tag_keras.optimizers import exclude_from_weight_decay
 from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
 from tag_keras.tasks import check_agreement, metrics_by_task, select_labels, select_weights
@@ -19,8 +23,10 @@ class TaskTrainer(MultiWorkerModel):
 
     # Set by the subclass.
     tasks: tuple[str, ...]
+    compiled_methods: CompiledMethods
     # Set by `compile`; Keras reports a model that is trained before.
     task_losses: Any = None
+    _evaluates = False
 
     def compile(
         self,
@@ -29,8 +35,16 @@ class TaskTrainer(MultiWorkerModel):
         loss_weights: Mapping[str, Any] | None = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        *,
+        loss_weighting: LossWeighting | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(loss_weighting, LossWeighting | None):
+            raise ValueError(
+                "`loss_weighting` should be a weighting, such as "
+                "`tag_keras.UncertaintyWeighting()`. "
+                f"Received: loss_weighting={loss_weighting!r}."
+            )
         metrics = metrics_by_task("metrics", metrics, self.tasks)
         weighted_metrics = metrics_by_task("weighted_metrics", weighted_metrics, self.tasks)
         optional = {
@@ -39,7 +53,7 @@ class TaskTrainer(MultiWorkerModel):
             "weighted_metrics": weighted_metrics,
         }
         check_agreement(self.tasks, {"loss": loss}, optional)
-        task_losses = TaskLosses(self.tasks, loss, loss_weights)
+        TaskLosses(self.tasks, loss, loss_weights)
         by_output = task_metrics.by_output(metrics, weighted_metrics)
         super().compile(optimizer=optimizer, weighted_metrics=by_output, **kwargs)
         # Keras would take metrics in a dict for parts of the model, and log them once more.
@@ -47,12 +61,29 @@ class TaskTrainer(MultiWorkerModel):
             metrics=metrics, weighted_metrics=weighted_metrics
         )
         self.loss = loss
-        self.task_losses = task_losses
+        weighting = self.compiled_methods.put("loss_weighting", loss_weighting, len(self.tasks))
+        if weighting is not None:
+            exclude_from_weight_decay(self.optimizer, weighting.trainable_variables)
+        self.task_losses = TaskLosses(self.tasks, loss, loss_weights, weighting)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         metrics: list[keras.metrics.Metric] = super().metrics
-        return metrics if self.task_losses is None else [*metrics, *self.task_losses.trackers]
+        if self.task_losses is None:
+            return metrics
+        # Evaluating changes no weights of losses, and tells nothing of them.
+        weights = [] if self._evaluates else self.task_losses.weight_trackers
+        return [*metrics, *self.task_losses.trackers, *weights]
+
+    @property
+    def loss_weighting(self) -> LossWeighting | None:
+        """The model's own copy of the loss weighting that it was compiled with."""
+        return getattr(self.compiled_methods, "loss_weighting", None)
+
+    @property
+    def gradient_method(self) -> Any:
+        """The model's own copy of the gradient method that it was compiled with, or `None`."""
+        return getattr(self.compiled_methods, "gradient_method", None)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -92,8 +123,27 @@ class TaskTrainer(MultiWorkerModel):
     ) -> tf.Tensor:
         """The joint loss: the weighted sum of the tasks' losses, and the model's own losses."""
         losses, labels = self.task_losses(y, y_pred, sample_weight)
-        self.task_losses.track(losses, labels)
-        return tf.add_n([self.task_losses.joint(losses), *self.own_losses()])
+        joint = self.task_losses.joint(losses, labels)
+        self.task_losses.track(losses, labels, training)
+        if training:
+            self.task_losses.update(losses, labels)
+        return tf.add_n([joint, *self.own_losses()])
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        with self._evaluating():
+            return super().evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        with self._evaluating():
+            return super().test_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        before, self._evaluates = self._evaluates, True
+        try:
+            yield
+        finally:
+            self._evaluates = before
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -121,7 +171,10 @@ class TaskTrainer(MultiWorkerModel):
             name: keras.saving.serialize_keras_object(given)
             for name, given in vars(self._metrics_given).items()
         }
-        return {**config, **metrics, "loss": loss, "loss_weights": weights}
+        config = {**config, **metrics, "loss": loss, "loss_weights": weights}
+        if self.loss_weighting is not None:
+            config["loss_weighting"] = keras.saving.serialize_keras_object(self.loss_weighting)
+        return config
 
     def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config), **more)

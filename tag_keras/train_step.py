@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.gradients import Gradients, map_tasks, stack_columns
+from tag_keras.optimizers import inner_optimizer
 from tag_keras.replicas import sum_over_replicas
 
 Step = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
@@ -133,7 +134,7 @@ def lookahead_step(
     Returns:
         P tensors with the shapes of the variables.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     if update == "sgd":
         rate = tf.convert_to_tensor(optimizer.learning_rate)
         return [

@@ -114,7 +114,7 @@ def test_every_estimator_with_labels_missing(two_replicas, options):
 )
 def test_a_loop_over_the_tasks(two_replicas, monkeypatch, kind):
     unrolled = train(two_replicas, make_data(WHOLE), kind(every=2, baseline=True))
-    monkeypatch.setattr("tag_keras.probe_step._MOST_UNROLLED", 0)
+    monkeypatch.setattr("tag_keras.backward_passes._MOST_UNROLLED", 0)
     looped = train(two_replicas, make_data(WHOLE), kind(every=2, baseline=True))
     assert_same(unrolled, looped)
 
@@ -122,7 +122,7 @@ def test_a_loop_over_the_tasks(two_replicas, monkeypatch, kind):
 def test_many_tasks_are_unrolled_where_a_loop_would_have_to_communicate(two_replicas, monkeypatch):
     options = tag_keras.LookaheadAffinity(every=2)
     expected = train(two_replicas, make_data(WHOLE), options, synchronized=True)
-    monkeypatch.setattr("tag_keras.probe_step._MOST_UNROLLED", 0)
+    monkeypatch.setattr("tag_keras.backward_passes._MOST_UNROLLED", 0)
     assert_same(expected, train(two_replicas, make_data(WHOLE), options, synchronized=True))
 
 

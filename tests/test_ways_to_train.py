@@ -10,7 +10,7 @@ import tensorflow as tf
 import tag_keras
 import tag_keras.model
 from tag_keras import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
-from tag_keras.probe_step import is_looped
+from tag_keras.backward_passes import is_looped
 
 layers = keras.layers
 TASKS = ("b", "a", "c")
@@ -163,7 +163,7 @@ ESTIMATORS = {
 def run(kind, most_unrolled, jit_compile):
     model = make_model(regularizer="l2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tag_keras.probe_step._MOST_UNROLLED", most_unrolled)
+        patch.setattr("tag_keras.backward_passes._MOST_UNROLLED", most_unrolled)
         assert is_looped(model) == (most_unrolled == 0)
         return train(
             model,
