@@ -69,6 +69,18 @@ FLOORS = {
     "stability": 6,
     "training": 6,
     "experiment": 9,
+    "unpooling": 1,
+    "resnet": 1,
+    "task_attention": 2,
+    "segnet_network": 2,
+    "mtan": 3,
+    "task_routing": 1,
+    "task_dense": 1,
+    "stacked_tasks": 2,
+    "routed_networks": 2,
+    "routed_encoder": 2,
+    "task_routing_model": 3,
+    "encoders": 3,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {
