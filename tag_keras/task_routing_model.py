@@ -32,7 +32,6 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     arXiv 1903.12117. For many tasks of one kind, such as the attributes of images: they have one
     loss, and their heads are one layer, so that the graph has the same size for 2 tasks and for
     300. At each step one task is drawn, and only its channels, its head and its loss are used.
-    Evaluation and prediction go through all tasks.
 
     The loss is the mean over the tasks of their losses, of which a step takes one, or all with
     `sampling="all"`. A label that is NaN is missing, as for `MultiTaskModel`. An optimizer with a
@@ -94,9 +93,8 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         self._loss_by_task = LossByTask(len(self.tasks), name="loss_by_task")
         # Set by `compile`.
         self._losses_of_any: Any = None
-
-    def build(self, input_shape: Any) -> None:
-        """All parts are built."""
+        # Called once, on no data, it can be saved and backed up at once.
+        self(keras.KerasTensor(trunk.inputs[0].shape, trunk.inputs[0].dtype))
 
     def compile(
         self,
@@ -249,8 +247,9 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         if not config:
             return {}
         serialize = keras.saving.serialize_keras_object
-        config |= {"loss": serialize(self.loss), "metrics": serialize(self._metrics_given.metrics)}
-        return {name: one for name, one in config.items() if name != "weighted_metrics"}
+        config.pop("weighted_metrics")
+        metrics = self._metrics_given.metrics
+        return {**config, "loss": serialize(self.loss), "metrics": serialize(metrics)}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
