@@ -112,6 +112,21 @@ def test_masks_of_mtan_get_gradients_of_their_task_and_the_way_between_of_all():
         assert np.abs(gradient).max() > 0
 
 
+def test_what_the_modules_of_mtan_look_at():
+    # Numbers of residual blocks before the input of the last block of a stage, before its output,
+    # and on the way of the task: two of the stage before, and the one between.
+    encoder = tag_keras.mtan_encoder(["a"], **SMALL)
+    attention = [one for one in encoder.layers if isinstance(one, tag_keras.TaskAttention)]
+    before = [
+        [
+            sum(isinstance(one, ResidualBlock) for one in keras.Model(encoder.input, x).layers)
+            for x in layer.input
+        ]
+        for layer in attention
+    ]
+    assert before == [[1, 2], [3, 4, 2 + 1]]
+
+
 def test_tasks_see_different_features_of_mtan_and_task_routing_alone():
     x = images()
     for build in ENCODERS[1:]:

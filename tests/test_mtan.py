@@ -79,6 +79,28 @@ def test_masks_and_output_layers_belong_to_one_task_and_the_rest_to_all(network)
             assert np.abs(gradients[task][id(layer.convolution.kernel)]).max() > 0
 
 
+def test_what_the_modules_look_at():
+    # Numbers of convolutions before u, before p, and on the way of the task. Two blocks of two each
+    # way: u follows the first of a block of the encoder, and precedes those of the decoder, where
+    # it is what the unpooling gives; p follows the last.
+    model = tag_keras.mtan_segnet({"a": 1}, **SMALL)
+    attention = of_kind(model, tag_keras.TaskAttention)
+    before = [
+        [len(of_kind(keras.Model(model.input, one), ConvNorm)) for one in layer.input]
+        for layer in attention
+    ]
+    # What the task made of the block before has come through p of that block, and one more.
+    assert before == [[1, 2], [3, 4, 2 + 1], [4, 6, 4 + 2 + 1], [6, 8, 6 + 3 + 1]]
+    modules = [
+        [
+            len(of_kind(keras.Model(model.input, one), tag_keras.TaskAttention))
+            for one in layer.input
+        ]
+        for layer in attention
+    ]
+    assert modules == [[0, 0], [0, 0, 1], [0, 0, 2], [0, 0, 3]]
+
+
 def test_masks_of_one_give_what_the_segnet_gives():
     # With masks that are 1 the last features of a task are those of the decoder.
     model = tag_keras.mtan_segnet({"a": 1}, **SMALL)

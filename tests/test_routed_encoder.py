@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -70,7 +72,7 @@ def test_an_encoder_is_saved_and_loaded(tmp_path):
     model = keras.Model(inputs, tag_keras.RoutedEncoder(make_trunk(), TASKS)(inputs))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    features, again = model(batch()), loaded(batch())
+    features, again = (one.predict(batch(), verbose=0) for one in (model, loaded))
     for task in TASKS:
         np.testing.assert_array_equal(features[task], again[task])
 
@@ -85,12 +87,32 @@ def test_it_is_an_encoder_for_a_multi_task_model():
     assert model.get_affinity().mean.shape == (3, 3)
 
 
+def test_it_trains_on_several_devices(two_replicas):
+    # Equal parts of the batch: the mean of the losses of the parts is that of the batch. Without
+    # batch normalization, whose statistics would be those of each part.
+    ends = []
+    for strategy in (two_replicas, None):
+        keras.utils.set_random_seed(0)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            inputs, task_ids = keras.Input((4,)), keras.Input((), dtype="int32")
+            x = tag_keras.TaskRouting(3, seed=0)(keras.layers.Dense(6)(inputs), task_ids)
+            encoder = tag_keras.RoutedEncoder(keras.Model([inputs, task_ids], x), TASKS)
+            model = tag_keras.MultiTaskModel(
+                encoder, {task: keras.layers.Dense(1) for task in TASKS}
+            )
+            model.compile("sgd", "mse")
+        model.fit(batch(6), {task: np.ones(6) for task in TASKS}, batch_size=6, verbose=0)
+        ends.append(model.get_weights())
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_a_trunk_that_does_not_fit_is_an_error():
     inputs = keras.Input((4,))
     message = (
         r"`trunk` should be a Functional model from \[inputs, task ids\], where the task ids are"
     )
-    for trunk in (keras.Model(inputs, inputs), keras.Sequential(), keras.layers.Dense(2)):
+    for trunk in (keras.Sequential([inputs, keras.layers.Dense(2)]), keras.layers.Dense(2)):
         with pytest.raises(ValueError, match=message):
             tag_keras.RoutedEncoder(trunk, TASKS)
     message = r"`tasks` should name as many tasks as `trunk` routes, \[3\]\. Received: num_tasks=2"
