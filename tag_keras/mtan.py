@@ -62,10 +62,11 @@ def _attend_encoder(
 ) -> dict[str, keras.KerasTensor]:
     """What each task makes of the encoder; `widths` are those of the next block."""
     previous: dict[str, list[keras.KerasTensor]] = {task: [] for task in tasks}
+    pooling = layers.MaxPooling2D(2, data_format="channels_last")
     for block, width in zip(blocks, widths, strict=True):
         seen = {task: TaskAttention()([*block, *previous[task]]) for task in tasks}
         shared = _same_convolution(seen, width)
-        previous = {task: [layers.MaxPooling2D(2)(shared[task])] for task in tasks}
+        previous = {task: [pooling(shared[task])] for task in tasks}
     return {task: previous[task][0] for task in tasks}
 
 

@@ -75,6 +75,7 @@ def check_tasks_and_shape(
     check_task_names(list(tasks))
     for channels in tasks.values():
         check_count("tasks", channels)
+    check(len(widths) > 0, "`widths` should have at least one width", widths=widths)
     for width in widths:
         check_count("widths", width)
     factor = 2 ** len(widths)
@@ -97,7 +98,7 @@ def segnet_blocks(
     encoder, decoder, positions = [], [], []
     x = images
     for width, count in zip(widths, counts, strict=True):
-        first = convolution(x, width)
+        first = _convolutions(x, width, 1)
         last = _convolutions(first, width, count - 1)
         x, where = MaxPoolingWithPositions()(last)
         encoder.append(Block(first, last))
@@ -116,11 +117,6 @@ def decoder_widths(widths: Sequence[int]) -> list[int]:
     return [*reversed(widths[:-1]), widths[0]]
 
 
-def convolution(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-    """A 3x3 convolution with batch normalization, and ReLU."""
-    return layers.ReLU()(ConvNorm(filters, use_bias=True)(x))
-
-
 def outputs_by_task(
     features: Mapping[str, keras.KerasTensor], tasks: Mapping[str, int]
 ) -> dict[str, keras.KerasTensor]:
@@ -128,13 +124,15 @@ def outputs_by_task(
     outputs = {}
     for task, channels in tasks.items():
         x = features[task]
-        x = layers.Conv2D(x.shape[-1], 3, padding="same")(x)
+        x = layers.Conv2D(x.shape[-1], 3, padding="same", data_format="channels_last")(x)
         # In float32 under mixed precision, as Keras advises for what a loss is computed from.
-        outputs[task] = layers.Conv2D(channels, 1, dtype="float32")(x)
+        last = layers.Conv2D(channels, 1, data_format="channels_last", dtype="float32")
+        outputs[task] = last(x)
     return outputs
 
 
 def _convolutions(x: keras.KerasTensor, filters: int, count: int) -> keras.KerasTensor:
+    """3x3 convolutions with batch normalization, and ReLU."""
     for _ in range(count):
-        x = convolution(x, filters)
+        x = layers.ReLU()(ConvNorm(filters, use_bias=True)(x))
     return x
