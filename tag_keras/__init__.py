@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.dynamic_weights import DynamicWeightAverage
+    from tag_keras.encoders import mtan_encoder, resnet_encoder, task_routing_encoder
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
     from tag_keras.gradient_methods import GradientMethod, PCGrad, UPGrad
     from tag_keras.gradnorm import GradNorm
@@ -18,12 +19,21 @@ if TYPE_CHECKING:
     from tag_keras.grouping import Grouping
     from tag_keras.loss_weighting import EqualWeighting, LossWeighting
     from tag_keras.model import GroupedModel, MultiTaskModel
+    from tag_keras.mtan import mtan_segnet
     from tag_keras.network_cost import NetworkCost, measure_cost
     from tag_keras.network_table import NetworkTable
     from tag_keras.network_yardsticks import random_networks
     from tag_keras.report import write_report
+    from tag_keras.resnet import ResidualBlock
+    from tag_keras.routed_encoder import RoutedEncoder
+    from tag_keras.routed_networks import routed_resnet, routed_vgg11
+    from tag_keras.segnet_network import segnet
     from tag_keras.stability import GroupingStability, grouping_stability
     from tag_keras.table_selection import NetworkSelection, select_networks
+    from tag_keras.task_attention import TaskAttention
+    from tag_keras.task_dense import TaskDense
+    from tag_keras.task_routing import TaskRouting
+    from tag_keras.task_routing_model import TaskRoutingModel
     from tag_keras.training import train_groups
     from tag_keras.uncertainty_weighting import UncertaintyWeighting
 
@@ -47,15 +57,28 @@ __all__ = [
     "NetworkSelection",
     "NetworkTable",
     "PCGrad",
+    "ResidualBlock",
+    "RoutedEncoder",
+    "TaskAttention",
+    "TaskDense",
+    "TaskRouting",
+    "TaskRoutingModel",
     "UPGrad",
     "UncertaintyWeighting",
     "grouping_stability",
     "measure_cost",
     "merge_datasets",
+    "mtan_encoder",
+    "mtan_segnet",
     "random_networks",
+    "resnet_encoder",
+    "routed_resnet",
+    "routed_vgg11",
+    "segnet",
     "select_groups",
     "select_networks",
     "selection_frontier",
+    "task_routing_encoder",
     "train_groups",
     "write_report",
 ]
@@ -79,15 +102,28 @@ _MODULES = {
     "NetworkSelection": "table_selection",
     "NetworkTable": "network_table",
     "PCGrad": "gradient_methods",
+    "ResidualBlock": "resnet",
+    "RoutedEncoder": "routed_encoder",
+    "TaskAttention": "task_attention",
+    "TaskDense": "task_dense",
+    "TaskRouting": "task_routing",
+    "TaskRoutingModel": "task_routing_model",
     "UPGrad": "gradient_methods",
     "UncertaintyWeighting": "uncertainty_weighting",
     "grouping_stability": "stability",
     "measure_cost": "network_cost",
     "merge_datasets": "datasets",
+    "mtan_encoder": "encoders",
+    "mtan_segnet": "mtan",
     "random_networks": "network_yardsticks",
+    "resnet_encoder": "encoders",
+    "routed_resnet": "routed_networks",
+    "routed_vgg11": "routed_networks",
+    "segnet": "segnet_network",
     "select_groups": "group_selection",
     "select_networks": "table_selection",
     "selection_frontier": "group_selection",
+    "task_routing_encoder": "encoders",
     "train_groups": "training",
     "write_report": "report",
 }

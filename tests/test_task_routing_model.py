@@ -1,0 +1,306 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tag_keras
+
+TASKS = ("b", "a", "c")
+
+
+def make_trunk(num_tasks=3, width=8, dtype=None):
+    """Without convolutions, so that it is traced in no time."""
+    inputs, task_ids = keras.Input((4,)), keras.Input((), dtype="int32")
+    x = keras.layers.Dense(width, dtype=dtype)(inputs)
+    x = tag_keras.TaskRouting(num_tasks, seed=0, dtype=dtype)(x, task_ids)
+    return keras.Model([inputs, task_ids], keras.layers.ReLU(dtype=dtype)(x))
+
+
+def make_model(num_tasks=3, optimizer=None, loss="mse", sampling="one", metrics=None, **kwargs):
+    keras.utils.set_random_seed(0)
+    tasks = TASKS if num_tasks == 3 else [f"t{i}" for i in range(num_tasks)]
+    trunk = make_trunk(num_tasks, 8 if num_tasks == 3 else 700)
+    model = tag_keras.TaskRoutingModel(trunk, tasks, sampling=sampling, seed=1)
+    model.compile(optimizer or keras.optimizers.SGD(0.1), loss, metrics, **kwargs)
+    return model
+
+
+def make_data(size=16, num_tasks=3):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(size, 4)).astype("float32")
+    return x, rng.normal(size=(size, num_tasks)).astype("float32")
+
+
+def values(model):
+    return [variable.numpy() for variable in model.trainable_variables]
+
+
+def after_a_step(model, tasks, x, y):
+    """Values after gradient descent with 0.1 on the mean of the losses of `tasks`, by hand."""
+    with tf.GradientTape() as tape:
+        losses = []
+        for task in tasks:
+            features = model.trunk([x, np.full(len(x), task)], training=True)
+            prediction = features @ model.head.kernel[task] + model.head.bias[task]
+            losses.append(tf.reduce_mean(tf.square(prediction[:, 0] - y[:, task])))
+        loss = tf.add_n(losses) / len(tasks)
+    variables = model.trainable_variables
+    gradients = [tf.convert_to_tensor(one) for one in tape.gradient(loss, variables)]
+    return float(loss), [v.numpy() - 0.1 * g for v, g in zip(variables, gradients, strict=True)]
+
+
+def changed(model, before):
+    """The tasks whose heads have moved."""
+    moved = model.head.bias.numpy() != before
+    return np.flatnonzero(moved.any(axis=1)).tolist()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_step_is_one_of_the_task_that_was_drawn(jit_compile):
+    model, (x, y) = make_model(jit_compile=jit_compile), make_data()
+    candidates = [after_a_step(model, [task], x, y) for task in range(3)]
+    before = model.head.bias.numpy()
+    loss = model.train_on_batch(x, y, return_dict=True)["loss"]
+    (task,) = changed(model, before)
+    np.testing.assert_allclose(loss, candidates[task][0], rtol=1e-5)
+    for value, expected in zip(values(model), candidates[task][1], strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_step_for_all_tasks_follows_the_mean_of_their_losses(jit_compile):
+    model, (x, y) = make_model(sampling="all", jit_compile=jit_compile), make_data()
+    loss, expected = after_a_step(model, range(3), x, y)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    np.testing.assert_allclose(logs["loss"], loss, rtol=1e-5)
+    for value, one in zip(values(model), expected, strict=True):
+        np.testing.assert_allclose(value, one, atol=1e-6)
+
+
+def test_a_step_uses_the_channels_of_its_task_alone():
+    model, (x, y) = make_model(), make_data()
+    kernel, before = model.trunk.trainable_variables[0], values(model)[0]
+    bias = model.head.bias.numpy()
+    model.train_on_batch(x, y)
+    (task,) = changed(model, bias)
+    (mask,) = (v.numpy() for v in model.trunk.variables if v.name == "mask")
+    moved = (kernel.numpy() != before).any(axis=0)
+    assert moved.any()
+    assert not moved[mask[task] == 0].any()
+
+
+def drawn(model, steps):
+    ids = [int(model._sampled_tasks()[0]) for _ in range(steps)]
+    assert set(ids) <= {0, 1, 2}
+    return ids
+
+
+def test_every_task_is_as_likely_to_be_drawn():
+    ids = drawn(make_model(), 600)
+    # A deviation of sqrt(600 * 1/3 * 2/3) = 11.5.
+    np.testing.assert_allclose(np.bincount(ids), 200, atol=40)
+    assert drawn(make_model(), 20) == ids[:20]
+    other = tag_keras.TaskRoutingModel(make_trunk(), TASKS, seed=2)
+    assert drawn(other, 20) != ids[:20]
+
+
+def test_a_loaded_model_draws_what_would_have_come(tmp_path):
+    ids = drawn(make_model(), 20)
+    model, (x, y) = make_model(), make_data()
+    model.fit(x, y, batch_size=4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert drawn(loaded, 16) == ids[4:]
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    # It is compiled, and trains on.
+    loaded.fit(x, y, batch_size=4, verbose=0)
+    assert loaded.optimizer.iterations == 8
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
+    x, y = make_data()
+    ends = []
+    for epochs in ([3], [2, 3]):
+        for last in epochs:
+            model = make_model(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+            folder = tmp_path / str(len(epochs))
+            backup = keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)
+            model.fit(x, y, batch_size=8, epochs=last, shuffle=False, callbacks=[backup], verbose=0)
+        ends.append(values(model))
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_predictions_are_those_of_a_loop_over_the_tasks():
+    model, (x, _) = make_model(), make_data()
+    predictions = model.predict(x, batch_size=5, verbose=0)
+    assert predictions.shape == (16, 3, 1)
+    for task in range(3):
+        features = model.trunk([x, np.full(16, task)])
+        expected = features @ model.head.kernel[task] + model.head.bias[task]
+        np.testing.assert_allclose(predictions[:, task], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model(x, training=True), predictions, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_is_over_all_tasks_and_the_labels_present():
+    # Numbers of NumPy: the mean of each task over its labels; the metric over all labels.
+    model, (x, y) = make_model(metrics=["mae"]), make_data()
+    y[:4, 0] = np.nan
+    logs = model.evaluate(x, y, batch_size=16, return_dict=True, verbose=0)
+    errors = model.predict(x, verbose=0)[..., 0] - y
+    assert list(logs) == ["loss", "mae", "b_loss", "a_loss", "c_loss"]
+    by_task = np.nanmean(errors**2, axis=0)
+    np.testing.assert_allclose([logs[f"{task}_loss"] for task in TASKS], by_task, rtol=1e-5)
+    np.testing.assert_allclose(logs["loss"], by_task.mean(), rtol=1e-5)
+    np.testing.assert_allclose(logs["mae"], np.nanmean(np.abs(errors)), rtol=1e-5)
+    # In batches, the losses of the tasks are still means over their labels.
+    listed = model.evaluate(x, y, batch_size=8, verbose=0)
+    np.testing.assert_allclose(listed[2:], by_task, rtol=1e-5)
+    history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    assert {"loss", "mae", "val_loss", "val_mae", "val_a_loss"} <= set(history)
+    assert "a_loss" not in history
+
+
+def test_metrics_of_classification_count_the_labels_of_all_tasks():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    keras.utils.set_random_seed(0)
+    model = tag_keras.TaskRoutingModel(make_trunk(), TASKS, units=4)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    x = make_data()[0]
+    y = np.random.default_rng(1).integers(0, 4, (16, 3))
+    logs = model.evaluate(x, y, return_dict=True, verbose=0)
+    assert model.predict(x, verbose=0).shape == (16, 3, 4)
+    accuracy = np.mean(model.predict(x, verbose=0).argmax(-1) == y)
+    np.testing.assert_allclose(logs["accuracy"], accuracy, rtol=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["label", "weight"])
+def test_missing_labels_add_nothing(missing):
+    # What a step does with the labels left must not depend on the others.
+    x, y = make_data()
+    ends = []
+    for garbage in (100.0, np.nan if missing == "label" else -100.0):
+        labels, weights = y.copy(), np.ones_like(y)
+        weights[:4] = 0
+        labels[:4] = garbage
+        model = make_model(sampling="all")
+        model.fit(x, labels, sample_weight=weights, batch_size=16, verbose=0)
+        ends.append(values(model))
+    without = make_model(sampling="all")
+    without.fit(x[4:], y[4:], batch_size=16, verbose=0)
+    for one, other, expected in zip(*ends, values(without), strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, expected, atol=1e-6)
+
+
+def test_a_task_without_labels_moves_nothing():
+    model, (x, y) = make_model(), make_data()
+    before = values(model)
+    model.train_on_batch(x, np.full_like(y, np.nan))
+    for value, was in zip(values(model), before, strict=True):
+        np.testing.assert_array_equal(value, was)
+
+
+def test_labels_by_task_equal_an_array():
+    x, y = make_data()
+    ends = []
+    for labels in (y, {task: y[:, i] for i, task in enumerate(TASKS)}):
+        model = make_model(metrics=["mae"])
+        model.fit(x, labels, batch_size=4, shuffle=False, verbose=0)
+        ends.append(values(model))
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def operations(model, step, num_tasks):
+    """Operations of a graph and of the functions that it calls, such as bodies of loops."""
+    model.optimizer.build(model.trainable_variables)
+    specs = tf.TensorSpec((None, 4)), tf.TensorSpec((None, num_tasks))
+    function = tf.function(lambda x, y: step((x, y))).get_concrete_function(*specs)
+    graph = function.graph.as_graph_def()
+    return len(graph.node) + sum(len(one.node_def) for one in graph.library.function)
+
+
+@pytest.mark.parametrize("sampling", ["one", "all"])
+def test_the_graph_has_the_same_size_for_2_and_for_312_tasks(sampling):
+    # 312 are the attributes of the birds of Caltech-UCSD, on which the paper trains.
+    sizes = []
+    for num_tasks in (2, 312):
+        model = make_model(num_tasks, "adam", sampling=sampling, metrics=["mae"])
+        steps = (model.train_step, model.test_step)
+        sizes.append([operations(model, step, num_tasks) for step in steps])
+    assert sizes[0] == sizes[1]
+
+
+def test_several_steps_in_one_execution_draw_anew():
+    model, (x, y) = make_model(steps_per_execution=4), make_data()
+    before = model.head.bias.numpy()
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert changed(model, before) == sorted(set(drawn(make_model(), 4)))
+
+
+def test_it_is_exported(tmp_path):
+    model, (x, _) = make_model(), make_data()
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(
+        served.serve(tf.constant(x)), model.predict(x, verbose=0), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_mixed_precision_trains():
+    trunk = make_trunk(dtype="mixed_float16")
+    model = tag_keras.TaskRoutingModel(trunk, TASKS)
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse")
+    x, y = make_data()
+    before = values(model)
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert all((now != was).any() for now, was in zip(values(model), before, strict=True))
+    assert model(x).dtype == "float32"
+
+
+def test_regularizers_are_part_of_the_loss():
+    model, (x, y) = make_model(), make_data()
+    plain = model.evaluate(x, y, batch_size=16, verbose=0)[0]
+    model.trunk.layers[1].kernel.regularizer = keras.regularizers.L2(0.5)
+    model.compile("sgd", "mse")
+    penalty = 0.5 * np.sum(model.trunk.trainable_variables[0].numpy() ** 2)
+    with_penalty = model.evaluate(x, y, batch_size=16, verbose=0)[0]
+    np.testing.assert_allclose(with_penalty, plain + penalty, rtol=1e-5)
+
+
+def test_a_strategy_of_one_device_is_supported_and_several_replicas_are_refused(two_replicas):
+    # Keras then builds the metrics ahead, from the labels and predictions of all tasks.
+    x, y = make_data()
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        model = make_model(metrics=["mae"])
+        model.fit(x, y, batch_size=4, verbose=0)
+    message = (
+        "TaskRoutingModel trains on one device. For several, use MultiTaskModel with "
+        "task_routing_encoder. Received: replicas=2"
+    )
+    with two_replicas.scope(), pytest.raises(ValueError, match=message):
+        make_model()
+
+
+def test_arguments_that_do_not_fit_are_errors():
+    message = r"`trunk` should be a Functional model from \[inputs, task ids\]"
+    with pytest.raises(ValueError, match=message):
+        tag_keras.TaskRoutingModel(keras.layers.Dense(1), TASKS)
+    with pytest.raises(ValueError, match=r"`tasks` should name as many tasks as `trunk` routes"):
+        tag_keras.TaskRoutingModel(make_trunk(), ["a", "b"])
+    with pytest.raises(ValueError, match='`sampling` should be "one" or "all"'):
+        tag_keras.TaskRoutingModel(make_trunk(), TASKS, sampling="two")
+    with pytest.raises(ValueError, match=r"`units` should be at least 1\. Received: units=0"):
+        tag_keras.TaskRoutingModel(make_trunk(), TASKS, units=0)
+    with pytest.raises(ValueError, match="`seed` should be an integer from 0 on"):
+        tag_keras.TaskRoutingModel(make_trunk(), TASKS, seed=-1)
+    message = "`loss` should be one loss, and `metrics` a list, for all tasks. For tasks of several"
+    for arguments in ({"loss": {"a": "mse"}}, {"loss": "mse", "metrics": {"a": ["mae"]}}):
+        with pytest.raises(ValueError, match=message):
+            make_model(**arguments)
+    with pytest.raises(ValueError, match="`loss` should be a dict of losses by task, or one loss"):
+        make_model(loss=())
+    model, (x, y) = make_model(), make_data()
+    with pytest.raises(ValueError, match=r"Labels should be an array \(B, 3, \.\.\.\), or a dict"):
+        model.fit(x, y[:, :2], verbose=0)
