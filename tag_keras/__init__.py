@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tag_keras.adashare import AdaShareModel
+    from tag_keras.adashare_encoder import AdaShareEncoder
+    from tag_keras.adashare_network import task_network
+    from tag_keras.adashare_policy import AdaSharePolicy
+    from tag_keras.adashare_search import AdaShareSearch
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
@@ -25,6 +30,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaShareEncoder",
+    "AdaShareModel",
+    "AdaSharePolicy",
+    "AdaShareSearch",
     "Affinity",
     "CosineAffinity",
     "FirstOrderAffinity",
@@ -43,12 +52,17 @@ __all__ = [
     "select_groups",
     "select_networks",
     "selection_frontier",
+    "task_network",
     "train_groups",
     "write_report",
 ]
 
 # Modules load at first use, so that selecting networks never loads TensorFlow.
 _MODULES = {
+    "AdaShareEncoder": "adashare_encoder",
+    "AdaShareModel": "adashare",
+    "AdaSharePolicy": "adashare_policy",
+    "AdaShareSearch": "adashare_search",
     "Affinity": "affinity",
     "CosineAffinity": "estimators",
     "FirstOrderAffinity": "estimators",
@@ -67,6 +81,7 @@ _MODULES = {
     "select_groups": "group_selection",
     "select_networks": "table_selection",
     "selection_frontier": "group_selection",
+    "task_network": "adashare_network",
     "train_groups": "training",
     "write_report": "report",
 }

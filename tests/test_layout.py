@@ -10,6 +10,13 @@ PACKAGE = ROOT / "tag_keras"
 APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 
 FLOORS = {
+    "adashare_policy": 1,
+    "adashare_encoder": 2,
+    "adashare_search": 2,
+    "adashare_cadence": 4,
+    "adashare_step": 4,
+    "adashare_network": 6,
+    "adashare": 7,
     "arrays": 0,
     "checks": 0,
     "files": 0,
