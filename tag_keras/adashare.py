@@ -11,7 +11,7 @@ from tag_keras.adashare_encoder import AdaShareEncoder
 from tag_keras.adashare_network import fixed_model
 from tag_keras.adashare_policy import sharing_loss, sparsity_loss
 from tag_keras.adashare_search import AdaShareSearch
-from tag_keras.adashare_step import PolicyStep
+from tag_keras.adashare_step import PolicyStep, policy_optimizer_of
 from tag_keras.cadence import on_device, one_at_a_time
 from tag_keras.model import MultiTaskModel
 
@@ -140,15 +140,8 @@ class AdaShareModel(MultiTaskModel):
                 "`search` should be a `tag_keras.AdaShareSearch(warm_up=..., ...)`. "
                 f"Received: search={search!r}."
             )
-        if policy_optimizer is optimizer and isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ValueError(
-                "`policy_optimizer` should be another optimizer than `optimizer`, because each "
-                f"keeps a state of its own. Received: {optimizer!r} for both."
-            )
+        of_policy = policy_optimizer_of(policy_optimizer, optimizer)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
-        of_policy = keras.optimizers.get(
-            keras.optimizers.Adam(0.01) if policy_optimizer is None else policy_optimizer
-        )
         scaled = keras.optimizers.LossScaleOptimizer
         if isinstance(self.optimizer, scaled) and not isinstance(of_policy, scaled):
             of_policy = scaled(of_policy)
@@ -163,12 +156,6 @@ class AdaShareModel(MultiTaskModel):
         """The weights that `optimizer` trains: all but the logits of the policy."""
         logits = self.encoder.policy.logits
         return [variable for variable in super().trainable_variables if variable is not logits]
-
-    @property
-    def shared_variables(self) -> list[keras.Variable]:
-        """The trainable weights of the encoder: every task may execute every block."""
-        logits = self.encoder.policy.logits
-        return [variable for variable in self.encoder.trainable_variables if variable is not logits]
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is not None and not force:
@@ -234,7 +221,17 @@ class AdaShareModel(MultiTaskModel):
 
         Returns:
             Boolean array (K, L): whether a task executes a block.
+
+        Raises:
+            ValueError: If the policy has not been trained yet.
         """
+        made, first = self._progress.steps, self._search.warm_up + self._search.weight_steps
+        if made <= first:
+            raise ValueError(
+                f"The search has made {made} steps, and the policy is trained from step "
+                f"{first + 1} on. Train for longer, or lower `warm_up` and `weight_steps` of "
+                "`compile(search=AdaShareSearch(...))`."
+            )
         return self.encoder.policy.sample_policy(seed)
 
     def retrain_model(self, policy: Any) -> MultiTaskModel:

@@ -141,6 +141,11 @@ def _check_blocks(blocks: Any) -> list[Any]:
         raise ValueError(
             "`blocks` should hold at least one layer, for a policy to decide on. Received: []."
         )
+    if len({id(block) for block in found}) < len(found):
+        raise ValueError(
+            "`blocks` should hold every layer once, because each has a decision of its own. "
+            f"Received: {[block.name for block in found]}."
+        )
     return found
 
 

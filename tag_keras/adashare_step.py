@@ -1,4 +1,4 @@
-"""The training step of AdaShare that trains the policy."""
+"""The training step of AdaShare that trains the policy, and the optimizer that it takes."""
 
 from typing import Any
 
@@ -57,3 +57,19 @@ def _seeds(model: keras.Model) -> list[keras.Variable]:
     """States of the generators of random numbers, which Keras does not count as weights."""
     weights = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
+
+
+def policy_optimizer_of(policy_optimizer: Any, optimizer: Any) -> keras.optimizers.Optimizer:
+    """The optimizer of the policy: Adam with the authors' learning rate, or the one given.
+
+    Raises:
+        ValueError: If it is the optimizer of the weights.
+    """
+    if policy_optimizer is None:
+        return keras.optimizers.Adam(0.01)
+    if policy_optimizer is optimizer and isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(
+            "`policy_optimizer` should be another optimizer than `optimizer`, because each keeps a "
+            f"state of its own. Received: {optimizer!r} for both."
+        )
+    return keras.optimizers.get(policy_optimizer)

@@ -28,6 +28,10 @@ def make_model(tasks=TASKS, normalized=True, dropout=0.0, units=(6, 8), seed=0):
     return tag_keras.AdaShareModel(encoder, {task: layers.Dense(1) for task in tasks})
 
 
+# Few steps are made sooner than a graph of them.
+EAGER = {"run_eagerly": True}
+
+
 def compile_model(model, optimizer="adam", search=SEARCH, **kwargs):
     model.compile(optimizer, "mse", search=search, **kwargs)
     return model
@@ -79,7 +83,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def test_each_step_moves_the_weights_or_the_policy():
-    model, watch = compile_model(make_model(dropout=0.1)), Watch()
+    model, watch = compile_model(make_model(dropout=0.1), **EAGER), Watch()
     model(make_data()[0])
     fit(model, 12, callbacks=watch)
     drawn = {"draws", "seeds"}
@@ -165,7 +169,7 @@ def test_a_search_learns_who_needs_a_block():
 
 
 def test_the_logs_are_those_of_every_step_and_of_validation():
-    model = compile_model(make_model(), metrics={"a": ["mae"]})
+    model = compile_model(make_model(), metrics={"a": ["mae"]}, **EAGER)
     logs = fit(model, 6, validation_data=make_data(32, seed=1))
     names = {"loss", "a_mae", *(f"{name}_loss" for name in (*TASKS, "sparsity", "sharing"))}
     assert set(logs) == names | {f"val_{name}" for name in names}
@@ -181,7 +185,7 @@ def test_the_logs_are_those_of_every_step_and_of_validation():
 @pytest.mark.parametrize(
     "options",
     [{"steps_per_execution": 4}, {"run_eagerly": True}],
-    ids=lambda options: [*options][0],
+    ids=lambda options: next(iter(options)),
 )
 def test_ways_to_train(options):
     ends = []
@@ -224,7 +228,7 @@ def test_one_task_and_mixed_precision():
     assert isinstance(model.optimizer, scaled) and isinstance(model.policy_optimizer, scaled)
     assert np.isfinite(logs["loss"][0]) and logs["sharing_loss"] == [0]
     logits = model.encoder.policy.logits.numpy()
-    assert (logits[:, 1:] != 0.5).all() and (logits[:, 0] == 0.5).all()
+    assert np.isfinite(logits).all() and (logits != 0.5).all()
 
 
 class Kill(keras.callbacks.Callback):
@@ -243,7 +247,7 @@ class Kill(keras.callbacks.Callback):
 )
 def test_a_killed_search_ends_as_an_uninterrupted_one(tmp_path, save_freq, kills):
     def run(seed, folder, *callbacks):
-        model = compile_model(make_model(seed=seed))
+        model = compile_model(make_model(seed=seed), **EAGER)
         model(make_data()[0])
         backup = keras.callbacks.BackupAndRestore(tmp_path / folder, save_freq=save_freq)
         fit(model, 6, epochs=3, callbacks=[backup, *callbacks])
@@ -264,7 +268,7 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(tmp_path, save_freq, kills
 
 
 def test_a_model_that_is_saved_goes_on_as_if_it_were_not(tmp_path):
-    model = compile_model(make_model())
+    model = compile_model(make_model(), **EAGER)
     fit(model, 8)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -274,14 +278,16 @@ def test_a_model_that_is_saved_goes_on_as_if_it_were_not(tmp_path):
     for task, values in loaded.predict(x, verbose=0).items():
         np.testing.assert_array_equal(values, model.predict(x, verbose=0)[task])
     np.testing.assert_array_equal(loaded.sample_policy(3), model.sample_policy(3))
+    loaded.run_eagerly = True
     fit(model, 7)
     fit(loaded, 7)
     for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_exported_model_predicts_the_same(tmp_path):
-    model, (x, _) = compile_model(make_model()), make_data()
+    model, (x, _) = compile_model(make_model(), **EAGER), make_data()
     fit(model, 8)
     model.export(tmp_path / "model", verbose=False)
     loaded = tf.saved_model.load(tmp_path / "model")
@@ -291,9 +297,9 @@ def test_an_exported_model_predicts_the_same(tmp_path):
 
 
 def test_compiling_begins_a_new_search():
-    model = compile_model(make_model())
+    model = compile_model(make_model(), **EAGER)
     fit(model, 8)
-    compile_model(model)
+    compile_model(model, **EAGER)
     assert model._progress.steps == 0
     fit(model, 1)
     assert model.encoder.policy.active.numpy() == 0
@@ -303,7 +309,7 @@ def test_halves_of_the_data_for_weights_and_policy():
     data = [tf.data.Dataset.from_tensor_slices(make_data(48, seed)) for seed in (0, 1)]
     first, second = (one.batch(16) for one in data)
     search = tag_keras.AdaShareSearch(warm_up=6, weight_steps=3, policy_steps=3)
-    model, watch = compile_model(make_model(), search=search), Watch()
+    model, watch = compile_model(make_model(), search=search, **EAGER), Watch()
     model(make_data()[0])
     model.fit(first.concatenate(second), epochs=3, verbose=0, shuffle=False, callbacks=[watch])
     of_policy = ["policy" in moved for moved in watch.moved]
@@ -315,7 +321,8 @@ def test_two_replicas_search_what_one_device_searches(two_replicas, optimizer):
     ends = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
-            model = compile_model(make_model(normalized=False), optimizer, loss_weights={"a": 2.0})
+            model = make_model(normalized=False, units=(8,))
+            compile_model(model, optimizer, loss_weights={"a": 2.0})
         logs = fit(model, 12)
         ends.append((logs, [variable.numpy() for variable in model.weights]))
     (expected, wanted), (logs, weights) = ends
@@ -327,6 +334,18 @@ def test_two_replicas_search_what_one_device_searches(two_replicas, optimizer):
     for variable in model.encoder.policy.weights:
         one, other = two_replicas.experimental_local_results(variable.value)
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_policy_that_was_never_trained():
+    model = compile_model(make_model(), **EAGER)
+    message = "has made 0 steps, and the policy is trained from step 6 on. Train for longer, or lo"
+    with pytest.raises(ValueError, match=message):
+        model.sample_policy()
+    fit(model, 5)
+    with pytest.raises(ValueError, match="has made 5 steps"):
+        model.sample_policy()
+    fit(model, 1)
+    assert model.sample_policy().shape == (2, 2)
 
 
 def test_bad_models():

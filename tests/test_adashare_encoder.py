@@ -155,6 +155,10 @@ def test_blocks_that_will_not_do():
             tag_keras.AdaShareEncoder(stem, [Block(6), block], TASKS)
     with pytest.raises(ValueError, match="`blocks` should hold at least one layer, for a policy"):
         tag_keras.AdaShareEncoder(stem, [], TASKS)
+    block = Block(6, name="twice")
+    message = r"should hold every layer once, .* Received: \['twice', 'twice'\]\."
+    with pytest.raises(ValueError, match=message):
+        tag_keras.AdaShareEncoder(stem, [block, block], TASKS)
     with pytest.raises(ValueError, match="`tasks` should name at least one task"):
         tag_keras.AdaShareEncoder(stem, [Block(6)], [])
     message = r"The block 'own' should have its weights in layers.*a layer: \['scale'\]\."
