@@ -30,7 +30,9 @@ class AdaShareModel(MultiTaskModel):
 
     Then `sample_policy` draws policies, `retrain_model` makes a network of one to be trained anew,
     and `pruned_model` one with the weights as they are. Evaluation and `predict` take the more
-    probable decisions: with `pruned_model(model.encoder.policy.most_probable())` they are the same.
+    probable decisions, as `pruned_model(model.encoder.policy.most_probable())` does. Training mixes
+    execute and skip as long as the temperature is high, so validation says little of a search: what
+    counts is how a network of a policy does when it has been trained anew.
 
     The logs hold the losses of the tasks in all steps, and `sparsity_loss` and `sharing_loss`,
     which `loss` does not contain.

@@ -28,6 +28,8 @@ class SearchProgress(keras.layers.Layer):  # type: ignore[misc]
         self.steps = self.steps_before_epoch = self.steps_to_skip = 0
         # Whether a checkpoint was read.
         self.is_restored = False
+        # What the policy was set to in this epoch: active blocks and temperature.
+        self.policy_state: tuple[int, float] | None = None
 
     def close_epoch(self) -> None:
         """What comes next is a new epoch."""
@@ -68,6 +70,8 @@ class EpochStarts(keras.callbacks.Callback):  # type: ignore[misc]
             # Another callback has read it between two epochs, and the next one is a new one.
             progress.close_epoch()
         progress.is_restored = self._is_first_epoch = False
+        # Another callback may have brought back weights of another phase.
+        progress.policy_state = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._progress.close_epoch()
@@ -125,7 +129,11 @@ class Alternation:
             progress.steps_to_skip -= done
             return self._logs(), asked, done
         phase = self._search.phase(progress.steps, self._policy.num_blocks)
-        self._policy.set_phase(phase.active, phase.temperature)
+        state = (phase.active, phase.temperature)
+        # Only where they change: an assignment at every step would hold up a GPU.
+        if state != progress.policy_state:
+            self._policy.set_phase(*state)
+            progress.policy_state = state
         asked = min(number, phase.left)
         logs, done = (self._of_policy if phase.trains_policy else self._of_weights)(iterator, asked)
         progress.steps += done

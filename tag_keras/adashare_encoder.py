@@ -79,11 +79,12 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
         # A block is never called below, only its two halves: here it makes its weights.
         features = keras.tree.map_shape_structure(symbolic_input, input_shape)
         for layer in self.layers_in_order():
+            following = layer(features)
             if layer in self.blocks:
                 # Of functions of TensorFlow no pruned network can be made. Now is the time to say
                 # so, which Keras does, not after the search.
                 layer.residual(features)
-            features = layer(features)
+            features = following
         _check_weights(self.blocks)
         self.built = True
 

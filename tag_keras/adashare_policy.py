@@ -189,11 +189,9 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
         )
 
     def set_phase(self, active: int, temperature: float) -> None:
-        """Sets, where they change, the number of active blocks and the temperature."""
-        if self.active.numpy() != active:
-            self.active.assign(active)
-        if self.temperature.numpy() != np.float32(temperature):
-            self.temperature.assign(temperature)
+        """Sets the number of active blocks and the temperature."""
+        self.active.assign(active)
+        self.temperature.assign(temperature)
 
     def decisions(self, training: bool | None = None) -> tf.Tensor:
         """What tasks do at each block: how much of it executed, and how much of it skipped.

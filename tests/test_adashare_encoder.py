@@ -137,6 +137,14 @@ def test_an_encoder_round_trips():
         np.testing.assert_array_equal(features, expected[task])
 
 
+def test_weights_are_named_after_their_blocks():
+    encoder = make_encoder()
+    encoder(make_data()[0])
+    paths = [variable.path for variable in encoder.trainable_variables]
+    assert len(set(paths)) == len(paths)
+    assert any(path.endswith(f"{encoder.blocks[0].name}/dense/kernel") for path in paths)
+
+
 class OwnWeights(Block):
     def build(self, input_shape):
         super().build(input_shape)
