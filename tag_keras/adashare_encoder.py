@@ -11,7 +11,7 @@ from tag_keras.adashare_policy import AdaSharePolicy
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
-    """Residual blocks that each task executes or skips: AdaShare (Sun et al. 2020, section 3.1).
+    """Residual blocks that each task executes or skips: AdaShare (Sun et al. 2020, section 3).
 
     With the decision (u, 1 - u) of a task at a block, the block turns its input x into
 

@@ -22,7 +22,7 @@ def gumbel_noise(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
 
 
 def policy_sample(logits: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
-    """Soft decisions by the Gumbel-softmax of AdaShare (Sun et al. 2020, arXiv 1911.12423, eq. 2).
+    """Soft decisions of AdaShare by Gumbel-softmax (Sun et al. 2020, arXiv 1911.12423).
 
         u = softmax((A + noise) / temperature)
 
@@ -118,7 +118,7 @@ def check_policy(policy: Any, num_tasks: int, num_blocks: int) -> npt.NDArray[np
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
-    """The policy of AdaShare (Sun et al. 2020, arXiv 1911.12423, sections 3.1 and 3.2).
+    """The policy of AdaShare (Sun et al. 2020, arXiv 1911.12423, section 3).
 
     For every task k and block l it holds two trainable logits: to execute the block, and to skip
     it. They begin equal. It is not called; `decisions` gives what tasks do.

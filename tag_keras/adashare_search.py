@@ -35,7 +35,7 @@ class Phase(NamedTuple):
 @keras.saving.register_keras_serializable(package="tag_keras")
 @dataclasses.dataclass(frozen=True)
 class AdaShareSearch:
-    """Schedule and losses of AdaShare (Sun et al. 2020, arXiv 1911.12423, sections 3.2 and 3.3).
+    """Schedule and losses of AdaShare (Sun et al. 2020, arXiv 1911.12423, section 3).
 
     First the weights are trained alone, with all blocks executed. Then cycles follow, of some
     batches that train the weights and some that train the policy. After each cycle the temperature

@@ -51,7 +51,7 @@ def test_the_noise_is_gumbel_and_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 5.0])
 def test_the_larger_entry_is_the_first_with_the_probability_of_the_logits(temperature):
-    # Maddison et al. 2017 (arXiv 1611.00712), proposition 1 (b).
+    # Maddison et al. 2017 (arXiv 1611.00712), proposition 1, rounding.
     logits, number = logits_of(), 4000
     samples = policy_sample(logits, noise_of(number), temperature).numpy()
     np.testing.assert_allclose(samples.sum(axis=-1), 1, atol=1e-6)
