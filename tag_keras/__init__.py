@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tag_keras.adashare import AdaShareModel
+    from tag_keras.adashare_encoder import AdaShareEncoder
+    from tag_keras.adashare_network import task_network
+    from tag_keras.adashare_policy import AdaSharePolicy
+    from tag_keras.adashare_search import AdaShareSearch
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.dynamic_weights import DynamicWeightAverage
@@ -40,6 +45,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaShareEncoder",
+    "AdaShareModel",
+    "AdaSharePolicy",
+    "AdaShareSearch",
     "Affinity",
     "CosineAffinity",
     "DynamicWeightAverage",
@@ -78,6 +87,7 @@ __all__ = [
     "select_groups",
     "select_networks",
     "selection_frontier",
+    "task_network",
     "task_routing_encoder",
     "train_groups",
     "write_report",
@@ -85,6 +95,10 @@ __all__ = [
 
 # Modules load at first use, so that selecting networks never loads TensorFlow.
 _MODULES = {
+    "AdaShareEncoder": "adashare_encoder",
+    "AdaShareModel": "adashare",
+    "AdaSharePolicy": "adashare_policy",
+    "AdaShareSearch": "adashare_search",
     "Affinity": "affinity",
     "CosineAffinity": "estimators",
     "DynamicWeightAverage": "dynamic_weights",
@@ -123,6 +137,7 @@ _MODULES = {
     "select_groups": "group_selection",
     "select_networks": "table_selection",
     "selection_frontier": "group_selection",
+    "task_network": "adashare_network",
     "task_routing_encoder": "encoders",
     "train_groups": "training",
     "write_report": "report",
