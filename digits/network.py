@@ -1,33 +1,18 @@
-"""A small convolutional network for the digits."""
+"""Small convolutional networks for the digits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
 import tag_keras
 from digits import data
-from tag_keras.estimators import AffinityEstimator
 
 
-def build_model(
-    tasks: Sequence[str],
-    learning_rate: float = 1e-3,
-    steps: int = 400,
-    affinity: AffinityEstimator | None = None,
-) -> tag_keras.MultiTaskModel:
-    """A compiled model for `tasks`: three shared layers, and one linear head per task.
-
-    Args:
-        tasks: Some of `data.TASKS`.
-        learning_rate: Learning rate of Adam at the start; it falls to 0 along a cosine.
-        steps: Number of training steps.
-        affinity: What to measure during training.
-
-    Returns:
-        Model from images (B, 8, 8, 1) to logits or values (B, 1) by task.
-    """
+def conv_encoder(tasks: Sequence[str]) -> keras.Model:
+    """Three layers, from images (B, 8, 8, 1) to features (B, 64), whatever the tasks."""
     layers = keras.layers
-    encoder = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((8, 8, 1)),
             layers.Conv2D(16, 3, padding="same", activation="relu"),
@@ -38,25 +23,52 @@ def build_model(
         ],
         name="encoder",
     )
-    heads = {task: layers.Dense(1, name=f"{task}_head") for task in tasks}
-    losses = dict.fromkeys(tasks, "mse")
-    losses |= {
-        task: keras.losses.BinaryCrossentropy(from_logits=True)
-        for task in tasks
-        if task in data.CLASSIFICATION
-    }
+
+
+def build_model(
+    tasks: Sequence[str],
+    learning_rate: float = 1e-3,
+    steps: int = 400,
+    build_encoder: Callable[[Sequence[str]], keras.layers.Layer] = conv_encoder,
+    **options: Any,
+) -> tag_keras.MultiTaskModel:
+    """A compiled model for `tasks`: an encoder, and one linear head per task.
+
+    Args:
+        tasks: Some of `data.TASKS`.
+        learning_rate: Learning rate of Adam at the start; it falls to 0 along a cosine.
+        steps: Number of training steps.
+        build_encoder: Gives the encoder for the tasks.
+        **options: Further arguments of `compile`, such as `affinity`.
+
+    Returns:
+        Model from images (B, 8, 8, 1) to logits or values (B, 1) by task.
+    """
+    model = tag_keras.MultiTaskModel(build_encoder(tasks), heads(tasks))
+    compile_model(model, learning_rate, steps, **options)
+    return model
+
+
+def heads(tasks: Sequence[str]) -> dict[str, keras.layers.Layer]:
+    """One linear layer per task."""
+    return {task: keras.layers.Dense(1, name=f"{task}_head") for task in tasks}
+
+
+def compile_model(
+    model: tag_keras.MultiTaskModel, learning_rate: float, steps: int, **options: Any
+) -> None:
+    """Compiles a model for some of the digits' tasks; the arguments are those of `build_model`."""
+    classified = [task for task in model.tasks if task in data.CLASSIFICATION]
+    losses = dict.fromkeys(model.tasks, "mse")
+    losses |= {task: keras.losses.BinaryCrossentropy(from_logits=True) for task in classified}
     metrics = {
-        task: [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)]
-        for task in tasks
-        if task in data.CLASSIFICATION
+        task: [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)] for task in classified
     }
-    model = tag_keras.MultiTaskModel(encoder, heads)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(
         keras.optimizers.Adam(schedule),
         losses,
         metrics=metrics,
-        affinity=affinity,
         steps_per_execution=20,
+        **options,
     )
-    return model

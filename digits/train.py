@@ -9,7 +9,9 @@ A run that was stopped goes on when the same command is given again.
 """
 
 import functools
+import itertools
 import os
+from pathlib import Path
 
 # TensorFlow's notices about the processor would hide what the run has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,15 +20,32 @@ import tensorflow as tf
 from absl import app, flags
 
 import tag_keras
-from digits import data, network
+from digits import data, methods, network
 from tag_keras import experiment
+from tag_keras.method_table import compare_methods, method_of, methods_as_markdown
+from tag_keras.training import comparable, keep_settings
 
 FLAGS = flags.FLAGS
+ENCODERS = {"conv": network.conv_encoder, "resnet": methods.small_resnet}
 STEPS_PER_EPOCH = 20
 
 
 def define_flags() -> None:
     flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
+    flags.DEFINE_enum(
+        "method",
+        "tag",
+        ["tag", "mtl", *methods.RIVALS, "all"],
+        "What to train: groups by TAG; one network for all tasks, by a plain joint training (mtl) "
+        "or by another method, which is compared with it; or all of these.",
+    )
+    flags.DEFINE_enum(
+        "encoder",
+        None,
+        [*ENCODERS],
+        "Shared layers: a few convolutions, by default for TAG alone, or residual blocks, of which "
+        "the other methods are made.",
+    )
     flags.DEFINE_list("tasks", list(data.TASKS), "Tasks to group.")
     flags.DEFINE_integer("num_groups", 3, "Number of networks at most.", lower_bound=1)
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Every network is trained once with each seed.")
@@ -71,16 +90,35 @@ def run() -> None:
         raise ValueError(f"--seeds should be whole numbers of at least 0. Received: {FLAGS.seeds}.")
     if not FLAGS.batch_size <= FLAGS.num_train:
         raise ValueError(f"--batch_size should be at most --num_train, {FLAGS.num_train}.")
-    build_model = functools.partial(
-        network.build_model,
-        learning_rate=FLAGS.learning_rate,
-        steps=FLAGS.epochs * STEPS_PER_EPOCH,
-    )
+    encoder = FLAGS.encoder or ("conv" if FLAGS.method == "tag" else "resnet")
+    if encoder == "conv" and FLAGS.method != "tag":
+        raise ValueError(f"--method={FLAGS.method} is made of residual blocks: --encoder=resnet.")
     splits = data.load(FLAGS.num_train)
     splits["train"] = functools.partial(data.batches, splits["train"], FLAGS.batch_size)
+    folder, seeds = Path(FLAGS.output_dir), [int(seed) for seed in FLAGS.seeds]
+    options = {"learning_rate": FLAGS.learning_rate, "steps": FLAGS.epochs * STEPS_PER_EPOCH}
+    fit = {"epochs": FLAGS.epochs, "steps_per_epoch": STEPS_PER_EPOCH, "verbose": 0}
+    settings = {name: FLAGS[name].value for name in ("num_train", "batch_size", "learning_rate")}
+    rivals = {"tag": (), "mtl": ("mtl",), "all": methods.RIVALS}
+    results = {}
+    for name in rivals.get(FLAGS.method, ("mtl", FLAGS.method)):
+        print(f"Training by the method {name} ...", flush=True)
+        own = folder / name
+        keep_settings(own, {"tasks": FLAGS.tasks, "seeds": seeds, **settings, **comparable(fit)})
+        results[name] = methods.train_rival(
+            name, own, tuple(FLAGS.tasks), seeds, splits, **options, **fit
+        )
+    if FLAGS.method not in ("tag", "all"):
+        lines = compare_methods(
+            list(itertools.chain(*results.values())),
+            {name: method_of(name, rows) for name, rows in results.items()},
+            baseline="mtl",
+        )
+        print(methods_as_markdown(lines))
+        return
     experiment.run(
-        FLAGS.output_dir,
-        build_model,
+        folder,
+        functools.partial(network.build_model, build_encoder=ENCODERS[encoder], **options),
         splits,
         FLAGS.tasks,
         FLAGS.num_groups,
@@ -88,11 +126,10 @@ def run() -> None:
             FLAGS.every, FLAGS.update, baseline=FLAGS.singletons == "baseline"
         ),
         singletons=FLAGS.singletons,
-        seeds=[int(seed) for seed in FLAGS.seeds],
-        settings={name: FLAGS[name].value for name in ("num_train", "batch_size", "learning_rate")},
-        epochs=FLAGS.epochs,
-        steps_per_epoch=STEPS_PER_EPOCH,
-        verbose=0,
+        seeds=seeds,
+        settings={**settings, "encoder": encoder},
+        rivals=results,
+        **fit,
     )
 
 

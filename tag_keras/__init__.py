@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tag_keras.adashare import AdaShareModel
-    from tag_keras.adashare_encoder import AdaShareEncoder
+    from tag_keras.adashare_layer import AdaShareEncoder
     from tag_keras.adashare_network import task_network
     from tag_keras.adashare_policy import AdaSharePolicy
     from tag_keras.adashare_search import AdaShareSearch
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.dynamic_weights import DynamicWeightAverage
-    from tag_keras.encoders import mtan_encoder, resnet_encoder, task_routing_encoder
+    from tag_keras.encoders import (
+        adashare_encoder,
+        mtan_encoder,
+        resnet_encoder,
+        task_routing_encoder,
+    )
     from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
     from tag_keras.gradient_methods import GradientMethod, PCGrad, UPGrad
     from tag_keras.gradnorm import GradNorm
@@ -74,6 +79,7 @@ __all__ = [
     "TaskRoutingModel",
     "UPGrad",
     "UncertaintyWeighting",
+    "adashare_encoder",
     "grouping_stability",
     "measure_cost",
     "merge_datasets",
@@ -95,7 +101,7 @@ __all__ = [
 
 # Modules load at first use, so that selecting networks never loads TensorFlow.
 _MODULES = {
-    "AdaShareEncoder": "adashare_encoder",
+    "AdaShareEncoder": "adashare_layer",
     "AdaShareModel": "adashare",
     "AdaSharePolicy": "adashare_policy",
     "AdaShareSearch": "adashare_search",
@@ -124,6 +130,7 @@ _MODULES = {
     "TaskRoutingModel": "task_routing_model",
     "UPGrad": "gradient_methods",
     "UncertaintyWeighting": "uncertainty_weighting",
+    "adashare_encoder": "encoders",
     "grouping_stability": "stability",
     "measure_cost": "network_cost",
     "merge_datasets": "datasets",

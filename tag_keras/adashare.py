@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.adashare_cadence import Alternation, EpochStarts, SearchProgress
-from tag_keras.adashare_encoder import AdaShareEncoder
+from tag_keras.adashare_layer import AdaShareEncoder
 from tag_keras.adashare_network import fixed_model
 from tag_keras.adashare_policy import sharing_loss, sparsity_loss
 from tag_keras.adashare_search import AdaShareSearch

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras.adashare_encoder import AdaShareEncoder, symbolic_input
+from tag_keras.adashare_layer import AdaShareEncoder, symbolic_input
 from tag_keras.adashare_policy import check_policy
 from tag_keras.model import MultiTaskModel
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.adashare_encoder import AdaShareEncoder
+from tag_keras.adashare_layer import AdaShareEncoder
 from tag_keras.adashare_search import AdaShareSearch
 from tag_keras.task_losses import of_one_replica
 from tag_keras.task_model import TaskModel

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
+from tag_keras.adashare_layer import AdaShareEncoder
 from tag_keras.checks import check
 from tag_keras.resnet import ResidualBlock, pooled, resnet_layers
 from tag_keras.routed_encoder import RoutedEncoder
@@ -163,3 +164,43 @@ def task_routing_encoder(
     images = keras.Input(input_shape)
     features = RoutedEncoder(trunk, names)(images)
     return keras.Model(images, features, name="task_routing_encoder")
+
+
+def adashare_encoder(
+    tasks: Sequence[str],
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    depth: int | Sequence[int] = 18,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    temperature: float = 5.0,
+    seed: int = 0,
+) -> AdaShareEncoder:
+    """A ResNet of whose blocks each task executes some (AdaShare; Sun et al. 2020).
+
+    arXiv 1911.12423. It is the encoder of an `AdaShareModel`, which finds out which ones.
+
+    Args:
+        tasks: Task names.
+        input_shape: Height, width and channels of the images.
+        depth: 18 or 34, or the number of blocks of each stage.
+        widths: Number of channels of each stage.
+        temperature: Of the policy's samples, at the beginning.
+        seed: Of the policy's samples.
+
+    Returns:
+        Encoder from images (B, H, W, channels) to a dict of features (B, widths[-1]) by task.
+
+    Raises:
+        ValueError: If there are not as many widths as stages, or if a number is out of range.
+
+    Example:
+
+    ```python
+    tasks = ["smiling", "young"]
+    encoder = tag_keras.adashare_encoder(tasks, (64, 64, 3), widths=(16, 32, 64, 128))
+    model = tag_keras.AdaShareModel(encoder, {task: keras.layers.Dense(1) for task in tasks})
+    ```
+    """
+    resnet = resnet_layers(depth, widths)
+    stem = keras.Sequential([keras.Input(input_shape), resnet.stem, layers.ReLU()], name="stem")
+    top = layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32")
+    return AdaShareEncoder(stem, resnet.blocks, tasks, top, temperature, seed)

@@ -21,6 +21,12 @@ from tag_keras.estimators import AffinityEstimator
 from tag_keras.group_selection import select_groups
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
+from tag_keras.method_table import (
+    compare_methods,
+    grouping_methods,
+    method_of,
+    methods_as_markdown,
+)
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import (
     Row,
@@ -61,6 +67,7 @@ def run(
     singletons: Literal["forbid", "baseline"] = "forbid",
     seeds: Sequence[int] = (0, 1, 2),
     settings: Mapping[str, Any] | None = None,
+    rivals: Mapping[str, Sequence[Row]] | None = None,
     **fit: Any,
 ) -> GroupedModel:
     """Measures affinities, selects groups, trains them and their yardsticks, and reports.
@@ -79,6 +86,8 @@ def run(
         singletons: As in `select_groups`.
         seeds: Every network is trained once with each; affinities are measured with the first.
         settings: What else tells this run from another in the same folder.
+        rivals: Results of other methods with the same tasks and seeds, by the name of the method,
+            which is also that of the network that serves the tasks. The report compares them.
         **fit: Arguments of `fit`.
 
     Returns:
@@ -119,8 +128,15 @@ def run(
     rows = train_networks(folder, networks, build_model, data, **fit)
     grouped = _put_together(folder, grouping, rows)
     others = other_groups(measured, grouping, num_groups, singletons)
+    print(losses_as_text(grouping, rows))
+    if rivals:
+        methods = grouping_methods(grouping)
+        methods |= {name: method_of(name, results) for name, results in rivals.items()}
+        every = [*rows, *(row for results in rivals.values() for row in results)]
+        others["methods"] = compare_methods(every, methods, baseline="mtl")
+        print(methods_as_markdown(others["methods"]))
     write_report(folder / "report.html", measured, grouping, rows, **others)
-    print(f"{losses_as_text(grouping, rows)}\nReport: {folder / 'report.html'}")
+    print(f"Report: {folder / 'report.html'}")
     return grouped
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tag_keras.checks import check
+from tag_keras.comparison import serving_networks
+from tag_keras.grouping import Grouping
 from tag_keras.results import (
     Array,
     Row,
@@ -49,6 +51,27 @@ class MethodLine:
     change: Array
     cost: float
     networks: int
+
+
+def method_of(name: str, rows: Sequence[Row]) -> Method:
+    """A method whose network of its own name serves all of its tasks, out of all of its results."""
+    serves = {task: name for row in rows if row.network == name for task in row.tasks}
+    return Method(serves, sorted({row.network for row in rows} - {name}))
+
+
+def grouping_methods(grouping: Grouping) -> dict[str, Method]:
+    """The methods of a run of TAG, by the short names of the paper (Fifty et al. 2021, table 1).
+
+    Returns:
+        `"mtl"`, one joint network; `"stl"`, one network per task; and `"tag"`, the groups, with the
+        training that measures the affinities.
+    """
+    serving = serving_networks(grouping)
+    return {
+        "mtl": Method(serving["joint"]),
+        "stl": Method(serving["single"]),
+        "tag": Method(serving["grouped"], further=["affinity"]),
+    }
 
 
 def compare_methods(

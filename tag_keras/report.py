@@ -17,6 +17,7 @@ from tag_keras.conclusion import Conclusion, conclusion
 from tag_keras.group_selection import selection_frontier
 from tag_keras.grouping import Grouping
 from tag_keras.grouping_plots import COLOURS, NAMES, plot_comparison, plot_grouping
+from tag_keras.method_table import MethodLine, method_cells
 from tag_keras.plots import plot_affinity, plot_history
 from tag_keras.report_tables import costs_table, losses_table, metrics_table
 from tag_keras.results import Row
@@ -58,6 +59,7 @@ def write_report(
     title: str = "Which tasks should share a network?",
     frontier: Sequence[Grouping] | None = None,
     stability: GroupingStability | None = None,
+    methods: Sequence[MethodLine] = (),
 ) -> None:
     """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
 
@@ -77,6 +79,8 @@ def write_report(
         frontier: The best groupings of the same tasks by the number of groups, from
             `selection_frontier`.
         stability: How often `grouping` is chosen, from `grouping_stability`.
+        methods: Lines of a table of methods, from `method_table.compare_methods`, whose changes are
+            those against the joint network.
 
     Raises:
         ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
@@ -108,6 +112,7 @@ def write_report(
         losses=losses_table(grouping, comparison),
         metrics=metrics_table(grouping, comparison, rows),
         costs=costs_table(grouping, rows),
+        methods=[method_cells(line) for line in methods],
         images={name: base64.b64encode(png).decode() for name, png in images.items() if png},
     )
     for name, png in images.items():

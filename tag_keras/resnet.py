@@ -40,6 +40,7 @@ class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
         self.kernel_size = check_count("kernel_size", kernel_size)
         self.strides = check_count("strides", strides)
         self.use_bias = use_bias
+        # Names of their own, which are the same in a model that is loaded.
         self.convolution = keras.layers.Conv2D(
             filters,
             kernel_size,
@@ -49,9 +50,13 @@ class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
             use_bias=use_bias,
             kernel_initializer="he_normal",
             dtype=self.dtype_policy,
+            name=f"{self.name}_convolution",
         )
         self.normalization = keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, dtype=self.dtype_policy
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype_policy,
+            name=f"{self.name}_normalization",
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -102,8 +107,8 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.filters = check_count("filters", filters)
         self.strides = check_count("strides", strides)
-        self.first = ConvNorm(filters, 3, strides, dtype=self.dtype_policy)
-        self.second = ConvNorm(filters, 3, dtype=self.dtype_policy)
+        self.first = self._part("first", 3, strides)
+        self.second = self._part("second", 3)
         # Whether there is one is known as soon as the width of the input is.
         self.projection: ConvNorm | None = None
 
@@ -111,8 +116,12 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         self.first.build(input_shape)
         self.second.build(self.first.compute_output_shape(input_shape))
         if self.strides != 1 or input_shape[-1] != self.filters:
-            self.projection = ConvNorm(self.filters, 1, self.strides, dtype=self.dtype_policy)
+            self.projection = self._part("projection", 1, self.strides)
             self.projection.build(input_shape)
+
+    def _part(self, name: str, kernel_size: int, strides: int = 1) -> ConvNorm:
+        name = f"{self.name}_{name}"
+        return ConvNorm(self.filters, kernel_size, strides, dtype=self.dtype_policy, name=name)
 
     def shortcut(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """What goes past the residual: the input, projected where its shape changes."""

@@ -1,0 +1,134 @@
+"""What grouping is compared with: methods that train one network for all tasks.
+
+All have the same residual blocks. They differ in how the losses or the gradients of the tasks are
+put together, or in what of the network each task uses.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import tag_keras
+from digits import network
+from tag_keras.experiment import train_networks
+from tag_keras.results import Row
+from tag_keras.training import Data, Network, load_network
+
+SIZES: dict[str, Any] = {"input_shape": (8, 8, 1), "depth": (2, 2), "widths": (16, 32)}
+# The last of these blocks, at whose last kernel GradNorm looks.
+_LAST_BLOCK = "stage2_block2"
+# Of a training's steps, those before the search for a policy; and steps in a turn.
+_WARM_UP, _TURN = 0.2, 10
+
+small_resnet = functools.partial(tag_keras.resnet_encoder, **SIZES)
+_ENCODERS: dict[str, Callable[[Sequence[str]], keras.Model]] = {
+    "mtan": functools.partial(tag_keras.mtan_encoder, **SIZES),
+    "task_routing": functools.partial(tag_keras.task_routing_encoder, **SIZES),
+}
+RIVALS = ("uw", "dwa", "gradnorm", "pcgrad", "upgrad", "selective", *_ENCODERS, "adashare")
+
+
+def build_rival(
+    name: str, tasks: Sequence[str], learning_rate: float = 1e-3, steps: int = 400
+) -> tag_keras.MultiTaskModel:
+    """A compiled model for `tasks`, to be trained by a method.
+
+    Args:
+        name: One of `RIVALS`, or `"mtl"` for a plain joint training; for `"adashare"` the model is
+            the one that searches for a policy.
+        tasks: Some of `data.TASKS`.
+        learning_rate: As in `network.build_model`.
+        steps: As in `network.build_model`.
+    """
+    if name == "adashare":
+        encoder = tag_keras.adashare_encoder(tasks, **SIZES)
+        model = tag_keras.AdaShareModel(encoder, network.heads(tasks))
+        search = tag_keras.AdaShareSearch(
+            warm_up=int(_WARM_UP * steps),
+            weight_steps=_TURN,
+            policy_steps=_TURN,
+            curriculum_speed=1,
+        )
+        network.compile_model(model, learning_rate, steps, search=search)
+        return model
+    encoder = _ENCODERS.get(name, small_resnet)(tasks)
+    return network.build_model(
+        tasks, learning_rate, steps, lambda tasks: encoder, **_options(name, encoder)
+    )
+
+
+def train_rival(
+    name: str,
+    folder: Path,
+    tasks: tuple[str, ...],
+    seeds: Sequence[int],
+    data: Mapping[str, Data],
+    learning_rate: float = 1e-3,
+    steps: int = 400,
+    **fit: Any,
+) -> list[Row]:
+    """Trains a network for all tasks by a method, once with each seed.
+
+    AdaShare trains two: one that searches for a policy, and one anew under a policy drawn from it.
+
+    Args:
+        name: As in `build_rival`.
+        folder: Folder for the networks and results; what is there is not trained again.
+        tasks: Task names.
+        seeds: Seeds.
+        data: `"train"` and the splits to evaluate on.
+        learning_rate: As in `network.build_model`.
+        steps: As in `network.build_model`.
+        **fit: Arguments of `fit`.
+
+    Returns:
+        Results of the networks, of the names `name` and `"<name>_search"`.
+    """
+    build = functools.partial(build_rival, name, learning_rate=learning_rate, steps=steps)
+    if name != "adashare":
+        networks = [Network(name, tasks, seed) for seed in seeds]
+        return train_networks(folder, networks, build, data, **fit)
+    networks = [Network(f"{name}_search", tasks, seed) for seed in seeds]
+    rows = train_networks(folder / "search", networks, build, data, **fit)
+    for searched in networks:
+        build_found = functools.partial(
+            _build_found,
+            folder / "search" / "networks" / searched.file,
+            searched.seed,
+            learning_rate,
+            steps,
+        )
+        found = Network(name, tasks, searched.seed)
+        rows_found = train_networks(folder, [found], build_found, data, **fit)
+    return [*rows, *rows_found]
+
+
+def _options(name: str, encoder: keras.Model) -> dict[str, Any]:
+    """What a method gives `compile`."""
+    if name == "uw":
+        return {"loss_weighting": tag_keras.UncertaintyWeighting()}
+    if name == "dwa":
+        return {"loss_weighting": tag_keras.DynamicWeightAverage()}
+    if name == "gradnorm":
+        kernel = encoder.get_layer(_LAST_BLOCK).second.convolution
+        return {"loss_weighting": tag_keras.GradNorm(kernel)}
+    if name == "pcgrad":
+        return {"gradient_method": tag_keras.PCGrad()}
+    if name == "upgrad":
+        return {"gradient_method": tag_keras.UPGrad()}
+    if name == "selective":
+        return {"gradient_method": tag_keras.SelectiveTaskGroupUpdates()}
+    return {}
+
+
+def _build_found(
+    path: Path, seed: int, learning_rate: float, steps: int, tasks: Sequence[str]
+) -> tag_keras.MultiTaskModel:
+    """The compiled network of a policy that a search has found."""
+    search = load_network(path)
+    model: tag_keras.MultiTaskModel = search.retrain_model(search.sample_policy(seed))
+    network.compile_model(model, learning_rate, steps)
+    return model
