@@ -10,12 +10,7 @@ import tensorflow as tf
 from tag_keras import task_metrics
 from tag_keras.checks import check
 from tag_keras.routed_encoder import check_trunk, features_by_task, features_of_one
-from tag_keras.stacked_tasks import (
-    LossByTask,
-    stack_labels,
-    stack_weights,
-    stacked_losses,
-)
+from tag_keras.stacked_tasks import LossByTask, stack_labels, stack_weights, stacked_losses
 from tag_keras.task_dense import TaskDense
 from tag_keras.task_losses import TaskLosses
 from tag_keras.task_routing import mask_seed
@@ -112,25 +107,24 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: If there is not one loss, if the metrics are not a list, or under a strategy
-                with several replicas.
+            ValueError: If there is not one loss, if the metrics are not a list, if there are
+                weights of tasks, or under a strategy with several replicas.
         """
+        names = ("loss_weights", "weighted_metrics")
+        weights = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         check(
-            not isinstance(loss, Mapping) and not isinstance(metrics, Mapping),
-            "`loss` should be one loss, and `metrics` a list, for all tasks. For tasks of several "
-            "kinds, use MultiTaskModel with task_routing_encoder",
+            not (isinstance(loss, Mapping) or isinstance(metrics, Mapping) or weights),
+            "`loss` should be one loss, and `metrics` a list, for all tasks alike. For tasks of "
+            "several kinds or weights, use MultiTaskModel with task_routing_encoder",
             loss=loss,
             metrics=metrics,
+            **weights,
         )
-        losses = TaskLosses((_ANY,), loss)
-        super().compile(optimizer=optimizer, weighted_metrics=metrics, **kwargs)
         replicas = self.distribute_strategy.num_replicas_in_sync
-        check(
-            replicas == 1,
-            "TaskRoutingModel trains on one device. For several, use MultiTaskModel with "
-            "task_routing_encoder",
-            replicas=replicas,
-        )
+        remedy = "For several, use MultiTaskModel with task_routing_encoder"
+        check(replicas == 1, f"TaskRoutingModel trains on one device. {remedy}", replicas=replicas)
+        losses = TaskLosses((_ANY,), loss)
+        super().compile(optimizer=optimizer, **{**kwargs, "weighted_metrics": metrics})
         # Keras would take metrics in a list for parts of the model, and log them once more.
         self._metrics_given = types.SimpleNamespace(metrics=metrics)
         self._losses_of_any, self.loss = losses, loss

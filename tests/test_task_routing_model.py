@@ -295,8 +295,13 @@ def test_arguments_that_do_not_fit_are_errors():
         tag_keras.TaskRoutingModel(make_trunk(), TASKS, units=0)
     with pytest.raises(ValueError, match="`seed` should be an integer from 0 on"):
         tag_keras.TaskRoutingModel(make_trunk(), TASKS, seed=-1)
-    message = "`loss` should be one loss, and `metrics` a list, for all tasks. For tasks of several"
-    for arguments in ({"loss": {"a": "mse"}}, {"loss": "mse", "metrics": {"a": ["mae"]}}):
+    message = "`loss` should be one loss, and `metrics` a list, for all tasks alike. For tasks of"
+    for arguments in (
+        {"loss": {"a": "mse"}},
+        {"metrics": {"a": ["mae"]}},
+        {"loss_weights": {"a": 1.0}},
+        {"weighted_metrics": ["mae"]},
+    ):
         with pytest.raises(ValueError, match=message):
             make_model(**arguments)
     with pytest.raises(ValueError, match="`loss` should be a dict of losses by task, or one loss"):
