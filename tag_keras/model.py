@@ -9,6 +9,7 @@ import tensorflow as tf
 from tag_keras.affinity import Affinity
 from tag_keras.cadence import Cadence, EpochEnds, on_device, one_at_a_time
 from tag_keras.estimators import AffinityEstimator
+from tag_keras.gradient_methods import GradientMethod
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.probe_step import ProbeStep
@@ -65,6 +66,7 @@ class MultiTaskModel(TaskModel):
         self._statistics = ProbeStatistics(len(self.tasks), name="probe_statistics")
         # Set by `compile`.
         self._affinity_options: Any = None
+        self.gradient_method: GradientMethod | None = None
 
     def compile(
         self,
@@ -74,6 +76,7 @@ class MultiTaskModel(TaskModel):
         metrics: Any = None,
         weighted_metrics: Any = None,
         affinity: AffinityEstimator | None = None,
+        gradient_method: GradientMethod | None = None,
         **kwargs: Any,
     ) -> None:
         """Configures training, as `keras.Model.compile` does, and the measuring of affinities.
@@ -86,6 +89,8 @@ class MultiTaskModel(TaskModel):
             metrics: Metrics by task, or a list of names for all tasks.
             weighted_metrics: The same, weighted by `sample_weight`.
             affinity: What to measure during training; nothing by default. Measuring starts anew.
+            gradient_method: How to train instead of by the gradient of the joint loss, such as
+                `tag_keras.SelectiveTaskGroupUpdates()`. It starts anew.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
@@ -98,16 +103,42 @@ class MultiTaskModel(TaskModel):
                 "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`"
                 f". Received: affinity={affinity!r}."
             )
+        if not isinstance(gradient_method, GradientMethod | None):
+            raise ValueError(
+                "`gradient_method` should be a gradient method, such as "
+                "`tag_keras.SelectiveTaskGroupUpdates()`. "
+                f"Received: gradient_method={gradient_method!r}."
+            )
+        if affinity is not None and gradient_method is not None:
+            raise ValueError(
+                "`affinity` measures the steps of joint training, which `gradient_method` "
+                f"replaces: leave one of them out. Received: affinity={affinity!r}, "
+                f"gradient_method={gradient_method!r}."
+            )
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
         check_strategy(self)
         self._affinity_options = affinity
         if affinity is not None:
             self._check_measurable()
             self._statistics.start()
+        self._keep(gradient_method)
+
+    def _keep(self, gradient_method: GradientMethod | None) -> None:
+        """Makes the method a part of the model, in the place of one that was there."""
+        # A model that is built takes no further layers.
+        self._tracker.unlock()
+        if self.gradient_method is not None:
+            self._tracker.untrack(self.gradient_method)
+        self.gradient_method = gradient_method
+        if gradient_method is not None:
+            gradient_method.start(self.tasks)
 
     def make_train_function(self, force: bool = False) -> None:
         self.train_function: Any
         if self.train_function is not None and not force:
+            return
+        if self.gradient_method is not None:
+            self._make_train_function_of(self.gradient_method)
             return
         if self._affinity_options is None:
             super().make_train_function(force)
@@ -134,6 +165,16 @@ class MultiTaskModel(TaskModel):
             iterator = iterator if built else self._build_for(iterator)
             built = True
             return cadence(iterator)
+
+        self.train_function = train_function
+
+    def _make_train_function_of(self, method: GradientMethod) -> None:
+        function = self._make_function(method.make_step(self))
+
+        def train_function(iterator: Any) -> Any:
+            logs = function(iterator)
+            method.after_execution()
+            return logs
 
         self.train_function = train_function
 
@@ -197,6 +238,8 @@ class MultiTaskModel(TaskModel):
         Raises:
             ValueError: If nothing was measured.
         """
+        if self.gradient_method is not None and self.gradient_method.measures_affinity:
+            return self.gradient_method.get_affinity()
         affinity = self._statistics.affinity(self.tasks) if self._statistics.weights else None
         if affinity is None or not (affinity.count + affinity.skipped).any():
             raise ValueError(
@@ -218,6 +261,8 @@ class MultiTaskModel(TaskModel):
         options = self._affinity_options
         if config and options is not None:
             config["affinity"] = keras.saving.serialize_keras_object(options)
+        if config and self.gradient_method is not None:
+            config["gradient_method"] = keras.saving.serialize_keras_object(self.gradient_method)
         return config
 
 

@@ -36,6 +36,7 @@ FLOORS = {
     "affinity": 1,
     "selection_cover": 1,
     "gradients": 1,
+    "gradient_methods": 2,
     "grouping": 1,
     "datasets": 1,
     "results": 1,
