@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tag_keras.network_table import NetworkTable
     from tag_keras.network_yardsticks import random_networks
     from tag_keras.report import write_report
+    from tag_keras.selective_updates import SelectiveTaskGroupUpdates
     from tag_keras.stability import GroupingStability, grouping_stability
     from tag_keras.table_selection import NetworkSelection, select_networks
     from tag_keras.training import train_groups
@@ -36,6 +37,7 @@ __all__ = [
     "NetworkCost",
     "NetworkSelection",
     "NetworkTable",
+    "SelectiveTaskGroupUpdates",
     "grouping_stability",
     "measure_cost",
     "merge_datasets",
@@ -60,6 +62,7 @@ _MODULES = {
     "NetworkCost": "network_cost",
     "NetworkSelection": "table_selection",
     "NetworkTable": "network_table",
+    "SelectiveTaskGroupUpdates": "selective_updates",
     "grouping_stability": "stability",
     "measure_cost": "network_cost",
     "merge_datasets": "datasets",

@@ -162,16 +162,22 @@ class MultiTaskModel(TaskModel):
 
         def train_function(iterator: Any) -> Any:
             nonlocal built
-            iterator = iterator if built else self._build_for(iterator)
-            built = True
+            if not built:
+                iterator = self._build_for(iterator)
+                self._check_measurable()
+                built = True
             return cadence(iterator)
 
         self.train_function = train_function
 
     def _make_train_function_of(self, method: GradientMethod) -> None:
         function = self._make_function(method.make_step(self))
+        built = False
 
         def train_function(iterator: Any) -> Any:
+            nonlocal built
+            iterator = iterator if built else self._build_for(iterator)
+            built = True
             logs = function(iterator)
             method.after_execution()
             return logs
@@ -194,7 +200,6 @@ class MultiTaskModel(TaskModel):
             batch = next(iterator)
             iterator = iter([batch])
         self._symbolic_build(data_batch=batch)
-        self._check_measurable()
         return iterator
 
     def _check_measurable(self) -> None:

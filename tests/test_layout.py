@@ -37,6 +37,12 @@ FLOORS = {
     "selection_cover": 1,
     "gradients": 1,
     "gradient_methods": 2,
+    "group_optimizer": 4,
+    "group_update_step": 5,
+    "partial_updates": 3,
+    "proximal_affinity": 0,
+    "selective_updates": 6,
+    "task_clustering": 0,
     "grouping": 1,
     "datasets": 1,
     "results": 1,
@@ -105,12 +111,14 @@ NUMPY_ONLY = {
     "selection_tree",
     "stability",
     "table_selection",
+    "task_clustering",
     "tasks",
 }
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
     "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
     "jinja2": {"report"},
+    "sklearn": {"task_clustering"},
 }
 
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

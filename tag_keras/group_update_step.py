@@ -1,0 +1,238 @@
+"""A training step that updates the model for one group of tasks after the other."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import keras
+import tensorflow as tf
+
+from tag_keras.group_optimizer import GroupOptimizer
+from tag_keras.precision import FullPrecision
+from tag_keras.proximal_affinity import group_affinity, moving_average
+from tag_keras.replicas import assign_on_replicas, num_replicas, sum_over_replicas
+from tag_keras.task_losses import of_one_replica
+from tag_keras.task_model import TaskModel
+
+
+class Progress(NamedTuple):
+    """Where a batch stands between two updates.
+
+    Args:
+        values: Values of the trainable variables and of the optimizer's state.
+        affinity: Tensor (T, T), [source, target].
+        count: Tensor (T, T): number of values behind each affinity.
+        losses: Tensor (T,): those before the last update.
+        group: Boolean tensor (T,): the group of the last update.
+        moved: Whether the last update was made, and not left out for want of labels, or overflow.
+        updates: Number of updates so far, int32.
+        overflowed: Whether gradients of a group were not finite.
+    """
+
+    values: list[tf.Tensor]
+    affinity: tf.Tensor
+    count: tf.Tensor
+    losses: tf.Tensor
+    group: tf.Tensor
+    moved: tf.Tensor
+    updates: tf.Tensor
+    overflowed: tf.Tensor
+
+
+class UpdateState(Protocol):
+    """What the steps know and keep beyond the model and its optimizer, in variables."""
+
+    decay: float
+    group_norm: bool
+    measure_last: bool
+    affinity: keras.Variable
+    count: keras.Variable
+    batches: keras.Variable
+    more_updates: keras.Variable
+
+    def shuffled_groups(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Boolean tensor (T, T), one group by row, those without a task last; their number."""
+
+
+class GroupUpdateStep:
+    """Makes a training step with a batch, as `train_step` does, by updates for groups of tasks.
+
+    The losses of all tasks are computed before and after each update, which gives the affinities.
+    All is computed from values to values; variables are assigned once, at the end.
+
+    Args:
+        model: Compiled model.
+        state: Groups and affinities.
+    """
+
+    def __init__(self, model: TaskModel, state: UpdateState) -> None:
+        self._model = model
+        self._state = state
+        self._full_precision = FullPrecision(model)
+
+    def __call__(self, data: Any) -> dict[str, Any]:
+        model, state, task_losses = self._model, self._state, self._model.task_losses
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        # As it is before the forward pass moves it: all forward passes of a batch share their
+        # dropout masks, and BatchNorm's moving statistics and the seeds move once.
+        frozen = [tf.convert_to_tensor(variable) for variable in model.non_trainable_variables]
+        groups, number = state.shuffled_groups()
+        with tf.GradientTape() as tape:
+            y_pred = model(x, training=True)
+            losses, labels = task_losses(y, y_pred, sample_weight)
+            own_losses = model.own_losses()
+            scaled = self._scaled(losses, own_losses, groups[0])
+        # Only now are all there: the first call may have made them.
+        variables = model.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        optimizer = GroupOptimizer(model, state.more_updates)
+        check_shared(model)
+
+        def forward(values: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+            predictions, _, own = model.stateless_call(
+                values[: len(variables)], frozen, x, training=True, return_losses=True
+            )
+            return task_losses(y, predictions, sample_weight)[0], [of_one_replica(o) for o in own]
+
+        def measured(values: Sequence[tf.Tensor], losses: Sequence[tf.Tensor]) -> tf.Tensor:
+            if self._full_precision.is_needed():
+                with self._full_precision():
+                    losses, _ = forward(values)
+            return sum_over_replicas([tf.stack([tf.cast(one, "float32") for one in losses])])[0]
+
+        def update(progress: Progress, index: tf.Tensor) -> Progress:
+            group, values = groups[index], progress.values
+            with tf.GradientTape() as tape:
+                tape.watch(values[: len(variables)])
+                losses, own_losses = forward(values)
+                scaled = self._scaled(losses, own_losses, group)
+            now = measured(values, losses)
+            is_last = ~tf.reduce_any(group)
+            progress = self._attributed(progress, now, labels > 0, is_last)
+            gradients = tape.gradient(scaled, values[: len(variables)])
+            progress = progress._replace(losses=now, group=group)
+            return _stepped(progress, optimizer, gradients, labels > 0)
+
+        values = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
+        progress = self._start(values, measured(values, losses), groups[0])
+        progress = _stepped(progress, optimizer, gradients, labels > 0)
+        progress = _for_each(update, progress, number, len(model.tasks))
+        if state.measure_last:
+            now = measured(progress.values, forward(progress.values)[0])
+            progress = self._attributed(progress, now, labels > 0, tf.constant(True))
+        self._finish(progress, optimizer)
+
+        task_losses.track(losses, labels)
+        total = tf.add_n([task_losses.joint(losses), *own_losses])
+        return model.logs_after(x, y, y_pred, sample_weight, total)
+
+    def _scaled(
+        self, losses: Sequence[tf.Tensor], own_losses: Sequence[tf.Tensor], group: tf.Tensor
+    ) -> tf.Tensor:
+        """The loss of a group, times the loss scale: that of its tasks, and the model's own."""
+        members = tf.unstack(group)
+        of_group = self._model.task_losses.joint(
+            [
+                tf.where(member, loss, tf.zeros_like(loss))
+                for member, loss in zip(members, losses, strict=True)
+            ]
+        )
+        if self._state.group_norm:
+            size = tf.reduce_sum(tf.cast(group, of_group.dtype))
+            of_group = tf.math.divide_no_nan(of_group, size)
+        return self._model.optimizer.scale_loss(tf.add_n([of_group, *own_losses]))
+
+    def _start(self, values: list[tf.Tensor], losses: tf.Tensor, group: tf.Tensor) -> Progress:
+        return Progress(
+            values=values,
+            affinity=tf.convert_to_tensor(self._state.affinity),
+            count=tf.convert_to_tensor(self._state.count),
+            losses=losses,
+            group=group,
+            moved=tf.constant(False),
+            updates=tf.constant(0),
+            overflowed=tf.constant(False),
+        )
+
+    def _attributed(
+        self, progress: Progress, losses: tf.Tensor, present: tf.Tensor, is_last: tf.Tensor
+    ) -> Progress:
+        """Adds to the affinities what the last update did, given the losses after it."""
+        values, visited = group_affinity(progress.losses, losses, progress.group, present)
+        visited &= progress.moved & (self._state.measure_last | ~is_last)
+        return progress._replace(
+            affinity=moving_average(progress.affinity, values, visited, self._state.decay),
+            count=progress.count + tf.cast(visited, "float32"),
+        )
+
+    def _finish(self, progress: Progress, optimizer: GroupOptimizer) -> None:
+        state = self._state
+        more = tf.cast(tf.maximum(progress.updates - 1, 0), "float32")
+        new = [
+            (state.affinity, progress.affinity),
+            (state.count, progress.count),
+            (state.batches, state.batches + 1.0),
+            (state.more_updates, state.more_updates + more),
+            *zip(optimizer.variables, progress.values, strict=True),
+            *optimizer.counters(progress.updates, progress.overflowed),
+        ]
+        assign_on_replicas(*zip(*new, strict=True))
+
+
+def check_shared(model: TaskModel) -> None:
+    """Checks that the tasks of a model, if there are several, share something.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    if len(model.tasks) > 1 and not model.shared_variables:
+        raise ValueError(
+            "The encoder has no trainable variable that several tasks share, so updates for one "
+            "task do nothing to another. Give several tasks a common layer with weights, or set "
+            "`trainable = True` on it, and compile again."
+        )
+
+
+def _stepped(
+    progress: Progress,
+    optimizer: GroupOptimizer,
+    gradients: Sequence[Any],
+    present: tf.Tensor,
+) -> Progress:
+    update = optimizer.step(progress.values, gradients, progress.group, present, progress.updates)
+    return progress._replace(
+        values=update.values,
+        moved=update.moved,
+        updates=progress.updates + tf.cast(update.moved, "int32"),
+        overflowed=progress.overflowed | update.overflowed,
+    )
+
+
+def _for_each(
+    update: Callable[[Progress, tf.Tensor], Progress],
+    progress: Progress,
+    number: tf.Tensor,
+    most: int,
+) -> Progress:
+    """Updates for the groups after the first one, in a loop that ends with the last.
+
+    In such a loop replicas cannot communicate. With several, updates for groups without a task
+    are computed, too, and come to nothing.
+
+    Args:
+        update: Makes an update, given its index.
+        progress: After the first group.
+        number: Number of groups, int32.
+        most: Number of tasks.
+    """
+    if num_replicas() > 1:
+        for index in range(1, most):
+            progress = update(progress, tf.constant(index))
+        return progress
+    _, progress = tf.while_loop(
+        lambda index, _: index < number,
+        lambda index, one: (index + 1, update(one, index)),
+        (tf.constant(1), progress),
+        maximum_iterations=most,
+        parallel_iterations=1,
+    )
+    return progress
