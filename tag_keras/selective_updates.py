@@ -163,10 +163,12 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         return GroupUpdateStep(model, self)
 
     def after_execution(self) -> None:
-        batches, since = int(self.batches), int(self.batches) - int(self.grouped_at)
-        if batches < self.warmup or since < self.regroup_every:
+        batches, grouped_at = int(self.batches.numpy()), int(self.grouped_at.numpy())
+        if batches < self.warmup or batches - grouped_at < self.regroup_every:
             return
-        labels = cluster_tasks(np.array(self.affinity), self.preference, seed=int(self.seed_used))
+        labels = cluster_tasks(
+            self.affinity.numpy(), self.preference, seed=int(self.seed_used.numpy())
+        )
         self.grouped_at.assign(float(batches))
         if labels is not None:
             self.assignment.assign(labels.astype("float32"))
@@ -181,13 +183,13 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         Raises:
             ValueError: If nothing was measured.
         """
-        count = np.array(self.count, np.float64)
+        count = self.count.numpy().astype(np.float64)
         if not count.any():
             raise ValueError(
                 "No affinities have been measured. Call `fit` first, with losses that are positive."
             )
         with np.errstate(invalid="ignore"):
-            mean = np.array(self.affinity, np.float64) / -np.expm1(count * _log1m(self.decay))
+            mean = self.affinity.numpy().astype(np.float64) / -np.expm1(count * _log1m(self.decay))
         return Affinity(self._tasks, mean, count=count.astype(np.int64))
 
     def get_config(self) -> dict[str, Any]:

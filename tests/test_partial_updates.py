@@ -65,7 +65,7 @@ def test_a_step_on_some_equals_the_optimizer_applied_to_these_alone(name):
     alone = [index for index, part in enumerate(PARTS) if part in (0, 2)]
     optimizer.apply([gradients[i] for i in alone], [variables[i] for i in alone])
     for variable, value in zip(updates.variables, results, strict=True):
-        np.testing.assert_allclose(value, variable.numpy(), 1e-6, 1e-7, variable.path)
+        np.testing.assert_allclose(value, variable.numpy(), rtol=1e-6, atol=1e-7)
     # The head that was not chosen has not moved.
     np.testing.assert_array_equal(results[2], before[2])
 
