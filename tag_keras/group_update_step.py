@@ -6,11 +6,10 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
+from tag_keras.group_batch import GroupBatch, Losses
 from tag_keras.group_optimizer import GroupOptimizer
-from tag_keras.precision import FullPrecision
 from tag_keras.proximal_affinity import group_affinity, moving_average
-from tag_keras.replicas import assign_on_replicas, num_replicas, sum_over_replicas
-from tag_keras.task_losses import of_one_replica
+from tag_keras.replicas import assign_on_replicas, num_replicas
 from tag_keras.task_model import TaskModel
 
 
@@ -67,102 +66,74 @@ class GroupUpdateStep:
     def __init__(self, model: TaskModel, state: UpdateState) -> None:
         self._model = model
         self._state = state
-        self._full_precision = FullPrecision(model)
 
     def __call__(self, data: Any) -> dict[str, Any]:
-        model, state, task_losses = self._model, self._state, self._model.task_losses
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        # As it is before the forward pass moves it: all forward passes of a batch share their
-        # dropout masks, and BatchNorm's moving statistics and the seeds move once.
-        frozen = [tf.convert_to_tensor(variable) for variable in model.non_trainable_variables]
+        model, state = self._model, self._state
+        batch = GroupBatch(model, data)
         groups, number = state.shuffled_groups()
         with tf.GradientTape() as tape:
-            y_pred = model(x, training=True)
-            losses, labels = task_losses(y, y_pred, sample_weight)
-            own_losses = model.own_losses()
-            scaled = self._scaled(losses, own_losses, groups[0])
-        # Only now are all there: the first call may have made them.
-        variables = model.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        optimizer = GroupOptimizer(model, state.more_updates)
+            losses = batch.forward()
+            scaled = batch.group_loss(losses, groups[0], state.group_norm)
         check_shared(model)
-
-        def forward(values: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-            predictions, _, own = model.stateless_call(
-                values[: len(variables)], frozen, x, training=True, return_losses=True
-            )
-            return task_losses(y, predictions, sample_weight)[0], [of_one_replica(o) for o in own]
-
-        def measured(values: Sequence[tf.Tensor], losses: Sequence[tf.Tensor]) -> tf.Tensor:
-            if self._full_precision.is_needed():
-                with self._full_precision():
-                    losses, _ = forward(values)
-            return sum_over_replicas([tf.stack([tf.cast(one, "float32") for one in losses])])[0]
+        gradients = tape.gradient(scaled, model.trainable_variables)
+        optimizer = GroupOptimizer(model, state.more_updates)
+        progress = self._start(batch, losses, optimizer, groups[0])
+        progress = _stepped(progress, optimizer, gradients, batch.present)
 
         def update(progress: Progress, index: tf.Tensor) -> Progress:
-            group, values = groups[index], progress.values
-            with tf.GradientTape() as tape:
-                tape.watch(values[: len(variables)])
-                losses, own_losses = forward(values)
-                scaled = self._scaled(losses, own_losses, group)
-            now = measured(values, losses)
-            is_last = ~tf.reduce_any(group)
-            progress = self._attributed(progress, now, labels > 0, is_last)
-            gradients = tape.gradient(scaled, values[: len(variables)])
-            progress = progress._replace(losses=now, group=group)
-            return _stepped(progress, optimizer, gradients, labels > 0)
+            return self._update(progress, groups[index], batch, optimizer)
 
-        values = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
-        progress = self._start(values, measured(values, losses), groups[0])
-        progress = _stepped(progress, optimizer, gradients, labels > 0)
         progress = _for_each(update, progress, number, len(model.tasks))
         if state.measure_last:
-            now = measured(progress.values, forward(progress.values)[0])
-            progress = self._attributed(progress, now, labels > 0, tf.constant(True))
+            after = batch.measured(self._trainable(progress))
+            progress = self._attributed(progress, after, batch.present)
         self._finish(progress, optimizer)
+        return batch.logs(losses)
 
-        task_losses.track(losses, labels)
-        total = tf.add_n([task_losses.joint(losses), *own_losses])
-        return model.logs_after(x, y, y_pred, sample_weight, total)
-
-    def _scaled(
-        self, losses: Sequence[tf.Tensor], own_losses: Sequence[tf.Tensor], group: tf.Tensor
-    ) -> tf.Tensor:
-        """The loss of a group, times the loss scale: that of its tasks, and the model's own."""
-        members = tf.unstack(group)
-        of_group = self._model.task_losses.joint(
-            [
-                tf.where(member, loss, tf.zeros_like(loss))
-                for member, loss in zip(members, losses, strict=True)
-            ]
-        )
-        if self._state.group_norm:
-            size = tf.reduce_sum(tf.cast(group, of_group.dtype))
-            of_group = tf.math.divide_no_nan(of_group, size)
-        return self._model.optimizer.scale_loss(tf.add_n([of_group, *own_losses]))
-
-    def _start(self, values: list[tf.Tensor], losses: tf.Tensor, group: tf.Tensor) -> Progress:
-        return Progress(
+    def _start(
+        self, batch: GroupBatch, losses: Losses, optimizer: GroupOptimizer, group: tf.Tensor
+    ) -> Progress:
+        """Before the first update."""
+        values = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
+        progress = Progress(
             values=values,
             affinity=tf.convert_to_tensor(self._state.affinity),
             count=tf.convert_to_tensor(self._state.count),
-            losses=losses,
+            losses=tf.zeros([len(losses.tasks)]),
             group=group,
             moved=tf.constant(False),
             updates=tf.constant(0),
             overflowed=tf.constant(False),
         )
+        return progress._replace(losses=batch.measured(self._trainable(progress), losses))
 
-    def _attributed(
-        self, progress: Progress, losses: tf.Tensor, present: tf.Tensor, is_last: tf.Tensor
+    def _update(
+        self, progress: Progress, group: tf.Tensor, batch: GroupBatch, optimizer: GroupOptimizer
     ) -> Progress:
+        """Measures what the last update did, and makes the one for the next group."""
+        values = self._trainable(progress)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            losses = batch.forward_at(values)
+            scaled = batch.group_loss(losses, group, self._state.group_norm)
+        now = batch.measured(values, losses)
+        # Behind the last group there may be empty ones.
+        is_wanted = self._state.measure_last | tf.reduce_any(group)
+        progress = self._attributed(progress, now, batch.present & is_wanted)
+        progress = progress._replace(losses=now, group=group)
+        return _stepped(progress, optimizer, tape.gradient(scaled, values), batch.present)
+
+    def _attributed(self, progress: Progress, losses: tf.Tensor, present: tf.Tensor) -> Progress:
         """Adds to the affinities what the last update did, given the losses after it."""
         values, visited = group_affinity(progress.losses, losses, progress.group, present)
-        visited &= progress.moved & (self._state.measure_last | ~is_last)
+        visited &= progress.moved
         return progress._replace(
             affinity=moving_average(progress.affinity, values, visited, self._state.decay),
             count=progress.count + tf.cast(visited, "float32"),
         )
+
+    def _trainable(self, progress: Progress) -> list[tf.Tensor]:
+        return progress.values[: len(self._model.trainable_variables)]
 
     def _finish(self, progress: Progress, optimizer: GroupOptimizer) -> None:
         state = self._state

@@ -14,9 +14,11 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.probe_step import ProbeStep
 from tag_keras.replicas import check_strategy
+from tag_keras.selective_updates import SelectiveTaskGroupUpdates
 from tag_keras.task_model import TaskModel
 
-__all__ = ["GroupedModel", "MultiTaskModel"]
+# All that Keras may find in the file of a model has to be there when it is loaded.
+__all__ = ["GroupedModel", "MultiTaskModel", "SelectiveTaskGroupUpdates"]
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

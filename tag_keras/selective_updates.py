@@ -108,6 +108,11 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         self.built = True
 
     def start(self, tasks: tuple[str, ...]) -> None:
+        if self.weights and tasks != self._tasks:
+            raise ValueError(
+                "`gradient_method` keeps affinities, and so belongs to a model with the tasks "
+                f"{self._tasks}. Make another one for each model. Received: {tasks}."
+            )
         self._tasks, number = tasks, len(tasks)
         if not self.weights:
             # The number of its group by task.
@@ -176,9 +181,9 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     def get_affinity(self) -> Affinity:
         """The proximal affinities, moving averages over all batches since `compile`.
 
-        They are corrected for their start from 0, as Adam's averages are, which B is not where
-        groups are formed: there the authors' small values count. The diagonal is positive, because
-        no update that raised a task's own loss counts there. Standard errors are not known.
+        They are corrected for their start from 0, as Adam's averages are; those that groups are
+        formed of are not. The diagonal is not negative, because no update that raised a task's own
+        loss counts there. Standard errors are not known.
 
         Raises:
             ValueError: If nothing was measured.
@@ -191,6 +196,11 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         with np.errstate(invalid="ignore"):
             mean = self.affinity.numpy().astype(np.float64) / -np.expm1(count * _log1m(self.decay))
         return Affinity(self._tasks, mean, count=count.astype(np.int64))
+
+    def load_own_variables(self, store: Any) -> None:
+        # Weights of a model that was trained otherwise have none of these.
+        if "0" in store:
+            super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
         names = ["decay", "preference", "warmup", "regroup_every", "group_norm", "measure_last"]

@@ -48,6 +48,11 @@ def assert_same_state(model, other, atol=1e-6):
         np.testing.assert_allclose(value, wanted, atol=atol)
 
 
+def assert_same_weights(model, other):
+    for value, wanted in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_array_equal(value.numpy(), wanted.numpy())
+
+
 @pytest.mark.parametrize(
     ("optimizer", "jit_compile", "eagerly"),
     [
@@ -437,6 +442,26 @@ def test_a_model_that_is_saved_and_loaded_goes_on_as_if_it_were_not(tmp_path):
         np.testing.assert_allclose(value.numpy(), wanted.numpy(), atol=1e-6)
 
 
+def test_training_goes_on_from_weights_of_joint_training_and_back(tmp_path):
+    joint, model = make_model(), compiled(make_model())
+    joint.compile("adam", "mse", run_eagerly=True)
+    for one in (joint, model):
+        fit(one, epochs=1)
+        one.save_weights(tmp_path / f"{one is model}.weights.h5")
+    start = compiled(make_model())
+    start(make_data()[0])
+    start.optimizer.build(start.trainable_variables)
+    start.load_weights(tmp_path / "False.weights.h5")
+    assert start.gradient_method.groups == (("b",), ("a",), ("c",))
+    assert_same_weights(start, joint)
+    joint.load_weights(tmp_path / "True.weights.h5")
+    assert_same_weights(joint, model)
+
+
+def test_the_class_is_known_wherever_a_model_is_loaded():
+    assert tag_keras.model.SelectiveTaskGroupUpdates is tag_keras.SelectiveTaskGroupUpdates
+
+
 class Kill(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:
@@ -618,6 +643,13 @@ def test_the_seed_that_is_drawn_follows_that_of_keras():
         keras.utils.set_random_seed(seed)
         seeds.append(tag_keras.SelectiveTaskGroupUpdates().seed)
     assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_a_method_that_belongs_to_a_model_of_other_tasks():
+    method = compiled(make_model()).gradient_method
+    message = r"belongs to a model with the tasks \('b', 'a', 'c'\).* Received: \('a', 'b'\)\."
+    with pytest.raises(ValueError, match=message):
+        make_model(("a", "b")).compile("adam", "mse", gradient_method=method)
 
 
 def test_nothing_is_shared():
