@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tag_keras.routed_encoder import RoutedEncoder
     from tag_keras.routed_networks import routed_resnet, routed_vgg11
     from tag_keras.segnet_network import segnet
+    from tag_keras.selective_updates import SelectiveTaskGroupUpdates
     from tag_keras.stability import GroupingStability, grouping_stability
     from tag_keras.table_selection import NetworkSelection, select_networks
     from tag_keras.task_attention import TaskAttention
@@ -73,6 +74,7 @@ __all__ = [
     "PCGrad",
     "ResidualBlock",
     "RoutedEncoder",
+    "SelectiveTaskGroupUpdates",
     "TaskAttention",
     "TaskDense",
     "TaskRouting",
@@ -124,6 +126,7 @@ _MODULES = {
     "PCGrad": "gradient_methods",
     "ResidualBlock": "resnet",
     "RoutedEncoder": "routed_encoder",
+    "SelectiveTaskGroupUpdates": "selective_updates",
     "TaskAttention": "task_attention",
     "TaskDense": "task_dense",
     "TaskRouting": "task_routing",

@@ -18,7 +18,7 @@ class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.built = True
 
-    def put(self, name: str, method: Method | None, num_tasks: int) -> Method | None:
+    def put(self, name: str, method: Method | None, tasks: Any) -> Method | None:
         """Replaces the method of that name by a copy of another one, with weights of its own.
 
         A copy, because one object may be given to two models, or to `compile` twice, and each of
@@ -28,7 +28,7 @@ class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
             name: Name of the attribute that holds it.
             method: Layer with a configuration, and with a method `start` that creates its weights;
                 `None` for no method.
-            num_tasks: Number T of tasks.
+            tasks: What its `start` takes: the number of tasks, or their names.
 
         Returns:
             The copy.
@@ -40,6 +40,6 @@ class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
         if method is None:
             return None
         copy: Method = type(method).from_config(method.get_config())
-        copy.start(num_tasks)
+        copy.start(tasks)
         setattr(self, name, copy)
         return copy

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tag_keras.affinity import Affinity
 from tag_keras.loss_weighting import LossWeighting
 from tag_keras.pcgrad import pcgrad_coefficients
 from tag_keras.task_model import TaskModel
@@ -29,13 +30,16 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
+    # Whether training with the method measures affinities.
+    measures_affinity = False
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
         # Keras would lock a layer that it has built.
         self.built = True
 
-    def start(self, num_tasks: int) -> None:
-        """Creates the weights for T tasks. By default there are none."""
+    def start(self, tasks: tuple[str, ...]) -> None:
+        """Creates the weights for these T tasks. By default there are none."""
 
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
         """Coefficients of the gradients in their combination.
@@ -53,6 +57,13 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
     def make_step(self, model: TaskModel) -> Callable[[Any], dict[str, Any]]:
         """Makes the training step of a compiled model: from a batch of data to the logs."""
         return TaskStep(model)
+
+    def after_execution(self) -> None:
+        """What is to be done in Python after each call of the compiled train function."""
+
+    def get_affinity(self) -> Affinity:
+        """The affinities, if the method measures any."""
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         # Keras' own adds nothing but the policy, which is always the same.
@@ -97,7 +108,7 @@ class PCGrad(GradientMethod):
         self.order, self.seed = order, seed
         self._draws: Any = None
 
-    def start(self, num_tasks: int) -> None:
+    def start(self, tasks: tuple[str, ...]) -> None:
         # What `keras.utils.set_random_seed` sets.
         seed = random.randrange(2**31) if self.seed is None else self.seed
         # The seed and the number of draws. Not a generator of Keras, whose state is not saved.
@@ -169,8 +180,8 @@ def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) ->
     """Checks a gradient method that `compile` was given, and what it was given with it.
 
     Raises:
-        ValueError: If it is none, or if its training step does not look at the gradients of the
-            single tasks and something else that was given does.
+        ValueError: If it is none, or if it has a training step of its own and something else that
+            was given would need another one.
     """
     if not isinstance(method, GradientMethod | None):
         raise ValueError(
@@ -179,11 +190,10 @@ def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) ->
         )
     if method is None or type(method).make_step is GradientMethod.make_step:
         return
-    norms = weighting is not None and weighting.needs_norms
-    for name, other in (("affinity", affinity), ("loss_weighting", weighting if norms else None)):
+    looked = weighting is not None and (weighting.needs_norms or weighting.is_trained)
+    for name, other in (("affinity", affinity), ("loss_weighting", weighting if looked else None)):
         if other is not None:
             raise ValueError(
-                f"{type(method).__name__} has training steps of its own, without the gradients of "
-                f"the single tasks that `{name}` needs. Leave one of the two out. "
-                f"Received: {name}={type(other).__name__}."
+                f"{type(method).__name__} has training steps of its own, in which `{name}` has no "
+                f"part. Leave one of the two out. Received: {name}={type(other).__name__}."
             )

@@ -25,6 +25,8 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
 
     # Whether `update` gets the norms of the tasks' gradients with respect to `kernel_in`.
     needs_norms = False
+    # Whether the optimizer trains what the weights are made of.
+    is_trained = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})

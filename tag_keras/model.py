@@ -15,11 +15,13 @@ from tag_keras.loss_weighting import LossWeighting, WeightingEnds
 from tag_keras.optimizers import accumulated_batches
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.probe_step import ProbeStep
+from tag_keras.selective_updates import SelectiveTaskGroupUpdates
 from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
 
-__all__ = ["GroupedModel", "MultiTaskModel"]
+# All that Keras may find in the file of a model has to be there when it is loaded.
+__all__ = ["GroupedModel", "MultiTaskModel", "SelectiveTaskGroupUpdates"]
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -122,7 +124,7 @@ class MultiTaskModel(TaskModel):
             loss_weighting=loss_weighting,
             **kwargs,
         )
-        self.compiled_methods.put("gradient_method", gradient_method, len(self.tasks))
+        self.compiled_methods.put("gradient_method", gradient_method, self.tasks)
         check_strategy(self)
         self._affinity_options = affinity
         if self.encoder.built:
@@ -135,33 +137,39 @@ class MultiTaskModel(TaskModel):
         if self.train_function is not None and not force:
             return
         step = self._training_step()
-        if self._affinity_options is None:
+        if self._affinity_options is None and self.gradient_method is None:
             self.train_function = self._make_function(step)
             return
-        probe_step = ProbeStep(self, self._affinity_options, self._statistics)
-        if self.steps_per_execution == 1:
-            plain = one_at_a_time(self._make_function(step))
-            probing = one_at_a_time(self._make_function(probe_step))
-        else:
-            plain, probing = on_device(self, step), on_device(self, probe_step)
-        every = self._affinity_options.every * (accumulated_batches(self.optimizer) or 1)
-        cadence = Cadence(
-            self._statistics,
-            every,
-            self.steps_per_execution,
-            plain,
-            probing,
-            self.get_metrics_result,
-        )
+        function = self._with_probes(step) if self._affinity_options else self._make_function(step)
         built = False
 
         def train_function(iterator: Any) -> Any:
             nonlocal built
             iterator = iterator if built else self._build_for(iterator)
             built = True
-            return cadence(iterator)
+            logs = function(iterator)
+            if self.gradient_method is not None:
+                self.gradient_method.after_execution()
+            return logs
 
         self.train_function = train_function
+
+    def _with_probes(self, step: Callable[[Any], dict[str, Any]]) -> Cadence:
+        """A train function of steps, some of which measure affinities."""
+        probe_step = ProbeStep(self, self._affinity_options, self._statistics)
+        if self.steps_per_execution == 1:
+            plain = one_at_a_time(self._make_function(step))
+            probing = one_at_a_time(self._make_function(probe_step))
+        else:
+            plain, probing = on_device(self, step), on_device(self, probe_step)
+        return Cadence(
+            self._statistics,
+            self._affinity_options.every * (accumulated_batches(self.optimizer) or 1),
+            self.steps_per_execution,
+            plain,
+            probing,
+            self.get_metrics_result,
+        )
 
     def _training_step(self) -> Callable[[Any], dict[str, Any]]:
         """The step without a probe."""
@@ -222,6 +230,9 @@ class MultiTaskModel(TaskModel):
         Raises:
             ValueError: If nothing was measured.
         """
+        if self.gradient_method is not None and self.gradient_method.measures_affinity:
+            measured: Affinity = self.gradient_method.get_affinity()
+            return measured
         affinity = self._statistics.affinity(self.tasks) if self._statistics.weights else None
         if affinity is None or not (affinity.count + affinity.skipped).any():
             raise ValueError(

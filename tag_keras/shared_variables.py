@@ -60,15 +60,25 @@ class SharedVariables:
         # What the encoder is called with; `None` as long as it has not given a dict by task.
         self._inputs: Any = None
         self._chosen: frozenset[int] | None = None
-        self._found: tuple[tuple[int, ...], frozenset[int]] = ((), frozenset())
+        # The `id`s of all variables, and for each of these the indices of its tasks.
+        self._found: dict[int, frozenset[int]] = {}
 
     def of(self, encoder: keras.layers.Layer) -> list[keras.Variable]:
         """Those that are trainable now, in the encoder's order."""
         trainable = encoder.trainable_variables
         if self._chosen is None and self._inputs is None:
             return list(trainable)
-        shared = self._find(encoder) if self._chosen is None else self._chosen
-        return [variable for variable in trainable if id(variable) in shared]
+        if self._chosen is not None:
+            return [variable for variable in trainable if id(variable) in self._chosen]
+        tasks = self._find(encoder)
+        return [variable for variable in trainable if len(tasks[id(variable)]) > 1]
+
+    def tasks_of(self, encoder: keras.layers.Layer) -> dict[int, frozenset[int]]:
+        """Indices of the tasks that depend on each variable of the encoder, by its `id`."""
+        if self._inputs is None:
+            everyone = frozenset(range(len(self._tasks)))
+            return {id(variable): everyone for variable in encoder.variables}
+        return self._find(encoder)
 
     def see_inputs(self, inputs: Any) -> None:
         """Keeps in mind what an encoder takes that gave a dict by task."""
@@ -125,16 +135,18 @@ class SharedVariables:
             variables = encoder.variables
             self._chosen = frozenset(id(variables[index]) for index in config)
 
-    def _find(self, encoder: keras.layers.Layer) -> frozenset[int]:
+    def _find(self, encoder: keras.layers.Layer) -> dict[int, frozenset[int]]:
         variables = encoder.variables
-        now = tuple(id(variable) for variable in variables)
         # Of those that are frozen now, too: they may be trained later.
-        if self._found[0] != now:
+        if list(self._found) != [id(variable) for variable in variables]:
             sets = variables_by_output(encoder, self._inputs)
-            counts = [sum(index in sets[task] for task in self._tasks) for index in range(len(now))]
-            shared = [one for one, count in zip(now, counts, strict=True) if count > 1]
-            self._found = now, frozenset(shared)
-        return self._found[1]
+            self._found = {
+                id(variable): frozenset(
+                    number for number, task in enumerate(self._tasks) if index in sets[task]
+                )
+                for index, variable in enumerate(variables)
+            }
+        return self._found
 
 
 def variables_by_output(layer: keras.layers.Layer, inputs: Any) -> dict[str, frozenset[int]]:

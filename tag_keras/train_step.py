@@ -141,7 +141,7 @@ def lookahead_step(
             tf.convert_to_tensor(variable) - tf.cast(rate, gradient.dtype) * gradient
             for variable, gradient in zip(variables, gradients, strict=True)
         ]
-    view = _stateless_view(optimizer, variables)
+    view = stateless_view(optimizer, variables)
     with keras.StatelessScope() as scope:
         view.apply(list(gradients), list(variables))
     return [scope.get_current_value(variable) for variable in variables]
@@ -152,7 +152,7 @@ class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     `Optimizer.stateless_apply` raises on the TensorFlow backend, because the methods below write
     to tf.Variables, which a `StatelessScope` does not see. Everything of Keras that this relies on
-    and that is not public stands in this class and in `_stateless_view`.
+    and that is not public stands in this class and in `stateless_view`.
     """
 
     def assign(self, variable: keras.Variable, value: tf.Tensor) -> None:
@@ -182,17 +182,32 @@ class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
     @property
     def iterations(self) -> Any:
         # Keras counts batches; the step that comes after accumulating gradients counts once.
-        return self._iterations // self._steps_of_one_update
+        return self._iterations // self._steps_of_one_update + self._more_updates
 
     def _var_key(self, variable: keras.Variable) -> Any:
         # The original asks the tf.Variable, which is hidden once the scope holds a new value.
         return self._keys[id(variable)]
 
 
-def _stateless_view(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+def stateless_view(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    more_updates: tf.Tensor | int = 0,
+    **attributes: Any,
 ) -> keras.optimizers.Optimizer:
-    """A second face of `optimizer`, over the same state, that can be applied in a scope."""
+    """A second face of `optimizer`, over the same state, that can be applied in a scope.
+
+    Args:
+        optimizer: A built optimizer that wraps no other.
+        variables: Variables that it was built with.
+        more_updates: Integer: updates that these variables had beyond `optimizer.iterations`. They
+            count for the optimizer's own formulas, as Adam's correction, and not for a learning
+            rate schedule.
+        **attributes: What the view is to have otherwise than `optimizer`.
+
+    Returns:
+        An optimizer to be applied in a `keras.StatelessScope`.
+    """
     # Python's method order puts _StatelessUpdates after the optimizer's own classes and before
     # keras.optimizers.Optimizer, so what Muon or Nadam override for themselves stays in force.
     kind = type("StatelessView", (type(optimizer), _StatelessUpdates), {})
@@ -201,9 +216,11 @@ def _stateless_view(
     view.__dict__.update(
         _keys={id(variable): optimizer._var_key(variable) for variable in variables},
         _steps_of_one_update=optimizer.gradient_accumulation_steps or 1,
+        _more_updates=more_updates,
         loss_scale_factor=None,
         gradient_accumulation_steps=None,
         use_ema=False,
+        **attributes,
     )
     return view
 

@@ -40,6 +40,8 @@ class UncertaintyWeighting(LossWeighting):
     ```
     """
 
+    is_trained = True
+
     def __init__(self, variant: Literal["V1", "V2", "V3"] = "V2", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if variant not in _START:

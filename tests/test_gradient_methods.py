@@ -145,7 +145,7 @@ def test_a_step_by_hand(method, way):
 
 def test_random_orders_are_drawn_for_every_task_and_step():
     method = tag_keras.PCGrad(seed=3)
-    method.start(3)
+    method.start(("a", "b", "c"))
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(3, 2)).astype("float32")
     possible = [
@@ -164,7 +164,7 @@ def test_random_orders_are_drawn_for_every_task_and_step():
 def test_seeds():
     def draws(seed):
         method = tag_keras.PCGrad(seed=seed)
-        method.start(2)
+        method.start(("a", "b"))
         return np.array(method.weights[0])
 
     np.testing.assert_array_equal(draws(5), [5, 0])

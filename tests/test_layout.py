@@ -22,11 +22,13 @@ FLOORS = {
     "pcgrad": 0,
     "precision": 0,
     "progress": 0,
+    "proximal_affinity": 0,
     "replicas": 0,
     "replication": 0,
     "selection_problem": 0,
     "selection_solver": 0,
     "shared_variables": 0,
+    "task_clustering": 0,
     "tasks": 0,
     "upgrad": 0,
     "adashare_policy": 1,
@@ -76,6 +78,7 @@ FLOORS = {
     "method_table": 3,
     "mtan": 3,
     "network_rows": 3,
+    "partial_updates": 3,
     "report_tables": 3,
     "stacked_tasks": 3,
     "task_trainer": 3,
@@ -86,10 +89,13 @@ FLOORS = {
     "task_routing_model": 4,
     "adashare_step": 5,
     "backward_passes": 5,
+    "group_batch": 5,
+    "group_optimizer": 5,
     "group_selection": 5,
     "grouped_model": 5,
     "network_cost": 5,
     "table_selection": 5,
+    "group_update_step": 6,
     "network_yardsticks": 6,
     "stability": 6,
     "task_step": 6,
@@ -97,12 +103,13 @@ FLOORS = {
     "network_selection": 7,
     "probe_step": 7,
     "selection_plots": 7,
-    "model": 8,
     "report": 8,
-    "adashare_network": 9,
-    "training": 9,
-    "adashare": 10,
-    "experiment": 10,
+    "selective_updates": 8,
+    "model": 9,
+    "adashare_network": 10,
+    "training": 10,
+    "adashare": 11,
+    "experiment": 11,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {
@@ -140,12 +147,14 @@ NUMPY_ONLY = {
     "selection_tree",
     "stability",
     "table_selection",
+    "task_clustering",
     "tasks",
 }
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
     "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
     "jinja2": {"report"},
+    "sklearn": {"task_clustering"},
 }
 
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
