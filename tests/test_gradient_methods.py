@@ -321,8 +321,8 @@ def compile_with(**kwargs):
         (frozen, "nothing that a gradient method could combine. Give several tasks a common layer"),
         (
             compile_with(gradient_method=OwnStep(), affinity=tag_keras.LookaheadAffinity()),
-            "OwnStep has training steps of its own, without the gradients of the single tasks that "
-            "`affinity` needs. Leave one of the two out. Received: affinity=LookaheadAffinity.",
+            "OwnStep has training steps of its own, in which `affinity` has no part. "
+            "Leave one of the two out. Received: affinity=LookaheadAffinity.",
         ),
         (
             compile_with(gradient_method=OwnStep(), loss_weighting=tag_keras.GradNorm("dense")),
