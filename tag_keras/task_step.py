@@ -66,20 +66,16 @@ class TaskStep:
         alone = kernel if observe is None and method is None else None
         of_tasks, joint = scaled[: len(losses)], scaled[len(losses) :]
         passes = BackwardPasses(model, tape, of_tasks, joint, factors, alone)
-        one = tf.ones(())
-        scale = model.optimizer.scale_loss(one)
-        is_scaled = scale is not one
-        whole = of_whole_batch(passes.of_tasks, passes.chosen, scale if is_scaled else None)
+        scale = self._loss_scale()
+        whole = of_whole_batch(passes.of_tasks, passes.chosen, scale)
         if observe is not None:
             size = tf.shape(y_pred[model.tasks[0]])[0]
-            observe(Observed(losses, labels, whole, is_scaled, size))
+            observe(Observed(losses, labels, whole, scale is not None, size))
         coefficients = None if method is None else method.coefficients(gram_matrix(whole, factors))
         model.optimizer.apply(*zip(*passes.of_joint_loss(coefficients), strict=True))
 
-        norms = None
-        if kernel is not None:
-            is_kernel = [variable is kernel for variable in passes.chosen]
-            norms = gradient_norms(select_variables(whole, is_kernel))
+        of_kernel = select_variables(whole, [variable is kernel for variable in passes.chosen])
+        norms = None if kernel is None else gradient_norms(of_kernel)
         task_losses.update(losses, labels, norms)
         return model.logs_after(x, y, y_pred, sample_weight, tf.add_n([total, *own_losses]))
 
@@ -95,6 +91,12 @@ class TaskStep:
     def _observer(self, x: Any, y: Any, sample_weight: Any) -> Callable[[Observed], None] | None:
         """What is to be done before the variables move; called before the forward pass."""
         return None
+
+    def _loss_scale(self) -> tf.Tensor | None:
+        """What mixed precision multiplies losses by; `None` without it."""
+        one = tf.ones(())
+        scale = self._model.optimizer.scale_loss(one)
+        return None if scale is one else scale
 
     def _kernel(self) -> keras.Variable | None:
         """The variable whose gradients the loss weighting looks at."""

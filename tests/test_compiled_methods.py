@@ -59,7 +59,7 @@ def make_model(tasks=TASKS, seed=0):
 
 def compiled(method, model=None, **kwargs):
     model = model or make_model()
-    optimizer = keras.optimizers.Adam(0.01)
+    optimizer = kwargs.pop("optimizer", None) or keras.optimizers.Adam(0.01)
     methods = METHODS[method]() if method else {}
     model.compile(optimizer, "mse", **{"run_eagerly": True, **methods, **kwargs})
     return model
@@ -297,3 +297,46 @@ def test_a_model_of_the_functional_api():
 def test_what_is_no_weighting(given):
     with pytest.raises(ValueError, match="`loss_weighting` should be a weighting, such as"):
         make_model().compile("sgd", "mse", loss_weighting=given)
+
+
+@methods("both", "uncertainty")
+def test_mixed_precision(method):
+    results = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            optimizer = keras.optimizers.Adam(0.01)
+            if policy != "float32":
+                # With the scale that Keras begins with, the gradients overflow in the first steps.
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=256.0)
+            affinity = tag_keras.CosineAffinity(every=2)
+            model = compiled(method, optimizer=optimizer, affinity=affinity)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        x, y = make_data(16)
+        history = model.fit(x, y, batch_size=8, shuffle=False, verbose=0).history
+        results.append((history, state(model), model.trainable_variables))
+        assert all(
+            weight.dtype in ("float32", "int64") for weight in model.compiled_methods.weights
+        )
+    (logs, values, variables), (low_logs, low_values, low_variables) = results
+    for name in logs:
+        np.testing.assert_allclose(low_logs[name], logs[name], rtol=0.01)
+    for one, other in zip(low_values, values, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.01)
+    # Two steps of Adam, of 0.01 each.
+    for one, other in zip(low_variables, variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=0.005)
+
+
+def test_weights_after_a_step_that_overflows():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = make_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    weighting = tag_keras.GradNorm("last")
+    huge = {"b": "mse", "c": "mse", "a": lambda y, p: 1e30 * tf.reduce_mean((y - p) ** 2, axis=-1)}
+    model.compile("adam", huge, loss_weighting=weighting, run_eagerly=True)
+    model.fit(*make_data(8), verbose=0)
+    np.testing.assert_array_equal(model.loss_weighting.task_weights(), np.ones(3))
