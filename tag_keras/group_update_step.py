@@ -74,7 +74,6 @@ class GroupUpdateStep:
         with tf.GradientTape() as tape:
             losses = batch.forward()
             scaled = batch.group_loss(losses, groups[0], state.group_norm)
-        check_shared(model)
         gradients = tape.gradient(scaled, model.trainable_variables)
         optimizer = GroupOptimizer(model, state.more_updates)
         progress = self._start(batch, losses, optimizer, groups[0])
@@ -147,20 +146,6 @@ class GroupUpdateStep:
             *optimizer.counters(progress.updates, progress.overflowed),
         ]
         assign_on_replicas(*zip(*new, strict=True))
-
-
-def check_shared(model: TaskModel) -> None:
-    """Checks that the tasks of a model, if there are several, share something.
-
-    Raises:
-        ValueError: If they do not.
-    """
-    if len(model.tasks) > 1 and not model.shared_variables:
-        raise ValueError(
-            "The encoder has no trainable variable that several tasks share, so updates for one "
-            "task do nothing to another. Give several tasks a common layer with weights, or set "
-            "`trainable = True` on it, and compile again."
-        )
 
 
 def _stepped(

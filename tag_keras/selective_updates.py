@@ -12,7 +12,7 @@ import tensorflow as tf
 from tag_keras.affinity import Affinity
 from tag_keras.checks import check, check_count
 from tag_keras.gradient_methods import GradientMethod
-from tag_keras.group_update_step import GroupUpdateStep, check_shared
+from tag_keras.group_update_step import GroupUpdateStep
 from tag_keras.partial_updates import check_partial
 from tag_keras.task_clustering import check_clustering, cluster_tasks
 
@@ -155,8 +155,6 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     def make_step(self, model: Any) -> Callable[[Any], dict[str, Any]]:
         check_clustering()
         check_partial(model.optimizer)
-        if model.encoder.built:
-            check_shared(model)
         return GroupUpdateStep(model, self)
 
     def after_execution(self) -> None:
