@@ -21,9 +21,8 @@ from absl import app, flags
 
 import tag_keras
 from digits import data, methods, network
-from tag_keras import experiment
+from tag_keras import experiment, training
 from tag_keras.method_table import compare_methods, method_of, methods_as_markdown
-from tag_keras.training import comparable, keep_settings
 
 FLAGS = flags.FLAGS
 ENCODERS = {"conv": network.conv_encoder, "resnet": methods.small_resnet}
@@ -84,40 +83,29 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> None:
-    if unknown := [task for task in FLAGS.tasks if task not in data.TASKS]:
-        raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(data.TASKS)}.")
-    if not all(seed.isdecimal() for seed in FLAGS.seeds):
-        raise ValueError(f"--seeds should be whole numbers of at least 0. Received: {FLAGS.seeds}.")
-    if not FLAGS.batch_size <= FLAGS.num_train:
-        raise ValueError(f"--batch_size should be at most --num_train, {FLAGS.num_train}.")
+    check_flags()
+    seeds = [int(seed) for seed in FLAGS.seeds]
     encoder = FLAGS.encoder or ("conv" if FLAGS.method == "tag" else "resnet")
-    if encoder == "conv" and FLAGS.method != "tag":
-        raise ValueError(f"--method={FLAGS.method} is made of residual blocks: --encoder=resnet.")
     splits = data.load(FLAGS.num_train)
     splits["train"] = functools.partial(data.batches, splits["train"], FLAGS.batch_size)
-    folder, seeds = Path(FLAGS.output_dir), [int(seed) for seed in FLAGS.seeds]
     options = {"learning_rate": FLAGS.learning_rate, "steps": FLAGS.epochs * STEPS_PER_EPOCH}
     fit = {"epochs": FLAGS.epochs, "steps_per_epoch": STEPS_PER_EPOCH, "verbose": 0}
     settings = {name: FLAGS[name].value for name in ("num_train", "batch_size", "learning_rate")}
-    rivals = {"tag": (), "mtl": ("mtl",), "all": methods.RIVALS}
-    results = {}
-    for name in rivals.get(FLAGS.method, ("mtl", FLAGS.method)):
+    names = {"tag": (), "mtl": ("mtl",), "all": methods.RIVALS}
+    rivals = {}
+    for name in names.get(FLAGS.method, ("mtl", FLAGS.method)):
         print(f"Training by the method {name} ...", flush=True)
-        own = folder / name
-        keep_settings(own, {"tasks": FLAGS.tasks, "seeds": seeds, **settings, **comparable(fit)})
-        results[name] = methods.train_rival(
-            name, own, tuple(FLAGS.tasks), seeds, splits, **options, **fit
-        )
+        folder, tasks = Path(FLAGS.output_dir, name), tuple(FLAGS.tasks)
+        given = {"tasks": tasks, "seeds": seeds, **settings}
+        training.keep_settings(folder, {**given, **training.comparable(fit)})
+        rivals[name] = methods.train_rival(name, folder, tasks, seeds, splits, **options, **fit)
     if FLAGS.method not in ("tag", "all"):
-        lines = compare_methods(
-            list(itertools.chain(*results.values())),
-            {name: method_of(name, rows) for name, rows in results.items()},
-            baseline="mtl",
-        )
-        print(methods_as_markdown(lines))
+        rows = list(itertools.chain(*rivals.values()))
+        kinds = {name: method_of(name, results) for name, results in rivals.items()}
+        print(methods_as_markdown(compare_methods(rows, kinds, baseline="mtl")))
         return
     experiment.run(
-        folder,
+        FLAGS.output_dir,
         functools.partial(network.build_model, build_encoder=ENCODERS[encoder], **options),
         splits,
         FLAGS.tasks,
@@ -128,9 +116,25 @@ def run() -> None:
         singletons=FLAGS.singletons,
         seeds=seeds,
         settings={**settings, "encoder": encoder},
-        rivals=results,
+        rivals=rivals,
         **fit,
     )
+
+
+def check_flags() -> None:
+    """Checks what absl cannot check.
+
+    Raises:
+        ValueError: If a flag is not what it should be; the message names it.
+    """
+    if unknown := [task for task in FLAGS.tasks if task not in data.TASKS]:
+        raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(data.TASKS)}.")
+    if not all(seed.isdecimal() for seed in FLAGS.seeds):
+        raise ValueError(f"--seeds should be whole numbers of at least 0. Received: {FLAGS.seeds}.")
+    if not FLAGS.batch_size <= FLAGS.num_train:
+        raise ValueError(f"--batch_size should be at most --num_train, {FLAGS.num_train}.")
+    if FLAGS.encoder == "conv" and FLAGS.method != "tag":
+        raise ValueError(f"--method={FLAGS.method} is made of residual blocks: --encoder=resnet.")
 
 
 if __name__ == "__main__":

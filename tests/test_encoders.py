@@ -160,3 +160,25 @@ def test_mtan_needs_two_blocks_in_a_stage():
     message = "`depth` should give each stage at least two blocks, because attention looks between"
     with pytest.raises(ValueError, match=message):
         tag_keras.mtan_encoder(TASKS, depth=(2, 1), widths=(8, 16))
+
+
+def test_the_adashare_encoder_is_the_resnet_plus_a_policy(tmp_path):
+    keras.utils.set_random_seed(0)
+    encoder = tag_keras.adashare_encoder(TASKS, **SMALL)
+    plain = tag_keras.resnet_encoder(TASKS, **SMALL)
+    model = tag_keras.AdaShareModel(encoder, {task: keras.layers.Dense(1) for task in TASKS})
+    model.compile("sgd", "mse", search=tag_keras.AdaShareSearch(warm_up=1))
+    model.fit(images(), labels(), batch_size=4, verbose=0)
+    # Three tasks, four blocks, two logits each.
+    assert count(encoder.trainable_variables) == count(plain.trainable_variables) + 3 * 4 * 2
+    # Before its training, the policy is undecided, and then a block is executed.
+    by_path = {variable.path.split("/", 1)[1]: variable for variable in encoder.variables}
+    for variable in plain.variables:
+        (path,) = [one for one in by_path if one.endswith(variable.path.split("/", 1)[1])]
+        variable.assign(by_path[path])
+    for features in encoder(images()).values():
+        np.testing.assert_allclose(features, plain(images()), atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for task, again in loaded(images()).items():
+        np.testing.assert_array_equal(again, model(images())[task])
