@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tag_keras.gradnorm import GradNorm
     from tag_keras.group_selection import select_groups, selection_frontier
     from tag_keras.grouping import Grouping
-    from tag_keras.loss_weighting import EqualWeighting, LossWeighting
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.mtan import mtan_segnet
     from tag_keras.network_cost import NetworkCost, measure_cost
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from tag_keras.task_routing_model import TaskRoutingModel
     from tag_keras.training import train_groups
     from tag_keras.uncertainty_weighting import UncertaintyWeighting
+    from tag_keras.weighting import EqualWeighting, LossWeighting
 
 __version__ = "0.1.0"
 
@@ -110,7 +110,7 @@ _MODULES = {
     "Affinity": "affinity",
     "CosineAffinity": "estimators",
     "DynamicWeightAverage": "dynamic_weights",
-    "EqualWeighting": "loss_weighting",
+    "EqualWeighting": "weighting",
     "FirstOrderAffinity": "estimators",
     "GradNorm": "gradnorm",
     "GradientMethod": "gradient_methods",
@@ -118,7 +118,7 @@ _MODULES = {
     "Grouping": "grouping",
     "GroupingStability": "stability",
     "LookaheadAffinity": "estimators",
-    "LossWeighting": "loss_weighting",
+    "LossWeighting": "weighting",
     "MultiTaskModel": "model",
     "NetworkCost": "network_cost",
     "NetworkSelection": "table_selection",

@@ -8,11 +8,11 @@ import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.loss_weighting import LossWeighting
 from tag_keras.pcgrad import pcgrad_coefficients
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
 from tag_keras.upgrad import upgrad_coefficients
+from tag_keras.weighting import LossWeighting
 
 
 class GradientMethod(keras.layers.Layer):  # type: ignore[misc]

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.loss_weighting import LossWeighting, stack_losses
 from tag_keras.replicas import sum_over_replicas
+from tag_keras.weighting import LossWeighting, stack_losses
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

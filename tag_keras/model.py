@@ -11,7 +11,6 @@ from tag_keras.cadence import Cadence, EpochEnds, before_others, on_device, one_
 from tag_keras.estimators import AffinityEstimator
 from tag_keras.gradient_methods import GradientMethod, check_method
 from tag_keras.grouped_model import GroupedModel
-from tag_keras.loss_weighting import LossWeighting, WeightingEnds
 from tag_keras.optimizers import accumulated_batches
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.probe_step import ProbeStep
@@ -19,6 +18,7 @@ from tag_keras.selective_updates import SelectiveTaskGroupUpdates
 from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
+from tag_keras.weighting import LossWeighting, WeightingEnds
 
 # All that Keras may find in the file of a model has to be there when it is loaded.
 __all__ = ["GroupedModel", "MultiTaskModel", "SelectiveTaskGroupUpdates"]

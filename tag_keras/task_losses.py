@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from tag_keras.loss_sums import loss_function, sum_of
-from tag_keras.loss_weighting import LossWeighting, share_of_penalty
 from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.tasks import select_labels, select_weights
+from tag_keras.weighting import LossWeighting, share_of_penalty
 
 
 class LossSums(NamedTuple):

@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from tag_keras import task_metrics
 from tag_keras.compiled_methods import CompiledMethods
-from tag_keras.loss_weighting import LossWeighting
 from tag_keras.multi_worker import MultiWorkerModel
 from tag_keras.optimizers import exclude_from_weight_decay
 from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.task_losses import TaskLosses, of_one_replica, of_whole_batch
 from tag_keras.tasks import check_agreement, metrics_by_task, select_labels, select_weights
+from tag_keras.weighting import LossWeighting
 
 
 class TaskTrainer(MultiWorkerModel):

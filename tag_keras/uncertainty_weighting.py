@@ -5,7 +5,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tag_keras.loss_weighting import LossWeighting
+from tag_keras.weighting import LossWeighting
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

@@ -4,6 +4,7 @@ import ast
 import os
 import pathlib
 import subprocess
+import importlib
 import sys
 
 import pytest
@@ -178,3 +179,10 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'tag_keras' has no attribute 'MultiTask'"):
         _ = tag_keras.MultiTask
     assert not hasattr(tag_keras, "nothing")
+
+
+@pytest.mark.parametrize("family", ["layers", "loss_weighting"])
+def test_a_family_is_at_its_own_import_path_too(family):
+    module = importlib.import_module(f"tag_keras.{family}")
+    for name in module.__all__:
+        assert getattr(module, name) is getattr(tag_keras, name)
