@@ -1,10 +1,10 @@
 """What importing the package does, and what it does not: most of it in processes of its own."""
 
 import ast
+import importlib
 import os
 import pathlib
 import subprocess
-import importlib
 import sys
 
 import pytest
