@@ -8,7 +8,7 @@ demo: .venv/demo
 	.venv/bin/python -m digits.train --output_dir=runs/digits
 
 test: .venv/test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=auto --dist=loadfile
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

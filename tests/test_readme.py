@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import keras
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,6 +14,7 @@ def blocks(language):
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
     code = blocks("python")[0]
     names = {}
     exec(compile(code, "README.md", "exec"), names)
