@@ -15,13 +15,11 @@ from tag_keras.loss_weighting import LossWeighting, WeightingEnds
 from tag_keras.optimizers import accumulated_batches
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.probe_step import ProbeStep
-from tag_keras.selective_updates import SelectiveTaskGroupUpdates
 from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
 
-# All that Keras may find in the file of a model has to be there when it is loaded.
-__all__ = ["GroupedModel", "MultiTaskModel", "SelectiveTaskGroupUpdates"]
+__all__ = ["GroupedModel", "MultiTaskModel"]
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

@@ -107,9 +107,10 @@ FLOORS = {
     "selective_updates": 8,
     "model": 9,
     "adashare_network": 10,
-    "training": 10,
     "adashare": 11,
-    "experiment": 11,
+    "saved_classes": 12,
+    "training": 13,
+    "experiment": 14,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {
