@@ -157,11 +157,19 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'tag_keras' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tag_keras.{_MODULES[name]}"), name)
+    value = getattr(importlib.import_module(f"tag_keras.{_MODULES[name]}"), name)
+    _register_classes()
+    return value
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_MODULES])
+
+
+def _register_classes() -> None:
+    """Makes the classes of saved models known to Keras, if Keras and TensorFlow are loaded."""
+    if {"keras", "tensorflow"} <= set(sys.modules):
+        importlib.import_module("tag_keras.saved_classes")
 
 
 def _check_keras() -> None:
@@ -198,3 +206,4 @@ def _configured_backend() -> str:
 
 
 _check_keras()
+_register_classes()

@@ -12,7 +12,7 @@ from tag_keras.adashare_network import fixed_model
 from tag_keras.adashare_policy import sharing_loss, sparsity_loss
 from tag_keras.adashare_search import AdaShareSearch
 from tag_keras.adashare_step import PolicyStep, policy_optimizer_of
-from tag_keras.cadence import on_device, one_at_a_time
+from tag_keras.cadence import before_others, on_device, one_at_a_time
 from tag_keras.model import MultiTaskModel
 
 
@@ -207,12 +207,7 @@ class AdaShareModel(MultiTaskModel):
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        starts = EpochStarts(self._progress)
-        # First, so that a checkpoint at the end of an epoch holds the epoch closed.
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.callbacks.insert(0, starts)
-        else:
-            callbacks = [starts, *keras.tree.flatten(callbacks or [])]
+        callbacks = before_others([EpochStarts(self._progress)], callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def sample_policy(self, seed: int = 0) -> Any:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
+from tag_keras.checks import check_seed
 from tag_keras.pcgrad import pcgrad_coefficients
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
@@ -87,7 +88,7 @@ class PCGrad(GradientMethod):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If there is no such order.
+        ValueError: If there is no such order, or if the seed is none.
 
     Example:
 
@@ -105,6 +106,8 @@ class PCGrad(GradientMethod):
         super().__init__(**kwargs)
         if order not in ("random", "authors"):
             raise ValueError(f'`order` should be "random" or "authors". Received: order={order!r}.')
+        if seed is not None:
+            check_seed(seed)
         self.order, self.seed = order, seed
         self._draws: Any = None
 

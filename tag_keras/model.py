@@ -14,14 +14,12 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.optimizers import accumulated_batches
 from tag_keras.probe_statistics import ProbeStatistics
 from tag_keras.probe_step import ProbeStep
-from tag_keras.selective_updates import SelectiveTaskGroupUpdates
 from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
 from tag_keras.weighting import LossWeighting, WeightingEnds
 
-# All that Keras may find in the file of a model has to be there when it is loaded.
-__all__ = ["GroupedModel", "MultiTaskModel", "SelectiveTaskGroupUpdates"]
+__all__ = ["GroupedModel", "MultiTaskModel"]
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.optimizers import inner_optimizer
 from tag_keras.train_step import stateless_view
 
 # A tensor, or tf.IndexedSlices.
@@ -36,7 +37,7 @@ class PartialUpdates:
         variables: Sequence[keras.Variable],
         parts: Sequence[int],
     ) -> None:
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer = inner_optimizer(optimizer)
         check_partial(optimizer)
         self._optimizer = optimizer
         self._parts = list(parts)
@@ -121,7 +122,7 @@ def check_partial(optimizer: keras.optimizers.Optimizer) -> None:
     Raises:
         ValueError: If they do not.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     for name in ("gradient_accumulation_steps", "use_ema"):
         if value := getattr(optimizer, name):
             raise ValueError(

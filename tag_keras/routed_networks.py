@@ -48,7 +48,8 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.block = ResidualBlock(filters, strides, dtype=self.dtype_policy)
+        # Its layers have the names of those of a ResNet, also in a model that is loaded.
+        self.block = ResidualBlock(filters, strides, dtype=self.dtype_policy, name=self.name)
         check_routing(num_tasks, sigma, mode)
         self.num_tasks, self.sigma, self.mode = num_tasks, sigma, mode
         self.seed = mask_seed(seed)

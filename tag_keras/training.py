@@ -13,7 +13,10 @@ from typing import Any
 
 import keras
 
-from tag_keras import files
+from tag_keras import (
+    files,
+    saved_classes,  # noqa: F401
+)
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
 from tag_keras.model import MultiTaskModel
@@ -191,7 +194,7 @@ def save_network(model: keras.Model, path: Path) -> None:
 
 
 def load_network(path: Path) -> keras.Model:
-    """Loads a saved model.
+    """Loads a saved model, of whichever classes of the package it is.
 
     Raises:
         ValueError: If the file is damaged; the message names it.

@@ -314,6 +314,7 @@ def compile_with(**kwargs):
     ("action", "message"),
     [
         (lambda: tag_keras.PCGrad(order="fixed"), 'should be "random" or "authors". Received: or'),
+        (lambda: tag_keras.PCGrad(seed=1.5), "`seed` should be an integer from 0 on. Received: se"),
         (lambda: tag_keras.UPGrad(ridge=0), "`ridge` should be between 1e-6 and 1, such as 1e-4"),
         (lambda: tag_keras.UPGrad(ridge=float("nan")), "Received: ridge=nan"),
         (compile_with(gradient_method="pcgrad"), "`gradient_method` should be a method, such as"),

@@ -151,6 +151,35 @@ def test_importing_the_modules_defines_no_flags(python):
     assert process.stdout.splitlines() == ["[]"]
 
 
+IMPORTS = {
+    "keras first": "import keras\nimport tag_keras",
+    "keras last": "import tag_keras\nimport keras\ntag_keras.MultiTaskModel",
+    "training": "import tag_keras.training\nimport keras",
+}
+
+
+@pytest.mark.parametrize("order", IMPORTS)
+def test_keras_knows_every_class_of_a_saved_model(python, order):
+    # Who loads a model has used none of its classes before.
+    registered = {
+        (path.stem, node.name)
+        for path in (ROOT / "tag_keras").glob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+        and any("register_keras_serializable" in ast.unparse(one) for one in node.decorator_list)
+    }
+    assert ("uncertainty_weighting", "UncertaintyWeighting") in registered
+    process = python(
+        f"{IMPORTS[order]}\n"
+        "known = keras.saving.get_custom_objects().values()\n"
+        "print(*(f'{one.__module__} {one.__name__}' for one in known), sep='\\n')",
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+    assert process.returncode == 0, process.stderr
+    known = {tuple(line.removeprefix("tag_keras.").split()) for line in process.stdout.splitlines()}
+    assert registered <= known
+
+
 def test_every_public_name_resolves_to_what_its_module_defines():
     for name in tag_keras.__all__:
         value = getattr(tag_keras, name)

@@ -25,6 +25,7 @@ FLOORS = {
     "proximal_affinity": 0,
     "replicas": 0,
     "replication": 0,
+    "saved_classes": 0,
     "selection_problem": 0,
     "selection_solver": 0,
     "shared_variables": 0,
@@ -105,13 +106,13 @@ FLOORS = {
     "network_selection": 7,
     "probe_step": 7,
     "selection_plots": 7,
+    "model": 8,
     "report": 8,
     "selective_updates": 8,
-    "model": 9,
-    "adashare_network": 10,
-    "training": 10,
-    "adashare": 11,
-    "experiment": 11,
+    "adashare_network": 9,
+    "training": 9,
+    "adashare": 10,
+    "experiment": 10,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {

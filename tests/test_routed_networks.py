@@ -122,6 +122,18 @@ def test_networks_are_saved_and_loaded_with_their_masks(tmp_path):
     np.testing.assert_array_equal(trunk(batch), loaded(batch))
 
 
+def test_layers_have_the_names_of_those_of_a_resnet_also_when_loaded(tmp_path):
+    # GradNorm finds the layer that it looks at by its name.
+    tag_keras.routed_resnet(3, **SMALL).save(tmp_path / "trunk.keras")
+    trunk = keras.models.load_model(tmp_path / "trunk.keras")
+    resnet = tag_keras.resnet_encoder(["a", "b", "c"], **SMALL)
+    names = [
+        sorted(one.name for one in model._flatten_layers() if isinstance(one, keras.layers.Conv2D))
+        for model in (trunk, resnet)
+    ]
+    assert names[0] == names[1]
+
+
 def test_blocks_are_of_the_same_parts():
     block = RoutedBlock(8, 2, num_tasks=2)
     assert isinstance(block.block, ResidualBlock)
