@@ -87,4 +87,4 @@ def print_costs(
     for name, values in ratios.items():
         memory = f"{megabytes[name]:15.0f}" if name in megabytes else f"{'-':>15}"
         middle, spread = middle_and_spread(values).split(" ", 1)
-        print(f"  {name:26} {middle:>6} {spread:27} {tracing[name]:8.1f} {memory}", flush=True)
+        print(f"  {name:26} {middle:>6} {spread:28} {tracing[name]:8.1f} {memory}", flush=True)
