@@ -4,15 +4,16 @@
 
 Plain is joint training of a `MultiTaskModel` with `resnet_encoder`. The others differ from it in
 what their row says: the data, the optimizer, the heads and the size of the network are the same.
-All is small, so that five minutes do for 3, 9 and 20 tasks: batches of 32 images 16x16x3, two
-stages of two residual blocks 16 and 32 channels wide, one dense layer per head, SGD with momentum.
-In larger networks, what a method does besides its passes through the network weighs less.
+All is small, so that ten minutes do on two free cores for 3, 9 and 20 tasks: batches of 32 images
+16x16x3, two stages of two residual blocks, 16 and 32 channels wide, one dense layer per head, SGD
+with momentum. In a larger network, what a method does besides its passes through it weighs less.
 
 The steps are timed in turns, after two that trace and warm up, so that whatever slows the machine
 down for a while slows all of them; the spread is over the turns. Memory is the peak of a process
-of its own that makes two steps, less that of one that makes plain steps. Selective updates with 3
-groups form them anew after every batch, as they do by default, which takes scikit-learn into the
-memory. Before the steps of AdaShare's policy comes one of the weights, as in every search.
+of its own that makes two steps, less that of one that makes plain steps, and includes what tracing
+takes. Selective updates with 3 groups form them anew after every batch, as they do by default, so
+they take the memory of scikit-learn, too. Before the steps of AdaShare's policy comes one of the
+weights, as in every search.
 """
 
 import argparse
