@@ -11,11 +11,6 @@ first step of "between probes" is a probe, as in every training: its memory and 
 
 import argparse
 import os
-import pathlib
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,6 +20,14 @@ import numpy as np
 import tensorflow as tf
 
 import tag_keras
+from benchmarks.measuring import (
+    middle_and_spread,
+    peak_megabytes,
+    print_costs,
+    run_apart,
+    step_of,
+    time_in_turns,
+)
 from celeba import network
 
 RATE, MOMENTUM = 5e-4, 0.9
@@ -49,7 +52,7 @@ def plain_step(num_tasks: int, batch: tuple) -> Callable[[], object]:
     images = keras.Input((64, 64, 3))
     model = keras.Model(images, build_model(num_tasks)(images))
     model.compile(optimizer(), {task: loss() for task in batch[1]})
-    return _step_of(model, batch)
+    return step_of(model, batch)
 
 
 def our_step(
@@ -58,13 +61,7 @@ def our_step(
     """A step of `fit` of a MultiTaskModel; with `every=1`, always a probe."""
     model = build_model(num_tasks)
     model.compile(optimizer(), {task: loss() for task in batch[1]}, affinity=affinity)
-    return _step_of(model, batch)
-
-
-def _step_of(model: keras.Model, batch: tuple) -> Callable[[], object]:
-    model.make_train_function()
-    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    return lambda: model.train_function(iterator)
+    return step_of(model, batch)
 
 
 def original_step(num_tasks: int, batch: tuple) -> Callable[[], object]:
@@ -136,59 +133,25 @@ def make_batch(num_tasks: int, batch_size: int) -> tuple:
     return x, {f"task_{index}": tf.one_hot(row, 2) for index, row in enumerate(labels)}
 
 
-def time_in_turns(
-    steps: dict[str, Callable[[], object]], turns: int, seconds: float
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Seconds per step, (turns,) by kind, and seconds that the first step took more.
-
-    In a turn each kind runs for about `seconds`.
-    """
-    repeats, tracing = {}, {}
-    for name, step in steps.items():
-        durations = [_time(step) for _ in range(2)]
-        tracing[name] = durations[0] - durations[1]
-        repeats[name] = max(1, round(seconds / durations[1]))
-    times = {name: np.zeros(turns) for name in steps}
-    for turn in range(turns):
-        for name, step in steps.items():
-            times[name][turn] = _time(step, repeats[name]) / repeats[name]
-    return times, tracing
-
-
-def _time(step: Callable[[], object], repeats: int = 1) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return time.perf_counter() - start
-
-
-def peak_megabytes(kind: str, num_tasks: int, batch_size: int) -> float:
-    """Peak memory of a process of its own that makes two steps."""
-    command = [sys.executable, "-m", "benchmarks.probe_cost", f"--peak_of={kind}"]
-    command += [f"--tasks={num_tasks}", f"--batch_size={batch_size}"]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def peak_apart(kind: str, num_tasks: int, batch_size: int) -> float:
+    """Peak memory, in MB, of a process of its own that makes two steps."""
+    options = [f"--peak_of={kind}", f"--tasks={num_tasks}", f"--batch_size={batch_size}"]
+    return float(run_apart("benchmarks.probe_cost", options))
 
 
 def report(
     num_tasks: int, times: dict[str, np.ndarray], tracing: dict[str, float], peaks: dict[str, float]
 ) -> None:
-    header = f"{num_tasks} tasks"
-    print(f"\n{header:28} ratio to plain (lowest .. highest)   trace s   MB over plain")
-    for name, values in times.items():
-        ratios = values / times[PLAIN] / (10 if name == TEN else 1)
-        spread = f"({ratios.min():.2f} .. {ratios.max():.2f})"
-        memory = peaks[name] - peaks[PLAIN]
-        print(
-            f"  {name:26} {np.median(ratios):6.2f} {spread:26} {tracing[name]:9.1f} {memory:12.0f}"
-        )
+    ratios = {
+        name: values / times[PLAIN] / (10 if name == TEN else 1) for name, values in times.items()
+    }
+    megabytes = {name: peak - peaks[PLAIN] for name, peak in peaks.items()}
+    print_costs(f"{num_tasks} tasks", ratios, tracing, megabytes)
     if ORIGINAL in times:
         for name, values in times.items():
-            ratios = values / times[ORIGINAL]
             if "probe" in name and name not in (ORIGINAL, "between probes"):
-                print(
-                    f"  {name} to the original's: {np.median(ratios):.2f} "
-                    f"({ratios.min():.2f} .. {ratios.max():.2f})"
-                )
+                ratio = middle_and_spread(values / times[ORIGINAL])
+                print(f"  {name} to the original's: {ratio}")
 
 
 def main() -> None:
@@ -207,9 +170,7 @@ def main() -> None:
         step = KINDS[arguments.peak_of](num_tasks, make_batch(num_tasks, arguments.batch_size))
         step()
         step()
-        # Not getrusage, which counts what the parent process had before this one, too.
-        status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-        print(int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024)
+        print(peak_megabytes())
         return
     for num_tasks in arguments.tasks:
         batch = make_batch(num_tasks, arguments.batch_size)
@@ -217,7 +178,7 @@ def main() -> None:
         kinds = [kind for kind in KINDS if kind != ORIGINAL or num_tasks <= 9]
         steps = {kind: KINDS[kind](num_tasks, batch) for kind in kinds}
         times, tracing = time_in_turns(steps, arguments.turns, arguments.seconds)
-        peaks = {kind: peak_megabytes(kind, num_tasks, arguments.batch_size) for kind in kinds}
+        peaks = {kind: peak_apart(kind, num_tasks, arguments.batch_size) for kind in kinds}
         report(num_tasks, times, tracing, peaks)
 
 

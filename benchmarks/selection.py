@@ -12,17 +12,14 @@ import argparse
 import dataclasses
 import json
 import math
-import pathlib
-import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 import tag_keras
+from benchmarks.measuring import peak_megabytes, run_apart
 from benchmarks.original_selection import original_selection
 
 
@@ -123,19 +120,15 @@ def solve(row: Row, kind: str, seed: int) -> dict[str, float]:
     gain = grouping.score - affinity.mean.sum() / (row.num_tasks * (row.num_tasks - 1))
     left = 0.0 if grouping.optimal else grouping.upper_bound - grouping.score
     gap = left / gain if gain > 0 else math.inf
-    # Not getrusage, which counts what the parent process had before this one, too.
-    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-    megabytes = int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024
     figures = {"seconds": seconds, "score": grouping.score, "gain": gain, "gap": gap}
-    return {**figures, "proven": int(grouping.optimal), "megabytes": megabytes}
+    return {**figures, "proven": int(grouping.optimal), "megabytes": peak_megabytes()}
 
 
 def solve_apart(row: Row, kind: str, seed: int) -> dict[str, float]:
     """As `solve`, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.selection", f"--solve={kind}"]
-    command += [f"--seeds={seed}", f"--tasks={row.num_tasks}", f"--groups={row.num_groups}"]
-    command += [f"--time_limit={row.time_limit}"]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    options = [f"--solve={kind}", f"--seeds={seed}", f"--tasks={row.num_tasks}"]
+    options += [f"--groups={row.num_groups}", f"--time_limit={row.time_limit}"]
+    return json.loads(run_apart("benchmarks.selection", options))
 
 
 def spread(values: Sequence[float], digits: int, factor: float = 1) -> str:

@@ -1,5 +1,6 @@
-"""The benchmark of network selection: what it compares with, and the instances that it draws."""
+"""The benchmarks: what they compare with, what they draw, and that they train what they say."""
 
+import itertools
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from selection_oracle import score_in_group, search_exhaustively
 
 import tag_keras
-from benchmarks import selection
+from benchmarks import measuring, method_cost, selection
 from benchmarks.original_selection import original_groups, original_selection
 
 
@@ -76,3 +77,113 @@ def test_a_target_is_met_where_it_is_met_every_time():
         selection.note(targets, "in time", met)
     selection.note(targets, "in memory", True)
     assert targets == {"in time": False, "in memory": True}
+
+
+def test_steps_are_timed_in_turns():
+    calls = []
+    steps = {name: lambda name=name: calls.append(name) for name in "ab"}
+    # Less than a step takes: one step per turn.
+    times, tracing = measuring.time_in_turns(steps, turns=3, seconds=0)
+    # Two of each to warm up, and then the turns.
+    assert "".join(calls) == "aabb" + "ab" * 3
+    assert [values.shape for values in times.values()] == [(3,), (3,)]
+    assert list(tracing) == ["a", "b"]
+
+
+def test_costs_are_printed_as_median_and_spread(capsys):
+    ratios = {"plain": np.ones(3), "other": np.array([4.0, 1.0, 2.0])}
+    tracing = {"plain": 0.5, "other": 1.5}
+    measuring.print_costs("2 tasks", ratios, tracing, {"plain": 0.0, "other": 12.0})
+    measuring.print_costs("3 tasks", ratios, tracing, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["other", "2.00", "(1.00", "..", "4.00)", "1.5", "12"]
+    assert lines[7].split() == ["other", "2.00", "(1.00", "..", "4.00)", "1.5", "-"]
+    assert len({len(line) for line in lines if line}) == 1
+
+
+def test_a_command_that_fails_apart_tells_why():
+    assert measuring.run_apart("calendar", ["2000", "1"]).split()[:2] == ["January", "2000"]
+    with pytest.raises(RuntimeError, match=r"No module named benchmarks\.nothing"):
+        measuring.run_apart("benchmarks.nothing", [])
+
+
+@pytest.mark.parametrize(
+    ("method", "attribute", "wanted"),
+    [
+        ("equal", "loss_weighting", tag_keras.EqualWeighting),
+        ("uw", "loss_weighting", tag_keras.UncertaintyWeighting),
+        ("dwa", "loss_weighting", tag_keras.DynamicWeightAverage),
+        ("gradnorm", "loss_weighting", tag_keras.GradNorm),
+        ("pcgrad", "gradient_method", tag_keras.PCGrad),
+        ("upgrad", "gradient_method", tag_keras.UPGrad),
+        ("selective, tasks alone", "gradient_method", tag_keras.SelectiveTaskGroupUpdates),
+        ("selective, 3 groups", "gradient_method", tag_keras.SelectiveTaskGroupUpdates),
+    ],
+)
+def test_a_model_differs_from_plain_ones_by_its_method(method, attribute, wanted):
+    model = method_cost.build_model(method, ["a", "b"])
+    found = {one: type(getattr(model, one)) for one in ("loss_weighting", "gradient_method")}
+    # Of the other one there is none.
+    assert found == {**dict.fromkeys(found, type(None)), attribute: wanted}
+    assert model.encoder.name == "resnet_encoder"
+
+
+def test_networks_have_encoders_of_their_own():
+    names = ("plain", "mtan", "task routing", "adashare, weights", "adashare, policy")
+    models = [method_cost.build_model(name, ["a", "b"]) for name in names]
+    assert [type(model) is tag_keras.AdaShareModel for model in models] == [False] * 3 + [True] * 2
+    assert [model.encoder.name for model in models[:3]] == [
+        "resnet_encoder",
+        "mtan_encoder",
+        "task_routing_encoder",
+    ]
+
+
+def test_peak_memory_of_a_method_is_printed(capsys):
+    method_cost.main(["--peak_of=equal", "--tasks=2"])
+    assert 100 < float(capsys.readouterr().out) < 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["adashare, weights", "adashare, policy"])
+def test_adashare_trains_either_weights_or_policy(method):
+    tasks = ["a", "b"]
+    model = method_cost.build_model(method, tasks)
+    step = measuring.step_of(model, method_cost.make_batch(tasks))
+    values = []
+    for _ in range(3):
+        step()
+        parts = ([model.encoder.policy.logits], model.trainable_variables)
+        values.append([np.concatenate([v.numpy().ravel() for v in part]) for part in parts])
+    moved = [
+        [not np.array_equal(*pair) for pair in zip(*both, strict=True)]
+        for both in itertools.pairwise(values)
+    ]
+    # The first step, before these, is one of the weights in both.
+    assert moved == [[method.endswith("policy"), method.endswith("weights")]] * 2
+
+
+@pytest.mark.slow
+def test_selective_updates_form_the_planted_groups_after_every_batch():
+    pytest.importorskip("sklearn")
+    tasks = list("abcdefghi")
+    model = method_cost.build_model("selective, 3 groups", tasks)
+    # So that the groups are formed, and not only kept.
+    model.gradient_method.assignment.assign(np.arange(9.0))
+    step = measuring.step_of(model, method_cost.make_batch(tasks))
+    for number in (1, 2):
+        step()
+        assert model.gradient_method.groups == (tuple("adg"), tuple("beh"), tuple("cfi"))
+        assert int(model.gradient_method.grouped_at.numpy()) == number
+
+
+@pytest.mark.slow
+def test_the_quick_run_has_a_row_for_every_method(capsys):
+    method_cost.main(["--quick"])
+    title, *rows, last = capsys.readouterr().out.strip().splitlines()
+    assert title.startswith("3 tasks")
+    # With three tasks, three groups are the tasks alone.
+    wanted = [name for name in method_cost.METHODS if name != "selective, 3 groups"]
+    assert [row[2:28].strip() for row in rows] == wanted
+    assert all(float(row[28:].split()[0]) > 0 for row in rows)
+    assert last.startswith("  A plain step takes ")

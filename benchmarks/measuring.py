@@ -1,0 +1,90 @@
+"""What the benchmarks measure with: time in turns, and memory in processes of their own."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+Step = Callable[[], object]
+
+
+def step_of(model, batch: tuple) -> Step:
+    """A step of `fit` of a compiled Keras model, with the same batch each time."""
+    # Here, because network selection is measured without it.
+    import tensorflow as tf
+
+    model.make_train_function()
+    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    return lambda: model.train_function(iterator)
+
+
+def time_in_turns(
+    steps: Mapping[str, Step], turns: int, seconds: float
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Seconds per step, (turns,) by kind, and seconds that the first step took more.
+
+    In a turn each kind runs for about `seconds`.
+    """
+    repeats, tracing = {}, {}
+    for name, step in steps.items():
+        durations = [_time(step) for _ in range(2)]
+        tracing[name] = durations[0] - durations[1]
+        repeats[name] = max(1, round(seconds / durations[1]))
+    times = {name: np.zeros(turns) for name in steps}
+    for turn in range(turns):
+        for name, step in steps.items():
+            times[name][turn] = _time(step, repeats[name]) / repeats[name]
+    return times, tracing
+
+
+def _time(step: Step, repeats: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return time.perf_counter() - start
+
+
+def run_apart(module: str, options: Sequence[str]) -> str:
+    """What a command `python -m module` prints, in a process of its own."""
+    command = [sys.executable, "-m", module, *options]
+    # Libraries tell all sorts of things on the standard error; where it fails, they count.
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError(f"`{' '.join(command)}` failed:\n{process.stderr}")
+    return process.stdout
+
+
+def peak_megabytes() -> float:
+    """Memory of this process at its peak so far."""
+    # Not getrusage, which counts what the parent process had before this one, too.
+    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024
+
+
+def middle_and_spread(ratios: np.ndarray) -> str:
+    return f"{np.median(ratios):.2f} ({ratios.min():.2f} .. {ratios.max():.2f})"
+
+
+def print_costs(
+    title: str,
+    ratios: Mapping[str, np.ndarray],
+    tracing: Mapping[str, float],
+    megabytes: Mapping[str, float],
+) -> None:
+    """Prints a table with a row by kind of step.
+
+    Args:
+        title: What stands over the names of the kinds.
+        ratios: Of the time of a step to that of a plain one, (turns,).
+        tracing: Seconds that the first step took more than the second.
+        megabytes: Peak memory over that of plain steps; may be empty.
+    """
+    print(f"\n{title:28} ratio to plain (lowest .. highest)   trace s   MB over plain")
+    for name, values in ratios.items():
+        memory = f"{megabytes[name]:15.0f}" if name in megabytes else f"{'-':>15}"
+        middle, spread = middle_and_spread(values).split(" ", 1)
+        print(f"  {name:26} {middle:>6} {spread:28} {tracing[name]:8.1f} {memory}", flush=True)

@@ -1,0 +1,179 @@
+"""What a step costs of each method that trains one network for all tasks, beside a plain one.
+
+    python -m benchmarks.method_cost
+
+Plain is joint training of a `MultiTaskModel` with `resnet_encoder`. The others differ from it in
+what their row says: the data, the optimizer, the heads and the size of the network are the same.
+All is small, so that ten minutes do on two free cores for 3, 9 and 20 tasks: batches of 32 images
+16x16x3, two stages of two residual blocks, 16 and 32 channels wide, one dense layer per head, SGD
+with momentum. In a larger network, what a method does besides its passes through it weighs less.
+
+The steps are timed in turns, after two that trace and warm up, so that whatever slows the machine
+down for a while slows all of them; the spread is over the turns. Memory is the peak of a process
+of its own that makes two steps, less that of one that makes plain steps, and includes what tracing
+takes. Selective updates with 3 groups form them anew after every batch, as they do by default, so
+they take the memory of scikit-learn, too. Before the steps of AdaShare's policy comes one of the
+weights, as in every search.
+"""
+
+import argparse
+import concurrent.futures
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tag_keras
+from benchmarks.measuring import (
+    Step,
+    peak_megabytes,
+    print_costs,
+    run_apart,
+    step_of,
+    time_in_turns,
+)
+
+NETWORK = {"input_shape": (16, 16, 3), "depth": (2, 2), "widths": (16, 32)}
+BATCH_SIZE, CLASSES = 32, 2
+LAST_SHARED = "stage2_block2_second_convolution"
+GROUPS = 3
+# More steps than are made.
+ALWAYS = 10**9
+PLAIN, SELECTIVE, POLICY = "plain", f"selective, {GROUPS} groups", "adashare, policy"
+METHODS = (
+    PLAIN,
+    "equal",
+    "uw",
+    "dwa",
+    "gradnorm",
+    "pcgrad",
+    "upgrad",
+    "selective, tasks alone",
+    SELECTIVE,
+    "mtan",
+    "task routing",
+    "adashare, weights",
+    POLICY,
+)
+
+
+def build_model(method: str, tasks: Sequence[str]) -> tag_keras.MultiTaskModel:
+    """A compiled model that is trained by a method."""
+    encoders = {
+        "mtan": tag_keras.mtan_encoder,
+        "task routing": tag_keras.task_routing_encoder,
+        "adashare, weights": tag_keras.adashare_encoder,
+        POLICY: tag_keras.adashare_encoder,
+    }
+    is_searched = method.startswith("adashare")
+    model_class = tag_keras.AdaShareModel if is_searched else tag_keras.MultiTaskModel
+    encoder = encoders.get(method, tag_keras.resnet_encoder)(tasks, **NETWORK)
+    model = model_class(encoder, {task: keras.layers.Dense(CLASSES) for task in tasks})
+    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **_options(method))
+    if method == SELECTIVE:
+        _plant_groups(model.gradient_method)
+    return model
+
+
+def _options(method: str) -> dict[str, object]:
+    """What `compile` gets for a method."""
+    selective = tag_keras.SelectiveTaskGroupUpdates
+    options = {
+        "equal": {"loss_weighting": tag_keras.EqualWeighting()},
+        "uw": {"loss_weighting": tag_keras.UncertaintyWeighting()},
+        "dwa": {"loss_weighting": tag_keras.DynamicWeightAverage()},
+        "gradnorm": {"loss_weighting": tag_keras.GradNorm(LAST_SHARED)},
+        "pcgrad": {"gradient_method": tag_keras.PCGrad()},
+        "upgrad": {"gradient_method": tag_keras.UPGrad()},
+        "selective, tasks alone": {"gradient_method": selective(warmup=ALWAYS)},
+        # So small a decay that the affinities stay what they are set to.
+        SELECTIVE: {"gradient_method": selective(warmup=0, decay=1e-9, seed=0)},
+        "adashare, weights": {"search": tag_keras.AdaShareSearch(0, ALWAYS, 1)},
+        POLICY: {"search": tag_keras.AdaShareSearch(0, 1, ALWAYS)},
+    }
+    return options.get(method, {})
+
+
+def _plant_groups(method: tag_keras.SelectiveTaskGroupUpdates) -> None:
+    """Sets affinities by which affinity propagation finds the groups."""
+    group = np.arange(method.assignment.shape[0]) % GROUPS
+    method.assignment.assign(group.astype("float32"))
+    method.affinity.assign(np.where(group[:, None] == group, 1.0, -1.0).astype("float32"))
+
+
+def make_batch(tasks: Sequence[str]) -> tuple:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(BATCH_SIZE, *NETWORK["input_shape"])).astype("float32")
+    labels = rng.integers(0, CLASSES, size=(len(tasks), BATCH_SIZE)).astype("int32")
+    return tf.constant(x), dict(zip(tasks, tf.unstack(labels), strict=True))
+
+
+def make_step(method: str, num_tasks: int) -> Step:
+    tasks = [f"task_{index}" for index in range(num_tasks)]
+    step = step_of(build_model(method, tasks), make_batch(tasks))
+    if method == POLICY:
+        # That of the weights.
+        step()
+    return step
+
+
+def peak_apart(method: str, num_tasks: int) -> float:
+    """Peak memory, in MB, of a process of its own that makes two steps."""
+    options = [f"--peak_of={method}", f"--tasks={num_tasks}"]
+    return float(run_apart("benchmarks.method_cost", options))
+
+
+def report(num_tasks: int, methods: Sequence[str], turns: int, seconds: float, peaks: bool) -> None:
+    # Groups of one task each are those of tasks alone.
+    chosen = [one for one in METHODS if one in (PLAIN, *methods)]
+    chosen = [one for one in chosen if one != SELECTIVE or num_tasks > GROUPS]
+    steps = {method: make_step(method, num_tasks) for method in chosen}
+    times, tracing = time_in_turns(steps, turns, seconds)
+    ratios = {method: values / times[PLAIN] for method, values in times.items()}
+    megabytes = {}
+    if peaks:
+        # Two at a time, because memory does not depend on time.
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            values = list(pool.map(lambda method: peak_apart(method, num_tasks), chosen))
+        megabytes = {one: value - values[0] for one, value in zip(chosen, values, strict=True)}
+    print_costs(f"{num_tasks} tasks", ratios, tracing, megabytes)
+    print(f"  A plain step takes {1000 * np.median(times[PLAIN]):.1f} ms.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="3 tasks, short turns, no memory")
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
+    parser.add_argument("--tasks", type=int, nargs="+", default=[3, 9, 20])
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--peak_of", choices=METHODS, help="print one peak memory only, in MB")
+    arguments = parser.parse_args(argv)
+    keras.utils.set_random_seed(0)
+    # It takes the models' functions for one that is traced again and again.
+    tf.get_logger().setLevel("ERROR")
+    if arguments.peak_of:
+        (num_tasks,) = arguments.tasks
+        step = make_step(arguments.peak_of, num_tasks)
+        step()
+        step()
+        print(peak_megabytes())
+        return
+    methods = arguments.methods
+    if arguments.quick:
+        report(3, methods, turns=3, seconds=0.05, peaks=False)
+        return
+    for num_tasks in arguments.tasks:
+        report(num_tasks, methods, arguments.turns, arguments.seconds, peaks=True)
+
+
+if __name__ == "__main__":
+    main()
