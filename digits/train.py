@@ -129,7 +129,7 @@ def check_flags() -> None:
     """
     if unknown := [task for task in FLAGS.tasks if task not in data.TASKS]:
         raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(data.TASKS)}.")
-    if not all(seed.isdecimal() for seed in FLAGS.seeds):
+    if not FLAGS.seeds or not all(seed.isdecimal() for seed in FLAGS.seeds):
         raise ValueError(f"--seeds should be whole numbers of at least 0. Received: {FLAGS.seeds}.")
     if not FLAGS.batch_size <= FLAGS.num_train:
         raise ValueError(f"--batch_size should be at most --num_train, {FLAGS.num_train}.")

@@ -103,7 +103,7 @@ class AdaShareModel(MultiTaskModel):
         search: AdaShareSearch | None = None,
         **kwargs: Any,
     ) -> None:
-        """Configures a search, which begins with its first step.
+        """Configures a search, which begins with its first step, from the policy as it is.
 
         Args:
             optimizer: Of the weights.
@@ -116,7 +116,7 @@ class AdaShareModel(MultiTaskModel):
             loss_weighting: To be left out.
             gradient_method: To be left out.
             policy_optimizer: Of the policy's logits. Defaults to Adam with the authors' learning
-                rate of 0.01.
+                rate of 0.01, without their weight decay.
             search: Schedule and losses of the policy. Defaults to `AdaShareSearch()`.
             **kwargs: Further arguments of `keras.Model.compile`.
 

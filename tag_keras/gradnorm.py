@@ -33,7 +33,8 @@ class GradNorm(LossWeighting):
             There the gradients of the tasks cost little.
         alpha: How much slow tasks are pulled forward; 0 makes all gradients equally large. The
             paper uses 1.5 for similar and 0.12 for different tasks.
-        learning_rate: Of the weights.
+        learning_rate: Of the weights, whose step is this times the norm of the gradient of L_i: for
+            norms of 10 and more take a tenth of it and less, or the weights are noise.
         clip: Least and largest weight before the multiplication.
         **kwargs: Arguments of `keras.layers.Layer`.
 

@@ -111,8 +111,8 @@ class PartialUpdates:
         if self._owners.setdefault(index, part) != part:
             raise ValueError(
                 f"The optimizer {type(self._optimizer).__name__} has a state that all variables "
-                f"have in common ({self.variables[index].path}), so it cannot update some of them "
-                "alone. Use another one, such as Adam."
+                "have in common, so it cannot update some of them alone. Use another one, such as "
+                "Adam."
             )
 
 

@@ -129,7 +129,12 @@ class SelectiveTaskGroupUpdates(GradientMethod):
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """The groups of tasks, as they are now."""
+        """The groups of tasks, as they are now.
+
+        Raises:
+            ValueError: If this is not the copy that a model has made of it.
+        """
+        self._check_started()
         numbers = self.assignment.numpy()
         return tuple(
             tuple(task for task, one in zip(self._tasks, numbers, strict=True) if one == number)
@@ -178,6 +183,7 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         Raises:
             ValueError: If nothing was measured.
         """
+        self._check_started()
         count = self.count.numpy().astype(np.float64)
         if not count.any():
             raise ValueError(
@@ -186,6 +192,13 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         with np.errstate(invalid="ignore"):
             mean = self.affinity.numpy().astype(np.float64) / -np.expm1(count * _log1m(self.decay))
         return Affinity(self._tasks, mean, count=count.astype(np.int64))
+
+    def _check_started(self) -> None:
+        if not self._tasks:
+            raise ValueError(
+                "A model trains with a copy of its own: ask `model.gradient_method`, after "
+                "`model.compile(gradient_method=...)`."
+            )
 
     def load_own_variables(self, store: Any) -> None:
         # Weights of a model that was trained otherwise have none of these.

@@ -184,10 +184,12 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     def _joint_loss(
         self, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor, ids: tf.Tensor
     ) -> tf.Tensor:
-        """Mean of the losses of the K tasks, and the model's own losses."""
+        """Mean of the losses of those of the K tasks that have labels, and the model's own."""
         losses, numbers = stacked_losses(self._losses_of_any, labels, predictions, weights)
         self._loss_by_task.update_state(ids, losses, numbers)
-        return tf.add_n([tf.reduce_mean(losses), *self.losses])
+        with_labels = tf.reduce_sum(tf.cast(numbers > 0, losses.dtype))
+        mean = tf.math.divide_no_nan(tf.reduce_sum(losses), with_labels)
+        return tf.add_n([mean, *self.losses])
 
     def _logs_after(
         self, y: tf.Tensor, y_pred: tf.Tensor, weights: tf.Tensor, loss: tf.Tensor

@@ -24,7 +24,8 @@ class UncertaintyWeighting(LossWeighting):
     s = log(2 L) / 2 for V3: in all of them a task counts the less the larger its loss is. Outside
     of the interval, V3 does not train s any more; that is where it ends for losses below 0.51.
 
-    The scalars are left out of weight decay. The joint loss may be negative.
+    The scalars are left out of weight decay, and stay between -20 and 20. The joint loss may be
+    negative.
 
     Args:
         variant: `"V1"`, `"V2"` or `"V3"`.
@@ -56,6 +57,10 @@ class UncertaintyWeighting(LossWeighting):
         self.log_noise = self.add_weight(
             shape=(num_tasks,),
             initializer=keras.initializers.Constant(_START[self.variant]),
+            # The loss of a task that is 0 throughout has s fall without end, and exp(-s) overflow.
+            constraint=_bounded,
+            # Replicas hold equal values.
+            aggregation="mean",
             name="log_noise",
         )
 
@@ -68,6 +73,10 @@ class UncertaintyWeighting(LossWeighting):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "variant": self.variant}
+
+
+def _bounded(log_noise: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(log_noise, -20.0, 20.0)
 
 
 def uncertainty_terms(log_noise: tf.Tensor, variant: str) -> tuple[tf.Tensor, tf.Tensor]:

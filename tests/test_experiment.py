@@ -341,6 +341,7 @@ def test_the_digits_script_from_beginning_to_end(tmp_path):
     [
         ("--tasks=nonsense", "unknown ['nonsense']"),
         ("--seeds=a", "--seeds should be whole numbers"),
+        ("--seeds=", "--seeds should be whole numbers"),
         ("--batch_size=200", "--batch_size should be at most --num_train, 100"),
         ('--method=uw", "--encoder=conv', "--method=uw is made of residual blocks"),
     ],

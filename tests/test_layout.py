@@ -25,7 +25,6 @@ FLOORS = {
     "proximal_affinity": 0,
     "replicas": 0,
     "replication": 0,
-    "saved_classes": 0,
     "selection_problem": 0,
     "selection_solver": 0,
     "shared_variables": 0,
@@ -110,9 +109,10 @@ FLOORS = {
     "report": 8,
     "selective_updates": 8,
     "adashare_network": 9,
-    "training": 9,
     "adashare": 10,
-    "experiment": 10,
+    "saved_classes": 11,
+    "training": 12,
+    "experiment": 13,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {

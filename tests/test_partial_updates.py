@@ -144,7 +144,7 @@ def test_an_optimizer_with_a_state_of_all_variables_in_common():
     variables, optimizer = make(keras.optimizers.Nadam(0.01))
     updates = PartialUpdates(optimizer, variables, PARTS)
     values = [tf.convert_to_tensor(one) for one in updates.variables]
-    message = r"Nadam has a state that all variables have in common \(.*\), so it cannot update"
+    message = r"Nadam has a state that all variables have in common, so it cannot update"
     with pytest.raises(ValueError, match=message):
         updates(values, random_arrays(1), tf.constant([True, True, True]), [0, 0, 0])
 

@@ -457,10 +457,6 @@ def test_training_goes_on_from_weights_of_joint_training_and_back(tmp_path):
     assert_same_weights(joint, model)
 
 
-def test_the_class_is_known_wherever_a_model_is_loaded():
-    assert tag_keras.model.SelectiveTaskGroupUpdates is tag_keras.SelectiveTaskGroupUpdates
-
-
 class Kill(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:
@@ -652,6 +648,9 @@ def test_one_object_serves_models_of_other_tasks():
         model.compile("adam", "mse", gradient_method=given)
     methods = [model.gradient_method for model in models]
     assert [len(method.groups) for method in methods] == [3, 2]
+    for ask in (lambda: given.groups, given.get_affinity):
+        with pytest.raises(ValueError, match=r"copy of its own: ask `model\.gradient_method`"):
+            ask()
     assert not given.weights and all(int(method.seed_used) == 3 for method in methods)
 
 

@@ -125,3 +125,17 @@ def test_it_is_no_shared_variable():
 def test_unknown_variant(variant):
     with pytest.raises(ValueError, match=r'should be "V1", "V2" or "V3". Received: variant='):
         tag_keras.UncertaintyWeighting(variant)
+
+
+@pytest.mark.parametrize("variant", ["V1", "V2", "V3"])
+def test_losses_that_are_0_give_no_nan(variant):
+    # The scalars fall with every step, and after two of these exp(-s) would overflow.
+    heads = {task: layers.Dense(1) for task in ("a", "b")}
+    model = tag_keras.MultiTaskModel(layers.Dense(2), heads)
+    weighting = tag_keras.UncertaintyWeighting(variant)
+    model.compile(keras.optimizers.SGD(200.0), "mse", loss_weighting=weighting)
+    zeros = np.zeros((4, 3), "float32")
+    labels = dict.fromkeys(heads, zeros[:, 0])
+    logs = model.fit(zeros, labels, epochs=4, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+    assert (model.loss_weighting.log_noise.numpy() == -20).all()
