@@ -111,7 +111,8 @@ def _options(name: str, encoder: keras.Model) -> dict[str, Any]:
         return {"loss_weighting": tag_keras.DynamicWeightAverage()}
     if name == "gradnorm":
         kernel = encoder.get_layer(_LAST_BLOCK).second.convolution
-        return {"loss_weighting": tag_keras.GradNorm(kernel)}
+        # With the default, the gradients here are large enough to make noise of the weights.
+        return {"loss_weighting": tag_keras.GradNorm(kernel, learning_rate=1e-3)}
     if name == "pcgrad":
         return {"gradient_method": tag_keras.PCGrad()}
     if name == "upgrad":
