@@ -176,15 +176,7 @@ class AdaShareModel(MultiTaskModel):
             of_policy,
             self.get_metrics_result,
         )
-        built = False
-
-        def train_function(iterator: Any) -> Any:
-            nonlocal built
-            iterator = iterator if built else self._build_for(iterator)
-            built = True
-            return alternation(iterator)
-
-        self.train_function = train_function
+        self.train_function = self._building_first(alternation)
 
     def logs_after(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, loss: Any

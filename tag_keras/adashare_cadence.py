@@ -8,7 +8,7 @@ import numpy as np
 
 from tag_keras.adashare_policy import AdaSharePolicy
 from tag_keras.adashare_search import AdaShareSearch
-from tag_keras.cadence import Steps
+from tag_keras.cadence import Steps, StepsInTurns
 
 
 class SearchProgress(keras.layers.Layer):  # type: ignore[misc]
@@ -77,7 +77,7 @@ class EpochStarts(keras.callbacks.Callback):  # type: ignore[misc]
         self._progress.close_epoch()
 
 
-class Alternation:
+class Alternation(StepsInTurns):
     """A train function that chooses by the schedule between two others, in Python.
 
     Args:
@@ -100,41 +100,17 @@ class Alternation:
         of_policy: Steps,
         logs: Callable[[], Any],
     ) -> None:
+        super().__init__(progress, steps_per_execution, logs)
         self._search, self._progress, self._policy = search, progress, policy
-        self._at_once = steps_per_execution
-        self._of_weights, self._of_policy, self._logs = of_weights, of_policy, logs
+        self._of_weights, self._of_policy = of_weights, of_policy
 
-    def __call__(self, iterator: Any) -> Any:
-        made, logs = 0, None
-        while made < self._at_once:
-            logs, asked, done = self._advance(iterator, self._at_once - made)
-            made += done
-            if done < asked:
-                break
-        if not made:
-            raise StopIteration
-        return logs
-
-    def _advance(self, iterator: Any, number: int) -> tuple[Any, int, int]:
-        """Makes at most so many steps, all of one phase.
-
-        Returns:
-            The logs, how many steps were to be made, and how many were.
-        """
+    def choose(self, number: int) -> tuple[Steps, int]:
         progress = self._progress
-        if progress.steps_to_skip:
-            # After a restart in the midst of an epoch, Keras begins it anew.
-            asked = min(number, progress.steps_to_skip)
-            done = sum(1 for _ in zip(range(asked), iterator, strict=False))
-            progress.steps_to_skip -= done
-            return self._logs(), asked, done
         phase = self._search.phase(progress.steps, self._policy.num_blocks)
         state = (phase.active, phase.temperature)
         # Only where they change: an assignment at every step would hold up a GPU.
         if state != progress.policy_state:
             self._policy.set_phase(*state)
             progress.policy_state = state
-        asked = min(number, phase.left)
-        logs, done = (self._of_policy if phase.trains_policy else self._of_weights)(iterator, asked)
-        progress.steps += done
-        return logs, asked, done
+        steps = self._of_policy if phase.trains_policy else self._of_weights
+        return steps, min(number, phase.left)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -14,7 +14,61 @@ from tag_keras.probe_statistics import ProbeStatistics
 Steps = Callable[[Any, int], tuple[Any, int]]
 
 
-class Cadence:
+class Counter(Protocol):
+    """What counts the steps of a training, and those that a restart is not to do again."""
+
+    steps: int
+    steps_to_skip: int
+
+
+class StepsInTurns:
+    """A train function that chooses for every step between others. A subclass says which.
+
+    Args:
+        counter: Counts the steps.
+        steps_per_execution: Number of steps that `fit` asks for at once.
+        logs: Gives the logs of the epoch so far.
+    """
+
+    def __init__(self, counter: Counter, steps_per_execution: int, logs: Callable[[], Any]) -> None:
+        self._counter, self._at_once, self._logs = counter, steps_per_execution, logs
+
+    def choose(self, number: int) -> tuple[Steps, int]:
+        """What makes the next steps, and how many of at most `number` it is to make."""
+        raise NotImplementedError
+
+    def __call__(self, iterator: Any) -> Any:
+        made, logs = 0, None
+        while made < self._at_once:
+            logs, asked, done = self._advance(iterator, self._at_once - made)
+            made += done
+            if done < asked:
+                break
+        if not made:
+            raise StopIteration
+        return logs
+
+    def _advance(self, iterator: Any, number: int) -> tuple[Any, int, int]:
+        """Makes at most so many steps, all of one kind.
+
+        Returns:
+            The logs, how many steps were to be made, and how many were.
+        """
+        counter = self._counter
+        if counter.steps_to_skip:
+            # After a restart in the midst of an epoch, Keras begins it anew.
+            asked = min(number, counter.steps_to_skip)
+            done = sum(1 for _ in zip(range(asked), iterator, strict=False))
+            counter.steps_to_skip -= done
+            return self._logs(), asked, done
+        steps, asked = self.choose(number)
+        logs, done = steps(iterator, asked)
+        # The optimizer's iterations would not do as the counter: an overflow does not count there.
+        counter.steps += done
+        return logs, asked, done
+
+
+class Cadence(StepsInTurns):
     """A train function that chooses for every step between two others, in Python.
 
     So the plain one holds no trace of the probe, and there is no `tf.cond` around all-reduces,
@@ -38,41 +92,14 @@ class Cadence:
         probing: Steps,
         logs: Callable[[], Any],
     ) -> None:
-        self._statistics = statistics
-        self._every = every
-        self._at_once = steps_per_execution
-        self._plain, self._probing, self._logs = plain, probing, logs
+        super().__init__(statistics, steps_per_execution, logs)
+        self._every, self._plain, self._probing = every, plain, probing
 
-    def __call__(self, iterator: Any) -> Any:
-        made, logs = 0, None
-        while made < self._at_once:
-            logs, asked, done = self._advance(iterator, self._at_once - made)
-            made += done
-            if done < asked:
-                break
-        if not made:
-            raise StopIteration
-        return logs
-
-    def _advance(self, iterator: Any, number: int) -> tuple[Any, int, int]:
-        """Makes at most so many steps, all of one kind.
-
-        Returns:
-            The logs, how many steps were to be made, and how many were.
-        """
-        statistics = self._statistics
-        if statistics.steps_to_skip:
-            # After a restart in the midst of an epoch, Keras begins it anew.
-            asked = min(number, statistics.steps_to_skip)
-            done = sum(1 for _ in zip(range(asked), iterator, strict=False))
-            statistics.steps_to_skip -= done
-            return self._logs(), asked, done
-        position = statistics.steps % self._every
-        asked = 1 if position == 0 else min(number, self._every - position)
-        logs, done = (self._plain if position else self._probing)(iterator, asked)
-        # The optimizer's iterations would not do as the counter: an overflow does not count there.
-        statistics.steps += done
-        return logs, asked, done
+    def choose(self, number: int) -> tuple[Steps, int]:
+        position = self._counter.steps % self._every
+        if position == 0:
+            return self._probing, 1
+        return self._plain, min(number, self._every - position)
 
 
 def one_at_a_time(function: Callable[[Any], Any]) -> Steps:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tag_keras.optimizers import loss_scale
 from tag_keras.partial_updates import Gradient, PartialUpdates
 from tag_keras.replicas import sum_over_replicas
 from tag_keras.task_model import TaskModel
@@ -55,9 +56,7 @@ class GroupOptimizer:
             model.optimizer, model.trainable_variables, [distinct.index(one) for one in sets]
         )
         self.variables = self._updates.variables
-        one = tf.ones(())
-        scale = model.optimizer.scale_loss(one)
-        self._scale = None if scale is one else scale
+        self._scale = loss_scale(model.optimizer)
 
     def step(
         self,

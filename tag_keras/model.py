@@ -139,6 +139,10 @@ class MultiTaskModel(TaskModel):
             self.train_function = self._make_function(step)
             return
         function = self._with_probes(step) if self._affinity_options else self._make_function(step)
+        self.train_function = self._building_first(function)
+
+    def _building_first(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """A train function that creates all variables first, and gives the method its turns."""
         built = False
 
         def train_function(iterator: Any) -> Any:
@@ -150,7 +154,7 @@ class MultiTaskModel(TaskModel):
                 self.gradient_method.after_execution()
             return logs
 
-        self.train_function = train_function
+        return train_function
 
     def _with_probes(self, step: Callable[[Any], dict[str, Any]]) -> Cadence:
         """A train function of steps, some of which measure affinities."""

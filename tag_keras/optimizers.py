@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 
 def inner_optimizer(optimizer: Any) -> Any:
@@ -15,6 +16,13 @@ def accumulated_batches(optimizer: Any) -> int | None:
     """Number of batches whose gradients make one step; `None` where every batch makes one."""
     steps: int | None = getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None)
     return steps
+
+
+def loss_scale(optimizer: Any) -> tf.Tensor | None:
+    """What mixed precision multiplies losses by; `None` without it."""
+    one = tf.ones(())
+    scale = optimizer.scale_loss(one)
+    return None if scale is one else scale
 
 
 def exclude_from_weight_decay(optimizer: Any, variables: Sequence[keras.Variable]) -> None:

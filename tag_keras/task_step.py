@@ -14,6 +14,7 @@ from tag_keras.gradients import (
     of_whole_batch,
     select_variables,
 )
+from tag_keras.optimizers import loss_scale
 from tag_keras.task_model import TaskModel
 
 
@@ -66,7 +67,7 @@ class TaskStep:
         alone = kernel if observe is None and method is None else None
         of_tasks, joint = scaled[: len(losses)], scaled[len(losses) :]
         passes = BackwardPasses(model, tape, of_tasks, joint, factors, alone)
-        scale = self._loss_scale()
+        scale = loss_scale(model.optimizer)
         whole = of_whole_batch(passes.of_tasks, passes.chosen, scale)
         if observe is not None:
             size = tf.shape(y_pred[model.tasks[0]])[0]
@@ -91,12 +92,6 @@ class TaskStep:
     def _observer(self, x: Any, y: Any, sample_weight: Any) -> Callable[[Observed], None] | None:
         """What is to be done before the variables move; called before the forward pass."""
         return None
-
-    def _loss_scale(self) -> tf.Tensor | None:
-        """What mixed precision multiplies losses by; `None` without it."""
-        one = tf.ones(())
-        scale = self._model.optimizer.scale_loss(one)
-        return None if scale is one else scale
 
     def _kernel(self) -> keras.Variable | None:
         """The variable whose gradients the loss weighting looks at."""
