@@ -25,12 +25,29 @@ _LAST_BLOCK = "stage2_block2"
 _SEARCH: dict[str, Any] = {"weight_steps": 10, "policy_steps": 10, "curriculum_speed": 1}
 _SEARCH |= {"temperature_decay": 0.8, "sparsity": 0.001}
 
+# What the groups' networks or the updates of Selective Task Group Updates take, in joint steps.
+_LONG = 5
+
 small_resnet = functools.partial(tag_keras.resnet_encoder, **SIZES)
 _ENCODERS: dict[str, Callable[[Sequence[str]], keras.Model]] = {
     "mtan": functools.partial(tag_keras.mtan_encoder, **SIZES),
-    "task_routing": functools.partial(tag_keras.task_routing_encoder, **SIZES),
+    # Half of the channels are for all tasks, the others for one of them each: with twice the width,
+    # a task has about as many as without routing.
+    "task_routing": functools.partial(
+        tag_keras.task_routing_encoder, **{**SIZES, "widths": (32, 64)}
+    ),
 }
-RIVALS = ("uw", "dwa", "gradnorm", "pcgrad", "upgrad", "selective", *_ENCODERS, "adashare")
+RIVALS = (
+    "mtl_long",
+    "uw",
+    "dwa",
+    "gradnorm",
+    "pcgrad",
+    "upgrad",
+    "selective",
+    *_ENCODERS,
+    "adashare",
+)
 
 
 def build_rival(
@@ -39,8 +56,8 @@ def build_rival(
     """A compiled model for `tasks`, to be trained by a method.
 
     Args:
-        name: One of `RIVALS`, or `"mtl"` for a plain joint training; for `"adashare"` the model is
-            the one that searches for a policy.
+        name: One of `RIVALS`, or `"mtl"` for a plain joint training, as is `"mtl_long"`; for
+            `"adashare"` the model is the one that searches for a policy.
         tasks: Some of `data.TASKS`.
         learning_rate: As in `network.build_model`.
         steps: As in `network.build_model`.
@@ -70,6 +87,8 @@ def train_rival(
     """Trains a network for all tasks by a method, once with each seed.
 
     AdaShare trains two: one that searches for a policy, and one anew under a policy drawn from it.
+    `"mtl_long"` makes five times as many steps as the others, with a learning rate that falls as
+    much more slowly.
 
     Args:
         name: As in `build_rival`.
@@ -84,6 +103,8 @@ def train_rival(
     Returns:
         Results of the networks, of the names `name` and `"<name>_search"`.
     """
+    if name == "mtl_long":
+        steps, fit = steps * _LONG, {**fit, "epochs": fit["epochs"] * _LONG}
     build = functools.partial(build_rival, name, learning_rate=learning_rate, steps=steps)
     if name != "adashare":
         networks = [Network(name, tasks, seed) for seed in seeds]
