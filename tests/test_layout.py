@@ -12,8 +12,10 @@ APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 FLOORS = {
     "arrays": 0,
     "checks": 0,
+    "child_processes": 0,
     "compiled_methods": 0,
     "files": 0,
+    "machine_shares": 0,
     "missing_labels": 0,
     "multi_worker": 0,
     "network_files": 0,
@@ -112,7 +114,12 @@ FLOORS = {
     "adashare": 10,
     "saved_classes": 11,
     "training": 12,
-    "experiment": 13,
+    "job": 13,
+    "ray_runner": 14,
+    "runners": 14,
+    "sweep_table": 14,
+    "sweep": 15,
+    "experiment": 16,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {
@@ -157,6 +164,7 @@ NUMPY_ONLY = {
 OPTIONAL = {
     "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
     "jinja2": {"report"},
+    "ray": {"ray_runner"},
     "sklearn": {"task_clustering"},
 }
 
