@@ -15,12 +15,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
-from tag_keras.sweep import SweepError
 
 from celeba import data, methods, recipe
 from tag_keras import study_flags
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
+from tag_keras.sweep import SweepError
 
 FLAGS = flags.FLAGS
 # The release's test accuracies are those of 19,962 images divided by the 19,867 for validation.

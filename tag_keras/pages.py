@@ -23,7 +23,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
+    page: str = environment.get_template(template).render(**values)
+    return page
 
 
 def png(figure: Any) -> bytes | None:

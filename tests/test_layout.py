@@ -12,8 +12,10 @@ APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 FLOORS = {
     "arrays": 0,
     "checks": 0,
+    "child_processes": 0,
     "compiled_methods": 0,
     "files": 0,
+    "machine_shares": 0,
     "missing_labels": 0,
     "multi_worker": 0,
     "network_files": 0,
@@ -110,16 +112,24 @@ FLOORS = {
     "network_selection": 7,
     "probe_step": 7,
     "selection_plots": 7,
+    "method_options": 8,
     "model": 8,
     "report": 8,
     "selective_updates": 8,
     "adashare_network": 9,
+    "devices": 9,
     "adashare": 10,
     "saved_classes": 11,
     "training": 12,
-    "experiment": 13,
-    "study": 13,
-    "study_methods": 14,
+    "job": 13,
+    "ray_runner": 14,
+    "runners": 14,
+    "sweep_table": 14,
+    "sweep": 15,
+    "experiment": 16,
+    "study": 16,
+    "study_flags": 17,
+    "study_methods": 17,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {
@@ -164,6 +174,7 @@ NUMPY_ONLY = {
 OPTIONAL = {
     "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
     "jinja2": {"report"},
+    "ray": {"ray_runner"},
     "sklearn": {"task_clustering"},
 }
 

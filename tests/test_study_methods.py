@@ -7,12 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from tag_keras.job import JobFiles
 
 import tag_keras
 from tag_keras import study as study_module
 from tag_keras.affinity import Affinity
 from tag_keras.grouping import Grouping
+from tag_keras.job import JobFiles
 from tag_keras.network_table import NetworkTable
 from tag_keras.results import Row, load_results, save_results
 from tag_keras.study import Study
@@ -31,8 +31,8 @@ def make_study(folder, **kwargs):
         "cs": tag_keras.CosineAffinity(2),
     }
     options = {"tasks": TASKS, "seeds": (0, 1), "num_groups": (2,), "num_draws": 2, **kwargs}
-    options = {"build_model": build_model, "data": {}, "fit": {}, "estimators": estimators, **options}
-    return Study(folder, **options)
+    options = {"estimators": estimators, **options}
+    return Study(folder, **{"build_model": build_model, "data": {}, "fit": {}, **options})
 
 
 def trains_from(monkeypatch, losses_of):

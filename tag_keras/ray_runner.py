@@ -1,0 +1,85 @@
+"""Where the jobs of a sweep are trained: on a Ray cluster, each in a process of its own."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tag_keras import files
+from tag_keras.child_processes import is_lasting
+from tag_keras.job import Failure, Job, JobFiles, train_job
+from tag_keras.training import Data
+
+# Of the job that is trained in a folder of its own on another machine.
+_Files = dict[str, bytes]
+
+
+class OnRay:
+    """Trains each job as a task of Ray, which decides where, and how many at once.
+
+    The cluster is the one that the program has connected to, otherwise the one that `ray.init()`
+    finds or starts. A task takes one core and, where the cluster has GPUs, one of these. Its
+    machine does not need to see the folder of the sweep.
+
+    Args:
+        folder: Folder of the sweep.
+        jobs: All that will be trained.
+        data: As in `train_job`.
+
+    Raises:
+        ImportError: If Ray is not installed.
+        ValueError: If something could not be sent to another process.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data]) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError(
+                'A sweep on a cluster needs Ray: pip install "tag_keras[cluster]".'
+            ) from error
+        self._ray: Any = ray
+        self._folder = folder
+        self._connected_here = not ray.is_initialized()
+        if self._connected_here:
+            ray.init(log_to_driver=False, include_dashboard=False)
+        # Each thread waits for its task; those that find no place yet wait with Ray.
+        self.threads = max(1, len(jobs))
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        # Retries are the sweep's own. One call for each process, as TensorFlow leaks memory.
+        self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=0)(_train)
+        self._data = ray.put(dict(data))
+
+    def train(self, job: Job) -> Failure | None:
+        errors = self._ray.exceptions
+        try:
+            contents: _Files = self._ray.get(self._task.remote(job, self._data))
+        except errors.RayTaskError as error:
+            cause = error.cause or error
+            return Failure(f"{type(cause).__name__}: {cause}", is_lasting(cause), error)
+        except errors.RayError as error:
+            return Failure(f"{type(error).__name__}: {error}", False, error)
+        rows = JobFiles(self._folder, job.network).rows
+        for name, content in contents.items():
+            path = self._folder / name
+            if path != rows:
+                _write(path, content)
+        _write(rows, contents[str(rows.relative_to(self._folder))])
+        return None
+
+    def close(self) -> None:
+        if self._connected_here:
+            self._ray.shutdown()
+
+
+def _train(job: Job, data: Mapping[str, Data]) -> _Files:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        train_job(folder, job, data)
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def _write(path: Path, content: bytes) -> None:
+    with files.replacing(path) as partial:
+        partial.write_bytes(content)
