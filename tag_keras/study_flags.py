@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from tag_keras.devices import STRATEGIES, build_on_devices
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.results import Row
@@ -17,13 +15,13 @@ from tag_keras.study import BuildStudyModel, Study
 from tag_keras.study_networks import METHODS
 from tag_keras.training import Data, keep_settings
 
-FLAGS = flags.FLAGS
-
 
 def define_flags(
     tasks: Sequence[str], batch_size: int, epochs: int, learning_rate: float, every: int
 ) -> None:
     """Defines the flags of a script, with its defaults."""
+    from absl import flags
+
     flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     words = "; ".join(f"{name}: {text}" for name, text in METHODS.items())
@@ -104,6 +102,8 @@ def check_flags(known: Sequence[str]) -> None:
     Raises:
         ValueError: If a flag is not what it should be, or contradicts another.
     """
+    from absl.flags import FLAGS
+
     if unknown := [task for task in FLAGS.tasks if task not in known]:
         raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(known)}.")
     if len(set(FLAGS.tasks)) < max(2, len(FLAGS.tasks)):
@@ -150,6 +150,8 @@ def study_of_flags(
     Raises:
         ValueError: If the folder belongs to a run with other settings.
     """
+    from absl.flags import FLAGS
+
     names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
     common = {name: FLAGS[name].value for name in names}
     keep_settings(Path(FLAGS.output_dir), {**common, **settings})

@@ -166,14 +166,17 @@ NUMPY_ONLY = {
     "selection_summary",
     "selection_tree",
     "stability",
+    "study_networks",
+    "study_table",
     "table_selection",
     "task_clustering",
     "tasks",
+    "text_table",
 }
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
-    "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
-    "jinja2": {"report"},
+    "matplotlib": {"plots", "grouping_plots", "selection_plots", "study_report"},
+    "jinja2": {"pages"},
     "ray": {"ray_runner"},
     "sklearn": {"task_clustering"},
 }
@@ -270,7 +273,7 @@ def test_errors_are_raised_and_not_asserted(name):
 @pytest.mark.parametrize("name", ["__init__", *MODULES])
 def test_flags_are_known_inside_the_functions_of_the_command_only(name):
     tree = read(name)
-    if name == "network_selection":
+    if name in ("network_selection", "study_flags"):
         assert "absl" in libraries(tree)
         functions = (ast.FunctionDef, ast.ClassDef)
         tree = ast.Module([node for node in tree.body if not isinstance(node, functions)], [])
