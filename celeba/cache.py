@@ -130,9 +130,7 @@ def prepare_cache(source: Source, cache_dir: Path, image_size: int, kind: Kind) 
     return cache
 
 
-def _open(
-    folder: Path, image_size: int, kind: Kind, numbers: Mapping[str, int]
-) -> Cache | None:
+def _open(folder: Path, image_size: int, kind: Kind, numbers: Mapping[str, int]) -> Cache | None:
     try:
         index = files.read_fields(folder / "index.json", ["unreadable"])
         unreadable = {
@@ -177,7 +175,10 @@ def _decode_split(
     before = sum(cache.numbers[one] for one in SPLITS[: SPLITS.index(split)])
     decode = decoder(cache.image_size, rounded=cache.kind == "uint8")
     decoded = decode_all(source.examples(split, start), decode)
-    with open(cache.pixels(split), "rb+") as pixels, open(cache.labels_file(split), "rb+") as labels:
+    with (
+        open(cache.pixels(split), "rb+") as pixels,
+        open(cache.labels_file(split), "rb+") as labels,
+    ):
         for done, (example, image, shape) in enumerate(decoded, start + 1):
             if image is None or shape is None:
                 progress["unreadable"][split].append((example.position, example.name))

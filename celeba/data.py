@@ -136,7 +136,9 @@ class CelebA:
         dataset = indices.batch(size).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         options = tf.data.Options()
         # There are no files to share out among hosts.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def _prepared(self) -> Cache:

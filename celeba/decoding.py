@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tag_keras.devices import STRATEGIES, build_on_devices
+from tag_keras.devices import STRATEGIES, build_on_devices, make_strategy, worker_folder
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.results import Row
 from tag_keras.study import BuildStudyModel, Study
@@ -72,7 +72,7 @@ def define_flags(
         "none",
         STRATEGIES,
         "Devices of one network: one device, all GPUs of this machine, those of several hosts by "
-        "TF_CONFIG, or a TPU.",
+        "TF_CONFIG, which share the output folder, or a TPU.",
     )
     flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
     flags.DEFINE_integer(
@@ -93,8 +93,8 @@ def define_flags(
     flags.mark_flag_as_required("output_dir")
 
 
-def check_flags(known: Sequence[str]) -> None:
-    """Checks what absl cannot check, before any work.
+def begin(known: Sequence[str]) -> None:
+    """Checks what absl cannot check, and joins the other hosts if there are any, before any work.
 
     Args:
         known: Names of the tasks that there are.
@@ -117,6 +117,11 @@ def check_flags(known: Sequence[str]) -> None:
     for value in FLAGS.budget:
         if not value.replace(".", "", 1).isdecimal():
             raise ValueError(f"--budget should be numbers. Received: {','.join(FLAGS.budget)}.")
+    if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
+        raise ValueError(
+            f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
+            f"Received: {','.join(wrong)}."
+        )
     if FLAGS.budget and FLAGS.method not in ("hoa", "esa", "optimal"):
         raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
     if FLAGS.strategy != "none" and FLAGS.processes > 1:
@@ -125,8 +130,12 @@ def check_flags(known: Sequence[str]) -> None:
         )
     if FLAGS.stage == "train" and not FLAGS.data_dir:
         raise ValueError("--data_dir should name the folder of the data set.")
+    if FLAGS.strategy != "none" and FLAGS.cluster:
+        raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
     if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
         raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
+    if FLAGS.stage == "train" and FLAGS.strategy == "multiworker":
+        make_strategy(FLAGS.strategy)
 
 
 def study_of_flags(
@@ -154,9 +163,12 @@ def study_of_flags(
 
     names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
     common = {name: FLAGS[name].value for name in names}
-    keep_settings(Path(FLAGS.output_dir), {**common, **settings})
+    folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
+    keep_settings(folder, {**common, **settings})
+    # Hosts cannot train together from processes that begin and end at different times.
+    processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
     return Study(
-        Path(FLAGS.output_dir),
+        folder,
         tuple(FLAGS.tasks),
         functools.partial(build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision),
         data,
@@ -173,6 +185,6 @@ def study_of_flags(
         FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
         FLAGS.draws,
         half_size,
-        FLAGS.processes,
+        processes,
         FLAGS.cluster,
     )

@@ -416,7 +416,12 @@ def test_an_archive_that_is_cut_off_is_told(tmp_path):
     [
         ("attr", "23\n", "24\n", "as many rows as its first line says, 24. Received: 23 rows"),
         ("attr", " Bald ", " Balt ", r"40 attributes in its header. Received: 40 names, '5_o_"),
-        ("attr", "000001.jpg", "000001.jpg 1", r"txt, line 3, should have a file name and 40 times"),
+        (
+            "attr",
+            "000001.jpg",
+            "000001.jpg 1",
+            r"txt, line 3, should have a file name and 40 times",
+        ),
         ("attr", "000001.jpg", "1.jpg", r"partition\.txt names 000001\.jpg, which .*attr_celeba"),
         ("eval", "000001.jpg 0", "000001.jpg 3", "txt, line 1, should have a file name and 0, 1"),
         ("eval", ".jpg 2", ".jpg 1", r"images of all splits\. Without any: \['test'\]"),
