@@ -1,6 +1,6 @@
 """TAG's CelebA experiments (Fifty et al. 2021, arXiv 2109.04617), a line of their tables at a time.
 
-    python -m celeba.train --flagfile=celeba/flags/tag.flags --data_dir=DIR --output_dir=runs/celeba
+    python -m celeba.train --flagfile=celeba/flags/tag.flags --data_dir=DIR
 
 All methods may share an output folder: networks that several of them need are trained once. A run
 that was stopped goes on when the same command is given again. `--stage=report` makes the table of
@@ -38,8 +38,15 @@ SOURCE = (
 
 def define_flags() -> None:
     study_flags.define_flags(
-        data.TASKS, recipe.BATCH_SIZE, recipe.EPOCHS, recipe.LEARNING_RATE, every=1
+        data.TASKS,
+        recipe.BATCH_SIZE,
+        recipe.EPOCHS,
+        recipe.LEARNING_RATE,
+        every=1,
+        data_dir="~/tensorflow_datasets",
     )
+    # So that --help shows them.
+    flags.adopt_module_key_flags(study_flags)
     flags.DEFINE_string(
         "cache_dir", None, "Folder for the decoded images. By default tag_keras_cache in data_dir."
     )

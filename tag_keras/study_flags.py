@@ -17,13 +17,18 @@ from tag_keras.training import Data, keep_settings
 
 
 def define_flags(
-    tasks: Sequence[str], batch_size: int, epochs: int, learning_rate: float, every: int
+    tasks: Sequence[str],
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    every: int,
+    data_dir: str | None = None,
 ) -> None:
     """Defines the flags of a script, with its defaults."""
     from absl import flags
 
     flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
-    flags.DEFINE_string("data_dir", None, "Folder of the data set.")
+    flags.DEFINE_string("data_dir", data_dir, "Folder of the data set.")
     words = "; ".join(f"{name}: {text}" for name, text in METHODS.items())
     flags.DEFINE_enum("method", "tag", [*METHODS], f"A line of the papers' tables. {words}.")
     flags.DEFINE_enum(
@@ -35,7 +40,10 @@ def define_flags(
     )
     flags.DEFINE_list("tasks", list(tasks), "Tasks, of which the networks are to serve each.")
     flags.DEFINE_list(
-        "num_groups", ["2", "3", "4"], "Numbers of networks to choose: the papers' splits."
+        "num_groups",
+        [],
+        "Numbers of networks to choose: the papers' splits. By default 2, 3 and 4, as far as there "
+        "are tasks.",
     )
     flags.DEFINE_list(
         "budget",
@@ -112,7 +120,7 @@ def begin(known: Sequence[str]) -> None:
         )
     for name in ("seeds", "num_groups"):
         values = FLAGS[name].value
-        if not values or not all(value.isdecimal() for value in values):
+        if not all(value.isdecimal() for value in values):
             raise ValueError(f"--{name} should be whole numbers. Received: {','.join(values)}.")
     for value in FLAGS.budget:
         if not value.replace(".", "", 1).isdecimal():
@@ -179,7 +187,7 @@ def study_of_flags(
             "cs": CosineAffinity(FLAGS.every),
         },
         tuple(map(int, FLAGS.seeds)),
-        tuple(map(int, FLAGS.num_groups)),
+        tuple(map(int, FLAGS.num_groups)) or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
         tuple(map(float, FLAGS.budget)),
         errors,
         FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
