@@ -81,6 +81,8 @@ class GradNorm(LossWeighting):
         # Not the layer, which would become a part of this one.
         self.shared_layer: str = getattr(shared_layer, "name", shared_layer)
         self.alpha, self.learning_rate, self.clip = alpha, learning_rate, limits
+        # Index of the kernel among the encoder's variables, as soon as it is found.
+        self._kernel: int | None = None
 
     def start(self, num_tasks: int) -> None:
         super().start(num_tasks)
@@ -95,6 +97,13 @@ class GradNorm(LossWeighting):
         self, encoder: keras.layers.Layer, shared: Sequence[keras.Variable]
     ) -> keras.Variable:
         ids = {id(variable) for variable in shared}
+        variables = encoder.variables
+        # Of a model that was loaded, layers with automatic names may have others; the order of
+        # their variables is the same.
+        if self._kernel is not None and self._kernel < len(variables):
+            kernel = variables[self._kernel]
+            if id(kernel) in ids and len(kernel.shape) > 1:
+                return kernel
         kernels: dict[str, list[keras.Variable]] = {}
         for layer in {id(one): one for one in encoder._flatten_layers()}.values():
             # The layer's own, not those of the layers in it; biases and the like have one axis.
@@ -108,6 +117,7 @@ class GradNorm(LossWeighting):
                 f"`shared_layer` {fault} of the encoder with a kernel that several tasks train. "
                 f"Name one of {sorted(kernels)}. Received: shared_layer={self.shared_layer!r}."
             )
+        self._kernel = next(i for i, variable in enumerate(variables) if variable is found[0])
         return found[0]
 
     def update(
@@ -138,7 +148,16 @@ class GradNorm(LossWeighting):
             "alpha": self.alpha,
             "learning_rate": self.learning_rate,
             "clip": list(self.clip),
+            "kernel": self._kernel,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GradNorm":
+        config = {**config}
+        kernel = config.pop("kernel", None)
+        weighting = cls(**config)
+        weighting._kernel = kernel
+        return weighting
 
 
 def training_rates(losses: tf.Tensor, first_losses: tf.Tensor, active: tf.Tensor) -> tf.Tensor:

@@ -374,7 +374,7 @@ def test_what_an_encoder_with_declared_outputs_shares_is_known_before_its_first_
 def test_what_an_encoder_of_ragged_inputs_shares():
     inputs = keras.Input((None,), dtype="int32", ragged=True)
     features = layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(inputs))
-    encoder = keras.Model(inputs, {task: features for task in TASKS})
+    encoder = keras.Model(inputs, dict.fromkeys(TASKS, features))
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
     assert len(model.shared_variables) == 1
 
