@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.checks import check_number
 from tag_keras.replicas import sum_over_replicas
 from tag_keras.weighting import LossWeighting, stack_losses
 
@@ -38,13 +39,9 @@ class DynamicWeightAverage(LossWeighting):
 
     def __init__(self, temperature: float = 2.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # The comparison is false for NaN.
-        if not 0 < temperature < float("inf"):
-            raise ValueError(
-                "`temperature` should be a positive number, such as 2.0. "
-                f"Received: temperature={temperature!r}."
-            )
-        self.temperature = temperature
+        self.temperature = check_number(
+            "temperature", temperature, "a positive number, such as 2.0", lambda number: number > 0
+        )
 
     def start(self, num_tasks: int) -> None:
         super().start(num_tasks)

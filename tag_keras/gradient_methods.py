@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check_seed
+from tag_keras.checks import check_choice, check_number, check_seed
 from tag_keras.pcgrad import pcgrad_coefficients
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
@@ -104,11 +104,8 @@ class PCGrad(GradientMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if order not in ("random", "authors"):
-            raise ValueError(f'`order` should be "random" or "authors". Received: order={order!r}.')
-        if seed is not None:
-            check_seed(seed)
-        self.order, self.seed = order, seed
+        check_choice("order", order, ("random", "authors"))
+        self.order, self.seed = order, None if seed is None else check_seed(seed)
         self._draws: Any = None
 
     def start(self, tasks: tuple[str, ...]) -> None:
@@ -165,12 +162,9 @@ class UPGrad(GradientMethod):
 
     def __init__(self, ridge: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        wanted = "between 1e-6 and 1, such as 1e-4"
         # The products are of float32: less would not make up for their rounding.
-        if not 1e-6 <= ridge <= 1:
-            raise ValueError(
-                f"`ridge` should be between 1e-6 and 1, such as 1e-4. Received: ridge={ridge!r}."
-            )
-        self.ridge = ridge
+        self.ridge = check_number("ridge", ridge, wanted, lambda number: 1e-6 <= number <= 1)
 
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
         return upgrad_coefficients(gram, self.ridge)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check, check_count
+from tag_keras.checks import check, check_bool, check_count, check_number, check_whole, is_whole
 from tag_keras.gradient_methods import GradientMethod
 from tag_keras.group_update_step import GroupUpdateStep
 from tag_keras.partial_updates import check_partial
@@ -85,25 +85,23 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
-        check(_is_number(decay) and 0 < decay <= 1, "`decay` should be in (0, 1]", decay=decay)
+        self.decay = check_number("decay", decay, "in (0, 1]", lambda number: 0 < number <= 1)
+        self.preference = preference
+        if preference is not None:
+            wanted = "a finite number, or None"
+            self.preference = check_number("preference", preference, wanted)
+        self.warmup = check_whole("warmup", warmup)
+        check_bool("group_norm", group_norm)
+        check_bool("measure_last", measure_last)
         check(
-            preference is None or _is_number(preference),
-            "`preference` should be a finite number, or None",
-            preference=preference,
-        )
-        check(_is_whole(warmup), "`warmup` should be an integer from 0 on", warmup=warmup)
-        for name, value in (("group_norm", group_norm), ("measure_last", measure_last)):
-            check(isinstance(value, bool), f"`{name}` should be a bool", **{name: value})
-        check(
-            seed is None or (_is_whole(seed) and seed < _MOST),
+            seed is None or (is_whole(seed) and 0 <= seed < _MOST),
             "`seed` should be an integer from 0 to 2 ** 24 - 1, or None",
             seed=seed,
         )
-        self.decay, self.preference, self.warmup = decay, preference, warmup
         self.regroup_every = check_count("regroup_every", regroup_every)
         self.group_norm, self.measure_last = group_norm, measure_last
         # Python's generator, which keras.utils.set_random_seed sets, too.
-        self.seed = random.randrange(_MOST) if seed is None else seed
+        self.seed = random.randrange(_MOST) if seed is None else int(seed)
         self._tasks: tuple[str, ...] = ()
         self.built = True
 
@@ -213,13 +211,3 @@ class SelectiveTaskGroupUpdates(GradientMethod):
 
 def _log1m(decay: float) -> float:
     return math.log1p(-decay) if decay < 1 else -math.inf
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return bool(number and math.isfinite(value))
-
-
-def _is_whole(value: Any) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return bool(whole and value >= 0)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras import task_metrics
-from tag_keras.checks import check
+from tag_keras.checks import check, check_choice
 from tag_keras.routed_encoder import check_trunk, features_by_task, features_of_one
 from tag_keras.stacked_tasks import LossByTask, stack_labels, stack_weights, stacked_losses
 from tag_keras.task_dense import TaskDense
@@ -73,10 +73,10 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     ) -> None:
         # The trunk and the head cast what they get as their own types say.
         super().__init__(**{"autocast": False, **kwargs})
-        check_trunk(trunk, len(tasks))
-        check(sampling in ("one", "all"), '`sampling` should be "one" or "all"', sampling=sampling)
+        self.tasks = check_task_names(tasks)
+        check_trunk(trunk, len(self.tasks))
+        check_choice("sampling", sampling, ("one", "all"))
         self.trunk = trunk
-        self.tasks = check_task_names(list(tasks))
         self.sampling = sampling
         self.seed = mask_seed(seed)
         self.head = TaskDense(len(self.tasks), units, dtype="float32")
