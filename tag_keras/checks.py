@@ -15,6 +15,11 @@ def check(valid: bool, wanted: str, **received: Any) -> None:
         raise ValueError(f"{wanted}. Received: {values}.")
 
 
+def implements(value: Any, base: type, name: str) -> bool:
+    """Whether it is of a subclass of `base` with a method of that name of its own."""
+    return isinstance(value, base) and getattr(type(value), name) is not getattr(base, name)
+
+
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, Python's or NumPy's; booleans are none."""
     if is_whole(value):

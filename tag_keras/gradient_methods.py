@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check_choice, check_number, check_seed
+from tag_keras.checks import check, check_choice, check_number, check_seed, implements
 from tag_keras.pcgrad import pcgrad_coefficients
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
@@ -180,14 +180,17 @@ def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) ->
         ValueError: If it is none, or if it has a training step of its own and something else that
             was given would need another one.
     """
-    if not isinstance(method, GradientMethod | None):
-        raise ValueError(
-            "`gradient_method` should be a method, such as `tag_keras.PCGrad()`. "
-            f"Received: gradient_method={method!r}."
-        )
-    if method is None or type(method).make_step is GradientMethod.make_step:
+    has_step = implements(method, GradientMethod, "make_step")
+    check(
+        method is None or has_step or implements(method, GradientMethod, "coefficients"),
+        "`gradient_method` should be a method, such as `tag_keras.PCGrad()`",
+        gradient_method=method,
+    )
+    if not has_step:
         return
-    looked = weighting is not None and (weighting.needs_norms or weighting.is_trained)
+    looked = isinstance(weighting, LossWeighting) and (
+        weighting.needs_norms or weighting.is_trained
+    )
     for name, other in (("affinity", affinity), ("loss_weighting", weighting if looked else None)):
         if other is not None:
             raise ValueError(

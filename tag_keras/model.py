@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tag_keras.affinity import Affinity
 from tag_keras.cadence import Cadence, EpochEnds, before_others, on_device, one_at_a_time, peek
+from tag_keras.checks import check, implements
 from tag_keras.estimators import AffinityEstimator
 from tag_keras.gradient_methods import GradientMethod, check_method
 from tag_keras.grouped_model import GroupedModel
@@ -107,11 +108,11 @@ class MultiTaskModel(TaskModel):
                 others, if it needs shared variables and there are none, or if Keras cannot train
                 under the strategy with these arguments.
         """
-        if not isinstance(affinity, AffinityEstimator | None):
-            raise ValueError(
-                "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`"
-                f". Received: affinity={affinity!r}."
-            )
+        check(
+            affinity is None or implements(affinity, AffinityEstimator, "measure"),
+            "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`",
+            affinity=affinity,
+        )
         check_method(gradient_method, affinity, loss_weighting)
         super().compile(
             optimizer,

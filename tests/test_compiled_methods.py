@@ -293,7 +293,9 @@ def test_a_model_of_the_functional_api():
         model.compile("sgd", "mse", loss_weighting=tag_keras.GradNorm("head_a"))
 
 
-@pytest.mark.parametrize("given", ["uncertainty", tag_keras.EqualWeighting, 1.0])
+@pytest.mark.parametrize(
+    "given", ["uncertainty", tag_keras.EqualWeighting, 1.0, tag_keras.LossWeighting()]
+)
 def test_what_is_no_weighting(given):
     with pytest.raises(ValueError, match="`loss_weighting` should be a weighting, such as"):
         make_model().compile("sgd", "mse", loss_weighting=given)
