@@ -13,6 +13,7 @@ FLOORS = {
     "arrays": 0,
     "checks": 0,
     "compiled_methods": 0,
+    "epochs": 0,
     "files": 0,
     "missing_labels": 0,
     "multi_worker": 0,
