@@ -64,8 +64,7 @@ class DynamicWeightAverage(LossWeighting):
         self._sums.assign(self._sums + tf.where(labels > 0, whole * labels, 0.0))
         self._labels.assign(self._labels + labels)
 
-    def start_training(self) -> None:
-        # Those of an epoch in which an earlier `fit` was interrupted.
+    def start_epoch(self) -> None:
         for one in (self._sums, self._labels):
             one.assign(tf.zeros(self.num_tasks))
 
@@ -73,7 +72,7 @@ class DynamicWeightAverage(LossWeighting):
         self._before.assign(tf.convert_to_tensor(self._last))
         # 0 / 0, which is NaN, for a task without a label.
         self._last.assign(tf.convert_to_tensor(self._sums) / tf.convert_to_tensor(self._labels))
-        self.start_training()
+        self.start_epoch()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

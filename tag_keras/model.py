@@ -18,7 +18,7 @@ from tag_keras.probe_step import ProbeStep
 from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
-from tag_keras.weighting import LossWeighting, WeightingEnds
+from tag_keras.weighting import LossWeighting, WeightingEpochs
 
 __all__ = ["GroupedModel", "MultiTaskModel"]
 
@@ -216,7 +216,7 @@ class MultiTaskModel(TaskModel):
         if self._affinity_options is not None:
             ends.append(EpochEnds(self._statistics, self.tasks, self._labels_seen))
         if self.loss_weighting is not None:
-            ends.append(WeightingEnds(self.loss_weighting))
+            ends.append(WeightingEpochs(self.loss_weighting, self._statistics))
         if ends:
             callbacks = before_others(ends, callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
