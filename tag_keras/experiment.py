@@ -35,14 +35,13 @@ from tag_keras.results import (
     save_results,
     total_error,
 )
+from tag_keras.settings import comparable, keep_settings
 from tag_keras.tasks import check_task_names
 from tag_keras.training import (
     BuildModel,
     Data,
     Network,
-    comparable,
     evaluate_network,
-    keep_settings,
     load_network,
     save_network,
     train_network,

@@ -236,21 +236,7 @@ class MultiTaskModel(TaskModel):
         if self.gradient_method is not None and self.gradient_method.measures_affinity:
             measured: Affinity = self.gradient_method.get_affinity()
             return measured
-        affinity = self._statistics.affinity(self.tasks) if self._statistics.weights else None
-        if affinity is None or not (affinity.count + affinity.skipped).any():
-            raise ValueError(
-                "No affinities have been measured. Compile with "
-                "`affinity=tag_keras.LookaheadAffinity(...)` and call `fit` first."
-            )
-        if not affinity.count.any():
-            reason, remedy = "a loss was not positive or not finite", "Check the losses"
-            if self._statistics.overflowed().any():
-                reason = "the gradients overflowed in float16"
-                remedy = 'Use the policy "mixed_bfloat16", or losses of smaller values'
-            raise ValueError(
-                f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
-            )
-        return affinity
+        return self._statistics.measured_affinity(self.tasks)
 
     def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()

@@ -134,6 +134,28 @@ class ProbeStatistics(StepCounter):
             replicates=replicates_of(batches[:, 0], batches[:, 1]),
         )
 
+    def measured_affinity(self, tasks: tuple[str, ...]) -> Affinity:
+        """The same.
+
+        Raises:
+            ValueError: If nothing was measured.
+        """
+        affinity = self.affinity(tasks) if self.weights else None
+        if affinity is None or not (affinity.count + affinity.skipped).any():
+            raise ValueError(
+                "No affinities have been measured. Compile with "
+                "`affinity=tag_keras.LookaheadAffinity(...)` and call `fit` first."
+            )
+        if not affinity.count.any():
+            reason, remedy = "a loss was not positive or not finite", "Check the losses"
+            if self.overflowed().any():
+                reason = "the gradients overflowed in float16"
+                remedy = 'Use the policy "mixed_bfloat16", or losses of smaller values'
+            raise ValueError(
+                f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
+            )
+        return affinity
+
     def overflowed(self) -> npt.NDArray[np.float64]:
         """Number of probes, by task (T,), in which the task's gradient overflowed."""
         running = self._values()["overflowed"]

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import math
 import os
 import time
@@ -21,6 +20,7 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row
+from tag_keras.settings import comparable, keep_settings
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 # A dataset, or (x, y) or (x, y, sample_weight), or a function that gives one of these: called after
@@ -209,35 +209,6 @@ def load_network(path: Path) -> keras.Model:
             "MultiTaskModel.from_functional; if the file is damaged, delete it and run the same "
             f"command again. Keras says: {error}"
         ) from error
-
-
-def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of a run into its folder, or checks that those there are the same.
-
-    Raises:
-        ValueError: If the folder belongs to a run with other settings.
-    """
-    path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
-    if not path.exists():
-        files.write_json(path, settings)
-        return
-    found = files.read_fields(path, [])
-    names = sorted({*found, *settings})
-    if different := [name for name in names if found.get(name) != settings.get(name)]:
-        changes = [
-            f"{name} was {found.get(name)} and is {settings.get(name)}" for name in different
-        ]
-        raise ValueError(
-            f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
-            "delete this one."
-        )
-
-
-def comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit` that change a training and can be written down."""
-    kept = {name: value for name, value in fit.items() if name != "verbose"}
-    return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}
 
 
 def _check_loadable(model: MultiTaskModel) -> None:

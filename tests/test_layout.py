@@ -32,6 +32,7 @@ FLOORS = {
     "task_clustering": 0,
     "tasks": 0,
     "upgrad": 0,
+    "wording": 0,
     "adashare_policy": 1,
     "affinity": 1,
     "datasets": 1,
@@ -41,6 +42,7 @@ FLOORS = {
     "network_reduction": 1,
     "resnet": 1,
     "results": 1,
+    "settings": 1,
     "selection_cover": 1,
     "selection_pricing": 1,
     "selection_search": 1,
@@ -149,10 +151,12 @@ NUMPY_ONLY = {
     "selection_solver",
     "selection_summary",
     "selection_tree",
+    "settings",
     "stability",
     "table_selection",
     "task_clustering",
     "tasks",
+    "wording",
 }
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
