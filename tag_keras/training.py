@@ -155,7 +155,7 @@ def evaluate_network(
     Raises:
         ValueError: If a loss or metric is not finite.
     """
-    rows = []
+    rows, trained = [], (network.name, network.tasks, network.seed)
     for split, data in splits.items():
         logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
@@ -172,18 +172,7 @@ def evaluate_network(
                 metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
         for task in network.tasks:
             loss = metrics[task].pop("loss")
-            rows.append(
-                Row(
-                    network.name,
-                    network.tasks,
-                    network.seed,
-                    task,
-                    split,
-                    loss,
-                    metrics[task],
-                    seconds,
-                )
-            )
+            rows.append(Row(*trained, task, split, loss, metrics[task], seconds))
     return rows
 
 
@@ -193,12 +182,31 @@ def save_network(model: keras.Model, path: Path) -> None:
         model.save(partial)
 
 
-def load_network(path: Path) -> keras.Model:
+def load_network(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a saved model, of whichever classes of the package it is.
 
+    It does what `keras.models.load_model` does, which knows these classes only if `keras` was
+    imported before `tag_keras`, or something of `tag_keras` has been used.
+
+    Args:
+        path: File that `save` of a model wrote.
+
+    Returns:
+        The model, compiled as it was.
+
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged; the message names it.
+
+    Example:
+
+    ```python
+    grouped = tag_keras.load_network("grouped.keras")
+    predictions = grouped.predict(x)
+    ```
     """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no saved model {os.fspath(path)!r}.")
     try:
         return keras.models.load_model(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
