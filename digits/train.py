@@ -21,9 +21,9 @@ from absl import app, flags
 
 import tag_keras
 from digits import data, methods, network
-from tag_keras import experiment, training
+from tag_keras import experiment
 from tag_keras.method_table import compare_methods, method_of, methods_as_markdown
-from tag_keras.sweep import SweepError
+from tag_keras.settings import comparable, keep_settings
 
 FLAGS = flags.FLAGS
 ENCODERS = {"conv": network.conv_encoder, "resnet": methods.small_resnet}
@@ -108,10 +108,8 @@ def run() -> None:
         print(f"Training by the method {name} ...", flush=True)
         folder, tasks = Path(FLAGS.output_dir, name), tuple(FLAGS.tasks)
         given = {"tasks": tasks, "seeds": seeds, **settings}
-        training.keep_settings(folder, {**given, **training.comparable(fit)})
-        rivals[name] = methods.train_rival(
-            name, folder, tasks, seeds, splits, processes=FLAGS.processes, **options, **fit
-        )
+        keep_settings(folder, {**given, **comparable(fit)})
+        rivals[name] = methods.train_rival(name, folder, tasks, seeds, splits, **options, **fit)
     if FLAGS.method not in ("tag", "all"):
         rows = list(itertools.chain(*rivals.values()))
         kinds = {name: method_of(name, results) for name, results in rivals.items()}
