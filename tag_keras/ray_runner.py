@@ -1,5 +1,6 @@
 """Where the jobs of a sweep are trained: on a Ray cluster, each in a process of its own."""
 
+import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from tag_keras import files
 from tag_keras.child_processes import is_lasting
-from tag_keras.job import Failure, Job, JobFiles, train_job
+from tag_keras.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.training import Data
 
 # Of the job that is trained in a folder of its own on another machine.
@@ -19,7 +20,8 @@ class OnRay:
 
     The cluster is the one that the program has connected to, otherwise the one that `ray.init()`
     finds or starts. A task takes one core and, where the cluster has GPUs, one of these. Its
-    machine does not need to see the folder of the sweep.
+    machine does not need to see the folder of the sweep, but must be able to import what the jobs
+    are made of: connect with `ray.init(runtime_env={"working_dir": "."})` where it cannot.
 
     Args:
         folder: Folder of the sweep.
@@ -38,6 +40,14 @@ class OnRay:
             raise ImportError(
                 'A sweep on a cluster needs Ray: pip install "tag_keras[cluster]".'
             ) from error
+        for what, value in parts_to_send(jobs, data):
+            try:
+                ray.cloudpickle.dumps(value)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise ValueError(
+                    f"{what} cannot be sent to a cluster ({error}). Give a function that returns "
+                    "it, for instance in place of a tf.data.Dataset."
+                ) from None
         self._ray: Any = ray
         self._folder = folder
         self._connected_here = not ray.is_initialized()
@@ -55,10 +65,10 @@ class OnRay:
         try:
             contents: _Files = self._ray.get(self._task.remote(job, self._data))
         except errors.RayTaskError as error:
-            cause = error.cause or error
-            return Failure(f"{type(cause).__name__}: {cause}", is_lasting(cause), error)
+            return _failure(error.cause or error)
         except errors.RayError as error:
-            return Failure(f"{type(error).__name__}: {error}", False, error)
+            # Not of the job: its process or its machine is gone, for instance.
+            return _failure(error)
         rows = JobFiles(self._folder, job.network).rows
         for name, content in contents.items():
             path = self._folder / name
@@ -70,6 +80,12 @@ class OnRay:
     def close(self) -> None:
         if self._connected_here:
             self._ray.shutdown()
+
+
+def _failure(error: BaseException) -> Failure:
+    # Ray's own messages go on with a traceback.
+    reason = "\n".join(f"{type(error).__name__}: {error}".splitlines()[:3])
+    return Failure(reason, is_lasting(error), error)
 
 
 def _train(job: Job, data: Mapping[str, Data]) -> _Files:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tag_keras.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
-from tag_keras.job import Failure, Job, JobFiles, train_job
+from tag_keras.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.machine_shares import machine_shares
 from tag_keras.training import Data
 
@@ -70,12 +70,8 @@ class InProcesses:
     ) -> None:
         self.threads = processes
         self._folder = folder
-        # Many jobs may have the same arguments, which may be large: each is tried once.
-        for build_model in {id(job.build_model): job.build_model for job in jobs}.values():
-            pickled(build_model, "`build_model`")
-        for fit in {id(job.fit): job.fit for job in jobs}.values():
-            pickled(fit, "An argument of `fit`")
-        self._data = pickled(data, "`data`")
+        payloads = {what: pickled(value, what) for what, value in parts_to_send(jobs, data)}
+        self._data = payloads["`data`"]
         self._children = ChildProcesses()
         self._shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for share in machine_shares(processes):
