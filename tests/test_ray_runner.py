@@ -46,7 +46,7 @@ def test_a_cluster_gives_what_this_process_gives(tmp_path, cluster):
         make_job("local", "abc", build=build_local),
         make_job("wrong", "b", build=sweep_job.build_for_other_tasks),
     ]
-    with pytest.raises(sweep.SweepError, match="- 'wrong', seed 0, .*: ValueError: `build_model`"):
+    with pytest.raises(sweep.SweepError, match=r"- 'wrong', seed 0, .*: ValueError: `build_model`"):
         sweep.run_sweep(tmp_path / "there", jobs, DATA, cluster=True)
     built = sweep_job.read_builds(tmp_path / "builds")
     assert sorted(tasks for tasks, _ in built) == ["a", "a", "abc", "be"]
