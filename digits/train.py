@@ -52,9 +52,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_train", 100, "Number of training images.", lower_bound=1)
     flags.DEFINE_integer(
         "processes",
-        1,
-        "Number of networks that are trained at once, each in a process of its own; 0 trains all "
-        "in one process, which is quicker for small networks and keeps memory of each.",
+        0,
+        "Number of networks that are trained at once, each in a process of its own; by default all "
+        "are trained in one process, because such small ones take less time than a process to "
+        "start.",
         lower_bound=0,
     )
     flags.DEFINE_integer(

@@ -42,7 +42,8 @@ def run_sweep(
             logs/. Several methods may share it, one after the other.
         jobs: What to train; no two may have both name and seed in common.
         data: `"train"` and the splits to evaluate on. What is sent to another process must be
-            picklable: arrays, or functions that give datasets.
+            picklable: arrays, or functions that give datasets. Of the settings of this process,
+            the others get Keras' dtype policy; make all else in `build_model`.
         processes: Number of processes at once; 0 trains in this process.
         cluster: Whether to train on a Ray cluster instead, the one that `ray.init()` finds or
             starts, which then decides how many run at once.

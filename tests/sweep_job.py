@@ -3,6 +3,7 @@
 python tests/sweep_job.py FOLDER PROCESSES
 """
 
+import contextlib
 import itertools
 import os
 import signal
@@ -72,4 +73,5 @@ def main(folder, processes):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with contextlib.suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

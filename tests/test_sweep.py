@@ -4,6 +4,7 @@ import fcntl
 import functools
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import sweep_job
 from sweep_job import BUILDS, DATA, build_model
 
 import tag_keras
-from tag_keras import job, results, runners, sweep, training
+from tag_keras import child_processes, job, results, runners, sweep, training
 
 FIT = {"epochs": 2, "verbose": 0}
 
@@ -189,6 +190,28 @@ def test_validation_data_may_be_a_function(tmp_path):
     assert lengths == [1]
 
 
+def test_the_dtype_policy_goes_along(tmp_path, monkeypatch):
+    policies = []
+
+    def call(self, payload, log, environment):
+        keras.config.set_dtype_policy("float32")
+        pickle.loads(payload)()
+        return 0
+
+    def train(folder, one, data):
+        policies.append(keras.config.dtype_policy().name)
+        pretend(folder, one, data)
+
+    monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
+    monkeypatch.setattr(runners, "train_job", train)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert policies == ["mixed_bfloat16"]
+
+
 @pytest.mark.parametrize(
     ("jobs", "processes", "message"),
     [
@@ -300,7 +323,7 @@ def test_killed_at_random_times_it_ends_with_the_same_results(tmp_path):
     one, draw = Sweep(tmp_path), random.Random(0)
     one.start()
     cut_off = collections.Counter()
-    for kind in ("parent", "child", "all", "parent", "child"):
+    for kind in ("parent", "child", "all", "Ctrl-C", "parent", "child"):
         more = len(one.built()) + draw.randint(1, 4)
         wait_for(one.has_built, more)
         time.sleep(draw.uniform(0, 1))
@@ -312,7 +335,7 @@ def test_killed_at_random_times_it_ends_with_the_same_results(tmp_path):
             cut_off.update(one.unfinished() & {tasks})
             continue
         kill = os.kill if kind == "parent" else os.killpg
-        kill(one.process.pid, signal.SIGKILL)
+        kill(one.process.pid, signal.SIGINT if kind == "Ctrl-C" else signal.SIGKILL)
         one.process.wait()
         # Children whose parent was killed end by themselves.
         wait_for(group_ended, one.process.pid)
