@@ -64,13 +64,8 @@ class CelebA:
     def __post_init__(self) -> None:
         tasks = check_task_names(list(self.tasks))
         for task in tasks:
-            close = difflib.get_close_matches(task, ATTRIBUTES, cutoff=0.4)
-            check(
-                task in ATTRIBUTES,
-                "`tasks` should be attributes of CelebA"
-                + (f". Did you mean {' or '.join(close)}?" if close else f": {ATTRIBUTES}."),
-                task=task,
-            )
+            wanted = f"`tasks` should be attributes of CelebA, such as {_like(task)}"
+            check(task in ATTRIBUTES, wanted, task=task)
         # The network pools twice; there are 178 columns of pixels.
         size = check_count("image_size", self.image_size)
         check(8 <= size <= 178, "`image_size` should be from 8 to 178", image_size=size)
@@ -136,7 +131,9 @@ class CelebA:
         dataset = indices.batch(size).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         options = tf.data.Options()
         # There are no files to share out among hosts.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def _prepared(self) -> Cache:
@@ -150,6 +147,13 @@ class CelebA:
 def _prepare_once(data_dir: Path, cache_dir: Path, image_size: int, kind: Kind) -> Cache:
     """The cache, looked for once in a process."""
     return prepare_cache(find_source(data_dir), cache_dir, image_size, kind)
+
+
+def _like(task: str) -> str:
+    """Attributes whose names are much like a wrong one, or all."""
+    names = {name.lower(): name for name in ATTRIBUTES}
+    close = difflib.get_close_matches(task.lower().replace(" ", "_"), names, n=2)
+    return " or ".join(names[name] for name in close) if close else ", ".join(ATTRIBUTES)
 
 
 def _as_float(pixels: tf.Tensor) -> tf.Tensor:
@@ -191,6 +195,6 @@ class _PixelFile:
     def read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         pixels = np.empty((len(places), *self.shape), np.float32)
         for image, place in zip(pixels, places, strict=True):
-            if os.preadv(self.descriptor, [image], int(place) * image.nbytes) != image.nbytes:
+            if os.preadv(self.descriptor, [image.data], int(place) * image.nbytes) != image.nbytes:
                 raise OSError(f"{self.path} is cut off. Run the same command again: it is remade.")
         return pixels

@@ -124,7 +124,9 @@ def test_the_optimizer_is_that_of_the_original():
 @pytest.mark.parametrize("mtan", [False, True])
 def test_affinities_are_measured_and_gradnorm_finds_its_kernel(mtan):
     tasks = ["Goatee", "Mustache"]
-    build = network.build_mtan_encoder if mtan else (lambda tasks, size: network.build_encoder(size))
+    build = (
+        network.build_mtan_encoder if mtan else (lambda tasks, size: network.build_encoder(size))
+    )
     data = make_batch(tasks, image_size=16)
     model = network.build_model(
         tasks,

@@ -23,7 +23,9 @@ def original_rule(losses, patience=10):
     for step, loss in enumerate(losses):
         seen.append(loss)
         kept.append(step)
-        if step > early_stop - 1 and all(seen[-early_stop] < seen[-i] for i in range(1, early_stop)):
+        if step > early_stop - 1 and all(
+            seen[-early_stop] < seen[-i] for i in range(1, early_stop)
+        ):
             return step, kept[-early_stop]
         if len(kept) == early_stop:
             kept.pop(0)
@@ -97,7 +99,9 @@ def test_early_stopping_needs_validation_losses():
     callback = recipe.EarlyStop()
     callback.set_model(Scripted())
     callback.on_train_begin()
-    with pytest.raises(ValueError, match=r"give `fit` `validation_data`. Missing: \['val_b_loss'\]"):
+    with pytest.raises(
+        ValueError, match=r"give `fit` `validation_data`. Missing: \['val_b_loss'\]"
+    ):
         callback.on_epoch_end(0, {"val_a_loss": 1.0})
 
 
@@ -182,7 +186,9 @@ class FewImages:
     """Stands for CelebA: five test images in batches of two, and four validation images."""
 
     tasks = ("a", "b")
-    sizes = {"train": 1, "validation": 4, "test": 5}
+
+    def __init__(self):
+        self.sizes = {"train": 1, "validation": 4, "test": 5}
 
     def batches(self, split, batch_size):
         # The images are the logits.
@@ -218,5 +224,3 @@ def test_epoch_losses_are_means_of_batch_means():
     # 162,770 images make 636 batches of 256, of which the last has 210.
     assert recipe.mean_of_batches([1.0] * 636, 162_770, 256) == pytest.approx(1)
     assert recipe.mean_of_batches([0.0] * 635 + [636.0], 162_770, 256) == pytest.approx(1)
-    # The notebook's accuracies on the test are too large by this factor: 91.00 becomes 91.44.
-    assert 91 * 19_962 / 19_867 == pytest.approx(91.44, abs=0.005)
