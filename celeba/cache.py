@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -27,6 +28,8 @@ from celeba.sources import Example, Source
 from tag_keras import files
 
 Kind = Literal["float32", "uint8"]
+# Of the disc, or of what its user may take.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # How many images are decoded before what was reached is written down: a few seconds' work.
 _STRIDE = 4096
 
@@ -106,16 +109,17 @@ def prepare_cache(source: Source, cache_dir: Path, image_size: int, kind: Kind) 
         OSError: If the disc has not enough room for it.
         ValueError: If the images are not of one size, or if none of a split can be read.
     """
-    made_of = {**source.fingerprint(), "sizes": source.sizes}
-    stamp = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+    made_of = json.dumps(source.fingerprint(), sort_keys=True)
+    stamp = hashlib.sha256(made_of.encode()).hexdigest()[:12]
     folder = cache_dir / f"celeba-{image_size}-{kind}-{stamp}"
-    cache = _open(folder, image_size, kind, source.sizes)
+    cache = _open(folder, image_size, kind)
     if cache is not None:
         return cache
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    source.check()
+    _make_writable(cache_dir)
     with _alone(cache_dir / f".lock-{folder.name}"):
         # Another process may have made it meanwhile.
-        cache = _open(folder, image_size, kind, source.sizes)
+        cache = _open(folder, image_size, kind)
         if cache is None:
             if folder.exists():
                 print(f"{folder} is damaged, and made anew.", flush=True)
@@ -124,22 +128,36 @@ def prepare_cache(source: Source, cache_dir: Path, image_size: int, kind: Kind) 
             partial = cache_dir / f".partial-{folder.name}"
             _decode(source, Cache(partial, image_size, kind, dict(source.sizes), nothing))
             os.replace(partial, folder)
-            cache = _open(folder, image_size, kind, source.sizes)
+            cache = _open(folder, image_size, kind)
     if cache is None:
         raise OSError(f"{folder} was written and cannot be read.")
     return cache
 
 
-def _open(folder: Path, image_size: int, kind: Kind, numbers: Mapping[str, int]) -> Cache | None:
+def _make_writable(folder: Path) -> None:
     try:
-        index = files.read_fields(folder / "index.json", ["unreadable"])
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise OSError(
+            error.errno, f"Decoded images cannot be written to {folder}. Give another cache_dir"
+        ) from error
+
+
+def _open(folder: Path, image_size: int, kind: Kind) -> Cache | None:
+    try:
+        index = files.read_fields(folder / "index.json", ["numbers", "unreadable"])
+        numbers = {split: int(index["numbers"][split]) for split in SPLITS}
         unreadable = {
             split: sorted((int(place), str(name)) for place, name in index["unreadable"][split])
             for split in SPLITS
         }
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
-    cache = Cache(folder, image_size, kind, dict(numbers), unreadable)
+    cache = Cache(folder, image_size, kind, numbers, unreadable)
     return cache if cache.is_whole() else None
 
 
@@ -150,11 +168,11 @@ def _decode(source: Source, cache: Cache) -> None:
         _reserve(cache)
         total = sum(cache.numbers.values())
         print(f"Decoding {total:,} images of {source.where} into {cache.folder.parent}", flush=True)
-        bar = keras.utils.Progbar(total, unit_name="image")
+        bar = keras.utils.Progbar(total, unit_name="image", interval=1)
         for split in SPLITS:
             _decode_split(source, cache, split, progress, bar)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
         shutil.rmtree(cache.folder, ignore_errors=True)
         free = shutil.disk_usage(cache.folder.parent).free
@@ -164,7 +182,8 @@ def _decode(source: Source, cache: Cache) -> None:
             f"{cache.folder.parent}, where {free:,} are free. Make room, give another cache_dir, "
             "or use in_memory=True, which takes a quarter of that of the default",
         ) from None
-    files.write_json(cache.folder / "index.json", {"unreadable": progress["unreadable"]})
+    index = {"numbers": dict(cache.numbers), "unreadable": progress["unreadable"]}
+    files.write_json(cache.folder / "index.json", index)
     (cache.folder / "progress.json").unlink()
 
 
@@ -212,7 +231,12 @@ def _reserve(cache: Cache) -> None:
     sizes |= {cache.labels_file(split): len(ATTRIBUTES) for split in SPLITS}
     for path, size in sizes.items():
         with open(path, "ab") as file:
-            os.posix_fallocate(file.fileno(), 0, cache.numbers[path.stem] * size)
+            whole = cache.numbers[path.stem] * size
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, whole)
+            else:
+                # On macOS, where a full disc shows in the midst of the work.
+                file.truncate(whole)
 
 
 def _read_progress(cache: Cache) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ class CelebA:
         tasks: Attributes to give as labels, out of `ATTRIBUTES`.
         cache_dir: Folder for the decoded images. Defaults to `tag_keras_cache` in `data_dir`.
         in_memory: Whether to hold the images in memory, rounded to 256 values: 2.5 GB, on disc and
-            in memory. By default they are exact and read from the disc, where they take 10 GB.
+            in memory, which the processes of a machine share. By default they are exact and read
+            from the disc, where they take 10 GB.
         image_size: Height and width of the images, in pixels.
 
     Raises:
@@ -64,13 +66,8 @@ class CelebA:
     def __post_init__(self) -> None:
         tasks = check_task_names(list(self.tasks))
         for task in tasks:
-            close = difflib.get_close_matches(task, ATTRIBUTES, cutoff=0.4)
-            check(
-                task in ATTRIBUTES,
-                "`tasks` should be attributes of CelebA"
-                + (f". Did you mean {' or '.join(close)}?" if close else f": {ATTRIBUTES}."),
-                task=task,
-            )
+            wanted = f"`tasks` should be attributes of CelebA, such as {_like(task)}"
+            check(task in ATTRIBUTES, wanted, task=task)
         # The network pools twice; there are 178 columns of pixels.
         size = check_count("image_size", self.image_size)
         check(8 <= size <= 178, "`image_size` should be from 8 to 178", image_size=size)
@@ -154,6 +151,13 @@ def _prepare_once(data_dir: Path, cache_dir: Path, image_size: int, kind: Kind) 
     return prepare_cache(find_source(data_dir), cache_dir, image_size, kind)
 
 
+def _like(task: str) -> str:
+    """Attributes whose names are much like a wrong one, or all."""
+    names = {name.lower(): name for name in ATTRIBUTES}
+    close = difflib.get_close_matches(task.lower().replace(" ", "_"), names, n=2)
+    return " or ".join(names[name] for name in close) if close else ", ".join(ATTRIBUTES)
+
+
 def _as_float(pixels: tf.Tensor) -> tf.Tensor:
     return tf.image.convert_image_dtype(pixels, tf.float32)
 
@@ -171,8 +175,12 @@ def _reader(
 
 @functools.lru_cache(maxsize=len(SPLITS))
 def _held(path: Path, image_size: int) -> npt.NDArray[np.uint8]:
-    """All pixels of a split, in memory once in a process."""
-    return np.fromfile(path, np.uint8).reshape(-1, image_size, image_size, 3)
+    """All pixels of a split, in memory; processes that train at the same time share them."""
+    # Read at once, where the system can.
+    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    with open(path, "rb") as file:
+        pixels = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
+    return np.frombuffer(pixels, np.uint8).reshape(-1, image_size, image_size, 3)
 
 
 class _PixelFile:
@@ -193,6 +201,6 @@ class _PixelFile:
     def read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         pixels = np.empty((len(places), *self.shape), np.float32)
         for image, place in zip(pixels, places, strict=True):
-            if os.preadv(self.descriptor, [image], int(place) * image.nbytes) != image.nbytes:
+            if os.preadv(self.descriptor, [image.data], int(place) * image.nbytes) != image.nbytes:
                 raise OSError(f"{self.path} is cut off. Run the same command again: it is remade.")
         return pixels

@@ -19,6 +19,7 @@ Pixels = npt.NDArray[Any]
 _AT_ONCE = 256
 
 
+@functools.lru_cache(maxsize=4)
 def decoder(image_size: int, rounded: bool) -> Callable[[bytes], tuple[Pixels, Pixels]]:
     """Decodes and resizes one image as the notebook does (Fifty et al. 2021, arXiv 2109.04617).
 

@@ -84,15 +84,19 @@ def _read_attributes(path: Path) -> dict[str, Labels]:
             f"Received: {len(rows)} rows. It may be cut off: download it again."
         )
     columns = [header.index(name) for name in ATTRIBUTES]
-    labels = {}
+    names, bits = [], []
     for line, (name, *values) in rows:
-        if len(values) != len(ATTRIBUTES) or not {"-1", "0", "1"}.issuperset(values):
+        # One character for each, which takes a tenth of the time of numbers.
+        row = "".join(values).replace("-1", "0")
+        if len(values) != len(ATTRIBUTES) or len(row) != len(values) or row.strip("01"):
             raise ValueError(
                 f"{path}, line {line}, should have a file name and {len(ATTRIBUTES)} times 1 or "
                 f"-1. Received: {' '.join([name, *values])[:60]!r}."
             )
-        labels[name] = np.array([values[column] == "1" for column in columns], np.int8)
-    return labels
+        names.append(name)
+        bits.append(row)
+    labels = np.frombuffer("".join(bits).encode(), np.int8).reshape(len(names), len(ATTRIBUTES))
+    return dict(zip(names, labels[:, columns] - ord("0"), strict=True))
 
 
 def _read_partition(path: Path) -> dict[str, int]:

@@ -48,7 +48,10 @@ class Source(Protocol):
         """Number of examples by split."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What changes with the files, as JSON."""
+        """What changes with the files, as JSON. It takes a second or two."""
+
+    def check(self) -> None:
+        """Raises an error if files are missing or are not what they should be."""
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
         """The examples of a split in the order that they are best read in, from `start` on."""
@@ -81,7 +84,6 @@ class FileSource:
         return {split: len(self.lists.names[split]) for split in SPLITS}
 
     def check(self) -> None:
-        """Raises a `FileNotFoundError` if images of the list are missing."""
         names = [name for split in SPLITS for name in self.lists.names[split]]
         if missing := [name for name in names if name not in self._found]:
             raise FileNotFoundError(
@@ -91,8 +93,7 @@ class FileSource:
 
     def fingerprint(self) -> dict[str, Any]:
         lists = (self.attributes, self.partition)
-        names = [name for split in SPLITS for name in self.lists.names[split]]
-        stamps = "\n".join(f"{name} {self._found[name]}" for name in names)
+        stamps = "\n".join(f"{name} {self._found[name]}" for name in sorted(self._found))
         return {
             "lists": [hashlib.sha256(path.read_bytes()).hexdigest() for path in lists],
             "images": hashlib.sha256(stamps.encode()).hexdigest(),
@@ -167,7 +168,6 @@ class PreparedSource:
         return {split: int(self._builder.info.splits[split].num_examples) for split in SPLITS}
 
     def check(self) -> None:
-        """Raises a `ValueError` if splits are missing or empty."""
         sizes = {split: one.num_examples for split, one in self._builder.info.splits.items()}
         if wrong := [split for split in SPLITS if not sizes.get(split)]:
             raise ValueError(
@@ -223,17 +223,15 @@ def find_source(data_dir: Path) -> FileSource | PreparedSource:
             `list_eval_partition.txt`, or the lists as csv, as on Kaggle.
 
     Returns:
-        The source, whose lists and files have been checked.
+        The source. Of its files no more is known than that they are there.
 
     Raises:
         FileNotFoundError: If there is nothing, or not all of it.
-        ValueError: If the lists are not what they should be.
     """
     if not data_dir.is_dir():
         raise FileNotFoundError(f"{data_dir} is no folder. {_WHERE_TO_GET}")
     prepared = _find_prepared(data_dir)
     if prepared is not None:
-        prepared.check()
         return prepared
     found = {name: _find_part(data_dir, name) for name in (IMAGES, ATTRIBUTE_LIST, SPLIT_LIST)}
     images, attributes, partition = found.values()
@@ -251,9 +249,7 @@ def find_source(data_dir: Path) -> FileSource | PreparedSource:
             f"{', '.join(_ROOTS[1:])}, and there in {', '.join(_PARTS[1:])}; and for celeb_a/ as "
             f"TensorFlow Datasets prepares it. {_WHERE_TO_GET}"
         )
-    source = FileSource(images, attributes, partition)
-    source.check()
-    return source
+    return FileSource(images, attributes, partition)
 
 
 _WHERE_TO_GET = (

@@ -19,6 +19,7 @@ NAMES = {
     "validation": [f"{number:06}.jpg" for number in range(13, 18)],
     "test": [f"{number:06}.jpg" for number in range(18, 24)],
 }
+ALL_NAMES = [name for split in SPLITS for name in NAMES[split]]
 
 
 def make_jpeg(seed, height=218, width=178):
@@ -36,7 +37,7 @@ def all_labels(seed=0):
 
 def write_images(folder):
     folder.mkdir(parents=True)
-    for number, name in enumerate(name for split in SPLITS for name in NAMES[split]):
+    for number, name in enumerate(ALL_NAMES):
         (folder / name).write_bytes(make_jpeg(number))
 
 
@@ -45,15 +46,14 @@ def write_zip(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("img_align_celeba/", b"")
-        for number, name in enumerate(name for split in SPLITS for name in NAMES[split]):
+        for number, name in enumerate(ALL_NAMES):
             archive.writestr(f"img_align_celeba/{name}", make_jpeg(number))
 
 
 def write_lists(folder, attributes="list_attr_celeba.txt", partition="list_eval_partition.txt"):
-    names = [name for split in SPLITS for name in NAMES[split]]
-    lines = [f"{len(names)}", " ".join(ATTRIBUTES) + " "]
+    lines = [f"{len(ALL_NAMES)}", " ".join(ATTRIBUTES) + " "]
     # The published list is aligned with two spaces before positive numbers.
-    for name, row in zip(names, all_labels(), strict=True):
+    for name, row in zip(ALL_NAMES, all_labels(), strict=True):
         lines.append(f"{name} {' '.join(f'{value:2}' for value in row)}")
     for path in (folder / attributes, folder / partition):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,11 +64,10 @@ def write_lists(folder, attributes="list_attr_celeba.txt", partition="list_eval_
 
 def write_csv_lists(folder):
     """As on Kaggle."""
-    names = [name for split in SPLITS for name in NAMES[split]]
     with open(folder / "list_attr_celeba.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image_id", *ATTRIBUTES])
-        writer.writerows([name, *row] for name, row in zip(names, all_labels(), strict=True))
+        writer.writerows([name, *row] for name, row in zip(ALL_NAMES, all_labels(), strict=True))
     with open(folder / "list_eval_partition.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image_id", "partition"])
@@ -108,12 +107,11 @@ def make_prepared(folder):
     downloads = folder / "downloads" / "files"
     write_zip(downloads / "img_align_celeba.zip")
     write_lists(downloads)
-    names = [name for split in SPLITS for name in NAMES[split]]
     points = "lefteye righteye nose leftmouth rightmouth"
     header = " ".join(f"{point}_x {point}_y" for point in points.split())
-    lines = [f"{len(names)}", header, *(f"{name} {' 1' * 10}" for name in names)]
+    lines = [f"{len(ALL_NAMES)}", header, *(f"{name} {' 1' * 10}" for name in ALL_NAMES)]
     (downloads / "landmarks.txt").write_text("\n".join(lines) + "\n")
-    (downloads / "identity.txt").write_text("\n".join(f"{name} 1" for name in names) + "\n")
+    (downloads / "identity.txt").write_text("\n".join(f"{name} 1" for name in ALL_NAMES) + "\n")
     files = {
         "img_align_celeba": "img_align_celeba.zip",
         "list_eval_partition": "list_eval_partition.txt",
@@ -126,7 +124,10 @@ def make_prepared(folder):
     backport = {"importlib_resources": importlib.resources}
     given = mock.patch.object(tfds.download.DownloadManager, "download", lambda self, urls: paths)
     with mock.patch.dict(sys.modules, backport), given:
-        tfds.builder("celeb_a", data_dir=folder).download_and_prepare()
+        # Several files, as for the whole of CelebA.
+        config = tfds.download.DownloadConfig(num_shards=3)
+        builder = tfds.builder("celeb_a", data_dir=folder)
+        builder.download_and_prepare(download_config=config)
 
 
 MAKERS = {
