@@ -11,9 +11,10 @@ from typing import Any
 from tag_keras.devices import STRATEGIES, build_on_devices, make_strategy, worker_folder
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.results import Row
+from tag_keras.settings import keep_settings
 from tag_keras.study import BuildStudyModel, Study
 from tag_keras.study_networks import METHODS
-from tag_keras.training import Data, keep_settings
+from tag_keras.training import Data
 
 
 def define_flags(

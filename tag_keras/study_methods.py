@@ -15,6 +15,7 @@ from tag_keras.grouping import Grouping
 from tag_keras.job import JobFiles
 from tag_keras.network_table import NetworkTable
 from tag_keras.results import Row
+from tag_keras.settings import keep_settings
 from tag_keras.study import Study
 from tag_keras.study_networks import (
     BY_AFFINITY,
@@ -31,7 +32,7 @@ from tag_keras.study_networks import (
     save_choice,
 )
 from tag_keras.table_selection import select_networks
-from tag_keras.training import Network, keep_settings
+from tag_keras.training import Network
 
 
 def run_method(study: Study, method: str) -> dict[float, list[Choice]]:

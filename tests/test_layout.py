@@ -46,11 +46,11 @@ FLOORS = {
     "pages": 1,
     "resnet": 1,
     "results": 1,
-    "settings": 1,
     "selection_cover": 1,
     "selection_pricing": 1,
     "selection_search": 1,
     "selection_shares": 1,
+    "settings": 1,
     "strategy": 1,
     "task_dense": 1,
     "task_metrics": 1,
@@ -175,6 +175,7 @@ NUMPY_ONLY = {
     "table_selection",
     "task_clustering",
     "tasks",
+    "text_table",
     "wording",
 }
 # By library, the only modules that may import it: the library itself does without.
