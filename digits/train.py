@@ -24,6 +24,7 @@ from digits import data, methods, network
 from tag_keras import experiment
 from tag_keras.method_table import compare_methods, method_of, methods_as_markdown
 from tag_keras.settings import comparable, keep_settings
+from tag_keras.sweep import SweepError
 
 FLAGS = flags.FLAGS
 ENCODERS = {"conv": network.conv_encoder, "resnet": methods.small_resnet}
