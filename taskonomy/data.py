@@ -23,9 +23,10 @@ _NAMED = 5
 class Taskonomy:
     """The data of TAG's and Standley's experiments, in whatever folders they are.
 
-    Only options are kept here, so that it can be given to another process. Reading files that
-    are cut off or damaged is never a reason to stop, and no sample gets the labels of another one,
-    as happens in the original: what cannot be read is left out, and named.
+    Only options are kept here, so that it can be given to another process. Files that are cut off
+    or damaged are no reason to stop, and no image gets the labels of another one, as happens in
+    the original: samples that are incomplete or cannot be read are left out, and named. Damage
+    that shows only when the whole file is read, in training, makes a black image without labels.
 
     Args:
         data_dir: Folder of the data, in one of `layouts.LAYOUTS`.
@@ -146,7 +147,7 @@ class Taskonomy:
 
         contents = numbers.map(
             pipeline.make_reader(index, split, domains), num_parallel_calls=tf.data.AUTOTUNE
-        ).filter(lambda contents: tf.strings.length(contents[0]) > 0)
+        )
         samples = tf.data.Dataset.zip(contents, seeds).map(
             to_sample, num_parallel_calls=tf.data.AUTOTUNE
         )

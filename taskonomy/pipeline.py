@@ -20,8 +20,8 @@ def make_reader(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Gives the function from the number of a sample to its files.
 
-    A file whose contents turn out to be damaged is named on stderr, and the sample has to be left
-    out: it comes as D empty strings.
+    A file whose contents turn out to be damaged is named on stderr, and its sample comes as D empty
+    strings.
 
     Args:
         index: Index.
@@ -72,7 +72,8 @@ def decode(
     Pixels are interpolated linearly, as by Standley et al., and classes are taken from the nearest
     one: theirs are interpolated, too, which makes classes that are between two others. Where depth,
     normals and edges of occlusion have no label, or one of the pixels that a smaller one is made of
-    has none, they are NaN.
+    has none, they are NaN. A sample that could not be read is a black image without any label,
+    because it is counted already, and batches are to have the same shape.
 
     Args:
         contents: Files, string tensor (D,).
@@ -85,6 +86,21 @@ def decode(
     Returns:
         Image (H, W, 3) in [0, 1], and by task int32 classes (H, W) or float32 values (H, W, C).
     """
+    return tf.cond(
+        tf.strings.length(contents[0]) > 0,
+        lambda: _decode(contents, domains, tasks, image_size, seed, min_crop),
+        lambda: _blank(tasks, image_size),
+    )
+
+
+def _decode(
+    contents: tf.Tensor,
+    domains: Sequence[str],
+    tasks: Sequence[str],
+    image_size: int,
+    seed: tf.Tensor | None,
+    min_crop: float,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     images = {}
     for content, name in zip(tf.unstack(contents), domains, strict=True):
         domain = DOMAINS[name]
@@ -101,6 +117,13 @@ def decode(
     known = images[DEPTH] < UNKNOWN_DEPTH if DEPTH in images else None
     labels = {task: _label(task, images[task], known, flipped, image_size) for task in tasks}
     return _values("rgb", images["rgb"], image_size), labels
+
+
+def _blank(tasks: Sequence[str], size: int) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    labels = {task: tf.fill((size, size, DOMAINS[task].channels), float("nan")) for task in tasks}
+    if SEGMENTATION in labels:
+        labels[SEGMENTATION] = tf.zeros((size, size), "int32")
+    return tf.zeros((size, size, 3)), labels
 
 
 def _label(

@@ -226,17 +226,34 @@ def damaged(key):
     return {**FILES, key: bytes(data)}
 
 
-def test_a_damaged_file_is_found_when_it_is_read_and_named_once(tmp_path, capfd):
+def test_a_damaged_file_is_found_when_it_is_read_and_has_no_label(tmp_path, of_folder, capfd):
     contents = damaged(("allensville", "normal", (1, 0)))
     data = data_of(write(tmp_path, contents, FOLDERS))
     assert data.sizes["train"] == 6
     for _ in range(2):
-        images, _ = examples(data)
-        wanted, _ = examples(data_of(tmp_path, tasks="s"))
-        np.testing.assert_array_equal(images, wanted[[0, 2, 3, 4, 5]])
+        images, labels = examples(data)
+        assert (images[1] == 0).all()
+        assert (labels["segment_semantic"][1] == 0).all()
+        others = [0, 2, 3, 4, 5]
+        np.testing.assert_array_equal(images[others], of_folder[0][others])
+        for task in data.tasks:
+            np.testing.assert_array_equal(labels[task][others], of_folder[1][task][others])
+            assert task == "segment_semantic" or np.isnan(labels[task][1]).all()
+    # Named, and once only.
     path = f"{tmp_path}/normal/allensville, point_1_view_0.png"
     message = f"Left out: {path}: the checksum of its IDAT chunk is wrong\n"
     assert capfd.readouterr().err.count(message) == 1
+
+
+def test_the_number_of_batches_is_known(folder):
+    data = data_of(folder)
+    assert data.batches("train", 4).cardinality() == 2
+    batches = data.batches("train", 4, shuffle=True)
+    assert batches.cardinality() == 1
+    image, labels = batches.element_spec
+    assert image.shape == (4, 32, 32, 3)
+    assert labels["normal"].shape == (4, 32, 32, 3)
+    assert labels["segment_semantic"].shape == (4, 32, 32)
 
 
 def test_reading_all_contents_finds_damaged_files_before(tmp_path, capsys):
