@@ -14,7 +14,9 @@ import keras
 import tag_keras
 from digits import network
 from tag_keras.experiment import train_networks
+from tag_keras.job import Job
 from tag_keras.results import Row
+from tag_keras.sweep import run_sweep
 from tag_keras.training import Data, Network, load_network
 
 SIZES: dict[str, Any] = {"input_shape": (8, 8, 1), "depth": (2, 2), "widths": (16, 32)}
@@ -25,12 +27,29 @@ _LAST_BLOCK = "stage2_block2"
 _SEARCH: dict[str, Any] = {"weight_steps": 10, "policy_steps": 10, "curriculum_speed": 1}
 _SEARCH |= {"temperature_decay": 0.8, "sparsity": 0.001}
 
+# What the groups' networks or the updates of Selective Task Group Updates take, in joint steps.
+_LONG = 5
+
 small_resnet = functools.partial(tag_keras.resnet_encoder, **SIZES)
 _ENCODERS: dict[str, Callable[[Sequence[str]], keras.Model]] = {
     "mtan": functools.partial(tag_keras.mtan_encoder, **SIZES),
-    "task_routing": functools.partial(tag_keras.task_routing_encoder, **SIZES),
+    # Half of the channels are for all tasks, the others for one of them each: with twice the width,
+    # a task has about as many as without routing.
+    "task_routing": functools.partial(
+        tag_keras.task_routing_encoder, **{**SIZES, "widths": (32, 64)}
+    ),
 }
-RIVALS = ("uw", "dwa", "gradnorm", "pcgrad", "upgrad", "selective", *_ENCODERS, "adashare")
+RIVALS = (
+    "mtl_long",
+    "uw",
+    "dwa",
+    "gradnorm",
+    "pcgrad",
+    "upgrad",
+    "selective",
+    *_ENCODERS,
+    "adashare",
+)
 
 
 def build_rival(
@@ -39,8 +58,8 @@ def build_rival(
     """A compiled model for `tasks`, to be trained by a method.
 
     Args:
-        name: One of `RIVALS`, or `"mtl"` for a plain joint training; for `"adashare"` the model is
-            the one that searches for a policy.
+        name: One of `RIVALS`, or `"mtl"` for a plain joint training, as is `"mtl_long"`; for
+            `"adashare"` the model is the one that searches for a policy.
         tasks: Some of `data.TASKS`.
         learning_rate: As in `network.build_model`.
         steps: As in `network.build_model`.
@@ -65,11 +84,14 @@ def train_rival(
     data: Mapping[str, Data],
     learning_rate: float = 1e-3,
     steps: int = 400,
+    processes: int = 0,
     **fit: Any,
 ) -> list[Row]:
     """Trains a network for all tasks by a method, once with each seed.
 
     AdaShare trains two: one that searches for a policy, and one anew under a policy drawn from it.
+    `"mtl_long"` makes five times as many steps as the others, with a learning rate that falls as
+    much more slowly.
 
     Args:
         name: As in `build_rival`.
@@ -79,28 +101,26 @@ def train_rival(
         data: `"train"` and the splits to evaluate on.
         learning_rate: As in `network.build_model`.
         steps: As in `network.build_model`.
+        processes: As in `run_sweep`.
         **fit: Arguments of `fit`.
 
     Returns:
         Results of the networks, of the names `name` and `"<name>_search"`.
     """
+    if name == "mtl_long":
+        steps, fit = steps * _LONG, {**fit, "epochs": fit["epochs"] * _LONG}
     build = functools.partial(build_rival, name, learning_rate=learning_rate, steps=steps)
     if name != "adashare":
         networks = [Network(name, tasks, seed) for seed in seeds]
-        return train_networks(folder, networks, build, data, **fit)
+        return train_networks(folder, networks, build, data, processes, **fit)
     networks = [Network(f"{name}_search", tasks, seed) for seed in seeds]
-    rows = train_networks(folder / "search", networks, build, data, **fit)
+    rows = train_networks(folder / "search", networks, build, data, processes, **fit)
+    jobs = []
     for searched in networks:
-        build_found = functools.partial(
-            _build_found,
-            folder / "search" / "networks" / searched.file,
-            searched.seed,
-            learning_rate,
-            steps,
-        )
-        found = Network(name, tasks, searched.seed)
-        rows_found = train_networks(folder, [found], build_found, data, **fit)
-    return [*rows, *rows_found]
+        path = folder / "search" / "networks" / searched.file
+        build_found = functools.partial(_build_found, path, searched.seed, learning_rate, steps)
+        jobs.append(Job(Network(name, tasks, searched.seed), build_found, fit))
+    return [*rows, *run_sweep(folder, jobs, data, processes)]
 
 
 def _options(name: str, encoder: keras.Model) -> dict[str, Any]:

@@ -4,23 +4,19 @@ Every stage writes its file whole or not at all and is skipped when the file is 
 was killed goes on where it stopped.
 """
 
-import dataclasses
 import functools
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import keras
-
-from tag_keras import files
 from tag_keras.affinity import Affinity
 from tag_keras.comparison import losses_as_text
 from tag_keras.estimators import AffinityEstimator
 from tag_keras.group_selection import select_groups
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
+from tag_keras.job import Job, JobFiles
 from tag_keras.method_table import (
     compare_methods,
     grouping_methods,
@@ -28,23 +24,16 @@ from tag_keras.method_table import (
     methods_as_markdown,
 )
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import (
-    Row,
-    load_results,
-    losses_of,
-    save_results,
-    total_error,
-)
+from tag_keras.results import Row, losses_of, total_error
 from tag_keras.settings import comparable, keep_settings
+from tag_keras.sweep import run_sweep
 from tag_keras.tasks import check_task_names
 from tag_keras.training import (
     BuildModel,
     Data,
     Network,
-    evaluate_network,
     load_network,
     save_network,
-    train_network,
 )
 
 
@@ -67,6 +56,7 @@ def run(
     seeds: Sequence[int] = (0, 1, 2),
     settings: Mapping[str, Any] | None = None,
     rivals: Mapping[str, Sequence[Row]] | None = None,
+    processes: int = 0,
     **fit: Any,
 ) -> GroupedModel:
     """Measures affinities, selects groups, trains them and their yardsticks, and reports.
@@ -87,6 +77,8 @@ def run(
         settings: What else tells this run from another in the same folder.
         rivals: Results of other methods with the same tasks and seeds, by the name of the method,
             which is also that of the network that serves the tasks. The report compares them.
+        processes: Number of networks that are trained at once, each in a process of its own; 0
+            trains one after the other in this process, as notebooks need it.
         **fit: Arguments of `fit`.
 
     Returns:
@@ -95,6 +87,7 @@ def run(
     Raises:
         ValueError: If there is no seed or one twice, or if the folder belongs to a run with other
             settings or has a damaged file.
+        SweepError: If networks could not be trained; the message lists them.
     """
     from tag_keras.report import (  # It needs matplotlib, which the library does not.
         other_groups,
@@ -110,7 +103,7 @@ def run(
     keep_settings(folder, given)
 
     print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
-    measured = _measure(folder, build_model, data, tasks, affinity, seeds[0], **fit)
+    measured = _measure(folder, build_model, data, tasks, affinity, seeds[0], processes, **fit)
     grouping = _select(folder, measured, num_groups, singletons)
     print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
 
@@ -124,7 +117,7 @@ def run(
         )
     ]
     print(f"Training {len(networks)} networks ...", flush=True)
-    rows = train_networks(folder, networks, build_model, data, **fit)
+    rows = train_networks(folder, networks, build_model, data, processes, **fit)
     grouped = _put_together(folder, grouping, rows)
     others = other_groups(measured, grouping, num_groups, singletons)
     print(losses_as_text(grouping, rows))
@@ -144,9 +137,10 @@ def train_networks(
     networks: Sequence[Network],
     build_model: BuildModel,
     data: Mapping[str, Data],
+    processes: int = 0,
     **fit: Any,
 ) -> list[Row]:
-    """Trains and evaluates networks one after the other; those in results.json are skipped.
+    """Trains and evaluates networks; those in results.json are skipped.
 
     Networks with the same tasks and seed are the same network, which is trained once.
 
@@ -155,44 +149,14 @@ def train_networks(
         networks: What to train.
         build_model: Gives a compiled model for a tuple of tasks.
         data: `"train"` and the splits to evaluate on.
+        processes: As in `run_sweep`; in this process by default.
         **fit: Arguments of `fit`.
 
     Returns:
         All rows of results.json.
     """
-    bar = keras.utils.Progbar(len(networks), unit_name="network")
-    for number, network in enumerate(networks, start=1):
-        rows = _load_rows(folder)
-        if not _rows_of(rows, network):
-            _train_or_copy(folder, rows, network, build_model, data, **fit)
-        bar.update(number)
-    return _load_rows(folder)
-
-
-def _train_or_copy(
-    folder: Path,
-    rows: list[Row],
-    network: Network,
-    build_model: BuildModel,
-    data: Mapping[str, Data],
-    **fit: Any,
-) -> None:
-    path = folder / "networks" / network.file
-    twins = [row for row in rows if (row.tasks, row.seed) == (network.tasks, network.seed)]
-    twins = [row for row in twins if row.network not in ("affinity", network.name)]
-    if twins:
-        twin = Network(twins[0].network, network.tasks, network.seed)
-        new = [dataclasses.replace(row, network=network.name) for row in _rows_of(rows, twin)]
-        with files.replacing(path) as partial:
-            shutil.copyfile(folder / "networks" / twin.file, partial)
-    else:
-        # What Keras keeps of the networks before, such as the numbers in layers' names.
-        keras.utils.clear_session()
-        model, seconds = train_network(build_model, network, data["train"], True, **fit)
-        new = _evaluate(model, network, data, seconds)
-        save_network(model, path)
-    # Last, because a row says that all of its network is there.
-    save_results(folder / "results.json", [*rows, *new])
+    jobs = [Job(network, build_model, fit) for network in networks]
+    return run_sweep(folder, jobs, data, processes)
 
 
 def _measure(
@@ -202,18 +166,15 @@ def _measure(
     tasks: tuple[str, ...],
     options: AffinityEstimator,
     seed: int,
+    processes: int,
     **fit: Any,
 ) -> Affinity:
     path = folder / "affinity.json"
     if not path.exists():
         network = Network("affinity", tasks, seed)
-        keras.utils.clear_session()
         build = functools.partial(build_model, affinity=options)
-        model, seconds = train_network(build, network, data["train"], True, **fit)
-        others = [row for row in _load_rows(folder) if row.network != network.name]
-        new = _evaluate(model, network, data, seconds)
-        save_results(folder / "results.json", [*others, *new])
-        model.get_affinity().save(path)
+        run_sweep(folder, [Job(network, build, fit, saves=False)], data, processes)
+        Affinity.load(JobFiles(folder, network).affinity).save(path)
     return Affinity.load(path)
 
 
@@ -240,19 +201,3 @@ def _put_together(folder: Path, grouping: Grouping, rows: Iterable[Row]) -> Grou
         save_network(GroupedModel(models, grouping), path)
     grouped: GroupedModel = load_network(path)
     return grouped
-
-
-def _evaluate(
-    model: MultiTaskModel, network: Network, data: Mapping[str, Data], seconds: float
-) -> list[Row]:
-    splits = {split: data[split] for split in data if split != "train"}
-    return evaluate_network(model, network, splits, seconds)
-
-
-def _load_rows(folder: Path) -> list[Row]:
-    path = folder / "results.json"
-    return load_results(path) if path.exists() else []
-
-
-def _rows_of(rows: Iterable[Row], network: Network) -> list[Row]:
-    return [row for row in rows if (row.network, row.seed) == (network.name, network.seed)]

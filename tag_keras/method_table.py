@@ -17,6 +17,7 @@ from tag_keras.results import (
     mean_and_deviation,
     total_error,
 )
+from tag_keras.text_table import cells_as_markdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +123,7 @@ def methods_as_markdown(lines: Sequence[MethodLine]) -> str:
     """The table in Markdown, which is readable in a terminal, too: means and deviations."""
     cells = [["method", "networks", "total loss", "change", "training"]]
     cells += [list(method_cells(line).values()) for line in lines]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rows = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return cells_as_markdown(cells)
 
 
 def method_cells(line: MethodLine) -> dict[str, str]:

@@ -224,6 +224,11 @@ class MultiTaskModel(TaskModel):
     def _labels_seen(self) -> list[float]:
         return [float(tf.convert_to_tensor(one.count)) for one in self.task_losses.trackers]
 
+    @property
+    def measures_affinity(self) -> bool:
+        """Whether it was compiled with `affinity=`."""
+        return self._affinity_options is not None
+
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.
 

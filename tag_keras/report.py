@@ -1,8 +1,6 @@
 """The report: one HTML page that says what was chosen, whether it paid, and how far to trust it."""
 
 import base64
-import importlib.resources
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tag_keras import files
+from tag_keras import pages
 from tag_keras.affinity import Affinity
 from tag_keras.comparison import Comparison, compare
 from tag_keras.conclusion import Conclusion, conclusion
@@ -24,13 +22,6 @@ from tag_keras.results import Row
 from tag_keras.selection_plots import describe_stability, plot_frontier, plot_stability
 from tag_keras.selection_rules import Singletons
 from tag_keras.stability import GroupingStability, grouping_stability
-
-try:
-    import jinja2
-except ImportError as error:
-    raise ImportError(
-        'The report needs jinja2. Install it with: pip install "tag_keras[experiments]"'
-    ) from error
 
 __all__ = [
     "Conclusion",
@@ -100,7 +91,8 @@ def write_report(
     summary = conclusion(affinity, grouping, rows)
     comparison = compare(grouping, rows)
     images = _images(affinity, grouping, comparison, frontier, stability)
-    page = _template().render(
+    page = pages.render(
+        "report.html.jinja",
         title=title,
         conclusion=summary,
         groups=_groups(grouping),
@@ -116,8 +108,8 @@ def write_report(
         images={name: base64.b64encode(png).decode() for name, png in images.items() if png},
     )
     for name, png in images.items():
-        _write(Path(path).with_name(f"{name}.png"), png)
-    _write(Path(path), page.encode())
+        pages.write(Path(path).with_name(f"{name}.png"), png)
+    pages.write(Path(path), page.encode())
 
 
 def other_groups(
@@ -145,14 +137,6 @@ def other_groups(
     return others
 
 
-def _template() -> Any:
-    source = importlib.resources.files("tag_keras") / "report.html.jinja"
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source.read_text("utf-8"))
-
-
 def _images(
     affinity: Affinity,
     grouping: Grouping,
@@ -162,30 +146,13 @@ def _images(
 ) -> dict[str, bytes | None]:
     changes = comparison.changes()
     return {
-        "grouping": _png(plot_grouping(grouping, affinity)),
-        "frontier": _png(plot_frontier(frontier, grouping, affinity)) if frontier else None,
-        "stability": _png(plot_stability(stability, grouping)) if stability else None,
-        "comparison": _png(plot_comparison(grouping.tasks, changes)) if changes else None,
-        "affinity": _png(plot_affinity(affinity)),
-        "affinity_history": _png(plot_history(affinity)),
+        "grouping": pages.png(plot_grouping(grouping, affinity)),
+        "frontier": pages.png(plot_frontier(frontier, grouping, affinity)) if frontier else None,
+        "stability": pages.png(plot_stability(stability, grouping)) if stability else None,
+        "comparison": pages.png(plot_comparison(grouping.tasks, changes)) if changes else None,
+        "affinity": pages.png(plot_affinity(affinity)),
+        "affinity_history": pages.png(plot_history(affinity)),
     }
-
-
-def _png(figure: Any) -> bytes | None:
-    if figure is None:
-        return None
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes | None) -> None:
-    # A figure of an earlier report must not stand beside this one.
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
-    with files.replacing(path) as partial:
-        partial.write_bytes(content)
 
 
 def _groups(grouping: Grouping) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import pytest
 
 import tag_keras
 from digits import data, methods
+from tag_keras.training import load_network
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("is_even", "ink")
@@ -44,7 +45,15 @@ def test_a_method_is_trained_once_with_each_seed(name, splits, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.keras")} == files
 
 
-@pytest.mark.parametrize("name", methods.RIVALS)
+def test_the_long_joint_training_makes_five_times_the_steps(splits, tmp_path):
+    methods.train_rival("mtl_long", tmp_path, TASKS, (0,), splits, **FIT)
+    model = load_network(tmp_path / "networks" / "mtl_long_seed0.keras")
+    assert int(model.optimizer.iterations) == 5 * FIT["steps"]
+    # Its learning rate falls to 0 at the end of them: cos(pi) + 1 = 0.
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", methods.RIVALS[1:])
 def test_the_methods_differ_in_what_they_say(name):
     model = methods.build_rival(name, TASKS)
     wanted = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tag_keras
-from tag_keras import experiment, results, training
+from tag_keras import experiment, job, results, training
 
 layers = keras.layers
 TASKS = ("a", "b", "c")
@@ -252,7 +252,7 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
     original = training.train_network
 
     def stop(*args, **kwargs):
-        monkeypatch.setattr(experiment, "train_network", lambda *a, **k: interrupt())
+        monkeypatch.setattr(job, "train_network", lambda *a, **k: interrupt())
         return original(*args, **kwargs)
 
     def interrupt():
@@ -260,7 +260,7 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
 
     stops = 0
     while True:
-        monkeypatch.setattr(experiment, "train_network", stop)
+        monkeypatch.setattr(job, "train_network", stop)
         try:
             run(tmp_path / "stopped")
             break
@@ -287,7 +287,7 @@ def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
         trained.append(network.name)
         return original(build, network, *args, **kwargs)
 
-    monkeypatch.setattr(experiment, "train_network", count)
+    monkeypatch.setattr(job, "train_network", count)
     networks = [training.Network(name, ("a", "b")) for name in ("joint", "group_0")]
     rows = experiment.train_networks(tmp_path, networks, build_model, DATA, verbose=0)
     assert trained == ["joint"]
@@ -309,10 +309,10 @@ def test_a_damaged_file_is_named(tmp_path):
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def train_digits(folder, until=None):
+def train_digits(folder, until=None, flags=()):
     """Runs the digits script; kills it as soon as `until(folder)` is true."""
     command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}"]
-    command += ["--tasks=is_even,ink", "--seeds=0,1", "--epochs=2", "--num_groups=2"]
+    command += ["--tasks=is_even,ink", "--seeds=0,1", "--epochs=2", "--num_groups=2", *flags]
     # One thread, because the order in which several add up is not fixed.
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     process = subprocess.Popen(
@@ -366,8 +366,8 @@ STAGES = {
     "measuring": lambda folder: (folder / "settings.json").exists(),
     "selecting": lambda folder: (folder / "affinity.json").exists(),
     "training the first network": lambda folder: (folder / "groups.json").exists(),
-    "training the third": lambda folder: len(list(folder.glob("networks/[!.]*"))) >= 2,
-    "training the last": lambda folder: len(list(folder.glob("networks/[!.]*seed1*"))) >= 3,
+    "training the third": lambda folder: len(list(folder.glob("networks/[!.]*.keras"))) >= 2,
+    "training the last": lambda folder: len(list(folder.glob("networks/[!.]*seed1.keras"))) >= 3,
     "putting together": lambda folder: list(folder.glob("*grouped.keras")),
     "reporting": lambda folder: list(folder.glob("*.png")),
 }
@@ -382,3 +382,12 @@ def test_killed_in_any_stage_it_ends_with_the_same_files(tmp_path):
         assert train_digits(folder, until) == -signal.SIGKILL, stage
         assert train_digits(folder) == 0, stage
         assert contents(folder) == contents(tmp_path / "whole"), stage
+
+
+@pytest.mark.slow
+def test_processes_of_their_own_give_the_same_files(tmp_path):
+    pytest.importorskip("matplotlib")
+    for processes in (0, 2):
+        assert train_digits(tmp_path / str(processes), flags=[f"--processes={processes}"]) == 0
+    shutil.rmtree(tmp_path / "2" / "logs")
+    assert contents(tmp_path / "2") == contents(tmp_path / "0")

@@ -12,9 +12,11 @@ APPLICATIONS = ("digits", "celeba", "taskonomy", "benchmarks", "tests")
 FLOORS = {
     "arrays": 0,
     "checks": 0,
+    "child_processes": 0,
     "compiled_methods": 0,
     "epochs": 0,
     "files": 0,
+    "machine_shares": 0,
     "missing_labels": 0,
     "multi_worker": 0,
     "network_files": 0,
@@ -31,6 +33,7 @@ FLOORS = {
     "shared_variables": 0,
     "task_clustering": 0,
     "tasks": 0,
+    "text_table": 0,
     "upgrad": 0,
     "wording": 0,
     "adashare_policy": 1,
@@ -40,13 +43,14 @@ FLOORS = {
     "grouping": 1,
     "loss_sums": 1,
     "network_reduction": 1,
+    "pages": 1,
     "resnet": 1,
     "results": 1,
-    "settings": 1,
     "selection_cover": 1,
     "selection_pricing": 1,
     "selection_search": 1,
     "selection_shares": 1,
+    "settings": 1,
     "strategy": 1,
     "task_dense": 1,
     "task_metrics": 1,
@@ -68,6 +72,7 @@ FLOORS = {
     "selection_rules": 2,
     "selection_summary": 2,
     "selection_tree": 2,
+    "study_networks": 2,
     "task_attention": 2,
     "task_losses": 2,
     "train_step": 2,
@@ -86,10 +91,12 @@ FLOORS = {
     "partial_updates": 3,
     "report_tables": 3,
     "stacked_tasks": 3,
+    "study_table": 3,
     "task_trainer": 3,
     "adashare_cadence": 4,
     "network_table": 4,
     "selection_columns": 4,
+    "study_report": 4,
     "task_model": 4,
     "task_routing_model": 4,
     "adashare_step": 5,
@@ -108,14 +115,24 @@ FLOORS = {
     "network_selection": 7,
     "probe_step": 7,
     "selection_plots": 7,
+    "method_options": 8,
     "model": 8,
     "report": 8,
     "selective_updates": 8,
     "adashare_network": 9,
+    "devices": 9,
     "adashare": 10,
     "saved_classes": 11,
     "training": 12,
-    "experiment": 13,
+    "job": 13,
+    "ray_runner": 14,
+    "runners": 14,
+    "sweep_table": 14,
+    "sweep": 15,
+    "experiment": 16,
+    "study": 16,
+    "study_flags": 17,
+    "study_methods": 17,
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
 NUMPY_ONLY = {
@@ -153,15 +170,19 @@ NUMPY_ONLY = {
     "selection_tree",
     "settings",
     "stability",
+    "study_networks",
+    "study_table",
     "table_selection",
     "task_clustering",
     "tasks",
+    "text_table",
     "wording",
 }
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {
-    "matplotlib": {"plots", "grouping_plots", "selection_plots", "report"},
-    "jinja2": {"report"},
+    "matplotlib": {"plots", "grouping_plots", "selection_plots", "study_report"},
+    "jinja2": {"pages"},
+    "ray": {"ray_runner"},
     "sklearn": {"task_clustering"},
 }
 
@@ -257,7 +278,7 @@ def test_errors_are_raised_and_not_asserted(name):
 @pytest.mark.parametrize("name", ["__init__", *MODULES])
 def test_flags_are_known_inside_the_functions_of_the_command_only(name):
     tree = read(name)
-    if name == "network_selection":
+    if name in ("network_selection", "study_flags"):
         assert "absl" in libraries(tree)
         functions = (ast.FunctionDef, ast.ClassDef)
         tree = ast.Module([node for node in tree.body if not isinstance(node, functions)], [])

@@ -784,7 +784,7 @@ def test_no_seed_in_common(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("missing", "module"), [("matplotlib", "tag_keras.plots"), ("jinja2", "tag_keras.report")]
+    ("missing", "module"), [("matplotlib", "tag_keras.plots"), ("jinja2", "tag_keras.pages")]
 )
 def test_missing_package(monkeypatch, missing, module):
     monkeypatch.setitem(sys.modules, missing, None)

@@ -1,0 +1,91 @@
+"""What it takes to choose groups: TAG beside measuring pairs, and beside training all groups.
+
+    python -m benchmarks.study_cost
+
+Six of the digits' tasks, three networks, one seed. TAG (Fifty et al. 2021) measures in one joint
+training; HOA (Standley et al. 2020) trains every task and every pair, 21 networks; the optimal
+selection trains all 63 groups. All networks are trained anew for each method, one after the other
+in this process, with the same number of steps; the probes of TAG are on every second step, as in
+`digits.train`. The time of a method is the wall time from the beginning to the networks that
+serve, the selection and the tracing of graphs included; what it is divided by is that of TAG.
+"""
+
+import argparse
+import functools
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import tensorflow as tf
+
+import tag_keras
+from digits import data, network
+from tag_keras.results import load_results
+from tag_keras.study import Study
+from tag_keras.study_methods import run_method
+from tag_keras.study_networks import choosing_networks
+from tag_keras.study_table import study_lines
+
+TASKS = ("is_even", "at_least_five", "has_loop", "left_heavy", "ink", "slant")
+METHODS = ("tag", "hoa", "optimal")
+BATCH_SIZE, STEPS_PER_EPOCH = 25, 20
+
+
+def build_model(
+    tasks: tuple[str, ...],
+    method: str = "mtl",
+    affinity: tag_keras.LookaheadAffinity | None = None,
+    half_size: bool = False,
+    epochs: int = 20,
+) -> tag_keras.MultiTaskModel:
+    return network.build_model(tasks, steps=epochs * STEPS_PER_EPOCH, affinity=affinity)
+
+
+def make_study(folder: Path, tasks: tuple[str, ...], epochs: int) -> Study:
+    splits = dict(data.load(num_train=100))
+    splits["train"] = functools.partial(data.batches, splits["train"], BATCH_SIZE)
+    return Study(
+        folder,
+        tasks,
+        functools.partial(build_model, epochs=epochs),
+        splits,
+        {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "verbose": 0},
+        {"tag": tag_keras.LookaheadAffinity(2, "sgd")},
+        seeds=(0,),
+        num_groups=(min(3, len(tasks)),),
+        processes=0,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three tasks, one epoch")
+    quick = parser.parse_args().quick
+    tasks, epochs = (TASKS[:3], 1) if quick else (TASKS, 20)
+    tf.get_logger().setLevel("ERROR")
+    seconds, totals = {}, {}
+    for method in METHODS:
+        keras.utils.clear_session()
+        with tempfile.TemporaryDirectory() as folder:
+            study = make_study(Path(folder), tasks, epochs)
+            start = time.perf_counter()
+            choices = run_method(study, method)
+            seconds[method] = time.perf_counter() - start
+            rows = load_results(Path(folder, "results.json"))
+        totals[method] = study_lines(rows, {method: choices}, tasks)[0].totals[0]
+    print(f"{'method':10}{'to choose by':>14}{'time':>8}{'in TAG s':>10}{'total test loss':>18}")
+    for method in METHODS:
+        trained = len(choosing_networks(method, tasks, half_size=False))
+        ratio = seconds[method] / seconds["tag"]
+        cells = f"{trained:>14}{seconds[method]:>7.0f}s{ratio:>10.1f}{totals[method]:>18.3f}"
+        print(f"{method:10}{cells}")
+
+
+if __name__ == "__main__":
+    main()

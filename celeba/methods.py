@@ -1,0 +1,60 @@
+"""What the lines of TAG's CelebA tables train."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import tag_keras
+from celeba import network
+from tag_keras.estimators import AffinityEstimator
+from tag_keras.method_options import method_options
+from tag_keras.results import Row
+
+# GradNorm's alpha in the release.
+_ALPHA = 0.1
+
+
+def build_model(
+    tasks: Sequence[str],
+    method: str = "mtl",
+    affinity: AffinityEstimator | None = None,
+    half_size: bool = False,
+    learning_rate: float = 5e-4,
+    original: bool = False,
+) -> tag_keras.MultiTaskModel:
+    """The compiled network of a method for some of the tasks.
+
+    Args:
+        tasks: Some of CelebA's attributes.
+        method: One of `tag_keras.study_networks.ONE_NETWORK`.
+        affinity: What to measure while it trains.
+        half_size: There is no network of half the size.
+        learning_rate: Learning rate of SGD, and of GradNorm's weights.
+        original: As in `method_options`.
+
+    Raises:
+        ValueError: If there is no such method, or if half the size is asked for.
+    """
+    if half_size:
+        raise ValueError("CelebA's network has no variant of half the size.")
+    options = method_options(
+        method, network.LAST_CONVOLUTION, _ALPHA, learning_rate, original=original
+    )
+    build_encoder = network.build_mtan_encoder if method == "mtan" else None
+    return network.build_model(tasks, learning_rate, build_encoder, affinity, **options)
+
+
+def error_rates(rows: Iterable[Row], too_many: float = 1.0) -> list[Row]:
+    """Rows with the error in percent, 100 minus accuracy, in place of the loss.
+
+    Args:
+        rows: Results.
+        too_many: By what to multiply the accuracy on test images. The release divides their right
+            answers by the number of validation images.
+    """
+    factors = {"test": too_many}
+    return [
+        dataclasses.replace(
+            row, loss=100.0 - 100.0 * row.metrics["accuracy"] * factors.get(row.split, 1.0)
+        )
+        for row in rows
+    ]

@@ -1,0 +1,199 @@
+"""The flags that the scripts of the papers' experiments have in common, and the study they ask for.
+
+Nothing is defined when this file is imported: a script calls `define_flags`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tag_keras.devices import STRATEGIES, build_on_devices, make_strategy, worker_folder
+from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+from tag_keras.results import Row
+from tag_keras.settings import keep_settings
+from tag_keras.study import BuildStudyModel, Study
+from tag_keras.study_networks import METHODS
+from tag_keras.training import Data
+
+
+def define_flags(
+    tasks: Sequence[str],
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    every: int,
+    data_dir: str | None = None,
+) -> None:
+    """Defines the flags of a script, with its defaults."""
+    from absl import flags
+
+    flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
+    flags.DEFINE_string("data_dir", data_dir, "Folder of the data set.")
+    words = "; ".join(f"{name}: {text}" for name, text in METHODS.items())
+    flags.DEFINE_enum("method", "tag", [*METHODS], f"A line of the papers' tables. {words}.")
+    flags.DEFINE_enum(
+        "stage",
+        "train",
+        ["train", "report"],
+        "Train what the method needs and is not there yet, and report; or only report what is in "
+        "the output folder, of all methods.",
+    )
+    flags.DEFINE_list("tasks", list(tasks), "Tasks, of which the networks are to serve each.")
+    flags.DEFINE_list(
+        "num_groups",
+        [],
+        "Numbers of networks to choose: the papers' splits. By default 2, 3 and 4, as far as there "
+        "are tasks.",
+    )
+    flags.DEFINE_list(
+        "budget",
+        [],
+        "For hoa, esa and optimal: sums of costs in standard network times (Standley et al. 2020) "
+        "to choose networks for. A whole network costs 1. By default, the numbers of networks.",
+    )
+    flags.DEFINE_list(
+        "seeds",
+        ["0", "1", "2"],
+        "Networks that serve are trained once with each seed; those to choose by, with the first.",
+    )
+    flags.DEFINE_integer("batch_size", batch_size, "Examples in a batch.", lower_bound=1)
+    flags.DEFINE_integer("epochs", epochs, "Epochs at most; the recipe may stop it.", lower_bound=1)
+    flags.DEFINE_integer(
+        "early_epochs",
+        None,
+        "Epochs of esa's short trainings. By default a fifth of --epochs, as Standley et al.",
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        "learning_rate", learning_rate, "Learning rate at the start.", lower_bound=0.0
+    )
+    flags.DEFINE_integer(
+        "every",
+        every,
+        "Measure affinities at one training step in so many. 10 is the released code's for "
+        "Taskonomy, 1 the CelebA notebook's.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer("draws", 5, "Random choices for each number of networks.", lower_bound=1)
+    flags.DEFINE_enum(
+        "strategy",
+        "none",
+        STRATEGIES,
+        "Devices of one network: one device, all GPUs of this machine, those of several hosts by "
+        "TF_CONFIG, which share the output folder, or a TPU.",
+    )
+    flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
+    flags.DEFINE_integer(
+        "processes",
+        1,
+        "Networks that are trained at the same time, each in a process of its own. 0 trains them "
+        "one after the other in this process.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool(
+        "cluster", False, 'Train on a Ray cluster, or locally by Ray (pip install ".[cluster]").'
+    )
+    flags.DEFINE_bool(
+        "reproduce_original",
+        False,
+        "Give the figures of the released code, with its mistakes, instead of the right ones.",
+    )
+    flags.mark_flag_as_required("output_dir")
+
+
+def begin(known: Sequence[str]) -> None:
+    """Checks what absl cannot check, and joins the other hosts if there are any, before any work.
+
+    Args:
+        known: Names of the tasks that there are.
+
+    Raises:
+        ValueError: If a flag is not what it should be, or contradicts another.
+    """
+    from absl.flags import FLAGS
+
+    if unknown := [task for task in FLAGS.tasks if task not in known]:
+        raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(known)}.")
+    if len(set(FLAGS.tasks)) < max(2, len(FLAGS.tasks)):
+        raise ValueError(
+            f"--tasks should be at least two different tasks. Received: {FLAGS.tasks}."
+        )
+    for name in ("seeds", "num_groups"):
+        values = FLAGS[name].value
+        if not all(value.isdecimal() for value in values):
+            raise ValueError(f"--{name} should be whole numbers. Received: {','.join(values)}.")
+    for value in FLAGS.budget:
+        if not value.replace(".", "", 1).isdecimal():
+            raise ValueError(f"--budget should be numbers. Received: {','.join(FLAGS.budget)}.")
+    if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
+        raise ValueError(
+            f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
+            f"Received: {','.join(wrong)}."
+        )
+    if FLAGS.budget and FLAGS.method not in ("hoa", "esa", "optimal"):
+        raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
+    if FLAGS.strategy != "none" and FLAGS.processes > 1:
+        raise ValueError(
+            "--processes above 1 is for --strategy=none: a strategy takes all devices."
+        )
+    if FLAGS.stage == "train" and not FLAGS.data_dir:
+        raise ValueError("--data_dir should name the folder of the data set.")
+    if FLAGS.strategy != "none" and FLAGS.cluster:
+        raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
+    if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
+        raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
+    if FLAGS.stage == "train" and FLAGS.strategy == "multiworker":
+        make_strategy(FLAGS.strategy)
+
+
+def study_of_flags(
+    build_model: BuildStudyModel,
+    data: Mapping[str, Data],
+    fit: Mapping[str, Any],
+    errors: Callable[[list[Row]], list[Row]],
+    settings: Mapping[str, Any],
+    half_size: bool = False,
+) -> Study:
+    """The study that the flags ask for; its folder is taken, or found to be another's.
+
+    Args:
+        build_model: As in `Study`; it can go to another process.
+        data: As in `Study`; the values can go to another process.
+        fit: Arguments of `fit`, besides the number of epochs.
+        errors: As in `Study`.
+        settings: What tells this study from another, besides flags.
+        half_size: As in `Study`.
+
+    Raises:
+        ValueError: If the folder belongs to a run with other settings.
+    """
+    from absl.flags import FLAGS
+
+    names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
+    common = {name: FLAGS[name].value for name in names}
+    folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
+    keep_settings(folder, {**common, **settings})
+    # Hosts cannot train together from processes that begin and end at different times.
+    processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
+    return Study(
+        folder,
+        tuple(FLAGS.tasks),
+        functools.partial(build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision),
+        data,
+        {**fit, "epochs": FLAGS.epochs, "verbose": 0},
+        {
+            "tag": LookaheadAffinity(FLAGS.every),
+            "first_order": FirstOrderAffinity(FLAGS.every),
+            "cs": CosineAffinity(FLAGS.every),
+        },
+        tuple(map(int, FLAGS.seeds)),
+        tuple(map(int, FLAGS.num_groups)) or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
+        tuple(map(float, FLAGS.budget)),
+        errors,
+        FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
+        FLAGS.draws,
+        half_size,
+        processes,
+        FLAGS.cluster,
+    )

@@ -1,0 +1,168 @@
+"""The methods of a study: each trains networks to choose by, chooses, and trains those chosen.
+
+What is in the study's folder is not done again.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tag_keras.affinity import Affinity
+from tag_keras.group_selection import select_groups
+from tag_keras.grouping import Grouping
+from tag_keras.job import JobFiles
+from tag_keras.network_table import NetworkTable
+from tag_keras.results import Row
+from tag_keras.settings import keep_settings
+from tag_keras.study import Study
+from tag_keras.study_networks import (
+    BY_AFFINITY,
+    BY_LOSS,
+    CHOOSING,
+    METHODS,
+    Candidate,
+    Choice,
+    choosing_networks,
+    fixed_choice,
+    groups_of,
+    load_choice,
+    random_groups,
+    save_choice,
+)
+from tag_keras.table_selection import select_networks
+from tag_keras.training import Network
+
+
+def run_method(study: Study, method: str) -> dict[float, list[Choice]]:
+    """Trains and chooses what a method needs; what is in the folder is not done again.
+
+    Args:
+        study: The study.
+        method: One of `study_networks.METHODS`.
+
+    Returns:
+        Its choices by budget; random ones are several. For a method without a choice, the number
+        of its networks is the budget.
+
+    Raises:
+        ValueError: If there is no such method, or if the folder belongs to other options.
+    """
+    if method not in METHODS:
+        raise ValueError(f"`method` should be one of {[*METHODS]}. Received: method={method!r}.")
+    if method not in CHOOSING:
+        choice = fixed_choice(method, study.tasks)
+        choices = {float(len(choice.networks)): [choice]}
+    else:
+        choices = _choose(study, method)
+    flat = [network for several in choices.values() for one in several for network in one.networks]
+    serving = list(dict.fromkeys(flat))
+    print(f"{method}: {len(serving)} networks to serve, {len(study.seeds)} seeds", flush=True)
+    study.train(serving, study.seeds)
+    return choices
+
+
+def _choose(study: Study, method: str) -> dict[float, list[Choice]]:
+    folder, seed = study.folder / method, study.seeds[0]
+    options: dict[str, Any] = {"seed": seed}
+    if method in BY_AFFINITY:
+        options |= study.estimators[method].get_config()
+    if method in BY_LOSS:
+        options["half_size"] = study.half_size
+    if method == "esa":
+        options["early_epochs"] = study.early_epochs
+    keep_settings(folder, options)
+    if method == "random":
+        return _choose_randomly(study, folder)
+    networks = choosing_networks(method, study.tasks, study.half_size)
+    print(f"{method}: {len(networks)} networks to choose by", flush=True)
+    rows = study.train(networks, [seed])
+    if method in BY_AFFINITY:
+        return _choose_by_affinity(study, folder, networks[0])
+    table, networks = _table(study, method, networks, rows)
+    paths = {
+        budget: folder / f"groups_{budget:g}.json" for budget in study.budgets or study.num_groups
+    }
+    for budget, path in paths.items():
+        if not path.exists():
+            _save_selection(path, table, networks, budget)
+    return {budget: [load_choice(path)] for budget, path in paths.items()}
+
+
+def _choose_by_affinity(
+    study: Study, folder: Path, network: Candidate
+) -> dict[float, list[Choice]]:
+    trained = Network(network.name(study.tasks), network.tasks, study.seeds[0])
+    affinity = Affinity.load(JobFiles(study.folder, trained).affinity)
+    affinity.save(folder / "affinity.json")
+    choices = {}
+    for number in study.num_groups:
+        path = folder / f"groups_{number}.json"
+        if not path.exists():
+            grouping = select_groups(affinity, number)
+            save_choice(path, grouping, ["plain"] * len(grouping.groups))
+        choices[float(number)] = [load_choice(path)]
+    return choices
+
+
+def _choose_randomly(study: Study, folder: Path) -> dict[float, list[Choice]]:
+    """Draws networks, and serves each task from the one that is best for it on validation."""
+    drawn = {
+        (number, draw): [
+            Candidate(group)
+            for group in random_groups(
+                study.tasks, number, np.random.default_rng([study.seeds[0], number, draw])
+            )
+        ]
+        for number in study.num_groups
+        for draw in range(study.num_draws)
+    }
+    every = dict.fromkeys(network for networks in drawn.values() for network in networks)
+    print(f"random: {len(every)} networks drawn", flush=True)
+    rows = study.train(list(every), study.seeds[:1])
+    choices: dict[float, list[Choice]] = {number: [] for number in study.num_groups}
+    for (number, draw), networks in drawn.items():
+        path = folder / f"groups_{number}_{draw}.json"
+        if not path.exists():
+            table, networks = _table(study, "random", networks, rows)
+            _save_selection(path, table, networks, number)
+        choices[number].append(load_choice(path))
+    return choices
+
+
+def _table(
+    study: Study, method: str, networks: Sequence[Candidate], rows: Sequence[Row]
+) -> tuple[NetworkTable, list[Candidate]]:
+    """Validation losses of networks, and for HOA the estimates of those that were not trained."""
+    losses: dict[str, dict[str, float]] = {}
+    for row in study.errors(list(rows)):
+        if row.split == "validation":
+            losses.setdefault(row.network, {})[row.task] = row.loss
+    found = [(losses[one.name(study.tasks)], one.cost) for one in networks]
+    table = NetworkTable.from_losses(found, study.tasks)
+    if method != "hoa":
+        return table, list(networks)
+    groups = groups_of(study.tasks, len(study.tasks))
+    larger = [Candidate(group) for group in groups if len(group) > 2]
+    # Their losses, which nobody has measured, are replaced by those of their pairs.
+    found += [(dict.fromkeys(one.tasks, 0.0), one.cost) for one in larger]
+    return NetworkTable.from_losses(found, study.tasks).higher_order(), [*networks, *larger]
+
+
+def _save_selection(
+    path: Path, table: NetworkTable, networks: Sequence[Candidate], budget: float
+) -> None:
+    chosen = select_networks(table, budget, sense="min")
+    kinds = [networks[row].kind for row in chosen.networks]
+    # What an early network promised is trained whole to serve.
+    kinds = ["half" if kind.endswith("half") else "plain" for kind in kinds]
+    grouping = Grouping(
+        chosen.tasks,
+        chosen.groups,
+        chosen.serves,
+        chosen.score,
+        chosen.upper_bound,
+        chosen.optimal,
+    )
+    save_choice(path, grouping, kinds)

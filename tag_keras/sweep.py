@@ -1,0 +1,183 @@
+"""Sweeps: many networks from one call, each in a process of its own, resumed after any kill."""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import sys
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tag_keras.checks import check
+from tag_keras.child_processes import exit_if_imported_by_child
+from tag_keras.job import Failure, Job, JobFiles
+from tag_keras.progress import Countdown
+from tag_keras.results import Row
+from tag_keras.runners import InProcesses, InThisProcess, Runner
+from tag_keras.sweep_table import SweepTable
+from tag_keras.training import Data
+
+
+class SweepError(RuntimeError):
+    """Some networks of a sweep could not be trained; all others are done."""
+
+
+def run_sweep(
+    folder: str | os.PathLike[str],
+    jobs: Sequence[Job],
+    data: Mapping[str, Data],
+    processes: int = 1,
+    cluster: bool = False,
+) -> list[Row]:
+    """Trains and evaluates networks, each in a process of its own.
+
+    After whatever kill, the same call goes on: only networks that were cut off are trained anew.
+    A network that fails is tried once more, unless the error is one of the code or its input. Jobs
+    with the same tasks, seed, `build_model` and `fit` are trained once and copied.
+
+    Args:
+        folder: Folder of results.json; of networks/, for each job `<name>_seed<seed>.keras` and,
+            if its model was compiled with `affinity=`, `<name>_seed<seed>.affinity.json`; and of
+            logs/. Several methods may share it, one after the other.
+        jobs: What to train; no two may have both name and seed in common.
+        data: `"train"` and the splits to evaluate on. What is sent to another process must be
+            picklable: arrays, or functions that give datasets. Of the settings of this process,
+            the others get Keras' dtype policy; make all else in `build_model`.
+        processes: Number of processes at once; 0 trains in this process.
+        cluster: Whether to train on a Ray cluster instead, the one that `ray.init()` finds or
+            starts, which then decides how many run at once.
+
+    Returns:
+        All rows of results.json: those of other networks first, then in the order of the jobs.
+
+    Raises:
+        ValueError: If an argument cannot be used, if the folder has networks of the same names but
+            of other tasks, or if another sweep is at work in it.
+        SweepError: If networks failed; the message lists them and their logs.
+        ImportError: If Ray is needed and not installed.
+    """
+    exit_if_imported_by_child()
+    folder, jobs = Path(folder), list(jobs)
+    whole = isinstance(processes, int) and processes >= 0
+    check(whole, "`processes` should be a whole number of at least 0", processes=processes)
+    _check_different(jobs)
+    with (
+        contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
+        _locked(folder),
+    ):
+        table = SweepTable(folder, jobs)
+        left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
+        done = len(jobs) - sum(map(len, left))
+        failed: list[tuple[Job, Failure]] = []
+        with (
+            contextlib.closing(Countdown(len(jobs), done, "networks", sys.stdout)) as countdown,
+            contextlib.closing(_outcomes(runner, folder, left)) as outcomes,
+        ):
+            for twins, failure in outcomes:
+                if failure is None:
+                    table.settle(twins)
+                    countdown.add(len(twins))
+                else:
+                    failed += [(job, failure) for job in twins]
+                    countdown.say(f"Failed: {_describe(twins[0], failure, folder)}")
+    if failed:
+        texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
+        raise SweepError(
+            f"{len(failed)} of {len(jobs)} networks failed; the others are done. The same command "
+            "tries these again:\n" + "\n".join(texts)
+        ) from failed[0][1].error
+    return table.rows
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second sweep out of a folder; whoever holds the lock loses it when killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
+            ) from None
+        except (ImportError, OSError):
+            # Neither Windows nor every network file system has such locks.
+            pass
+        yield
+
+
+def _check_different(jobs: Sequence[Job]) -> None:
+    keys = [(job.network.name, job.network.seed) for job in jobs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    wanted = "`jobs` should differ in the name or the seed of their networks"
+    check(not twice, wanted, twice=twice)
+
+
+def _make_runner(
+    folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], processes: int, cluster: bool
+) -> Runner:
+    if cluster:
+        from tag_keras.ray_runner import OnRay  # It needs Ray, which the library does not.
+
+        return OnRay(folder, jobs, data)
+    if processes:
+        return InProcesses(folder, jobs, data, processes)
+    return InThisProcess(folder, data)
+
+
+def _find_twins(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs in groups that are one and the same training."""
+    found: dict[Hashable, list[Job]] = {}
+    # Many jobs may have the same arguments, which may be large.
+    known: dict[tuple[int, int], Hashable] = {}
+    for job in jobs:
+        identities = (id(job.build_model), id(job.fit))
+        if identities not in known:
+            known[identities] = _fingerprint(job) or identities
+        key = (job.network.tasks, job.network.seed, job.saves, known[identities])
+        found.setdefault(key, []).append(job)
+    return list(found.values())
+
+
+def _fingerprint(job: Job) -> str | None:
+    """Equal for jobs that train in the same way; None where it cannot be told."""
+    try:
+        return hashlib.sha256(pickle.dumps((job.build_model, job.fit))).hexdigest()
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+
+
+def _outcomes(
+    runner: Runner, folder: Path, left: Sequence[list[Job]]
+) -> Generator[tuple[list[Job], Failure | None], None, None]:
+    """Trains the first of each group; gives the groups as they finish."""
+    if not runner.threads:
+        for twins in left:
+            yield twins, _train(runner, folder, twins[0])
+        return
+    pool = ThreadPoolExecutor(runner.threads)
+    try:
+        futures = {pool.submit(_train, runner, folder, twins[0]): twins for twins in left}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        # Whatever happened, Ctrl-C for instance: the threads wait for what the runner ends.
+        runner.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _train(runner: Runner, folder: Path, job: Job) -> Failure | None:
+    JobFiles(folder, job.network).log.unlink(missing_ok=True)
+    failure = runner.train(job)
+    if failure is None or failure.lasting:
+        return failure
+    return runner.train(job)
+
+
+def _describe(job: Job, failure: Failure, folder: Path) -> str:
+    network, log = job.network, JobFiles(folder, job.network).log
+    text = f"{network.name!r}, seed {network.seed}, of the tasks {', '.join(network.tasks)}"
+    return f"{text}: {failure.reason}" + (f" ({log})" if log.exists() else "")
