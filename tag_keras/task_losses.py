@@ -165,6 +165,10 @@ class TaskLosses:
             for tracker, weight in zip(self.weight_trackers, weights, strict=True):
                 tracker.update_state(weight)
 
+    def labels_seen(self) -> list[float]:
+        """Number of labels of each task since the trackers were reset."""
+        return [float(tf.convert_to_tensor(one.count)) for one in self.trackers]
+
     def update(
         self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None
     ) -> None:
