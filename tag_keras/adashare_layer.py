@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.adashare_policy import AdaSharePolicy
+from tag_keras.checks import check
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -66,6 +67,9 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
     ) -> None:
         # The layers cast what they get as their own types say.
         super().__init__(**{"autocast": False, **kwargs})
+        for name, layer in (("stem", stem), ("top", top)):
+            is_layer = isinstance(layer, keras.layers.Layer) or (name == "top" and layer is None)
+            check(is_layer, f"`{name}` should be a layer", **{name: layer})
         self.blocks = _check_blocks(blocks)
         self.stem, self.top = stem, top
         self.policy = AdaSharePolicy(tasks, len(self.blocks), temperature, seed, name="policy")

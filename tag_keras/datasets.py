@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tag_keras.checks import check_bool, check_seed
 from tag_keras.tasks import check_task_names
 
 
@@ -55,6 +56,8 @@ def merge_datasets(
             f"Received: datasets={datasets!r}."
         )
     tasks = check_task_names(list(datasets))
+    seed = None if seed is None else check_seed(seed)
+    check_bool("rerandomize_each_iteration", rerandomize_each_iteration)
     for task in tasks:
         _check_elements(task, datasets[task])
         _check_inputs(tasks[0], task, datasets)

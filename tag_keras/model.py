@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tag_keras.affinity import Affinity
 from tag_keras.cadence import Cadence, EpochEnds, before_others, on_device, one_at_a_time, peek
@@ -214,15 +213,11 @@ class MultiTaskModel(TaskModel):
         check_strategy(self)
         ends: list[keras.callbacks.Callback] = []
         if self._affinity_options is not None:
-            ends.append(EpochEnds(self._statistics, self.tasks, self._labels_seen))
+            ends.append(EpochEnds(self._statistics, self.tasks, self.task_losses.labels_seen))
         if self.loss_weighting is not None:
             ends.append(WeightingEpochs(self.loss_weighting, self._statistics))
-        if ends:
-            callbacks = before_others(ends, callbacks)
+        callbacks = before_others(ends, callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
-
-    def _labels_seen(self) -> list[float]:
-        return [float(tf.convert_to_tensor(one.count)) for one in self.task_losses.trackers]
 
     @property
     def measures_affinity(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tag_keras.checks import check, is_number
 from tag_keras.loss_sums import loss_function, sum_of
 from tag_keras.replicas import num_replicas, sum_over_replicas
 from tag_keras.tasks import select_labels, select_weights
@@ -64,6 +65,12 @@ class TaskLosses:
             raise ValueError(
                 "`loss_weights` should be a dict of weights by task. "
                 f"Received: loss_weights={weights!r}."
+            )
+        for task, weight in (weights or {}).items():
+            check(
+                is_number(weight) or isinstance(weight, keras.Variable) or tf.is_tensor(weight),
+                f"`loss_weights` should give {task!r} a finite number, or a `keras.Variable`",
+                loss_weight=weight,
             )
         self.tasks = tasks
         self.weights = [(weights or {}).get(task, 1.0) for task in tasks]
@@ -157,6 +164,10 @@ class TaskLosses:
             weights = tf.unstack(self.weighting.task_weights())
             for tracker, weight in zip(self.weight_trackers, weights, strict=True):
                 tracker.update_state(weight)
+
+    def labels_seen(self) -> list[float]:
+        """Number of labels of each task since the trackers were reset."""
+        return [float(tf.convert_to_tensor(one.count)) for one in self.trackers]
 
     def update(
         self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None

@@ -48,7 +48,7 @@ def routing_mask(
     """
     check_routing(num_tasks, sigma, mode)
     check_count("channels", channels)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed(seed))
     mask = np.zeros((num_tasks, channels), "float32")
     if mode == "partition":
         order = generator.permutation(channels)

@@ -156,6 +156,13 @@ class OfTensorFlow(Block):
         return tf.nn.tanh(super().residual(inputs, training))
 
 
+def test_a_stem_and_a_top_are_layers():
+    for name in ("stem", "top"):
+        arguments = {"stem": layers.Dense(6), name: "dense"}
+        with pytest.raises(ValueError, match=f"`{name}` should be a layer. Received: {name}='den"):
+            tag_keras.AdaShareEncoder(blocks=[Block(6)], tasks=TASKS, **arguments)
+
+
 def test_blocks_that_will_not_do():
     stem, message = layers.Dense(6), "`blocks` should be a list of layers with the methods"
     for block in (layers.Dense(6), "block", None):

@@ -6,9 +6,11 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tag_keras
 from tag_keras import checks
+from tag_keras.task_routing import routing_mask
 
 NAN, INF = float("nan"), float("inf")
 NO_NUMBERS = [None, "1", NAN, INF, -INF, True, [1], (1, "b"), 1j, np.ones(2), np.bool_(True)]
@@ -199,3 +201,12 @@ def test_what_the_checks_return():
 
 def test_input_shapes_keep_what_is_unknown():
     assert checks.check_input_shape([np.int64(8), None, 3]) == (8, None, 3)
+
+
+def test_seeds_of_functions():
+    dataset = tf.data.Dataset.from_tensors((1.0, 2.0))
+    for name, value in (("seed", "x"), ("seed", -1), ("rerandomize_each_iteration", 1)):
+        with pytest.raises(ValueError, match=rf"`{name}` should be .* Received: {name}="):
+            tag_keras.merge_datasets({"a": dataset}, **{name: value})
+    with pytest.raises(ValueError, match=r"`seed` should be an integer from 0 on\. Received: .*1"):
+        routing_mask(2, 8, seed=-1)

@@ -490,6 +490,13 @@ def fit_without_features():
             r"`metrics` has the unknown tasks \['e'\]",
         ),
         (compile_with(loss_weights=[1.0, 2.0, 1.0]), "`loss_weights` should be a dict"),
+        *(
+            (
+                compile_with(loss_weights={"b": weight}),
+                "`loss_weights` should give 'b' a finite number, or a `keras.Variable`. Received: ",
+            )
+            for weight in (None, "1", float("nan"), True, [1.0])
+        ),
         (compile_with(loss_weights={"d": 1.0}), r"`loss_weights` has the unknown tasks \['d'\]"),
         (compile_with(metrics=[keras.metrics.MeanAbsoluteError()]), "`metrics` should be a dict"),
         (compile_with(affinity="lookahead"), "`affinity` should be an estimator"),
