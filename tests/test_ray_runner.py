@@ -37,6 +37,9 @@ def cluster(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+# Files and sockets that some versions of Ray leave open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_cluster_gives_what_this_process_gives(tmp_path, cluster):
     def build_local(tasks):  # Ray can send what pickle cannot.
         return build_model(tasks)

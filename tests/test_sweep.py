@@ -62,25 +62,18 @@ def trained(monkeypatch):
     return names
 
 
-def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
+def test_networks_in_processes_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
     measured = functools.partial(build_model, affinity=tag_keras.LookaheadAffinity(1))
     jobs = [
         make_job("killed", "a", build=sweep_job.build_killed),
         make_job("measured", "abc", build=measured),
-        make_job("wrong", "b", build=sweep_job.build_for_other_tasks),
     ]
     folder = tmp_path / "there"
-    with pytest.raises(sweep.SweepError) as caught:
-        sweep.run_sweep(folder, jobs, DATA, processes=2)
-    # The one that was killed is built twice, the one that would fail again only once.
-    built = collections.Counter(tasks for tasks, _ in sweep_job.read_builds(tmp_path / "builds"))
-    assert built == {"a": 2, "abc": 1, "be": 1}
-    first, last = str(caught.value).splitlines()
-    assert first.startswith("1 of 3 networks failed; the others are done. The same command")
-    assert last.startswith("- 'wrong', seed 0, of the tasks b: ValueError: `build_model` should")
-    assert last.endswith(f"({folder / 'logs' / 'wrong_seed0.log'})")
-    assert "Failed: 'wrong', seed 0" in capfd.readouterr().out
+    sweep.run_sweep(folder, jobs, DATA, processes=2)
+    built = sweep_job.read_builds(tmp_path / "builds")
+    assert sorted(tasks for tasks, _ in built) == ["a", "a", "abc"]
+    assert len({process for _, process in built}) == 3
 
     # The same in this process.
     jobs = [make_job("killed", "a"), jobs[1]]
@@ -175,6 +168,47 @@ def test_failures_do_not_stop_the_others(tmp_path, monkeypatch):
     assert isinstance(caught.value.__cause__, OSError)
     rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
     assert attempts[6:] == ["twice", "lasting"] and len(rows) == 4
+
+
+TRACE = "Traceback (most recent call last):\n  File 'x', line 1\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "printed", "reason", "attempts"),
+    [
+        (child_processes.FAILS_AGAIN, f"note\n{TRACE}ValueError: no\n", "ValueError: no", 1),
+        (1, f"{TRACE}KeyError: 1\n\nMeanwhile:\n{TRACE}OSError: disc\n", "OSError: disc", 2),
+        (-signal.SIGKILL, "", "killed by SIGKILL, perhaps for want of memory", 2),
+        (-signal.SIGSEGV, "", "killed by SIGSEGV", 2),
+        (3, "a\nb\n\nc\nd\n", "ended with exit code 3\nb\nc\nd", 2),
+    ],
+)
+def test_why_a_process_failed(tmp_path, monkeypatch, code, printed, reason, attempts):
+    calls = []
+
+    def call(self, payload, log, environment):
+        calls.append(log)
+        with open(log, "a") as file:
+            file.write(printed)
+        return code
+
+    monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
+    log = tmp_path / "logs" / "one_seed0.log"
+    with pytest.raises(sweep.SweepError) as caught:
+        sweep.run_sweep(tmp_path, [make_job("one", "ab")], DATA)
+    first, rest = str(caught.value).split("\n", 1)
+    assert first.startswith("1 of 1 networks failed; the others are done. The same command")
+    assert rest == f"- 'one', seed 0, of the tasks a, b: {reason} ({log})"
+    assert calls == [log] * attempts
+
+
+def test_a_process_that_fails_after_its_rows_has_not_failed(tmp_path, monkeypatch):
+    def call(self, payload, log, environment):
+        pretend(tmp_path, make_job("one", "a"), DATA)
+        return -signal.SIGABRT
+
+    monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
+    assert len(sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA)) == 1
 
 
 def test_validation_data_may_be_a_function(tmp_path):
