@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from celeba.cache import Cache, Kind, prepare_cache
+from celeba.cache import Cache, Kind
+from celeba.finding import find_source
 from celeba.lists import ATTRIBUTES, SPLITS
-from celeba.sources import find_source
+from celeba.preparation import prepare_cache
 from tag_keras.checks import check, check_count
 from tag_keras.tasks import check_task_names
 
@@ -25,6 +26,8 @@ TASKS = (
     *("5_o_Clock_Shadow", "Black_Hair", "Blond_Hair", "Brown_Hair", "Goatee", "Mustache"),
     *("No_Beard", "Rosy_Cheeks", "Wearing_Hat"),
 )
+# Chosen by TensorFlow, it may be hundreds, which takes more memory than the images do.
+_BATCHES_AHEAD = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,13 +133,13 @@ class CelebA:
         indices = tf.data.Dataset.range(len(places))
         if shuffle:
             indices = indices.shuffle(len(places))
-        dataset = indices.batch(size).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = indices.batch(size).map(batch, num_parallel_calls=_BATCHES_AHEAD)
         options = tf.data.Options()
         # There are no files to share out among hosts.
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
-        return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+        return dataset.prefetch(_BATCHES_AHEAD).with_options(options)
 
     def _prepared(self) -> Cache:
         data_dir = Path(self.data_dir).expanduser()

@@ -22,9 +22,9 @@ from celeba_files import (
     write_lists,
 )
 
-from celeba import cache, network
+from celeba import cache, network, preparation
 from celeba.data import ATTRIBUTES, SPLITS, TASKS, CelebA
-from celeba.sources import find_source
+from celeba.finding import find_source
 
 UNREADABLE = {split: [] for split in SPLITS}
 
@@ -213,7 +213,7 @@ def test_an_image_cut_off_in_an_archive_is_left_out(tmp_path):
 def test_the_second_time_nothing_is_decoded(folder, capsys, monkeypatch):
     CelebA(folder).prepare()
     assert "Decoding 23 images" in capsys.readouterr().out
-    monkeypatch.setattr(cache, "decode_all", None)
+    monkeypatch.setattr(preparation, "decode_all", None)
     # Any tasks use the same.
     data = CelebA(folder, tasks=("Young", "Bald"))
     data.prepare()
@@ -224,8 +224,8 @@ def test_the_second_time_nothing_is_decoded(folder, capsys, monkeypatch):
 
 
 def test_an_interrupted_decoding_goes_on_where_it_stopped(folder, monkeypatch):
-    monkeypatch.setattr(cache, "_STRIDE", 4)
-    decoded, decode_all = [], cache.decode_all
+    monkeypatch.setattr(preparation, "_STRIDE", 4)
+    decoded, decode_all = [], preparation.decode_all
 
     def until(last):
         def some(examples, decode):
@@ -239,11 +239,11 @@ def test_an_interrupted_decoding_goes_on_where_it_stopped(folder, monkeypatch):
 
     data = CelebA(folder)
     for last in ("000007.jpg", "000020.jpg"):
-        monkeypatch.setattr(cache, "decode_all", until(last))
+        monkeypatch.setattr(preparation, "decode_all", until(last))
         with pytest.raises(KeyboardInterrupt):
             data.prepare()
         assert not list((folder / "tag_keras_cache").glob("celeba-*"))
-    monkeypatch.setattr(cache, "decode_all", until(None))
+    monkeypatch.setattr(preparation, "decode_all", until(None))
     data.prepare()
     # Of what was decoded, that since the last multiple of four images is done again.
     done = ALL_NAMES
@@ -334,6 +334,7 @@ def test_images_of_several_sizes_are_not_celeba(folder):
         ValueError, match=r"Received: 000014\.jpg with 300 x 200 after others with 218 x 178"
     ):
         CelebA(folder).prepare()
+    assert not [path for path in (folder / "tag_keras_cache").iterdir() if path.is_dir()]
 
 
 def test_images_of_another_size_will_do(tmp_path):
