@@ -86,11 +86,12 @@ def decode(
     Returns:
         Image (H, W, 3) in [0, 1], and by task int32 classes (H, W) or float32 values (H, W, C).
     """
-    return tf.cond(
+    image, labels = tf.cond(
         tf.strings.length(contents[0]) > 0,
         lambda: _decode(contents, domains, tasks, image_size, seed, min_crop),
         lambda: _blank(tasks, image_size),
     )
+    return image, labels
 
 
 def _decode(
