@@ -23,7 +23,6 @@ from tag_keras.results import Row
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
-from tag_keras.sweep import SweepError
 
 FLAGS = flags.FLAGS
 # The release's test accuracies are those of 19,962 images divided by the 19,867 for validation.
@@ -53,15 +52,6 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "in_memory", False, "Hold the images in memory, rounded to 8 bits (2.5 GB), not on disc."
     )
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
-    try:
-        run()
-    except (ValueError, OSError, SweepError) as error:
-        raise SystemExit(f"celeba.train: {error}") from error
 
 
 def run() -> None:
@@ -104,4 +94,4 @@ def make_study(errors: Callable[[list[Row]], list[Row]]) -> Study:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(study_flags.command("celeba.train", run))

@@ -14,6 +14,7 @@ from tag_keras.results import Row
 from tag_keras.settings import keep_settings
 from tag_keras.study import BuildStudyModel, Study
 from tag_keras.study_networks import METHODS
+from tag_keras.sweep import SweepError
 from tag_keras.training import Data
 
 
@@ -100,6 +101,27 @@ def define_flags(
         "Give the figures of the released code, with its mistakes, instead of the right ones.",
     )
     flags.mark_flag_as_required("output_dir")
+
+
+def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
+    """What `absl.app.run` calls: `run`, whose errors end the program with one line.
+
+    Args:
+        name: Name of the script, for the line.
+        run: What the script does.
+    """
+
+    def main(argv: list[str]) -> None:
+        from absl import app
+
+        if len(argv) > 1:
+            raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+        try:
+            run()
+        except (ValueError, OSError, SweepError) as error:
+            raise SystemExit(f"{name}: {error}") from error
+
+    return main
 
 
 def begin(known: Sequence[str]) -> None:

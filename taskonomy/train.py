@@ -20,7 +20,6 @@ from tag_keras import study_flags
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
-from tag_keras.sweep import SweepError
 from taskonomy import data, domains, methods, recipe, xception
 
 FLAGS = flags.FLAGS
@@ -61,15 +60,6 @@ def define_flags() -> None:
     )
     # So that --help shows them.
     flags.adopt_module_key_flags(study_flags)
-
-
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
-    try:
-        run()
-    except (ValueError, OSError, SweepError) as error:
-        raise SystemExit(f"taskonomy.train: {error}") from error
 
 
 def run() -> None:
@@ -126,4 +116,4 @@ def make_study() -> Study:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(study_flags.command("taskonomy.train", run))
