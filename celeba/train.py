@@ -1,6 +1,6 @@
 """TAG's CelebA experiments (Fifty et al. 2021, arXiv 2109.04617), a line of their tables at a time.
 
-    python -m celeba.train --flagfile=celeba/flags/tag.flags --data_dir=DIR --output_dir=runs/celeba
+    python -m celeba.train --flagfile=celeba/flags/tag.flags --data_dir=DIR
 
 All methods may share an output folder: networks that several of them need are trained once. A run
 that was stopped goes on when the same command is given again. `--stage=report` makes the table of
@@ -9,6 +9,7 @@ all methods in the folder.
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # TensorFlow's notices about the processor would hide what the run has to say.
@@ -18,6 +19,8 @@ from absl import app, flags
 
 from celeba import data, methods, recipe
 from tag_keras import study_flags
+from tag_keras.results import Row
+from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
 from tag_keras.sweep import SweepError
@@ -35,8 +38,15 @@ SOURCE = (
 
 def define_flags() -> None:
     study_flags.define_flags(
-        data.TASKS, recipe.BATCH_SIZE, recipe.EPOCHS, recipe.LEARNING_RATE, every=1
+        data.TASKS,
+        recipe.BATCH_SIZE,
+        recipe.EPOCHS,
+        recipe.LEARNING_RATE,
+        every=1,
+        data_dir="~/tensorflow_datasets",
     )
+    # So that --help shows them.
+    flags.adopt_module_key_flags(study_flags)
     flags.DEFINE_string(
         "cache_dir", None, "Folder for the decoded images. By default tag_keras_cache in data_dir."
     )
@@ -55,29 +65,17 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> None:
-    study_flags.check_flags(data.ATTRIBUTES)
+    study_flags.begin(data.ATTRIBUTES)
+    folder = Path(FLAGS.output_dir)
     factor = ORIGINAL_FACTOR if FLAGS.reproduce_original else 1.0
     errors = functools.partial(methods.error_rates, too_many=factor)
     if FLAGS.stage == "train":
-        celeba = data.CelebA(FLAGS.data_dir, tuple(FLAGS.tasks), FLAGS.cache_dir, FLAGS.in_memory)
-        celeba.prepare()
-        batches = functools.partial(celeba.batches, batch_size=FLAGS.batch_size)
-        splits = {split: functools.partial(batches, split) for split in ("validation", "test")}
-        splits["train"] = functools.partial(batches, "train", shuffle=True)
-        build_model = functools.partial(
-            methods.build_model,
-            learning_rate=FLAGS.learning_rate,
-            original=FLAGS.reproduce_original,
-        )
-        callbacks = recipe.callbacks(FLAGS.learning_rate)
-        fit = {"callbacks": callbacks, "validation_data": splits["validation"]}
-        settings = {"in_memory": FLAGS.in_memory, "reproduce_original": FLAGS.reproduce_original}
-        run_method(
-            study_flags.study_of_flags(build_model, splits, fit, errors, settings), FLAGS.method
-        )
+        study = make_study(errors)
+        folder = study.folder
+        run_method(study, FLAGS.method)
     whole = tuple(FLAGS.tasks) == data.TASKS
     table = write_study_report(
-        FLAGS.output_dir,
+        folder,
         FLAGS.tasks,
         errors,
         "CelebA: total error",
@@ -85,7 +83,23 @@ def run() -> None:
         PUBLISHED if whole else {},
         SOURCE if whole else "",
     )
-    print(f"{table}\nReport: {Path(FLAGS.output_dir, 'report.html')}")
+    print(f"{table}\nReport: {folder / 'report.html'}")
+
+
+def make_study(errors: Callable[[list[Row]], list[Row]]) -> Study:
+    """The study that the flags ask for, its data prepared."""
+    celeba = data.CelebA(FLAGS.data_dir, tuple(FLAGS.tasks), FLAGS.cache_dir, FLAGS.in_memory)
+    celeba.prepare()
+    batches = functools.partial(celeba.batches, batch_size=FLAGS.batch_size)
+    splits = {split: functools.partial(batches, split) for split in ("validation", "test")}
+    splits["train"] = functools.partial(batches, "train", shuffle=True)
+    build_model = functools.partial(
+        methods.build_model, learning_rate=FLAGS.learning_rate, original=FLAGS.reproduce_original
+    )
+    callbacks = recipe.callbacks(FLAGS.learning_rate)
+    fit = {"callbacks": callbacks, "validation_data": splits["validation"]}
+    settings = {"in_memory": FLAGS.in_memory, "reproduce_original": FLAGS.reproduce_original}
+    return study_flags.study_of_flags(build_model, splits, fit, errors, settings)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import keras
 import tag_keras
 from digits import network
 from tag_keras.experiment import train_networks
+from tag_keras.job import Job
 from tag_keras.results import Row
+from tag_keras.sweep import run_sweep
 from tag_keras.training import Data, Network, load_network
 
 SIZES: dict[str, Any] = {"input_shape": (8, 8, 1), "depth": (2, 2), "widths": (16, 32)}
@@ -82,6 +84,7 @@ def train_rival(
     data: Mapping[str, Data],
     learning_rate: float = 1e-3,
     steps: int = 400,
+    processes: int = 0,
     **fit: Any,
 ) -> list[Row]:
     """Trains a network for all tasks by a method, once with each seed.
@@ -98,6 +101,7 @@ def train_rival(
         data: `"train"` and the splits to evaluate on.
         learning_rate: As in `network.build_model`.
         steps: As in `network.build_model`.
+        processes: As in `run_sweep`.
         **fit: Arguments of `fit`.
 
     Returns:
@@ -108,20 +112,15 @@ def train_rival(
     build = functools.partial(build_rival, name, learning_rate=learning_rate, steps=steps)
     if name != "adashare":
         networks = [Network(name, tasks, seed) for seed in seeds]
-        return train_networks(folder, networks, build, data, **fit)
+        return train_networks(folder, networks, build, data, processes, **fit)
     networks = [Network(f"{name}_search", tasks, seed) for seed in seeds]
-    rows = train_networks(folder / "search", networks, build, data, **fit)
+    rows = train_networks(folder / "search", networks, build, data, processes, **fit)
+    jobs = []
     for searched in networks:
-        build_found = functools.partial(
-            _build_found,
-            folder / "search" / "networks" / searched.file,
-            searched.seed,
-            learning_rate,
-            steps,
-        )
-        found = Network(name, tasks, searched.seed)
-        rows_found = train_networks(folder, [found], build_found, data, **fit)
-    return [*rows, *rows_found]
+        path = folder / "search" / "networks" / searched.file
+        build_found = functools.partial(_build_found, path, searched.seed, learning_rate, steps)
+        jobs.append(Job(Network(name, tasks, searched.seed), build_found, fit))
+    return [*rows, *run_sweep(folder, jobs, data, processes)]
 
 
 def _options(name: str, encoder: keras.Model) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from absl import app, flags
 
 import tag_keras
 from digits import data, methods, network
-from tag_keras import experiment, training
+from tag_keras import experiment
 from tag_keras.method_table import compare_methods, method_of, methods_as_markdown
+from tag_keras.settings import comparable, keep_settings
+from tag_keras.sweep import SweepError
 
 FLAGS = flags.FLAGS
 ENCODERS = {"conv": network.conv_encoder, "resnet": methods.small_resnet}
@@ -49,6 +51,14 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_groups", 3, "Number of networks at most.", lower_bound=1)
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Every network is trained once with each seed.")
     flags.DEFINE_integer("num_train", 100, "Number of training images.", lower_bound=1)
+    flags.DEFINE_integer(
+        "processes",
+        0,
+        "Number of networks that are trained at once, each in a process of its own; by default all "
+        "are trained in one process, because such small ones take less time than a process to "
+        "start.",
+        lower_bound=0,
+    )
     flags.DEFINE_integer(
         "epochs", 20, f"Number of epochs of {STEPS_PER_EPOCH} steps.", lower_bound=1
     )
@@ -78,8 +88,11 @@ def main(argv: list[str]) -> None:
     tf.get_logger().setLevel("ERROR")
     try:
         run()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SweepError) as error:
         raise SystemExit(f"digits.train: {error}") from error
+    except KeyboardInterrupt:
+        # Of all that is left, a traceback would be the least useful.
+        raise SystemExit("digits.train: stopped. The same command goes on.") from None
 
 
 def run() -> None:
@@ -97,7 +110,7 @@ def run() -> None:
         print(f"Training by the method {name} ...", flush=True)
         folder, tasks = Path(FLAGS.output_dir, name), tuple(FLAGS.tasks)
         given = {"tasks": tasks, "seeds": seeds, **settings}
-        training.keep_settings(folder, {**given, **training.comparable(fit)})
+        keep_settings(folder, {**given, **comparable(fit)})
         rivals[name] = methods.train_rival(name, folder, tasks, seeds, splits, **options, **fit)
     if FLAGS.method not in ("tag", "all"):
         rows = list(itertools.chain(*rivals.values()))
@@ -117,6 +130,7 @@ def run() -> None:
         seeds=seeds,
         settings={**settings, "encoder": encoder},
         rivals=rivals,
+        processes=FLAGS.processes,
         **fit,
     )
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tag_keras.task_dense import TaskDense
     from tag_keras.task_routing import TaskRouting
     from tag_keras.task_routing_model import TaskRoutingModel
-    from tag_keras.training import train_groups
+    from tag_keras.training import load_network, train_groups
     from tag_keras.uncertainty_weighting import UncertaintyWeighting
     from tag_keras.weighting import EqualWeighting, LossWeighting
 
@@ -83,6 +83,7 @@ __all__ = [
     "UncertaintyWeighting",
     "adashare_encoder",
     "grouping_stability",
+    "load_network",
     "measure_cost",
     "merge_datasets",
     "mtan_encoder",
@@ -135,6 +136,7 @@ _MODULES = {
     "UncertaintyWeighting": "uncertainty_weighting",
     "adashare_encoder": "encoders",
     "grouping_stability": "stability",
+    "load_network": "training",
     "measure_cost": "network_cost",
     "merge_datasets": "datasets",
     "mtan_encoder": "encoders",

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.adashare_cadence import Alternation, EpochStarts, SearchProgress
+from tag_keras.adashare_cadence import Alternation, SearchEpochs, SearchProgress
 from tag_keras.adashare_layer import AdaShareEncoder
 from tag_keras.adashare_network import fixed_model
 from tag_keras.adashare_policy import sharing_loss, sparsity_loss
@@ -151,7 +151,7 @@ class AdaShareModel(MultiTaskModel):
         of_policy.build([self.encoder.policy.logits])
         self.policy_optimizer = of_policy
         self._search = search or AdaShareSearch()
-        self._progress.start()
+        self._progress.reset_steps()
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -199,7 +199,7 @@ class AdaShareModel(MultiTaskModel):
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        callbacks = before_others([EpochStarts(self._progress)], callbacks)
+        callbacks = before_others([SearchEpochs(self._progress)], callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def sample_policy(self, seed: int = 0) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tag_keras.checks import check, check_count, check_seed
+from tag_keras.checks import check, check_count, check_number, check_seed
 from tag_keras.tasks import check_task_names
 
 SharingWeight = Literal["top", "bottom"]
@@ -158,9 +158,10 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.tasks = check_task_names(tasks)
         self.num_blocks = check_count("num_blocks", num_blocks)
-        check(temperature > 0, "`temperature` should be positive", temperature=temperature)
-        check_seed(seed)
-        self._first_temperature, self._seed = float(temperature), int(seed)
+        self._first_temperature = check_number(
+            "temperature", temperature, "a positive number", lambda number: number > 0
+        )
+        self._seed = check_seed(seed)
         self.logits = self.add_weight(
             shape=(len(self.tasks), self.num_blocks, 2),
             initializer=keras.initializers.Constant(0.5),

@@ -1,6 +1,7 @@
 """Options of an AdaShare search: when weights and policy are trained, and by which losses."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -13,7 +14,7 @@ from tag_keras.adashare_policy import (
     sparsity_loss,
     temperature_after,
 )
-from tag_keras.checks import check, check_count
+from tag_keras.checks import check_choice, check_count, check_number, check_whole
 
 
 class Phase(NamedTuple):
@@ -74,25 +75,21 @@ class AdaShareSearch:
 
     def __post_init__(self) -> None:
         for name in ("weight_steps", "policy_steps", "curriculum_speed"):
-            check_count(name, getattr(self, name))
-        whole = isinstance(self.warm_up, int) and not isinstance(self.warm_up, bool)
-        valid = whole and self.warm_up >= 0
-        check(valid, "`warm_up` should be an integer from 0 on", warm_up=self.warm_up)
-        for name in ("sparsity", "sharing"):
-            value = getattr(self, name)
-            check(0 <= value < float("inf"), f"`{name}` should not be negative", **{name: value})
-        check(
-            self.sharing_weight in ("top", "bottom"),
-            '`sharing_weight` should be "top" or "bottom"',
-            sharing_weight=self.sharing_weight,
-        )
-        temperature, decay = self.temperature, self.temperature_decay
-        check(temperature > 0, "`temperature` should be positive", temperature=temperature)
-        check(
-            0 < decay <= 1,
-            "`temperature_decay` should be above 0, and at most 1",
-            temperature_decay=decay,
-        )
+            self._put(name, check_count(name, getattr(self, name)))
+        self._put("warm_up", check_whole("warm_up", self.warm_up))
+        numbers: dict[str, tuple[str, Callable[[float], bool]]] = {
+            "sparsity": ("a number of at least 0", lambda number: number >= 0),
+            "sharing": ("a number of at least 0", lambda number: number >= 0),
+            "temperature": ("a positive number", lambda number: number > 0),
+            "temperature_decay": ("above 0, and at most 1", lambda number: 0 < number <= 1),
+        }
+        for name, wanted in numbers.items():
+            self._put(name, check_number(name, getattr(self, name), *wanted))
+        check_choice("sharing_weight", self.sharing_weight, ("top", "bottom"))
+
+    def _put(self, name: str, value: float) -> None:
+        # Python's numbers, because the configuration is written as JSON.
+        object.__setattr__(self, name, value)
 
     def phase(self, step: int, num_blocks: int) -> Phase:
         """What the training step of that number is, from 0 on, in a network of so many blocks."""

@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tag_keras.epochs import EpochBounds, StepCounter
 from tag_keras.probe_statistics import ProbeStatistics
 
 # Makes at most so many steps with the next batches of an iterator. Returns the logs, and how many
@@ -14,23 +15,18 @@ from tag_keras.probe_statistics import ProbeStatistics
 Steps = Callable[[Any, int], tuple[Any, int]]
 
 
-class Counter(Protocol):
-    """What counts the steps of a training, and those that a restart is not to do again."""
-
-    steps: int
-    steps_to_skip: int
-
-
 class StepsInTurns:
     """A train function that chooses for every step between others. A subclass says which.
 
     Args:
-        counter: Counts the steps.
+        counter: Counts the steps, and tells those that a restart is not to do again.
         steps_per_execution: Number of steps that `fit` asks for at once.
         logs: Gives the logs of the epoch so far.
     """
 
-    def __init__(self, counter: Counter, steps_per_execution: int, logs: Callable[[], Any]) -> None:
+    def __init__(
+        self, counter: StepCounter, steps_per_execution: int, logs: Callable[[], Any]
+    ) -> None:
         self._counter, self._at_once, self._logs = counter, steps_per_execution, logs
 
     def choose(self, number: int) -> tuple[Steps, int]:
@@ -162,7 +158,7 @@ def peek(iterator: Any) -> tuple[Any, Any]:
     return batch, iterator
 
 
-class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
+class EpochEnds(EpochBounds):
     """Closes the epochs of the statistics, and reports at the end what was left out of them.
 
     Args:
@@ -177,36 +173,25 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         tasks: tuple[str, ...],
         labels_seen: Callable[[], Sequence[float]],
     ) -> None:
-        super().__init__()
+        super().__init__(statistics)
         self._statistics = statistics
         self._tasks = tasks
         self._labels_seen = labels_seen
-        # Whether the running epoch is the first one of this `fit`, and whether it is made from its
-        # first step on; and what the first one that was had of labels.
-        self._is_first_epoch = self._is_whole = True
+        # Whether the running epoch is made from its first step on; and what the first one that was
+        # had of labels.
+        self._is_whole = True
         self._labels: dict[str, float] = {}
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        # The epoch in which an earlier `fit` was interrupted.
-        self._close_epoch()
-
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        statistics = self._statistics
-        if statistics.is_restored and self._is_first_epoch:
-            # BackupAndRestore has read them: what the epoch has behind it is not done again.
-            statistics.steps_to_skip = statistics.steps - statistics.steps_before_epoch
-        elif statistics.is_restored:
-            # Another callback has read them between two epochs, and the next one is a new one.
-            self._close_epoch()
-        statistics.is_restored = self._is_first_epoch = False
-        self._is_whole = not statistics.steps_to_skip
+        super().on_epoch_begin(epoch, logs)
+        self._is_whole = not self._statistics.steps_to_skip
 
     def on_test_begin(self, logs: Any = None) -> None:
         # Validation at the end of the epoch resets what counts the labels.
         self._count_labels()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._statistics.end_epoch()
+        super().on_epoch_end(epoch, logs)
         self._count_labels()
         if without := [task for task, number in self._labels.items() if number == 0]:
             raise ValueError(
@@ -226,14 +211,6 @@ class EpochEnds(keras.callbacks.Callback):  # type: ignore[misc]
         if (overflowed := self._statistics.overflowed()).any():
             message += f" Overflows by source: {_by_task(self._tasks, overflowed)}."
         warnings.warn(message, stacklevel=2)
-
-    def _close_epoch(self) -> None:
-        statistics = self._statistics
-        if statistics.is_running():
-            statistics.end_epoch()
-        # Also of an epoch without probes.
-        statistics.steps_before_epoch, statistics.steps_to_skip = statistics.steps, 0
-        statistics.is_restored = False
 
     def _count_labels(self) -> None:
         if self._is_whole and not self._labels:

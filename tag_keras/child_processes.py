@@ -66,18 +66,23 @@ class ChildProcesses:
         with self._lock:
             if self._stopped:
                 return -int(signal.SIGTERM)
-            with _variables(environment), _interrupts_blocked():
+            with _variables(environment), _errors_to(log), _interrupts_blocked():
                 process.start()
             self._running.add(process)
         reader.close()
-        # Not as an argument of the process: those are sent while nothing else can start or stop.
-        with writer, contextlib.suppress(OSError):
-            writer.send_bytes(payload)
-        multiprocessing.connection.wait([process.sentinel])
-        with self._lock:
-            # Two threads that look after the same process may miss its exit code.
-            process.join()
-            self._running.discard(process)
+        try:
+            # Not as an argument of the process: those are sent while no other can start or stop.
+            with writer, contextlib.suppress(OSError):
+                writer.send_bytes(payload)
+            multiprocessing.connection.wait([process.sentinel])
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            with self._lock:
+                # Two threads that look after the same process may miss its exit code.
+                process.join()
+                self._running.discard(process)
         code = process.exitcode
         if code == _IN_AN_IMPORT:
             raise ValueError(
@@ -138,9 +143,8 @@ def _main(reader: Connection, log: str) -> None:
         payload = reader.recv_bytes()
     except EOFError:
         os._exit(1)
-    with open(log, "ab", buffering=0) as file:
+    with open(log, "ab") as file:
         os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
     try:
         function: Callable[[], None] = pickle.loads(payload)
         function()
@@ -171,6 +175,22 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _errors_to(log: Path) -> Iterator[None]:
+    """Lends a process that starts the log for its standard error.
+
+    It would have all of TensorFlow's notices on the terminal before it could do so itself.
+    """
+    kept = os.dup(2)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager

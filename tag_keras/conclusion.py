@@ -1,7 +1,7 @@
 """What the results say in plain words: what was chosen, whether it paid, whether to trust it."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.special
@@ -12,6 +12,7 @@ from tag_keras.comparison import check_results, compare
 from tag_keras.grouping import Grouping
 from tag_keras.replication import interval_of_differences
 from tag_keras.results import Array, Row
+from tag_keras.wording import counted, joined, percent, plus_minus, sentence
 
 NAMES = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
 _PAID = {
@@ -105,29 +106,29 @@ def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
     if len(order) == 1:
         return f"Only {NAMES[order[0]]} has complete test losses: there is nothing to compare."
     won = f"{NAMES[order[0]]} has the lowest total test loss"
-    beaten = _join(NAMES[kind] for kind in order[1:] if kind not in tied)
+    beaten = joined(NAMES[kind] for kind in order[1:] if kind not in tied)
     if seeds < _FEWEST_SEEDS:
-        return f"{_sentence(won)}, but with {_count(seeds, 'seed')} the noise is not known."
+        return f"{sentence(won)}, but with {counted(seeds, 'seed')} the noise is not known."
     if tied:
-        level = _join(NAMES[kind] for kind in tied)
+        level = joined(NAMES[kind] for kind in tied)
         be = "is" if len(tied) == 1 else "are"
         rest = f"; the difference from {beaten} is beyond it" if beaten else ""
         return f"No clear winner: {won}, but {level} {be} within the noise{rest}."
     won += f"; the difference from {beaten} is beyond the noise."
-    return f"{_PAID[order[0]]}: {won}" if {"joint", "grouped"} <= {*order} else _sentence(won)
+    return f"{_PAID[order[0]]}: {won}" if {"joint", "grouped"} <= {*order} else sentence(won)
 
 
 def _chosen(grouping: Grouping) -> str:
-    chosen = f"Chosen: {_count(len(grouping.groups), 'network')}"
-    chosen += f" for {_count(len(grouping.tasks), 'task')}"
+    chosen = f"Chosen: {counted(len(grouping.groups), 'network')}"
+    chosen += f" for {counted(len(grouping.tasks), 'task')}"
     if len(grouping.groups) == 1:
         return f"{chosen}, the same as the joint network, trained again."
     if len(grouping.tasks) > _MOST_NAMES:
         return f"{chosen}, listed below."
     parts = []
     for index in range(len(grouping.groups)):
-        part = f"group_{index} serves {_join(grouping.served(index)) or 'no task'}"
-        helpers = _join(grouping.helpers(index))
+        part = f"group_{index} serves {joined(grouping.served(index)) or 'no task'}"
+        helpers = joined(grouping.helpers(index))
         parts.append(part + (f", helped by {helpers}" if helpers else ""))
     return f"{chosen}: {'; '.join(parts)}."
 
@@ -139,15 +140,15 @@ def _numbers(
         return ""
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     values = [
-        f"{NAMES[kind]} {_plus_minus(*results.mean_and_deviation(total))}"
+        f"{NAMES[kind]} {plus_minus(*results.mean_and_deviation(total))}"
         for kind, total in totals.items()
     ]
     text = f"Total test loss ({over}): {', '.join(values)}."
     if not gaps or seeds < _FEWEST_SEEDS:
         return text
-    above = [f"{NAMES[kind]} by {_plus_minus(*gap)}" for kind, gap in gaps.items()]
+    above = [f"{NAMES[kind]} by {plus_minus(*gap)}" for kind, gap in gaps.items()]
     # Student's t with S - 1 degrees of freedom: two standard errors are few for few seeds.
-    chance = _percent(2 * float(scipy.special.stdtr(seeds - 1, -2)))
+    chance = percent(2 * float(scipy.special.stdtr(seeds - 1, -2)))
     return (
         f"{text} Above the lowest, paired by seed (mean ± two standard errors): "
         f"{', '.join(above)}. With {seeds} seeds, chance alone passes two standard errors in "
@@ -194,7 +195,7 @@ def _beyond(low: Array, high: Array, what: str) -> str:
         return "The standard errors of the affinities are not known: all of it may be noise."
     # A comparison with NaN is false: what is not known does not count.
     beyond = int(((low > 0) | (high < 0)).sum())
-    share = _percent(beyond / known)
+    share = percent(beyond / known)
     share += f" of the {known} whose noise is known" if known < len(low) else ""
     text = f"{beyond} of the {what} at 95 % ({share}); chance alone would give about 5 %."
     if beyond < _FEWEST_SIGNIFICANT * known:
@@ -214,7 +215,7 @@ def _probes(affinity: Affinity) -> str:
         return f"{text} No probe value was skipped."
     targets = [f"{task} {number}" for task, number in skipped.items() if number]
     return (
-        f"{text} {_count(sum(skipped.values()), 'probe value')} left out because a loss was not "
+        f"{text} {counted(sum(skipped.values()), 'probe value')} left out because a loss was not "
         f"positive or not finite, by target: {', '.join(targets)}."
     )
 
@@ -226,29 +227,3 @@ def _optimality(grouping: Grouping) -> str:
         f"The selection is not proven optimal: its score is {grouping.score:.4g}, and no choice "
         f"of as many groups scores more than {grouping.upper_bound:.4g}."
     )
-
-
-def _plus_minus(mean: float, noise: float) -> str:
-    """Two digits of the noise, and as many decimals of the mean."""
-    if not noise > 0:
-        return f"{mean:.4g}" + (" ± 0" if noise == 0 else "")
-    decimals = max(1 - int(np.floor(np.log10(noise))), 0)
-    kind = f".{decimals}f" if decimals < 7 else ".3g"
-    return f"{mean:{kind}} ± {noise:{kind}}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _join(words: Iterable[str]) -> str:
-    *first, last = [*words] or [""]
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -1,7 +1,12 @@
 """The devices that a model is built for, by the names of a script's flags."""
 
 import contextlib
+import functools
+import json
+import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,8 +18,11 @@ from tag_keras.model import MultiTaskModel
 STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
 
 
+@functools.cache
 def make_strategy(name: str) -> tf.distribute.Strategy | None:
-    """A strategy of TensorFlow by its name.
+    """A strategy of TensorFlow by its name, the same one each time in a process.
+
+    That of several hosts must be the first thing that a program does with TensorFlow.
 
     Args:
         name: `"none"`; `"mirrored"`, all GPUs of this machine; `"multiworker"`, those of all hosts
@@ -39,6 +47,32 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
             raise ValueError(f"There is no TPU: {error}") from error
         return tf.distribute.TPUStrategy(resolver)
     return None
+
+
+def worker_folder(folder: Path, strategy: str) -> Path:
+    """Folder that this host writes a study to, of those that train it together.
+
+    The first worker writes to `folder` itself, which all hosts share, and each other one to a
+    folder in it, of which nobody reads. What is there decides what is left to do, and so all begin
+    with the same: the others copy what the first one has.
+
+    Args:
+        folder: Folder of the study.
+        strategy: One of `STRATEGIES`.
+    """
+    task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {})
+    is_first = task.get("type") == "chief" or task.get("index", 0) == 0
+    if strategy != "multiworker" or is_first:
+        return folder
+    own = folder / f"worker_{task['index']}"
+    shutil.rmtree(own, ignore_errors=True)
+    for path in folder.glob("**/*.json"):
+        place = path.relative_to(folder)
+        # Not what other workers have, nor what is being written.
+        if not place.parts[0].startswith("worker_") and not path.name.startswith("."):
+            (own / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, own / place)
+    return own
 
 
 def build_on_devices(

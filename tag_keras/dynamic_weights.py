@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.checks import check_number
 from tag_keras.replicas import sum_over_replicas
 from tag_keras.weighting import LossWeighting, stack_losses
 
@@ -38,13 +39,9 @@ class DynamicWeightAverage(LossWeighting):
 
     def __init__(self, temperature: float = 2.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # The comparison is false for NaN.
-        if not 0 < temperature < float("inf"):
-            raise ValueError(
-                "`temperature` should be a positive number, such as 2.0. "
-                f"Received: temperature={temperature!r}."
-            )
-        self.temperature = temperature
+        self.temperature = check_number(
+            "temperature", temperature, "a positive number, such as 2.0", lambda number: number > 0
+        )
 
     def start(self, num_tasks: int) -> None:
         super().start(num_tasks)
@@ -67,8 +64,7 @@ class DynamicWeightAverage(LossWeighting):
         self._sums.assign(self._sums + tf.where(labels > 0, whole * labels, 0.0))
         self._labels.assign(self._labels + labels)
 
-    def start_training(self) -> None:
-        # Those of an epoch in which an earlier `fit` was interrupted.
+    def start_epoch(self) -> None:
         for one in (self._sums, self._labels):
             one.assign(tf.zeros(self.num_tasks))
 
@@ -76,7 +72,7 @@ class DynamicWeightAverage(LossWeighting):
         self._before.assign(tf.convert_to_tensor(self._last))
         # 0 / 0, which is NaN, for a task without a label.
         self._last.assign(tf.convert_to_tensor(self._sums) / tf.convert_to_tensor(self._labels))
-        self.start_training()
+        self.start_epoch()
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from tag_keras.adashare_layer import AdaShareEncoder
-from tag_keras.checks import check
+from tag_keras.checks import check, check_input_shape
 from tag_keras.resnet import ResidualBlock, pooled, resnet_layers
 from tag_keras.routed_encoder import RoutedEncoder
 from tag_keras.routed_networks import routed_resnet
@@ -47,9 +47,9 @@ def resnet_encoder(
     model = tag_keras.MultiTaskModel(encoder, heads)
     ```
     """
-    check_task_names(list(tasks))
+    check_task_names(tasks)
     stem, stages = resnet_layers(depth, widths)
-    images = keras.Input(input_shape)
+    images = keras.Input(check_input_shape(input_shape))
     x = layers.ReLU()(stem(images))
     for stage in stages:
         for block in stage:
@@ -90,14 +90,14 @@ def mtan_encoder(
     model = tag_keras.MultiTaskModel(encoder, heads)
     ```
     """
-    names = check_task_names(list(tasks))
+    names = check_task_names(tasks)
     stem, stages = resnet_layers(depth, widths)
     check(
         all(len(stage) > 1 for stage in stages),
         "`depth` should give each stage at least two blocks, because attention looks between them",
         depth=depth,
     )
-    images = keras.Input(input_shape)
+    images = keras.Input(check_input_shape(input_shape))
     x = layers.ReLU()(stem(images))
     previous: Mapping[str, list[keras.KerasTensor]] = {task: [] for task in names}
     for number, stage in enumerate(stages):
@@ -159,9 +159,9 @@ def task_routing_encoder(
     model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in tasks})
     ```
     """
-    names = check_task_names(list(tasks))
+    names = check_task_names(tasks)
     trunk = routed_resnet(len(names), input_shape, depth, widths, sigma, mode, seed)
-    images = keras.Input(input_shape)
+    images = keras.Input(check_input_shape(input_shape))
     features = RoutedEncoder(trunk, names)(images)
     return keras.Model(images, features, name="task_routing_encoder")
 
@@ -201,6 +201,8 @@ def adashare_encoder(
     ```
     """
     resnet = resnet_layers(depth, widths)
-    stem = keras.Sequential([keras.Input(input_shape), resnet.stem, layers.ReLU()], name="stem")
+    stem = keras.Sequential(
+        [keras.Input(check_input_shape(input_shape)), resnet.stem, layers.ReLU()], name="stem"
+    )
     top = layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32")
     return AdaShareEncoder(stem, resnet.blocks, tasks, top, temperature, seed)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tag_keras.checks import check_bool, check_choice, check_count
 from tag_keras.gradients import Gradients, select_variables
 from tag_keras.replicas import sum_over_replicas
 from tag_keras.train_step import (
@@ -66,10 +67,8 @@ class AffinityEstimator:
     every: int = 10
 
     def __post_init__(self) -> None:
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(
-                f"`every` should be an integer of at least 1. Received: every={self.every!r}."
-            )
+        # Python's integer, because the configuration is written as JSON.
+        object.__setattr__(self, "every", check_count("every", self.every))
 
     def measure(self, probe: Probe) -> tf.Tensor:
         """Affinities on one batch: float32 tensor (T, T), [source, target], NaN for no value."""
@@ -92,12 +91,8 @@ class _OfSteps(AffinityEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.update not in ("optimizer", "sgd"):
-            raise ValueError(
-                f'`update` should be "optimizer" or "sgd". Received: update={self.update!r}.'
-            )
-        if not isinstance(self.baseline, bool):
-            raise ValueError(f"`baseline` should be a bool. Received: baseline={self.baseline!r}.")
+        check_choice("update", self.update, ("optimizer", "sgd"))
+        check_bool("baseline", self.baseline)
 
     def _step(self, probe: Probe, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         return lookahead_step(probe.optimizer, gradients, probe.variables, self.update)
@@ -225,10 +220,7 @@ class CosineAffinity(AffinityEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.kernels_only, bool):
-            raise ValueError(
-                f"`kernels_only` should be a bool. Received: kernels_only={self.kernels_only!r}."
-            )
+        check_bool("kernels_only", self.kernels_only)
 
     def measure(self, probe: Probe) -> tf.Tensor:
         chosen = [not self.kernels_only or len(variable.shape) > 1 for variable in probe.variables]

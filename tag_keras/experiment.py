@@ -25,14 +25,13 @@ from tag_keras.method_table import (
 )
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row, losses_of, total_error
+from tag_keras.settings import comparable, keep_settings
 from tag_keras.sweep import run_sweep
 from tag_keras.tasks import check_task_names
 from tag_keras.training import (
     BuildModel,
     Data,
     Network,
-    comparable,
-    keep_settings,
     load_network,
     save_network,
 )

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check_seed
+from tag_keras.checks import check, check_choice, check_number, check_seed, implements
 from tag_keras.pcgrad import pcgrad_coefficients
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
@@ -104,11 +104,8 @@ class PCGrad(GradientMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if order not in ("random", "authors"):
-            raise ValueError(f'`order` should be "random" or "authors". Received: order={order!r}.')
-        if seed is not None:
-            check_seed(seed)
-        self.order, self.seed = order, seed
+        check_choice("order", order, ("random", "authors"))
+        self.order, self.seed = order, None if seed is None else check_seed(seed)
         self._draws: Any = None
 
     def start(self, tasks: tuple[str, ...]) -> None:
@@ -165,12 +162,9 @@ class UPGrad(GradientMethod):
 
     def __init__(self, ridge: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        wanted = "between 1e-6 and 1, such as 1e-4"
         # The products are of float32: less would not make up for their rounding.
-        if not 1e-6 <= ridge <= 1:
-            raise ValueError(
-                f"`ridge` should be between 1e-6 and 1, such as 1e-4. Received: ridge={ridge!r}."
-            )
-        self.ridge = ridge
+        self.ridge = check_number("ridge", ridge, wanted, lambda number: 1e-6 <= number <= 1)
 
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
         return upgrad_coefficients(gram, self.ridge)
@@ -186,14 +180,17 @@ def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) ->
         ValueError: If it is none, or if it has a training step of its own and something else that
             was given would need another one.
     """
-    if not isinstance(method, GradientMethod | None):
-        raise ValueError(
-            "`gradient_method` should be a method, such as `tag_keras.PCGrad()`. "
-            f"Received: gradient_method={method!r}."
-        )
-    if method is None or type(method).make_step is GradientMethod.make_step:
+    has_step = implements(method, GradientMethod, "make_step")
+    check(
+        method is None or has_step or implements(method, GradientMethod, "coefficients"),
+        "`gradient_method` should be a method, such as `tag_keras.PCGrad()`",
+        gradient_method=method,
+    )
+    if not has_step:
         return
-    looked = weighting is not None and (weighting.needs_norms or weighting.is_trained)
+    looked = isinstance(weighting, LossWeighting) and (
+        weighting.needs_norms or weighting.is_trained
+    )
     for name, other in (("affinity", affinity), ("loss_weighting", weighting if looked else None)):
         if other is not None:
             raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.checks import check, check_number, is_number
 from tag_keras.replicas import sum_over_replicas
 from tag_keras.weighting import LossWeighting, stack_losses
 
@@ -61,26 +62,29 @@ class GradNorm(LossWeighting):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(shared_layer, keras.layers.Layer | str):
-            raise ValueError(
-                "`shared_layer` should be a layer of the encoder, or its name. "
-                f"Received: shared_layer={shared_layer!r}."
-            )
-        for name, value in (("alpha", alpha), ("learning_rate", learning_rate)):
-            # The comparison is false for NaN.
-            if not 0 <= value < float("inf"):
-                raise ValueError(
-                    f"`{name}` should be a number of at least 0. Received: {name}={value!r}."
-                )
+        check(
+            isinstance(shared_layer, keras.layers.Layer | str),
+            "`shared_layer` should be a layer of the encoder, or its name",
+            shared_layer=shared_layer,
+        )
         limits = tuple(clip) if isinstance(clip, list | tuple) else ()
-        if len(limits) != 2 or not 0 < limits[0] <= 1 <= limits[1]:
-            raise ValueError(
-                "`clip` should be a positive number of at most 1 and one of at least 1, such as "
-                f"(0.1, 10.0). Received: clip={clip!r}."
-            )
+        check(
+            len(limits) == 2
+            and all(is_number(limit) for limit in limits)
+            and 0 < limits[0] <= 1 <= limits[1],
+            "`clip` should be a positive number of at most 1 and one of at least 1, such as "
+            "(0.1, 10.0)",
+            clip=clip,
+        )
         # Not the layer, which would become a part of this one.
         self.shared_layer: str = getattr(shared_layer, "name", shared_layer)
-        self.alpha, self.learning_rate, self.clip = alpha, learning_rate, limits
+        self.alpha, self.learning_rate = (
+            check_number(name, value, "a number of at least 0", lambda number: number >= 0)
+            for name, value in (("alpha", alpha), ("learning_rate", learning_rate))
+        )
+        self.clip = float(limits[0]), float(limits[1])
+        # Index of the kernel among the encoder's variables, as soon as it is found.
+        self._kernel: int | None = None
 
     def start(self, num_tasks: int) -> None:
         super().start(num_tasks)
@@ -95,6 +99,13 @@ class GradNorm(LossWeighting):
         self, encoder: keras.layers.Layer, shared: Sequence[keras.Variable]
     ) -> keras.Variable:
         ids = {id(variable) for variable in shared}
+        variables = encoder.variables
+        # Of a model that was loaded, layers with automatic names may have others; the order of
+        # their variables is the same.
+        if self._kernel is not None and self._kernel < len(variables):
+            kernel = variables[self._kernel]
+            if id(kernel) in ids and len(kernel.shape) > 1:
+                return kernel
         kernels: dict[str, list[keras.Variable]] = {}
         for layer in {id(one): one for one in encoder._flatten_layers()}.values():
             # The layer's own, not those of the layers in it; biases and the like have one axis.
@@ -108,6 +119,7 @@ class GradNorm(LossWeighting):
                 f"`shared_layer` {fault} of the encoder with a kernel that several tasks train. "
                 f"Name one of {sorted(kernels)}. Received: shared_layer={self.shared_layer!r}."
             )
+        self._kernel = next(i for i, variable in enumerate(variables) if variable is found[0])
         return found[0]
 
     def update(
@@ -138,7 +150,16 @@ class GradNorm(LossWeighting):
             "alpha": self.alpha,
             "learning_rate": self.learning_rate,
             "clip": list(self.clip),
+            "kernel": self._kernel,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GradNorm":
+        config = {**config}
+        kernel = config.pop("kernel", None)
+        weighting = cls(**config)
+        weighting._kernel = kernel
+        return weighting
 
 
 def training_rates(losses: tf.Tensor, first_losses: tf.Tensor, active: tf.Tensor) -> tf.Tensor:

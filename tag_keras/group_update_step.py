@@ -128,7 +128,7 @@ class GroupUpdateStep:
         visited &= progress.moved
         return progress._replace(
             affinity=moving_average(progress.affinity, values, visited, self._state.decay),
-            count=progress.count + tf.cast(visited, "float32"),
+            count=progress.count + tf.cast(visited, "int64"),
         )
 
     def _trainable(self, progress: Progress) -> list[tf.Tensor]:
@@ -136,11 +136,11 @@ class GroupUpdateStep:
 
     def _finish(self, progress: Progress, optimizer: GroupOptimizer) -> None:
         state = self._state
-        more = tf.cast(tf.maximum(progress.updates - 1, 0), "float32")
+        more = tf.cast(tf.maximum(progress.updates - 1, 0), "int64")
         new = [
             (state.affinity, progress.affinity),
             (state.count, progress.count),
-            (state.batches, state.batches + 1.0),
+            (state.batches, state.batches + 1),
             (state.more_updates, state.more_updates + more),
             *zip(optimizer.variables, progress.values, strict=True),
             *optimizer.counters(progress.updates, progress.overflowed),

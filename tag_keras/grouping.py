@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from tag_keras import files
-from tag_keras.checks import check
+from tag_keras.checks import check, check_bool
 from tag_keras.tasks import check_task_names
 
 
@@ -46,7 +46,7 @@ class Grouping:
         for name, value in {"score": self.score, "upper_bound": self.upper_bound}.items():
             valid = (isinstance(value, float) or type(value) is int) and abs(value) < float("inf")
             check(valid, f"`{name}` should be a finite number", **{name: value})
-        check(isinstance(self.optimal, bool), "`optimal` should be a bool", optimal=self.optimal)
+        check_bool("optimal", self.optimal)
         object.__setattr__(self, "tasks", tasks)
         object.__setattr__(self, "groups", tuple(tuple(group) for group in groups))
         object.__setattr__(self, "serves", {task: serves[task] for task in tasks})

@@ -1,7 +1,7 @@
 """One network of a sweep: trained, evaluated and written down, in whichever process."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,15 @@ class JobFiles:
     def take_rows(self) -> list[Row]:
         """The rows of a job that is finished, otherwise none."""
         return load_results(self.rows) if self.rows.exists() else []
+
+
+def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tuple[str, Any]]:
+    """What another process needs, each with its name; what jobs have in common only once."""
+    for build_model in {id(job.build_model): job.build_model for job in jobs}.values():
+        yield "`build_model`", build_model
+    for fit in {id(job.fit): job.fit for job in jobs}.values():
+        yield "An argument of `fit`", fit
+    yield "`data`", dict(data)
 
 
 def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tag_keras.affinity import Affinity
 from tag_keras.cadence import Cadence, EpochEnds, before_others, on_device, one_at_a_time, peek
+from tag_keras.checks import check, implements
 from tag_keras.estimators import AffinityEstimator
 from tag_keras.gradient_methods import GradientMethod, check_method
 from tag_keras.grouped_model import GroupedModel
@@ -17,7 +18,7 @@ from tag_keras.probe_step import ProbeStep
 from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
-from tag_keras.weighting import LossWeighting, WeightingEnds
+from tag_keras.weighting import LossWeighting, WeightingEpochs
 
 __all__ = ["GroupedModel", "MultiTaskModel"]
 
@@ -107,11 +108,11 @@ class MultiTaskModel(TaskModel):
                 others, if it needs shared variables and there are none, or if Keras cannot train
                 under the strategy with these arguments.
         """
-        if not isinstance(affinity, AffinityEstimator | None):
-            raise ValueError(
-                "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`"
-                f". Received: affinity={affinity!r}."
-            )
+        check(
+            affinity is None or implements(affinity, AffinityEstimator, "measure"),
+            "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`",
+            affinity=affinity,
+        )
         check_method(gradient_method, affinity, loss_weighting)
         super().compile(
             optimizer,
@@ -215,7 +216,7 @@ class MultiTaskModel(TaskModel):
         if self._affinity_options is not None:
             ends.append(EpochEnds(self._statistics, self.tasks, self._labels_seen))
         if self.loss_weighting is not None:
-            ends.append(WeightingEnds(self.loss_weighting))
+            ends.append(WeightingEpochs(self.loss_weighting, self._statistics))
         if ends:
             callbacks = before_others(ends, callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
@@ -240,21 +241,7 @@ class MultiTaskModel(TaskModel):
         if self.gradient_method is not None and self.gradient_method.measures_affinity:
             measured: Affinity = self.gradient_method.get_affinity()
             return measured
-        affinity = self._statistics.affinity(self.tasks) if self._statistics.weights else None
-        if affinity is None or not (affinity.count + affinity.skipped).any():
-            raise ValueError(
-                "No affinities have been measured. Compile with "
-                "`affinity=tag_keras.LookaheadAffinity(...)` and call `fit` first."
-            )
-        if not affinity.count.any():
-            reason, remedy = "a loss was not positive or not finite", "Check the losses"
-            if self._statistics.overflowed().any():
-                reason = "the gradients overflowed in float16"
-                remedy = 'Use the policy "mixed_bfloat16", or losses of smaller values'
-            raise ValueError(
-                f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
-            )
-        return affinity
+        return self._statistics.measured_affinity(self.tasks)
 
     def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()

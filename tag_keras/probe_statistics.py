@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
+from tag_keras.epochs import StepCounter
 from tag_keras.replication import replicates_of
 
 # The probes of the running epoch are in slots of consecutive probes, those of earlier epochs in
@@ -16,7 +16,7 @@ from tag_keras.replication import replicates_of
 _SLOTS, _MOST_SLOTS, _BATCHES = 16, 64, 8
 
 
-class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
+class ProbeStatistics(StepCounter):
     """Means and counts per pair of tasks, over slots of consecutive probes.
 
     The slots of the running epoch are in weights, which the compiled step updates; when all are
@@ -37,16 +37,10 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
         self._shapes = {"mean": slots, "count": slots, "skipped": pairs}
         self._shapes |= {"overflowed": (num_tasks,), "probes": (), "width": ()}
         self._host: dict[str, npt.NDArray[np.float64]] = {}
-        self.steps = 0
-        # Steps before the running epoch, and of it those that a restart is not to do again.
-        self.steps_before_epoch = self.steps_to_skip = 0
-        # Whether a checkpoint was read.
-        self.is_restored = False
-        self.built = True
 
     def start(self) -> None:
         """Creates the weights or, where they are there, sets all back to no probe."""
-        self.steps = self.steps_before_epoch = self.steps_to_skip = 0
+        self.reset_steps()
         pairs = self._shapes["skipped"]
         self._host = {
             # By epoch: mean, count and skipped. By slot: mean and count. By task.
@@ -110,9 +104,15 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
 
     def end_epoch(self) -> None:
         """Closes the running epoch, also one without probes."""
+        super().end_epoch()
         self._host = self._with_running_epoch()
-        self.steps_before_epoch = self.steps
         self._start_epoch()
+
+    def end_interrupted_epoch(self) -> None:
+        if self.is_running():
+            self.end_epoch()
+        # Also of an epoch without probes, of which there is nothing to close.
+        super().end_epoch()
 
     def is_running(self) -> bool:
         """Whether there were probes since the last epoch ended."""
@@ -134,27 +134,47 @@ class ProbeStatistics(keras.layers.Layer):  # type: ignore[misc]
             replicates=replicates_of(batches[:, 0], batches[:, 1]),
         )
 
+    def measured_affinity(self, tasks: tuple[str, ...]) -> Affinity:
+        """The same.
+
+        Raises:
+            ValueError: If nothing was measured.
+        """
+        affinity = self.affinity(tasks) if self.weights else None
+        if affinity is None or not (affinity.count + affinity.skipped).any():
+            raise ValueError(
+                "No affinities have been measured. Compile with "
+                "`affinity=tag_keras.LookaheadAffinity(...)` and call `fit` first."
+            )
+        if not affinity.count.any():
+            reason, remedy = "a loss was not positive or not finite", "Check the losses"
+            if self.overflowed().any():
+                reason = "the gradients overflowed in float16"
+                remedy = 'Use the policy "mixed_bfloat16", or losses of smaller values'
+            raise ValueError(
+                f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
+            )
+        return affinity
+
     def overflowed(self) -> npt.NDArray[np.float64]:
         """Number of probes, by task (T,), in which the task's gradient overflowed."""
         running = self._values()["overflowed"]
         return np.asarray(self._host["overflowed"] + running)
 
     def save_own_variables(self, store: Any) -> None:
-        super().save_own_variables(store)
         if self.weights:
+            super().save_own_variables(store)
             for name, array in self._host.items():
                 store[name] = array
-            store["steps"] = np.array([self.steps, self.steps_before_epoch])
 
     def load_own_variables(self, store: Any) -> None:
         if "steps" not in store:
             return
         self.start()
+        super().load_own_variables(store)
         self._host = {name: np.array(store[name], np.float64) for name in self._host}
-        self.steps, self.steps_before_epoch = (int(number) for number in np.array(store["steps"]))
         for index, weight in enumerate(self.weights):
             weight.assign(store[str(index)])
-        self.is_restored = True
 
     def _start_epoch(self) -> None:
         for name, weight in zip(self._shapes, self.weights, strict=False):

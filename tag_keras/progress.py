@@ -35,7 +35,7 @@ class Countdown:
     A terminal shows one line, which overwrites itself. Elsewhere each is a line of its own.
 
     Args:
-        total: Number of parts.
+        total: Number of parts; one alone is not counted.
         done: Number of parts that were done before, which say nothing about the speed.
         unit: What the parts are.
         stream: Where to write.
@@ -60,10 +60,12 @@ class Countdown:
 
     def close(self) -> None:
         """Leaves the line of a terminal."""
-        if self._terminal:
+        if self._terminal and self._total > 1:
             self._stream.write("\n")
 
     def _show(self) -> None:
+        if self._total < 2:
+            return
         text = f"{self._done}/{self._total} {self._unit}"
         if self._before < self._done < self._total:
             elapsed = time.monotonic() - self._start

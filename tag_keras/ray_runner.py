@@ -1,13 +1,18 @@
 """Where the jobs of a sweep are trained: on a Ray cluster, each in a process of its own."""
 
+import os
+import pickle
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from tag_keras import files
 from tag_keras.child_processes import is_lasting
-from tag_keras.job import Failure, Job, JobFiles, train_job
+from tag_keras.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.training import Data
 
 # Of the job that is trained in a folder of its own on another machine.
@@ -19,7 +24,8 @@ class OnRay:
 
     The cluster is the one that the program has connected to, otherwise the one that `ray.init()`
     finds or starts. A task takes one core and, where the cluster has GPUs, one of these. Its
-    machine does not need to see the folder of the sweep.
+    machine does not need to see the folder of the sweep, but must be able to import what the jobs
+    are made of: connect with `ray.init(runtime_env={"working_dir": "."})` where it cannot.
 
     Args:
         folder: Folder of the sweep.
@@ -38,8 +44,21 @@ class OnRay:
             raise ImportError(
                 'A sweep on a cluster needs Ray: pip install "tag_keras[cluster]".'
             ) from error
+        for what, value in parts_to_send(jobs, data):
+            try:
+                ray.cloudpickle.dumps(value)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise ValueError(
+                    f"{what} cannot be sent to a cluster ({error}). Give a function that returns "
+                    "it, for instance in place of a tf.data.Dataset."
+                ) from None
         self._ray: Any = ray
         self._folder = folder
+        # Keras has one for each thread.
+        self._policy = keras.config.dtype_policy().name
+        self._lock = threading.Lock()
+        self._running: set[Any] = set()
+        self._closed = False
         self._connected_here = not ray.is_initialized()
         if self._connected_here:
             ray.init(log_to_driver=False, include_dashboard=False)
@@ -52,34 +71,53 @@ class OnRay:
 
     def train(self, job: Job) -> Failure | None:
         errors = self._ray.exceptions
+        with self._lock:
+            if self._closed:
+                return Failure("the sweep was stopped", lasting=True)
+            task = self._task.remote(job, self._data, self._policy)
+            self._running.add(task)
         try:
-            contents: _Files = self._ray.get(self._task.remote(job, self._data))
+            contents: _Files = self._ray.get(task)
         except errors.RayTaskError as error:
-            cause = error.cause or error
-            return Failure(f"{type(cause).__name__}: {cause}", is_lasting(cause), error)
+            return _failure(error.cause or error)
         except errors.RayError as error:
-            return Failure(f"{type(error).__name__}: {error}", False, error)
-        rows = JobFiles(self._folder, job.network).rows
-        for name, content in contents.items():
-            path = self._folder / name
-            if path != rows:
-                _write(path, content)
-        _write(rows, contents[str(rows.relative_to(self._folder))])
+            # Not of the job: its process or its machine is gone, for instance.
+            return _failure(error)
+        finally:
+            with self._lock:
+                self._running.discard(task)
+        self._write(job, contents)
         return None
 
     def close(self) -> None:
-        if self._connected_here:
-            self._ray.shutdown()
+        with self._lock:
+            self._closed = True
+            for task in self._running:
+                self._ray.cancel(task, force=True)
+            # Threads still wait for those; the sweep closes it once more after them.
+            if self._connected_here and not self._running:
+                self._ray.shutdown()
+
+    def _write(self, job: Job, contents: _Files) -> None:
+        rows = str(JobFiles(self._folder, job.network).rows.relative_to(self._folder))
+        # The rows last, because they say that all is there.
+        for name in sorted(contents, key=lambda name: name == rows):
+            with files.replacing(self._folder / name) as partial:
+                partial.write_bytes(contents[name])
 
 
-def _train(job: Job, data: Mapping[str, Data]) -> _Files:
+def _failure(error: BaseException) -> Failure:
+    # Ray's own messages go on with a traceback.
+    reason = "\n".join(f"{type(error).__name__}: {error}".splitlines()[:3])
+    return Failure(reason, is_lasting(error), error)
+
+
+def _train(job: Job, data: Mapping[str, Data], policy: str) -> _Files:
+    # Read at the first step. The one core of the task is all that Ray counts on.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    keras.config.set_dtype_policy(policy)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train_job(folder, job, data)
         paths = [path for path in folder.rglob("*") if path.is_file()]
         return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def _write(path: Path, content: bytes) -> None:
-    with files.replacing(path) as partial:
-        partial.write_bytes(content)

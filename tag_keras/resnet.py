@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tag_keras.checks import check, check_count
+from tag_keras.checks import check, check_count, check_counts, is_whole
 
 # Number of blocks by stage (He et al. 2016, arXiv 1512.03385, table 1).
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -42,9 +43,9 @@ class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
         self.use_bias = use_bias
         # Names of their own, which are the same in a model that is loaded.
         self.convolution = keras.layers.Conv2D(
-            filters,
-            kernel_size,
-            strides,
+            self.filters,
+            self.kernel_size,
+            self.strides,
             padding="same",
             data_format="channels_last",
             use_bias=use_bias,
@@ -107,7 +108,7 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.filters = check_count("filters", filters)
         self.strides = check_count("strides", strides)
-        self.first = self._part("first", 3, strides)
+        self.first = self._part("first", 3, self.strides)
         self.second = self._part("second", 3)
         # Whether there is one is known as soon as the width of the input is.
         self.projection: ConvNorm | None = None
@@ -185,14 +186,13 @@ def resnet_layers(
     Raises:
         ValueError: If there are not as many widths as stages, or if a number is not positive.
     """
-    stages = _STAGES.get(depth) if isinstance(depth, int) else tuple(depth)
+    stages = _STAGES.get(depth) if is_whole(depth) else depth
     check(
-        bool(stages),
+        isinstance(stages, list | tuple | np.ndarray) and len(stages) > 0,
         "`depth` should be 18 or 34, or the number of blocks of each stage",
         depth=depth,
     )
-    counts = [check_count("depth", count) for count in stages or ()]
-    channels = [check_count("widths", width) for width in widths]
+    counts, channels = check_counts("depth", stages), check_counts("widths", widths)
     check(
         len(channels) == len(counts),
         f"`widths` should have a width for each of the {len(counts)} stages",

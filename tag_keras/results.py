@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tag_keras import files
+from tag_keras.checks import is_number
 
 Array = npt.NDArray[np.float64]
 
@@ -70,19 +70,15 @@ def _row(value: object, where: str) -> Row:
         "seed": type(value["seed"]) is int,
         "task": isinstance(value["tasks"], list) and value["task"] in value["tasks"],
         "split": isinstance(value["split"], str),
-        "loss": _is_number(value["loss"]),
+        "loss": is_number(value["loss"]),
         "metrics": isinstance(value["metrics"], dict)
-        and all(_is_number(metric) for metric in value["metrics"].values()),
-        "seconds": _is_number(value["seconds"]),
+        and all(is_number(metric) for metric in value["metrics"].values()),
+        "seconds": is_number(value["seconds"]),
     }
     for name, right in checks.items():
         if not right:
             raise ValueError(f"{where}: the field {name!r} has a wrong value: {value[name]!r}.")
     return Row(**{**value, "tasks": tuple(value["tasks"])})
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dict[str, Array]:

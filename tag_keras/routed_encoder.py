@@ -47,9 +47,9 @@ class RoutedEncoder(keras.layers.Layer):  # type: ignore[misc]
     def __init__(self, trunk: keras.Model, tasks: Sequence[str], **kwargs: Any) -> None:
         # The trunk casts what it gets as its own type says.
         super().__init__(**{"autocast": False, **kwargs})
-        check_trunk(trunk, len(tasks))
+        self.tasks = check_task_names(tasks)
+        check_trunk(trunk, len(self.tasks))
         self.trunk = trunk
-        self.tasks = check_task_names(list(tasks))
 
     def build(self, input_shape: Any) -> None:
         """The trunk is built."""

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tag_keras.checks import check
+from tag_keras.checks import check, check_counts, check_input_shape
 from tag_keras.resnet import ConvNorm, ResidualBlock, pooled, resnet_layers
 from tag_keras.task_routing import Mode, TaskRouting, check_routing, mask_seed
 
@@ -51,7 +51,7 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
         # Its layers have the names of those of a ResNet, also in a model that is loaded.
         self.block = ResidualBlock(filters, strides, dtype=self.dtype_policy, name=self.name)
         check_routing(num_tasks, sigma, mode)
-        self.num_tasks, self.sigma, self.mode = num_tasks, sigma, mode
+        self.num_tasks, self.sigma, self.mode = int(num_tasks), float(sigma), mode
         self.seed = mask_seed(seed)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -133,7 +133,7 @@ def routed_resnet(
         return RoutedBlock(**routing, seed=_next(seeds), **kwargs)
 
     stem, stages = resnet_layers(depth, widths, block)
-    images, task_ids = keras.Input(input_shape), keras.Input((), dtype="int32")
+    images, task_ids = keras.Input(check_input_shape(input_shape)), keras.Input((), dtype="int32")
     x = _routed(stem(images), task_ids, **routing, seed=_next(seeds))
     for stage in stages:
         for layer in stage:
@@ -170,12 +170,13 @@ def routed_vgg11(
         ValueError: If an argument is out of range, or if a task would have no channel.
     """
     check_routing(num_tasks, sigma, mode)
-    check(len(widths) == 8, "`widths` should have eight widths", widths=widths)
+    channels = check_counts("widths", widths)
+    check(len(channels) == 8, "`widths` should have eight widths", widths=widths)
     routing: dict[str, Any] = {"num_tasks": num_tasks, "sigma": sigma, "mode": mode}
     seeds = np.random.default_rng(mask_seed(seed))
-    images, task_ids = keras.Input(input_shape), keras.Input((), dtype="int32")
+    images, task_ids = keras.Input(check_input_shape(input_shape)), keras.Input((), dtype="int32")
     x = images
-    for number, width in enumerate(widths, 1):
+    for number, width in enumerate(channels, 1):
         x = _routed(ConvNorm(width)(x), task_ids, **routing, seed=_next(seeds))
         if number in (1, 2, 4, 6, 8):
             x = layers.MaxPooling2D(2, padding="same", data_format="channels_last")(x)

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import keras
+
 from tag_keras.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
-from tag_keras.job import Failure, Job, JobFiles, train_job
+from tag_keras.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.machine_shares import machine_shares
 from tag_keras.training import Data
 
@@ -70,12 +72,10 @@ class InProcesses:
     ) -> None:
         self.threads = processes
         self._folder = folder
-        # Many jobs may have the same arguments, which may be large: each is tried once.
-        for build_model in {id(job.build_model): job.build_model for job in jobs}.values():
-            pickled(build_model, "`build_model`")
-        for fit in {id(job.fit): job.fit for job in jobs}.values():
-            pickled(fit, "An argument of `fit`")
-        self._data = pickled(data, "`data`")
+        # Keras has one for each thread.
+        self._policy = keras.config.dtype_policy().name
+        payloads = {what: pickled(value, what) for what, value in parts_to_send(jobs, data)}
+        self._data = payloads["`data`"]
         self._children = ChildProcesses()
         self._shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for share in machine_shares(processes):
@@ -84,7 +84,7 @@ class InProcesses:
     def train(self, job: Job) -> Failure | None:
         paths = JobFiles(self._folder, job.network)
         paths.log.parent.mkdir(parents=True, exist_ok=True)
-        call = functools.partial(_train_in_child, self._folder, job, self._data)
+        call = functools.partial(_train_in_child, self._folder, job, self._data, self._policy)
         share = self._shares.get()
         try:
             code = self._children.call(pickle.dumps(call), paths.log, share)
@@ -99,7 +99,8 @@ class InProcesses:
         self._children.stop()
 
 
-def _train_in_child(folder: Path, job: Job, data: bytes) -> None:
+def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
     # Lines by epoch for the log, unless something else was asked for.
     job = Job(job.network, job.build_model, {"verbose": 2, **job.fit}, job.saves)
     train_job(folder, job, pickle.loads(data))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import keras
 
-from tag_keras.checks import check, check_count
+from tag_keras.checks import check, check_count, check_counts, check_input_shape
 from tag_keras.resnet import ConvNorm
 from tag_keras.tasks import check_task_names
 from tag_keras.unpooling import MaxPoolingWithPositions, MaxUnpooling
@@ -75,9 +75,8 @@ def check_tasks_and_shape(
     check_task_names(list(tasks))
     for channels in tasks.values():
         check_count("tasks", channels)
-    check(len(widths) > 0, "`widths` should have at least one width", widths=widths)
-    for width in widths:
-        check_count("widths", width)
+    check_counts("widths", widths)
+    check_input_shape(input_shape)
     factor = 2 ** len(widths)
     check(
         all(size and size % factor == 0 for size in input_shape[:2]),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check, check_count
+from tag_keras.checks import check, check_bool, check_count, is_number
 from tag_keras.selection_problem import Booleans, Floats, GroupProblem
 
 Singletons = Literal["forbid", "baseline"] | Mapping[str, float]
@@ -32,7 +32,7 @@ def build_problem(
     check(isinstance(affinity, Affinity), wanted, type=type(affinity))
     tasks = affinity.tasks
     alone = _alone(tasks, singletons)
-    check(isinstance(partition, bool), "`partition` should be a bool", partition=partition)
+    check_bool("partition", partition)
     wrong = ~np.isfinite(affinity.mean) & ~np.eye(len(tasks), dtype=bool)
     wanted = "`affinity` should be finite for all pairs of two tasks; measure for more steps"
     check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
@@ -64,10 +64,8 @@ def _alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
     unknown = [task for task in singletons if task not in tasks]
     check(not unknown, f"`singletons` should name tasks out of {tasks}", unknown=unknown)
     for task, score in singletons.items():
-        value = score.item() if isinstance(score, np.generic) else score
-        number = isinstance(value, int | float) and not isinstance(value, bool)
         wanted = f"`singletons` should give {task!r} a number of at most {_LARGEST:g} in size"
-        check(number and abs(value) <= _LARGEST, wanted, score=score)
+        check(is_number(score) and abs(float(score)) <= _LARGEST, wanted, score=score)
     return np.array([singletons.get(task, -np.inf) for task in tasks], np.float64)
 
 

@@ -10,14 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check, check_count
+from tag_keras.checks import check_bool, check_count, check_number, check_seed, check_whole
 from tag_keras.gradient_methods import GradientMethod
 from tag_keras.group_update_step import GroupUpdateStep
 from tag_keras.partial_updates import check_partial
 from tag_keras.task_clustering import check_clustering, cluster_tasks
-
-# Seeds and counters are kept in float32, as all weights, which is exact up to here.
-_MOST = 2**24
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -54,8 +51,8 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         group_norm: Whether the loss of a group is divided by its number of tasks.
         measure_last: Whether the last update of a batch is measured, by one forward pass. Without,
             nothing is measured as long as all tasks are in one group.
-        seed: Of the order of the groups, and of the affinity propagation; an integer from 0 to
-            2 ** 24 - 1. Defaults to one that is drawn, and saved with the model.
+        seed: Of the order of the groups, and of the affinity propagation. Defaults to one that is
+            drawn, and saved with the model.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -85,25 +82,18 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
-        check(_is_number(decay) and 0 < decay <= 1, "`decay` should be in (0, 1]", decay=decay)
-        check(
-            preference is None or _is_number(preference),
-            "`preference` should be a finite number, or None",
-            preference=preference,
-        )
-        check(_is_whole(warmup), "`warmup` should be an integer from 0 on", warmup=warmup)
-        for name, value in (("group_norm", group_norm), ("measure_last", measure_last)):
-            check(isinstance(value, bool), f"`{name}` should be a bool", **{name: value})
-        check(
-            seed is None or (_is_whole(seed) and seed < _MOST),
-            "`seed` should be an integer from 0 to 2 ** 24 - 1, or None",
-            seed=seed,
-        )
-        self.decay, self.preference, self.warmup = decay, preference, warmup
+        self.decay = check_number("decay", decay, "in (0, 1]", lambda number: 0 < number <= 1)
+        self.preference = preference
+        if preference is not None:
+            wanted = "a finite number, or None"
+            self.preference = check_number("preference", preference, wanted)
+        self.warmup = check_whole("warmup", warmup)
+        check_bool("group_norm", group_norm)
+        check_bool("measure_last", measure_last)
         self.regroup_every = check_count("regroup_every", regroup_every)
         self.group_norm, self.measure_last = group_norm, measure_last
         # Python's generator, which keras.utils.set_random_seed sets, too.
-        self.seed = random.randrange(_MOST) if seed is None else seed
+        self.seed = random.randrange(2**24) if seed is None else check_seed(seed)
         self._tasks: tuple[str, ...] = ()
         self.built = True
 
@@ -112,19 +102,24 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         # The number of its group by task.
         self.assignment = self._add("assignment", (number,))
         self.affinity = self._add("affinity", (number, number))
-        self.count = self._add("count", (number, number))
-        self.batches = self._add("batches", ())
-        self.grouped_at = self._add("grouped_at", ())
-        self.more_updates = self._add("more_updates", ())
+        self.count = self._add("count", (number, number), "int64")
+        self.batches = self._add("batches", (), "int64")
+        self.grouped_at = self._add("grouped_at", (), "int64")
+        self.more_updates = self._add("more_updates", (), "int64")
         # Also a weight, so that a run that is resumed goes on with it.
-        self.seed_used = self._add("seed", ())
+        self.seed_used = self._add("seed", (), "int64")
         self.assignment.assign(np.arange(number, dtype="float32"))
-        self.seed_used.assign(float(self.seed))
+        self.seed_used.assign(tf.constant(self.seed, "int64"))
 
-    def _add(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
-        # Replicas hold equal values; "mean" keeps them so when they are restored.
+    def _add(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> keras.Variable:
         return self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, aggregation="mean", name=name
+            shape=shape,
+            dtype=dtype,
+            initializer="zeros",
+            trainable=False,
+            # Replicas hold equal values; this keeps them so when they are restored.
+            aggregation="only_first_replica",
+            name=name,
         )
 
     @property
@@ -151,8 +146,7 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         numbers = tf.range(len(self._tasks), dtype="float32")
         groups = numbers[:, None] == tf.convert_to_tensor(self.assignment)[None, :]
         filled = tf.reduce_any(groups, axis=1)
-        state = [tf.convert_to_tensor(one) for one in (self.seed_used, self.batches)]
-        seed = tf.cast(tf.stack(state), "int32")
+        seed = tf.stack([tf.convert_to_tensor(one) for one in (self.seed_used, self.batches)])
         keys = tf.random.stateless_uniform([len(self._tasks)], seed)
         order = tf.argsort(tf.where(filled, keys, 2.0))
         return tf.gather(groups, order), tf.reduce_sum(tf.cast(filled, "int32"))
@@ -166,10 +160,10 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         batches, grouped_at = int(self.batches.numpy()), int(self.grouped_at.numpy())
         if batches < self.warmup or batches - grouped_at < self.regroup_every:
             return
-        labels = cluster_tasks(
-            self.affinity.numpy(), self.preference, seed=int(self.seed_used.numpy())
-        )
-        self.grouped_at.assign(float(batches))
+        # The generator there takes 32 bits.
+        seed = int(self.seed_used.numpy()) % 2**32
+        labels = cluster_tasks(self.affinity.numpy(), self.preference, seed=seed)
+        self.grouped_at.assign(tf.constant(batches, "int64"))
         if labels is not None:
             self.assignment.assign(labels.astype("float32"))
 
@@ -184,14 +178,14 @@ class SelectiveTaskGroupUpdates(GradientMethod):
             ValueError: If nothing was measured.
         """
         self._check_started()
-        count = self.count.numpy().astype(np.float64)
+        count = self.count.numpy()
         if not count.any():
             raise ValueError(
                 "No affinities have been measured. Call `fit` first, with losses that are positive."
             )
         with np.errstate(invalid="ignore"):
             mean = self.affinity.numpy().astype(np.float64) / -np.expm1(count * _log1m(self.decay))
-        return Affinity(self._tasks, mean, count=count.astype(np.int64))
+        return Affinity(self._tasks, mean, count=count)
 
     def _check_started(self) -> None:
         if not self._tasks:
@@ -213,13 +207,3 @@ class SelectiveTaskGroupUpdates(GradientMethod):
 
 def _log1m(decay: float) -> float:
     return math.log1p(-decay) if decay < 1 else -math.inf
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return bool(number and math.isfinite(value))
-
-
-def _is_whole(value: Any) -> bool:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return bool(whole and value >= 0)

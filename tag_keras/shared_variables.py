@@ -29,6 +29,13 @@ def check_functional(model: Any) -> None:
         )
 
 
+def has_declared_outputs(encoder: keras.layers.Layer) -> bool:
+    """Whether an encoder is a Functional model that gives a dict."""
+    # A subclassed model has an `output` after a call, and declares no inputs.
+    output = getattr(encoder, "output", None) if isinstance(encoder, keras.Model) else None
+    return isinstance(output, Mapping) and bool(getattr(encoder, "inputs", None))
+
+
 def check_shared(model: keras.Model, shared: Sequence[keras.Variable]) -> None:
     """Checks that the tasks of a Functional model share something.
 
@@ -230,6 +237,11 @@ def _layers_by_name(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
 
 
 def _spec(tensor: Any) -> Any:
+    if isinstance(tensor, keras.KerasTensor):
+        kind = tf.SparseTensorSpec if tensor.sparse else tf.TensorSpec
+        # Keras 3.10 knows no ragged ones.
+        kind = tf.RaggedTensorSpec if getattr(tensor, "ragged", False) else kind
+        return kind(tensor.shape, tensor.dtype)
     # Sparse and ragged inputs have their own; an optional input may be None.
     if not isinstance(tensor, tf.Tensor):
         return None if tensor is None else tf.type_spec_from_value(tensor)

@@ -48,6 +48,29 @@ def stack_weights(weights: Any, tasks: Sequence[str], size: tf.Tensor) -> tf.Ten
     return ones * (weights if weights.shape.rank > 1 else weights[:, None])
 
 
+def draw_task(seed: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Draws one of the tasks with a label in the batch, each of them as likely.
+
+    Args:
+        seed: Integer tensor (2,).
+        labels: Tensor (B, T, ...); NaN for what is missing.
+        weights: Tensor (B, T); 0 for what is missing.
+
+    Returns:
+        Int32 tensor (1,): its index; 0 if there is none.
+    """
+    present = weights != 0
+    if labels.dtype.is_floating:
+        is_there = ~tf.math.is_nan(labels)
+        present &= tf.reduce_any(is_there, list(range(2, labels.shape.rank)))
+    candidates = tf.cast(tf.reduce_any(present, axis=0), "int32")
+    number = tf.maximum(tf.reduce_sum(candidates), 1)
+    chosen = tf.random.stateless_uniform([1], seed, 0, number, "int32")
+    # The candidate with so many of them before it.
+    before = tf.cumsum(candidates, exclusive=True)
+    return tf.argmax(candidates * tf.cast(before == chosen, "int32"), output_type="int32")[None]
+
+
 def stacked_losses(
     losses: TaskLosses, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -8,22 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tag_keras.devices import STRATEGIES, build_on_devices
+from tag_keras.devices import STRATEGIES, build_on_devices, make_strategy, worker_folder
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.results import Row
+from tag_keras.settings import keep_settings
 from tag_keras.study import BuildStudyModel, Study
 from tag_keras.study_networks import METHODS
-from tag_keras.training import Data, keep_settings
+from tag_keras.training import Data
 
 
 def define_flags(
-    tasks: Sequence[str], batch_size: int, epochs: int, learning_rate: float, every: int
+    tasks: Sequence[str],
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    every: int,
+    data_dir: str | None = None,
 ) -> None:
     """Defines the flags of a script, with its defaults."""
     from absl import flags
 
     flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
-    flags.DEFINE_string("data_dir", None, "Folder of the data set.")
+    flags.DEFINE_string("data_dir", data_dir, "Folder of the data set.")
     words = "; ".join(f"{name}: {text}" for name, text in METHODS.items())
     flags.DEFINE_enum("method", "tag", [*METHODS], f"A line of the papers' tables. {words}.")
     flags.DEFINE_enum(
@@ -35,7 +41,10 @@ def define_flags(
     )
     flags.DEFINE_list("tasks", list(tasks), "Tasks, of which the networks are to serve each.")
     flags.DEFINE_list(
-        "num_groups", ["2", "3", "4"], "Numbers of networks to choose: the papers' splits."
+        "num_groups",
+        [],
+        "Numbers of networks to choose: the papers' splits. By default 2, 3 and 4, as far as there "
+        "are tasks.",
     )
     flags.DEFINE_list(
         "budget",
@@ -72,7 +81,7 @@ def define_flags(
         "none",
         STRATEGIES,
         "Devices of one network: one device, all GPUs of this machine, those of several hosts by "
-        "TF_CONFIG, or a TPU.",
+        "TF_CONFIG, which share the output folder, or a TPU.",
     )
     flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
     flags.DEFINE_integer(
@@ -93,8 +102,8 @@ def define_flags(
     flags.mark_flag_as_required("output_dir")
 
 
-def check_flags(known: Sequence[str]) -> None:
-    """Checks what absl cannot check, before any work.
+def begin(known: Sequence[str]) -> None:
+    """Checks what absl cannot check, and joins the other hosts if there are any, before any work.
 
     Args:
         known: Names of the tasks that there are.
@@ -112,11 +121,16 @@ def check_flags(known: Sequence[str]) -> None:
         )
     for name in ("seeds", "num_groups"):
         values = FLAGS[name].value
-        if not values or not all(value.isdecimal() for value in values):
+        if not all(value.isdecimal() for value in values):
             raise ValueError(f"--{name} should be whole numbers. Received: {','.join(values)}.")
     for value in FLAGS.budget:
         if not value.replace(".", "", 1).isdecimal():
             raise ValueError(f"--budget should be numbers. Received: {','.join(FLAGS.budget)}.")
+    if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
+        raise ValueError(
+            f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
+            f"Received: {','.join(wrong)}."
+        )
     if FLAGS.budget and FLAGS.method not in ("hoa", "esa", "optimal"):
         raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
     if FLAGS.strategy != "none" and FLAGS.processes > 1:
@@ -125,8 +139,12 @@ def check_flags(known: Sequence[str]) -> None:
         )
     if FLAGS.stage == "train" and not FLAGS.data_dir:
         raise ValueError("--data_dir should name the folder of the data set.")
+    if FLAGS.strategy != "none" and FLAGS.cluster:
+        raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
     if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
         raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
+    if FLAGS.stage == "train" and FLAGS.strategy == "multiworker":
+        make_strategy(FLAGS.strategy)
 
 
 def study_of_flags(
@@ -154,9 +172,12 @@ def study_of_flags(
 
     names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
     common = {name: FLAGS[name].value for name in names}
-    keep_settings(Path(FLAGS.output_dir), {**common, **settings})
+    folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
+    keep_settings(folder, {**common, **settings})
+    # Hosts cannot train together from processes that begin and end at different times.
+    processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
     return Study(
-        Path(FLAGS.output_dir),
+        folder,
         tuple(FLAGS.tasks),
         functools.partial(build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision),
         data,
@@ -167,12 +188,12 @@ def study_of_flags(
             "cs": CosineAffinity(FLAGS.every),
         },
         tuple(map(int, FLAGS.seeds)),
-        tuple(map(int, FLAGS.num_groups)),
+        tuple(map(int, FLAGS.num_groups)) or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
         tuple(map(float, FLAGS.budget)),
         errors,
         FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
         FLAGS.draws,
         half_size,
-        FLAGS.processes,
+        processes,
         FLAGS.cluster,
     )

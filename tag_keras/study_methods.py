@@ -15,6 +15,7 @@ from tag_keras.grouping import Grouping
 from tag_keras.job import JobFiles
 from tag_keras.network_table import NetworkTable
 from tag_keras.results import Row
+from tag_keras.settings import keep_settings
 from tag_keras.study import Study
 from tag_keras.study_networks import (
     BY_AFFINITY,
@@ -31,7 +32,7 @@ from tag_keras.study_networks import (
     save_choice,
 )
 from tag_keras.table_selection import select_networks
-from tag_keras.training import Network, keep_settings
+from tag_keras.training import Network
 
 
 def run_method(study: Study, method: str) -> dict[float, list[Choice]]:
@@ -56,7 +57,9 @@ def run_method(study: Study, method: str) -> dict[float, list[Choice]]:
     else:
         choices = _choose(study, method)
     flat = [network for several in choices.values() for one in several for network in one.networks]
-    study.train(list(dict.fromkeys(flat)), study.seeds)
+    serving = list(dict.fromkeys(flat))
+    print(f"{method}: {len(serving)} networks to serve, {len(study.seeds)} seeds", flush=True)
+    study.train(serving, study.seeds)
     return choices
 
 
@@ -73,6 +76,7 @@ def _choose(study: Study, method: str) -> dict[float, list[Choice]]:
     if method == "random":
         return _choose_randomly(study, folder)
     networks = choosing_networks(method, study.tasks, study.half_size)
+    print(f"{method}: {len(networks)} networks to choose by", flush=True)
     rows = study.train(networks, [seed])
     if method in BY_AFFINITY:
         return _choose_by_affinity(study, folder, networks[0])
@@ -115,6 +119,7 @@ def _choose_randomly(study: Study, folder: Path) -> dict[float, list[Choice]]:
         for draw in range(study.num_draws)
     }
     every = dict.fromkeys(network for networks in drawn.values() for network in networks)
+    print(f"random: {len(every)} networks drawn", flush=True)
     rows = study.train(list(every), study.seeds[:1])
     choices: dict[float, list[Choice]] = {number: [] for number in study.num_groups}
     for (number, draw), networks in drawn.items():

@@ -101,7 +101,7 @@ def plot_study(
         own = [line for line in lines if line.method == method]
         pairs = np.array([mean_and_deviation(line.totals) for line in own])
         # Methods that have the same numbers of networks would hide each other.
-        shift = 0.12 * (place / max(1, len(methods) - 1) - 0.5)
+        shift = 0.4 * (place / max(1, len(methods) - 1) - 0.5)
         axes.errorbar(
             [line.budget + shift for line in own],
             pairs[:, 0],

@@ -152,8 +152,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _total(line: StudyLine) -> str:
+    """Mean and deviation, both to the fourth digit of the mean."""
     mean, deviation = mean_and_deviation(line.totals)
-    return f"{mean:.4g}" + (f" ± {deviation:.2g}" if math.isfinite(deviation) else "")
+    digits = 3 - math.floor(math.log10(abs(mean))) if mean else 3
+    form = f".{max(0, digits)}f"
+    return f"{mean:{form}}" + (f" ± {deviation:{form}}" if math.isfinite(deviation) else "")
 
 
 def _ratio(value: float, unit: float) -> str:

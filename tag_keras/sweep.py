@@ -5,7 +5,7 @@ import hashlib
 import os
 import pickle
 import sys
-from collections.abc import Generator, Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -42,7 +42,8 @@ def run_sweep(
             logs/. Several methods may share it, one after the other.
         jobs: What to train; no two may have both name and seed in common.
         data: `"train"` and the splits to evaluate on. What is sent to another process must be
-            picklable: arrays, or functions that give datasets.
+            picklable: arrays, or functions that give datasets. Of the settings of this process,
+            the others get Keras' dtype policy; make all else in `build_model`.
         processes: Number of processes at once; 0 trains in this process.
         cluster: Whether to train on a Ray cluster instead, the one that `ray.init()` finds or
             starts, which then decides how many run at once.
@@ -51,8 +52,8 @@ def run_sweep(
         All rows of results.json: those of other networks first, then in the order of the jobs.
 
     Raises:
-        ValueError: If an argument cannot be used, or if the folder has networks of the same names
-            but of other tasks.
+        ValueError: If an argument cannot be used, if the folder has networks of the same names but
+            of other tasks, or if another sweep is at work in it.
         SweepError: If networks failed; the message lists them and their logs.
         ImportError: If Ray is needed and not installed.
     """
@@ -61,7 +62,10 @@ def run_sweep(
     whole = isinstance(processes, int) and processes >= 0
     check(whole, "`processes` should be a whole number of at least 0", processes=processes)
     _check_different(jobs)
-    with contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner:
+    with (
+        contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
+        _locked(folder),
+    ):
         table = SweepTable(folder, jobs)
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
         done = len(jobs) - sum(map(len, left))
@@ -84,6 +88,25 @@ def run_sweep(
             "tries these again:\n" + "\n".join(texts)
         ) from failed[0][1].error
     return table.rows
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second sweep out of a folder; whoever holds the lock loses it when killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
+            ) from None
+        except (ImportError, OSError):
+            # Neither Windows nor every network file system has such locks.
+            pass
+        yield
 
 
 def _check_different(jobs: Sequence[Job]) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras.checks import check, check_seconds
+from tag_keras.checks import check, check_bool, check_choice, check_number, check_seconds
 from tag_keras.grouping import Grouping
 from tag_keras.network_choice import choose_networks
 from tag_keras.network_program import NetworkProgram
@@ -145,7 +145,7 @@ def select_networks(
     if not isinstance(table, NetworkTable):
         table = NetworkTable.from_losses(table)
     check_budget(table, budget, sense)
-    check(isinstance(partition, bool), "`partition` should be a bool", partition=partition)
+    check_bool("partition", partition)
     check_seconds("time_limit", time_limit)
     losses = losses_of(table, sense)
     largest = float(np.abs(losses[np.isfinite(losses)]).max())
@@ -165,10 +165,8 @@ def select_networks(
 
 def check_budget(table: NetworkTable, budget: float, sense: Sense) -> None:
     """Checks what does not depend on which networks go together."""
-    check(sense in ("max", "min"), '`sense` should be "max" or "min"', sense=sense)
-    valid = isinstance(budget, int | float | np.number) and not isinstance(budget, bool)
-    valid = valid and 0 < budget < math.inf
-    check(valid, "`budget` should be a positive number", budget=budget)
+    check_choice("sense", sense, ("max", "min"))
+    check_number("budget", budget, "a positive number", lambda number: number > 0)
     lacking = [task for task in table.tasks if not any(task in net for net in table.networks)]
     wanted = f"`table` should have a network for each task, and has none for {lacking}"
     check(not lacking, wanted, networks=len(table.networks))

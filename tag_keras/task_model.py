@@ -7,7 +7,12 @@ import keras
 import tensorflow as tf
 
 from tag_keras.compiled_methods import CompiledMethods
-from tag_keras.shared_variables import SharedVariables, check_functional, check_shared
+from tag_keras.shared_variables import (
+    SharedVariables,
+    check_functional,
+    check_shared,
+    has_declared_outputs,
+)
 from tag_keras.task_trainer import TaskTrainer
 from tag_keras.tasks import check_task_names
 
@@ -63,6 +68,9 @@ class TaskModel(TaskTrainer):
         self.encoder = encoder
         self.heads = dict(heads)
         self._sharing = SharedVariables(self.tasks)
+        if has_declared_outputs(encoder):
+            # What the tasks share is known before the first call.
+            self._see_features(encoder.output, encoder.input)
         self.compiled_methods = CompiledMethods(name="compiled_methods")
 
     @classmethod
@@ -150,16 +158,20 @@ class TaskModel(TaskTrainer):
             # An export gives it as a wrapper of a dict, which Keras would warn of.
             inputs = dict(inputs)
         features = self.encoder(inputs, training=training)
-        if not isinstance(features, Mapping):
+        if isinstance(features, Mapping):
+            self._see_features(features, inputs)
+        else:
             features = dict.fromkeys(self.tasks, features)
-        elif missing := [task for task in self.tasks if task not in features]:
+        return {task: self.heads[task](features[task], training=training) for task in self.tasks}
+
+    def _see_features(self, features: Mapping[str, Any], inputs: Any) -> None:
+        """Keeps in mind what the encoder made features by task of."""
+        if missing := [task for task in self.tasks if task not in features]:
             raise ValueError(
                 f"The encoder should give features for every task. Missing: {missing}. "
                 f"Received: {sorted(features)}."
             )
-        else:
-            self._sharing.see_inputs(inputs)
-        return {task: self.heads[task](features[task], training=training) for task in self.tasks}
+        self._sharing.see_inputs(inputs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Exports as `keras.Model.export` does, with the data type of the encoder's inputs."""

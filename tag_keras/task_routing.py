@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tag_keras.checks import check, check_count, check_seed
+from tag_keras.checks import check, check_choice, check_count, check_number, check_seed
 
 Mode = Literal["partition", "reference"]
 
@@ -76,13 +76,8 @@ def check_routing(num_tasks: int, sigma: float, mode: Mode) -> None:
         ValueError: If one is out of range, or if no task would have a channel.
     """
     check_count("num_tasks", num_tasks)
-    check(
-        mode in ("partition", "reference"),
-        '`mode` should be "partition" or "reference"',
-        mode=mode,
-    )
-    number = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
-    check(bool(number) and 0 <= sigma <= 1, "`sigma` should be from 0 to 1", sigma=sigma)
+    check_choice("mode", mode, ("partition", "reference"))
+    check_number("sigma", sigma, "from 0 to 1", lambda number: 0 <= number <= 1)
     check(
         mode == "partition" or sigma < 1,
         '`sigma` should be below 1 in the mode "reference", where it is the part of the channels '
@@ -97,10 +92,7 @@ def mask_seed(seed: int | None) -> int:
     Raises:
         ValueError: If it is no seed.
     """
-    if seed is None:
-        return random.randrange(2**31)
-    check_seed(seed)
-    return int(seed)
+    return random.randrange(2**31) if seed is None else check_seed(seed)
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -158,14 +150,10 @@ class TaskRouting(keras.layers.Layer):  # type: ignore[misc]
     ) -> None:
         super().__init__(**kwargs)
         check_routing(num_tasks, sigma, mode)
-        self.num_tasks, self.sigma, self.mode = num_tasks, sigma, mode
+        self.num_tasks, self.sigma, self.mode = int(num_tasks), float(sigma), mode
         self.seed = mask_seed(seed)
         self.data_format = keras.backend.image_data_format() if data_format is None else data_format
-        check(
-            self.data_format in ("channels_last", "channels_first"),
-            '`data_format` should be "channels_last" or "channels_first"',
-            data_format=data_format,
-        )
+        check_choice("data_format", self.data_format, ("channels_last", "channels_first"))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1 if self.data_format == "channels_last" else 1]

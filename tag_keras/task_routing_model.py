@@ -7,10 +7,9 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tag_keras import task_metrics
-from tag_keras.checks import check
+from tag_keras import stacked_tasks, task_metrics
+from tag_keras.checks import check, check_choice
 from tag_keras.routed_encoder import check_trunk, features_by_task, features_of_one
-from tag_keras.stacked_tasks import LossByTask, stack_labels, stack_weights, stacked_losses
 from tag_keras.task_dense import TaskDense
 from tag_keras.task_losses import TaskLosses
 from tag_keras.task_routing import mask_seed
@@ -26,7 +25,8 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
 
     arXiv 1903.12117. For many tasks of one kind, such as the attributes of images: they have one
     loss, and their heads are one layer, so that the graph has the same size for 2 tasks and for
-    300. At each step one task is drawn, and only its channels, its head and its loss are used.
+    300. At each step one of the tasks with labels in the batch is drawn, and only its channels, its
+    head and its loss are used.
 
     The loss is the mean over the tasks of their losses, of which a step takes one, or all with
     `sampling="all"`. A label that is NaN is missing, as for `MultiTaskModel`. An optimizer with a
@@ -73,10 +73,10 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     ) -> None:
         # The trunk and the head cast what they get as their own types say.
         super().__init__(**{"autocast": False, **kwargs})
-        check_trunk(trunk, len(tasks))
-        check(sampling in ("one", "all"), '`sampling` should be "one" or "all"', sampling=sampling)
+        self.tasks = check_task_names(tasks)
+        check_trunk(trunk, len(self.tasks))
+        check_choice("sampling", sampling, ("one", "all"))
         self.trunk = trunk
-        self.tasks = check_task_names(list(tasks))
         self.sampling = sampling
         self.seed = mask_seed(seed)
         self.head = TaskDense(len(self.tasks), units, dtype="float32")
@@ -85,7 +85,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         self._draws = self.add_weight(
             shape=(), initializer="zeros", dtype="int64", trainable=False, name="draws"
         )
-        self._loss_by_task = LossByTask(len(self.tasks), name="loss_by_task")
+        self._loss_by_task = stacked_tasks.LossByTask(len(self.tasks), name="loss_by_task")
         # Set by `compile`.
         self._losses_of_any: Any = None
         # Called once, on no data, it can be saved and backed up at once.
@@ -112,8 +112,9 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         """
         names = ("loss_weights", "weighted_metrics")
         weights = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        is_one = loss is not None and not isinstance(loss, Mapping | list | tuple)
         check(
-            not (isinstance(loss, Mapping) or isinstance(metrics, Mapping) or weights),
+            is_one and isinstance(metrics, list | tuple | None) and not weights,
             "`loss` should be one loss, and `metrics` a list, for all tasks alike. For tasks of "
             "several kinds or weights, use MultiTaskModel with task_routing_encoder",
             loss=loss,
@@ -147,8 +148,9 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         return tf.transpose(outputs, [1, 0, 2])
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        ids = self._sampled_tasks()
-        x, y, weights = self._unpacked(data, ids)
+        x, labels, weights = self._unpacked(data)
+        ids = self._sampled_tasks(labels, weights)
+        y, weights = (tf.gather(one, ids, axis=1) for one in (labels, weights))
         with tf.GradientTape() as tape:
             y_pred = self._predict_tasks(x, ids, training=True)
             loss = self._joint_loss(y, y_pred, weights, ids)
@@ -156,52 +158,48 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._logs_after(y, y_pred, weights, loss)
+        return self._metrics_of(y, y_pred, weights)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        ids = tf.range(len(self.tasks))
-        x, y, weights = self._unpacked(data, ids)
+        x, y, weights = self._unpacked(data)
         y_pred = self(x, training=False)
-        loss = self._joint_loss(y, y_pred, weights, ids)
-        return self._logs_after(y, y_pred, weights, loss)
+        self._joint_loss(y, y_pred, weights, tf.range(len(self.tasks)))
+        return self._metrics_of(y, y_pred, weights)
 
-    def _unpacked(self, data: Any, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Inputs, labels (B, K, ...) and weights (B, K) of the K tasks `ids`."""
+    def _unpacked(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Inputs, labels (B, T, ...) and weights (B, T)."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        weights = stack_weights(sample_weight, self.tasks, tf.shape(x)[0])
-        labels = stack_labels(y, self.tasks)
-        return x, tf.gather(labels, ids, axis=1), tf.gather(weights, ids, axis=1)
+        weights = stacked_tasks.stack_weights(sample_weight, self.tasks, tf.shape(x)[0])
+        return x, stacked_tasks.stack_labels(y, self.tasks), weights
 
-    def _sampled_tasks(self) -> tf.Tensor:
+    def _sampled_tasks(self, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Indices (K,) of the tasks of one more step."""
         if self.sampling == "all":
             return tf.range(len(self.tasks))
         draw = tf.convert_to_tensor(self._draws)
         self._draws.assign(draw + 1)
         seed = tf.stack([tf.constant(self.seed, draw.dtype), draw])
-        return tf.random.stateless_uniform([1], seed, 0, len(self.tasks), "int32")
+        return stacked_tasks.draw_task(seed, labels, weights)
 
     def _joint_loss(
         self, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor, ids: tf.Tensor
     ) -> tf.Tensor:
         """Mean of the losses of those of the K tasks that have labels, and the model's own."""
-        losses, numbers = stacked_losses(self._losses_of_any, labels, predictions, weights)
+        losses, numbers = stacked_tasks.stacked_losses(
+            self._losses_of_any, labels, predictions, weights
+        )
         self._loss_by_task.update_state(ids, losses, numbers)
         with_labels = tf.reduce_sum(tf.cast(numbers > 0, losses.dtype))
         mean = tf.math.divide_no_nan(tf.reduce_sum(losses), with_labels)
-        return tf.add_n([mean, *self.losses])
-
-    def _logs_after(
-        self, y: tf.Tensor, y_pred: tf.Tensor, weights: tf.Tensor, loss: tf.Tensor
-    ) -> dict[str, Any]:
-        self._loss_tracker.update_state(loss, sample_weight=tf.shape(y_pred)[0])
-        return self._metrics_of(y, y_pred, weights)
+        loss = tf.add_n([mean, *self.losses])
+        self._loss_tracker.update_state(loss, sample_weight=tf.shape(labels)[0])
+        return loss
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: tf.Tensor, sample_weight: Any = None
     ) -> dict[str, Any]:
-        weights = stack_weights(sample_weight, self.tasks, tf.shape(y_pred)[0])
-        return self._metrics_of(stack_labels(y, self.tasks), y_pred, weights)
+        weights = stacked_tasks.stack_weights(sample_weight, self.tasks, tf.shape(y_pred)[0])
+        return self._metrics_of(stacked_tasks.stack_labels(y, self.tasks), y_pred, weights)
 
     def _metrics_of(self, y: tf.Tensor, y_pred: tf.Tensor, weights: tf.Tensor) -> dict[str, Any]:
         """Metrics over examples and tasks alike, of labels (B, K, ...)."""

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras import task_metrics
+from tag_keras.checks import check, implements
 from tag_keras.compiled_methods import CompiledMethods
 from tag_keras.multi_worker import MultiWorkerModel
 from tag_keras.optimizers import exclude_from_weight_decay
@@ -39,12 +40,11 @@ class TaskTrainer(MultiWorkerModel):
         loss_weighting: LossWeighting | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(loss_weighting, LossWeighting | None):
-            raise ValueError(
-                "`loss_weighting` should be a weighting, such as "
-                "`tag_keras.UncertaintyWeighting()`. "
-                f"Received: loss_weighting={loss_weighting!r}."
-            )
+        check(
+            loss_weighting is None or implements(loss_weighting, LossWeighting, "task_weights"),
+            "`loss_weighting` should be a weighting, such as `tag_keras.UncertaintyWeighting()`",
+            loss_weighting=loss_weighting,
+        )
         metrics = metrics_by_task("metrics", metrics, self.tasks)
         weighted_metrics = metrics_by_task("weighted_metrics", weighted_metrics, self.tasks)
         optional = {

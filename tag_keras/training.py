@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import math
 import os
 import time
@@ -21,6 +20,7 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row
+from tag_keras.settings import comparable, keep_settings
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 # A dataset, or (x, y) or (x, y, sample_weight), or a function that gives one of these: called after
@@ -155,7 +155,7 @@ def evaluate_network(
     Raises:
         ValueError: If a loss or metric is not finite.
     """
-    rows = []
+    rows, trained = [], (network.name, network.tasks, network.seed)
     for split, data in splits.items():
         logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
@@ -172,18 +172,7 @@ def evaluate_network(
                 metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
         for task in network.tasks:
             loss = metrics[task].pop("loss")
-            rows.append(
-                Row(
-                    network.name,
-                    network.tasks,
-                    network.seed,
-                    task,
-                    split,
-                    loss,
-                    metrics[task],
-                    seconds,
-                )
-            )
+            rows.append(Row(*trained, task, split, loss, metrics[task], seconds))
     return rows
 
 
@@ -193,12 +182,31 @@ def save_network(model: keras.Model, path: Path) -> None:
         model.save(partial)
 
 
-def load_network(path: Path) -> keras.Model:
+def load_network(path: str | os.PathLike[str]) -> keras.Model:
     """Loads a saved model, of whichever classes of the package it is.
 
+    It does what `keras.models.load_model` does, which knows these classes only if `keras` was
+    imported before `tag_keras`, or something of `tag_keras` has been used.
+
+    Args:
+        path: File that `save` of a model wrote.
+
+    Returns:
+        The model, compiled as it was.
+
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged; the message names it.
+
+    Example:
+
+    ```python
+    grouped = tag_keras.load_network("grouped.keras")
+    predictions = grouped.predict(x)
+    ```
     """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no saved model {os.fspath(path)!r}.")
     try:
         return keras.models.load_model(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -209,35 +217,6 @@ def load_network(path: Path) -> keras.Model:
             "MultiTaskModel.from_functional; if the file is damaged, delete it and run the same "
             f"command again. Keras says: {error}"
         ) from error
-
-
-def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of a run into its folder, or checks that those there are the same.
-
-    Raises:
-        ValueError: If the folder belongs to a run with other settings.
-    """
-    path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
-    if not path.exists():
-        files.write_json(path, settings)
-        return
-    found = files.read_fields(path, [])
-    names = sorted({*found, *settings})
-    if different := [name for name in names if found.get(name) != settings.get(name)]:
-        changes = [
-            f"{name} was {found.get(name)} and is {settings.get(name)}" for name in different
-        ]
-        raise ValueError(
-            f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
-            "delete this one."
-        )
-
-
-def comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit` that change a training and can be written down."""
-    kept = {name: value for name, value in fit.items() if name != "verbose"}
-    return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}
 
 
 def _check_loadable(model: MultiTaskModel) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tag_keras.checks import check_choice
 from tag_keras.weighting import LossWeighting
 
 
@@ -45,10 +46,7 @@ class UncertaintyWeighting(LossWeighting):
 
     def __init__(self, variant: Literal["V1", "V2", "V3"] = "V2", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if variant not in _START:
-            raise ValueError(
-                f'`variant` should be "V1", "V2" or "V3". Received: variant={variant!r}.'
-            )
+        check_choice("variant", variant, tuple(_START))
         self.variant = variant
         self.log_noise: Any = None
 

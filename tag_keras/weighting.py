@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.epochs import StepCounter
 from tag_keras.replicas import num_replicas
 
 
@@ -75,8 +76,8 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
         """
         raise NotImplementedError
 
-    def start_training(self) -> None:
-        """Called when `fit` begins, before a backup is restored."""
+    def start_epoch(self) -> None:
+        """Called when an epoch begins, unless a restart goes on with it."""
 
     def end_epoch(self) -> None:
         """Called at the end of every epoch."""
@@ -112,19 +113,22 @@ class EqualWeighting(LossWeighting):
         return tf.ones(self.num_tasks)
 
 
-class WeightingEnds(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells a loss weighting when a training begins, and when its epochs end.
+class WeightingEpochs(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells a loss weighting where epochs begin and end.
 
     Args:
         weighting: The loss weighting of the model.
+        counter: Tells after a restart the steps of the epoch that are not done again.
     """
 
-    def __init__(self, weighting: LossWeighting) -> None:
+    def __init__(self, weighting: LossWeighting, counter: StepCounter) -> None:
         super().__init__()
-        self._weighting = weighting
+        self._weighting, self._counter = weighting, counter
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._weighting.start_training()
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Otherwise Keras begins an epoch anew whose beginning a backup holds.
+        if not self._counter.steps_to_skip:
+            self._weighting.start_epoch()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._weighting.end_epoch()

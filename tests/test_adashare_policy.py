@@ -222,7 +222,10 @@ def test_a_policy_has_float32_under_mixed_precision_and_round_trips():
     [
         ({"tasks": []}, "`tasks` should name at least one task"),
         ({"num_blocks": 0}, "`num_blocks` should be at least 1. Received: num_blocks=0."),
-        ({"temperature": 0.0}, "`temperature` should be positive. Received: temperature=0.0."),
+        (
+            {"temperature": 0.0},
+            "`temperature` should be a positive number. Received: temperature=0.0.",
+        ),
         ({"seed": -1}, "`seed` should be an integer from 0 on. Received: seed=-1."),
     ],
 )

@@ -60,10 +60,16 @@ def test_a_search_round_trips():
         ({"policy_steps": 0}, "`policy_steps` should be at least 1. Received: policy_steps=0."),
         ({"policy_steps": 1.5}, "`policy_steps` should be an integer. Received: policy_steps=1.5."),
         ({"curriculum_speed": 0}, "`curriculum_speed` should be at least 1"),
-        ({"sparsity": -0.1}, "`sparsity` should not be negative. Received: sparsity=-0.1."),
-        ({"sharing": float("nan")}, "`sharing` should not be negative. Received: sharing=nan."),
+        (
+            {"sparsity": -0.1},
+            "`sparsity` should be a number of at least 0. Received: sparsity=-0.1",
+        ),
+        (
+            {"sharing": float("nan")},
+            "`sharing` should be a number of at least 0. Received: sharing=nan.",
+        ),
         ({"sharing_weight": "middle"}, '`sharing_weight` should be "top" or "bottom". Received'),
-        ({"temperature": 0}, "`temperature` should be positive. Received: temperature=0."),
+        ({"temperature": 0}, "`temperature` should be a positive number. Received: temperature=0."),
         ({"temperature_decay": 1.1}, "`temperature_decay` should be above 0, and at most 1"),
     ],
 )

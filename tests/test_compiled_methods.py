@@ -146,6 +146,34 @@ def test_a_killed_training_goes_on_as_an_uninterrupted_one(method, midst, tmp_pa
     assert_same_weights(resumed, expected, atol=1e-6)
 
 
+class Labels(keras.callbacks.Callback):
+    """Numbers of labels that a dynamic weight average has counted, at the end of every epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 5:
+            self.numbers.append(self.model.loss_weighting._labels.numpy().tolist())
+
+
+@pytest.mark.parametrize("affinity", [None, tag_keras.CosineAffinity(every=3)])
+def test_an_epoch_that_was_interrupted_counts_once(affinity, tmp_path):
+    # Without affinities Keras makes all of its steps again, with them those that are left.
+    def train(*callbacks):
+        model = compiled("dynamic", affinity=affinity)
+        backup = keras.callbacks.BackupAndRestore(tmp_path, save_freq=4)
+        fit(model, epochs=3, callbacks=[backup, *callbacks])
+
+    with pytest.raises(KeyboardInterrupt):
+        # After step 4 of the second epoch, of which the backup has 2.
+        train(Kill(batches=10))
+    seen = Labels()
+    train(seen)
+    assert seen.numbers == [[48.0] * 3] * 2
+
+
 @methods("uncertainty", "both")
 def test_two_replicas_train_as_one_device(method, two_replicas):
     # GradNorm's step and PCGrad's projections depend on signs: the momentum of Adam does not
@@ -297,7 +325,9 @@ def test_a_model_of_the_functional_api():
         model.compile("sgd", "mse", loss_weighting=tag_keras.GradNorm("head_a"))
 
 
-@pytest.mark.parametrize("given", ["uncertainty", tag_keras.EqualWeighting, 1.0])
+@pytest.mark.parametrize(
+    "given", ["uncertainty", tag_keras.EqualWeighting, 1.0, tag_keras.LossWeighting()]
+)
 def test_what_is_no_weighting(given):
     with pytest.raises(ValueError, match="`loss_weighting` should be a weighting, such as"):
         make_model().compile("sgd", "mse", loss_weighting=given)

@@ -98,7 +98,7 @@ def test_an_epoch_that_was_interrupted_counts_nothing_in_the_next_training():
     weighting = tag_keras.DynamicWeightAverage()
     weighting.start(1)
     weighting.update([tf.constant(100.0)], tf.constant([3.0]))
-    weighting.start_training()
+    weighting.start_epoch()
     weighting.update([tf.constant(2.0)], tf.constant([3.0]))
     weighting.end_epoch()
     np.testing.assert_array_equal(weighting._last, [2.0])

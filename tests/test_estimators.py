@@ -52,8 +52,8 @@ def test_options_are_those_of_the_paper_and_cannot_change():
 @pytest.mark.parametrize("kind", [*ALL, GradientRatio])
 @pytest.mark.parametrize("every", [0, -1, True, 2.0, "10", None])
 def test_every_is_an_integer_of_at_least_one(kind, every):
-    message = f"`every` should be an integer of at least 1. Received: every={every!r}."
-    with pytest.raises(ValueError, match=re.escape(message)):
+    message = rf"`every` should be (an integer|at least 1)\. Received: every={every!r}\."
+    with pytest.raises(ValueError, match=message):
         kind(every=every)
 
 

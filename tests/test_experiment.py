@@ -312,10 +312,10 @@ def test_a_damaged_file_is_named(tmp_path):
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def train_digits(folder, until=None, seeds="0,1"):
+def train_digits(folder, until=None, flags=()):
     """Runs the digits script; kills it as soon as `until(folder)` is true."""
     command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}"]
-    command += ["--tasks=is_even,ink", f"--seeds={seeds}", "--epochs=2", "--num_groups=2"]
+    command += ["--tasks=is_even,ink", "--seeds=0,1", "--epochs=2", "--num_groups=2", *flags]
     # One thread, because the order in which several add up is not fixed.
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     process = subprocess.Popen(
@@ -335,7 +335,7 @@ def train_digits(folder, until=None, seeds="0,1"):
 
 def test_the_digits_script_from_beginning_to_end(tmp_path):
     pytest.importorskip("matplotlib")
-    assert train_digits(tmp_path / "run", seeds="0") == 0
+    assert train_digits(tmp_path / "run", flags=["--seeds=0"]) == 0
     assert "is_even" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -394,3 +394,12 @@ def test_killed_in_any_stage_it_ends_with_the_same_files(tmp_path):
         assert train_digits(folder, until) == -signal.SIGKILL, stage
         assert train_digits(folder) == 0, stage
         assert contents(folder) == contents(tmp_path / "whole"), stage
+
+
+@pytest.mark.slow
+def test_processes_of_their_own_give_the_same_files(tmp_path):
+    pytest.importorskip("matplotlib")
+    for processes in (0, 2):
+        assert train_digits(tmp_path / str(processes), flags=[f"--processes={processes}"]) == 0
+    shutil.rmtree(tmp_path / "2" / "logs")
+    assert contents(tmp_path / "2") == contents(tmp_path / "0")

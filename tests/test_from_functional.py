@@ -354,6 +354,39 @@ def test_an_encoder_with_parts_of_its_own_for_each_task_shares_the_others():
     assert (model.get_affinity().count == 6).all()
 
 
+def with_declared_outputs(**kwargs):
+    inputs = keras.Input((5,), **kwargs)
+    outputs = {task: layers.Dense(2, name=f"own_{task}")(inputs) for task in TASKS}
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_what_an_encoder_with_declared_outputs_shares_is_known_before_its_first_call(sparse):
+    heads = {task: layers.Dense(1) for task in TASKS}
+    functional = make_functional()
+    model = tag_keras.MultiTaskModel(functional, heads)
+    assert same(model.shared_variables, variables_of(functional, "trunk", "branch"))
+    model = tag_keras.MultiTaskModel(with_declared_outputs(sparse=sparse), heads)
+    assert model.shared_variables == []
+    with pytest.raises(ValueError, match="nothing that a gradient method could combine"):
+        model.compile("sgd", "mse", gradient_method=tag_keras.PCGrad())
+    with pytest.raises(ValueError, match="nothing that an affinity could be measured on"):
+        model.compile("sgd", "mse", affinity=tag_keras.CosineAffinity())
+    with pytest.raises(ValueError, match=r"that several tasks train. Name one of \[\]"):
+        model.compile("sgd", "mse", loss_weighting=tag_keras.GradNorm("own_a"))
+    with pytest.raises(ValueError, match=r"features for every task. Missing: \['d'\]"):
+        tag_keras.MultiTaskModel(functional, {**heads, "d": layers.Dense(1)})
+
+
+@pytest.mark.skipif(not hasattr(keras.KerasTensor((1,)), "ragged"), reason="Keras 3.10 has none.")
+def test_what_an_encoder_of_ragged_inputs_shares():
+    inputs = keras.Input((None,), dtype="int32", ragged=True)
+    features = layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(inputs))
+    encoder = keras.Model(inputs, dict.fromkeys(TASKS, features))
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    assert len(model.shared_variables) == 1
+
+
 def test_layers_that_are_frozen_later_are_not_shared():
     functional = make_functional()
     model = from_functional(functional)

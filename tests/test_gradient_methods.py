@@ -319,6 +319,15 @@ def compile_with(**kwargs):
         (lambda: tag_keras.UPGrad(ridge=float("nan")), "Received: ridge=nan"),
         (compile_with(gradient_method="pcgrad"), "`gradient_method` should be a method, such as"),
         (compile_with(gradient_method=tag_keras.PCGrad), "`gradient_method` should be a method"),
+        (
+            # What all have in common is none by itself.
+            compile_with(gradient_method=GradientMethod()),
+            "`gradient_method` should be a method, such as .* Received: gradient_method=<Gradient",
+        ),
+        (
+            compile_with(gradient_method=OwnStep(), loss_weighting="equal"),
+            "`loss_weighting` should be a weighting",
+        ),
         (frozen, "nothing that a gradient method could combine. Give several tasks a common layer"),
         (
             compile_with(gradient_method=OwnStep(), affinity=tag_keras.LookaheadAffinity()),

@@ -192,6 +192,41 @@ def test_an_encoder_that_is_one_layer():
     assert not np.array_equal(model.loss_weighting.task_weights(), [1, 1])
 
 
+@keras.saving.register_keras_serializable(package="test_gradnorm")
+class Subclassed(keras.Model):
+    """Its layers have automatic names, which count the layers of the process."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.last = layers.Dense(4, "tanh"), layers.Dense(3)
+
+    def call(self, inputs):
+        return self.last(self.first(inputs))
+
+
+@pytest.mark.parametrize("names_before", [0, 1, 5])
+def test_a_loaded_model_finds_its_kernel_whatever_the_names_are(names_before, tmp_path):
+    # As in a new process, in which "dense_1" is the last of the two layers, the first, or neither.
+    keras.backend.clear_session()
+    layers.Dense(1)
+    encoder = Subclassed()
+    model = make_model(tag_keras.GradNorm(encoder.first), encoder=encoder)
+    assert model.loss_weighting.shared_layer == "dense_1"
+    model.fit(*data(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    keras.backend.clear_session()
+    for _ in range(names_before):
+        layers.Dense(1)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    histories = []
+    for one in (model, loaded):
+        one.run_eagerly = True
+        histories.append(one.fit(*data(), epochs=2, shuffle=False, verbose=0).history)
+        kernel = one.loss_weighting.kernel_in(one.encoder, one.shared_variables)
+        assert kernel is one.encoder.first.kernel
+    assert histories[0] == histories[1]
+
+
 def frozen():
     encoder = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="first")])
     encoder.get_layer("first").trainable = False

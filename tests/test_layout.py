@@ -14,6 +14,7 @@ FLOORS = {
     "checks": 0,
     "child_processes": 0,
     "compiled_methods": 0,
+    "epochs": 0,
     "files": 0,
     "machine_shares": 0,
     "missing_labels": 0,
@@ -34,6 +35,7 @@ FLOORS = {
     "tasks": 0,
     "text_table": 0,
     "upgrad": 0,
+    "wording": 0,
     "adashare_policy": 1,
     "affinity": 1,
     "datasets": 1,
@@ -48,6 +50,7 @@ FLOORS = {
     "selection_pricing": 1,
     "selection_search": 1,
     "selection_shares": 1,
+    "settings": 1,
     "strategy": 1,
     "task_dense": 1,
     "task_metrics": 1,
@@ -165,6 +168,7 @@ NUMPY_ONLY = {
     "selection_solver",
     "selection_summary",
     "selection_tree",
+    "settings",
     "stability",
     "study_networks",
     "study_table",
@@ -172,6 +176,7 @@ NUMPY_ONLY = {
     "task_clustering",
     "tasks",
     "text_table",
+    "wording",
 }
 # By library, the only modules that may import it: the library itself does without.
 OPTIONAL = {

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 import tag_keras
+from tag_keras.estimators import AffinityEstimator
 from tag_keras.probe_step import ProbeStep
 
 layers = keras.layers
@@ -499,6 +500,7 @@ def fit_without_features():
         (compile_with(loss_weights={"d": 1.0}), r"`loss_weights` has the unknown tasks \['d'\]"),
         (compile_with(metrics=[keras.metrics.MeanAbsoluteError()]), "`metrics` should be a dict"),
         (compile_with(affinity="lookahead"), "`affinity` should be an estimator"),
+        (compile_with(affinity=AffinityEstimator()), "`affinity` should be an estimator"),
         (compile_with(affinity=tag_keras.LookaheadAffinity), "`affinity` should be an estimator"),
         (fit_with_labels(("a", "b")), r"Missing: \['c'\]"),
         (fit_with_labels(None), "Labels should be a dict"),

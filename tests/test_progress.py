@@ -1,11 +1,12 @@
-"""The line that says that a computation is still running."""
+"""The lines that say that a computation is still running."""
 
 import io
 import time
 
 import pytest
 
-from tag_keras.progress import show_elapsed
+from tag_keras import progress
+from tag_keras.progress import Countdown, duration, show_elapsed
 
 
 class Terminal(io.StringIO):
@@ -46,3 +47,49 @@ def test_the_line_ends_before_an_error_goes_on():
         wait_for(stream, "selecting")
         raise ValueError("no")
     assert stream.getvalue().endswith("s\n")
+
+
+def test_the_time_left_is_that_of_the_work_since_the_start(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    # 20 of 31 were done before. Two in ten minutes leave nine for 45.
+    countdown = Countdown(31, 20, "networks", stream)
+    now += 600
+    countdown.add(2)
+    countdown.say("note")
+    countdown.add(9)
+    countdown.close()
+    assert stream.getvalue().splitlines() == [
+        "20/31 networks",
+        "22/31 networks, 45 min left",
+        "note",
+        "31/31 networks",
+    ]
+
+
+def test_a_terminal_shows_one_count():
+    stream = Terminal()
+    countdown = Countdown(2, 0, "networks", stream)
+    countdown.say("note")
+    countdown.add(2)
+    countdown.close()
+    # What a terminal shows: a return and an erased line take back what was there.
+    lines = [line.split("\r\033[K")[-1] for line in stream.getvalue().split("\n")]
+    assert lines == ["note", "2/2 networks", ""]
+
+
+def test_one_part_alone_is_not_counted():
+    for stream in (io.StringIO(), Terminal()):
+        countdown = Countdown(1, 0, "networks", stream)
+        countdown.add()
+        countdown.close()
+        assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (29.9, "30 s"), (59, "1 min"), (3540, "59 min"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -70,7 +70,7 @@ def test_arguments_that_do_not_fit_are_errors(build):
         build({"a": 0})
     with pytest.raises(ValueError, match=r"`widths` should be at least 1\. Received: widths=0"):
         build({"a": 1}, widths=(0, 1))
-    with pytest.raises(ValueError, match="`widths` should have at least one width"):
+    with pytest.raises(ValueError, match="`widths` should be a list of at least one integer"):
         build({"a": 1}, widths=())
     message = (
         r"The height and width in `input_shape` should be divisible by 32, because the 5 blocks of "

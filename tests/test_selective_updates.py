@@ -625,13 +625,28 @@ def test_two_replicas_with_synchronized_batchnorm(two_replicas):
         ({"regroup_every": 1.5}, r"`regroup_every` should be an integer\. Received: .*=1\.5\."),
         ({"group_norm": 1}, r"`group_norm` should be a bool\. Received: group_norm=1\."),
         ({"measure_last": None}, r"`measure_last` should be a bool\. Received: .*=None\."),
-        ({"seed": -1}, r"`seed` should be an integer from 0 to 2 \*\* 24 - 1, or None"),
-        ({"seed": 2**24}, r"`seed` should be .* Received: seed=16777216\."),
+        ({"seed": -1}, r"`seed` should be an integer from 0 on\. Received: seed=-1\."),
+        ({"seed": 2**63}, r"`seed` should be below 2 \*\* 63\. Received: seed=9223372036854775808"),
     ],
 )
 def test_options_that_are_not_what_they_should_be(options, message):
     with pytest.raises(ValueError, match=message):
         tag_keras.SelectiveTaskGroupUpdates(**options)
+
+
+def test_counters_go_on_where_float32_would_stand_still():
+    model = compiled(make_model(), seed=2**62, measure_last=True, warmup=1)
+    fit(model, epochs=1)
+    method, most = model.gradient_method, 2**24
+    assert int(method.seed_used) == 2**62
+    before = int(method.more_updates)
+    for counter in (method.batches, method.more_updates, method.grouped_at):
+        counter.assign(np.int64(most))
+    method.count.assign(np.full((3, 3), most))
+    fit(model, epochs=1)
+    assert int(method.batches) == int(method.grouped_at) == most + 3
+    assert most < int(method.more_updates) <= most + before
+    assert (model.get_affinity().count[~np.eye(3, dtype=bool)] > most).all()
 
 
 def test_the_seed_that_is_drawn_follows_that_of_keras():

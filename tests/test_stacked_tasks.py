@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tag_keras.stacked_tasks import LossByTask, stack_labels, stack_weights, stacked_losses
+from tag_keras.stacked_tasks import (
+    LossByTask,
+    draw_task,
+    stack_labels,
+    stack_weights,
+    stacked_losses,
+)
 from tag_keras.task_losses import TaskLosses
 
 TASKS = ("b", "a", "c")
@@ -20,6 +26,24 @@ def test_labels_are_an_array_or_a_dict_by_task(shape):
     np.testing.assert_array_equal(stack_labels({**by_task, "d": labels[:, 0]}, TASKS), labels)
     with pytest.raises(ValueError, match=r"Labels should hold every task of the model\. Missing:"):
         stack_labels({"a": labels[:, 0]}, TASKS)
+
+
+def test_tasks_with_a_label_are_as_likely_to_be_drawn():
+    # Of five tasks, the second has no label, and of the fourth all weights are 0. The third has one
+    # coordinate of one vector.
+    labels, weights = np.zeros((4, 5, 2)), np.ones((4, 5), "float32")
+    labels[:, 1] = labels[1:, 2] = labels[0, 2, 0] = np.nan
+    weights[:, 3] = 0
+
+    def draws(labels, weights):
+        arguments = tf.constant(labels), tf.constant(weights)
+        return [int(draw_task(tf.constant([1, seed]), *arguments)[0]) for seed in range(600)]
+
+    ids = draws(labels, weights)
+    # A deviation of sqrt(600 * 1/3 * 2/3) = 11.5.
+    np.testing.assert_allclose(np.bincount(ids, minlength=5), [200, 0, 200, 0, 200], atol=40)
+    assert set(draws(labels.astype("int64"), weights)) == {0, 1, 2, 4}
+    assert set(draws(labels, 0 * weights)) == {0}
 
 
 @pytest.mark.parametrize("labels", [None, values(4), values(4, 2)])

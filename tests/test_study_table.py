@@ -71,12 +71,12 @@ def test_cells():
     # All trainings of tag take 44 and 45 s, on average 44.5; the joint one takes 10.
     assert study_cells(lines, {"stl": {3: 5.25, 9: 1}}) == [
         ["method", "1", "2", "3", "choosing", "in all"],
-        ["mtl", "7 ± 1.4", "", "", "0.00", "0.22"],
-        ["tag", "", "5 ± 0", "6 ± 0.71", "0.67", "1.00"],
+        ["mtl", "7.000 ± 1.414", "", "", "0.00", "0.22"],
+        ["tag", "", "5.000 ± 0.000", "6.000 ± 0.707", "0.67", "1.00"],
         ["stl, published", "", "", "5.25", "", ""],
     ]
     without = study_cells(study_lines(ROWS, {"mtl": {1: [JOINT]}}, TASKS))
-    assert without[1] == ["mtl", "7 ± 1.4", "", ""]
+    assert without[1] == ["mtl", "7.000 ± 1.414", "", ""]
 
 
 def test_a_choice_is_found_when_its_networks_are_trained(tmp_path):
@@ -107,21 +107,21 @@ def test_the_report(tmp_path):
     pytest.importorskip("matplotlib")
     save_results(tmp_path / "results.json", ROWS)
     text = write(tmp_path, published={"optimal": {1: 4.5}}, source="a paper")
-    assert "| optimal, published | 4.5     |" in text
+    assert "| optimal, published | 4.5           |" in text
     markdown = (tmp_path / "report.md").read_text()
     assert text in markdown
     assert markdown.endswith("Published: a paper.\n")
     page = (tmp_path / "report.html").read_text()
     assert "<title>Three &lt;tasks&gt;</title>" in page
-    assert '<th scope="row">mtl</th><td>7 ± 1.4</td><td>\N{EN DASH}</td>' in page
+    assert '<th scope="row">mtl</th><td>7.000 ± 1.414</td><td>\N{EN DASH}</td>' in page
     assert "one network per task (single-task learning)" in page
     assert (tmp_path / "methods.png").read_bytes().startswith(b"\x89PNG")
     # Deviations of one seed are not known; what is summed up is what `errors` gives.
     one = [row for row in ROWS if row.seed == 0]
     save_results(tmp_path / "results.json", one)
-    assert "| mtl    | 6 |" in write(tmp_path)
+    assert "| mtl    | 6.000 |" in write(tmp_path)
     tenfold = [dataclasses.replace(row, loss=10 * row.loss) for row in one]
-    assert "| mtl    | 60 |" in write(tmp_path, errors=lambda rows: tenfold)
+    assert "| mtl    | 60.00 |" in write(tmp_path, errors=lambda rows: tenfold)
 
 
 def test_nothing_to_report(tmp_path):

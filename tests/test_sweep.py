@@ -1,12 +1,25 @@
+import collections
+import contextlib
+import fcntl
 import functools
 import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
-from sweep_job import DATA, build_model
+import pytest
+import sweep_job
+from sweep_job import BUILDS, DATA, build_model
 
 import tag_keras
-from tag_keras import job, sweep, training
+from tag_keras import child_processes, job, results, runners, sweep, training
 
 FIT = {"epochs": 2, "verbose": 0}
 
@@ -16,27 +29,322 @@ def make_job(name, tasks, seed=0, build=build_model, **kwargs):
 
 
 def contents(folder):
-    """All rows without the seconds that the training took, the weights, and the names of files."""
+    """Rows without the seconds that the training took, weights by file, and all other files."""
     rows = json.loads((folder / "results.json").read_text())
     rows = [{**row, "seconds": 0} for row in rows]
-    paths = sorted(folder.rglob("*.keras"))
-    weights = [keras.models.load_model(path).get_weights() for path in paths]
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    return rows, [[w.tolist() for w in one] for one in weights], names
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    models = {path.name: keras.models.load_model(path) for path in folder.rglob("*.keras")}
+    weights = {name: [w.tolist() for w in models[name].get_weights()] for name in models}
+    return rows, weights, sorted(name for name in names if not name.startswith("logs"))
 
 
-def test_processes_give_what_this_process_gives(tmp_path):
-    options = tag_keras.LookaheadAffinity(1)
+def pretend(folder, one, data):
+    """Leaves the files that `train_job` leaves, with losses and a network that tell the job."""
+    paths = job.JobFiles(folder, one.network)
+    paths.model.parent.mkdir(parents=True, exist_ok=True)
+    name, tasks, seed = one.network.name, one.network.tasks, one.network.seed
+    if one.saves:
+        paths.model.write_text(name)
+    rows = [results.Row(name, tasks, seed, task, "test", len(name), {}, 1.0) for task in tasks]
+    results.save_results(paths.rows, rows)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the networks that were trained in this process, which only pretends to."""
+    names = []
+
+    def train(folder, one, data):
+        names.append(one.network.name)
+        pretend(folder, one, data)
+
+    monkeypatch.setattr(runners, "train_job", train)
+    return names
+
+
+def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    measured = functools.partial(build_model, affinity=tag_keras.LookaheadAffinity(1))
     jobs = [
-        make_job("joint", "abc"),
-        make_job("group", "abc", build=functools.partial(build_model, affinity=options)),
+        make_job("killed", "a", build=sweep_job.build_killed),
+        make_job("measured", "abc", build=measured),
+        make_job("wrong", "b", build=sweep_job.build_for_other_tasks),
     ]
+    folder = tmp_path / "there"
+    with pytest.raises(sweep.SweepError) as caught:
+        sweep.run_sweep(folder, jobs, DATA, processes=2)
+    # The one that was killed is built twice, the one that would fail again only once.
+    built = collections.Counter(tasks for tasks, _ in sweep_job.read_builds(tmp_path / "builds"))
+    assert built == {"a": 2, "abc": 1, "be": 1}
+    first, last = str(caught.value).splitlines()
+    assert first.startswith("1 of 3 networks failed; the others are done. The same command")
+    assert last.startswith("- 'wrong', seed 0, of the tasks b: ValueError: `build_model` should")
+    assert last.endswith(f"({folder / 'logs' / 'wrong_seed0.log'})")
+    assert "Failed: 'wrong', seed 0" in capfd.readouterr().out
+
+    # The same in this process.
+    jobs = [make_job("killed", "a"), jobs[1]]
     expected = sweep.run_sweep(tmp_path / "here", jobs, DATA, processes=0)
-    rows = sweep.run_sweep(tmp_path / "there", jobs, DATA, processes=2)
-    assert [(r.network, r.task, r.split) for r in rows] == [
-        (name, task, split)
-        for name in ("joint", "group")
-        for split in ("validation", "test")
-        for task in "abc"
-    ]
+    rows = results.load_results(folder / "results.json")
+    assert [row.network for row in rows] == ["killed"] * 2 + ["measured"] * 6
     np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
+    names = ["killed_seed0.keras", "measured_seed0.affinity.json", "measured_seed0.keras"]
+    for place in ("here", "there"):
+        assert sorted(path.name for path in (tmp_path / place / "networks").iterdir()) == names
+    affinities = [
+        tag_keras.Affinity.load(tmp_path / place / "networks" / names[1]).mean
+        for place in ("here", "there")
+    ]
+    np.testing.assert_allclose(*affinities, rtol=1e-3, atol=1e-6)
+
+
+def test_only_what_is_missing_is_trained(tmp_path, trained):
+    jobs = [make_job("one", "a"), make_job("two", "ab"), make_job("two", "ab", seed=1)]
+    sweep.run_sweep(tmp_path, [jobs[1]], DATA, processes=0)
+    sweep.run_sweep(tmp_path, [make_job("other", "b")], DATA, processes=0)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert trained == ["two", "other", "one", "two"]
+    # The rows of others first, the own ones in the order of the jobs.
+    networks = list(dict.fromkeys((row.network, row.seed) for row in rows))
+    assert networks == [("other", 0), ("one", 0), ("two", 0), ("two", 1)]
+    assert rows == results.load_results(tmp_path / "results.json")
+    assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
+    assert len(trained) == 4
+
+
+def test_a_network_that_finished_as_the_sweep_was_killed_is_not_lost(tmp_path, trained):
+    # Killed before the rows of the first were put into results.json, and after, when they have
+    # only not been deleted.
+    jobs = [make_job("one", "a"), make_job("two", "b")]
+    for one in jobs:
+        pretend(tmp_path, one, DATA)
+    sweep.run_sweep(tmp_path, [jobs[1]], DATA, processes=0)
+    pretend(tmp_path, jobs[1], DATA)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert trained == []
+    assert [row.network for row in rows] == ["one", "two"]
+    assert not list(tmp_path.rglob("*.rows.json"))
+
+
+def test_jobs_that_are_the_same_training_are_trained_once(tmp_path, trained):
+    def build_here(tasks):
+        return build_model(tasks)
+
+    jobs = [
+        make_job("joint", "ab"),
+        make_job("group", "ab"),
+        make_job("other seed", "ab", seed=1),
+        make_job("other build", "ab", build=build_here),
+        make_job("its twin", "ab", build=build_here),
+        make_job("kept nowhere", "ab", saves=False),
+    ]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert trained == ["joint", "other seed", "other build", "kept nowhere"]
+    copied = [("group", "joint"), ("its twin", "other build")]
+    for name, source in copied:
+        assert (tmp_path / "networks" / f"{name}_seed0.keras").read_text() == source
+        assert {row.loss for row in rows if row.network == name} == {len(source)}
+    names = {path.name for path in (tmp_path / "networks").iterdir()}
+    assert "kept nowhere_seed0.keras" not in names and len(names) == 5
+    # One more twin of what was trained before is a copy.
+    sweep.run_sweep(tmp_path, [jobs[0], make_job("late", "ab")], DATA, processes=0)
+    assert len(trained) == 4 and (tmp_path / "networks" / "late_seed0.keras").exists()
+
+
+def test_failures_do_not_stop_the_others(tmp_path, monkeypatch):
+    errors = {"once": [OSError("disc")], "twice": [OSError("x"), OSError("disc")]}
+    errors |= {"lasting": [TypeError("no")], "good": []}
+    attempts = []
+
+    def train(folder, one, data):
+        attempts.append(one.network.name)
+        if errors[one.network.name]:
+            raise errors[one.network.name].pop(0)
+        pretend(folder, one, data)
+
+    monkeypatch.setattr(runners, "train_job", train)
+    jobs = [make_job(name, "a", seed) for seed, name in enumerate(errors)]
+    with pytest.raises(sweep.SweepError) as caught:
+        sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert attempts == ["once", "once", "twice", "twice", "lasting", "good"]
+    assert str(caught.value).splitlines()[1:] == [
+        "- 'twice', seed 1, of the tasks a: OSError: disc",
+        "- 'lasting', seed 2, of the tasks a: TypeError: no",
+    ]
+    # With processes=0, a debugger finds the error itself.
+    assert isinstance(caught.value.__cause__, OSError)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert attempts[6:] == ["twice", "lasting"] and len(rows) == 4
+
+
+def test_validation_data_may_be_a_function(tmp_path):
+    lengths = []
+
+    def validation_data():
+        lengths.append(1)
+        return DATA["validation"]
+
+    network = training.Network("one", ("a",))
+    one = job.Job(network, build_model, {**FIT, "validation_data": validation_data})
+    sweep.run_sweep(tmp_path, [one], DATA, processes=0)
+    assert lengths == [1]
+
+
+def test_the_dtype_policy_goes_along(tmp_path, monkeypatch):
+    policies = []
+
+    def call(self, payload, log, environment):
+        keras.config.set_dtype_policy("float32")
+        pickle.loads(payload)()
+        return 0
+
+    def train(folder, one, data):
+        policies.append(keras.config.dtype_policy().name)
+        pretend(folder, one, data)
+
+    monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
+    monkeypatch.setattr(runners, "train_job", train)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert policies == ["mixed_bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "processes", "message"),
+    [
+        (
+            [make_job("one", "a")] * 2,
+            0,
+            r"differ in the name or the seed .* twice=\[\('one', 0\)\]",
+        ),
+        ([make_job("one", "a")], -1, "`processes` should be a whole number of at least 0"),
+        ([make_job("one", "a")], 1.5, "`processes` should be a whole number of at least 0"),
+        ([make_job("one", "a", build=lambda tasks: None)], 1, "`build_model` cannot be sent"),
+        (
+            [job.Job(training.Network("one", ("a",)), build_model, {"x": lambda: None})],
+            1,
+            "An argument of `fit` cannot be sent",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(tmp_path, jobs, processes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.run_sweep(tmp_path / "new", jobs, DATA, processes)
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_that_cannot_be_sent(tmp_path):
+    data = {"train": lambda: None}
+    with pytest.raises(ValueError, match="`data` cannot be sent to another process"):
+        sweep.run_sweep(tmp_path / "new", [make_job("one", "a")], data)
+
+
+def test_a_network_of_other_tasks_is_not_taken_for_the_same(tmp_path, trained):
+    sweep.run_sweep(tmp_path, [make_job("group_0", "ab")], DATA, processes=0)
+    with pytest.raises(ValueError, match=r"another network 'group_0', seed 0, .* \['a', 'b'\]"):
+        sweep.run_sweep(tmp_path, [make_job("group_0", "ac")], DATA, processes=0)
+
+
+def test_two_sweeps_do_not_write_into_one_folder(tmp_path, trained):
+    with open(tmp_path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="Another sweep is at work in"):
+            sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
+    sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
+
+
+class Sweep:
+    """A sweep of 31 networks in another process, to be killed."""
+
+    def __init__(self, folder):
+        self.folder, self.builds = folder / "killed", folder / "builds"
+        self.process = None
+
+    def start(self, folder=None, processes=2):
+        command = [sys.executable, sweep_job.__file__, folder or self.folder, str(processes)]
+        environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        # One thread, because the order in which several add up is not fixed.
+        environment |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment |= {} if folder else {BUILDS: str(self.builds)}
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def built(self):
+        return sweep_job.read_builds(self.builds)
+
+    def has_built(self, number):
+        return len(self.built()) >= number
+
+    def unfinished(self):
+        """Tasks of networks that were built, and whose rows are in neither place."""
+        names = {path.name.partition("_")[0] for path in self.folder.rglob("*.rows.json")}
+        if (self.folder / "results.json").exists():
+            names |= {r.network for r in results.load_results(self.folder / "results.json")}
+        return {tasks for tasks, _ in self.built()} - names
+
+
+def states():
+    """State and process group of each process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[int(path.parent.name)] = fields[0], int(fields[2])
+    return found
+
+
+def wait_for(condition, *args):
+    end = time.monotonic() + 600
+    while not condition(*args):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def process_ended(pid):
+    return states().get(pid, "Z")[0] == "Z"
+
+
+def group_ended(number):
+    return all(state == "Z" for state, group in states().values() if group == number)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads the state of processes in /proc")
+def test_killed_at_random_times_it_ends_with_the_same_results(tmp_path):
+    one, draw = Sweep(tmp_path), random.Random(0)
+    one.start()
+    cut_off = collections.Counter()
+    for kind in ("parent", "child", "all", "Ctrl-C", "parent", "child"):
+        more = len(one.built()) + draw.randint(1, 4)
+        wait_for(one.has_built, more)
+        time.sleep(draw.uniform(0, 1))
+        if kind == "child":
+            tasks, pid = one.built()[-1]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+            wait_for(process_ended, int(pid))
+            cut_off.update(one.unfinished() & {tasks})
+            continue
+        kill = os.kill if kind == "parent" else os.killpg
+        kill(one.process.pid, signal.SIGINT if kind == "Ctrl-C" else signal.SIGKILL)
+        one.process.wait()
+        # Children whose parent was killed end by themselves.
+        wait_for(group_ended, one.process.pid)
+        cut_off.update(one.unfinished())
+        one.start()
+    assert one.process.wait() == 0
+    built = collections.Counter(tasks for tasks, _ in one.built())
+    names = [network.name for network in sweep_job.all_networks()]
+    assert built == {name: 1 + cut_off[name] for name in names}
+    one.start(tmp_path / "undisturbed", processes=0)
+    assert one.process.wait() == 0
+    assert contents(one.folder) == contents(tmp_path / "undisturbed")

@@ -90,7 +90,7 @@ def test_a_step_uses_the_channels_of_its_task_alone():
 
 
 def drawn(model, steps):
-    ids = [int(model._sampled_tasks()[0]) for _ in range(steps)]
+    ids = [int(model._sampled_tasks(tf.zeros([1, 3]), tf.ones([1, 3]))[0]) for _ in range(steps)]
     assert set(ids) <= {0, 1, 2}
     return ids
 
@@ -193,7 +193,27 @@ def test_missing_labels_add_nothing(missing):
         np.testing.assert_allclose(one, expected, atol=1e-6)
 
 
-def test_a_task_without_labels_moves_nothing():
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("missing", ["label", "weight"])
+def test_tasks_without_labels_in_the_batch_are_not_drawn(missing, jit_compile):
+    model, (x, y) = make_model(jit_compile=jit_compile), make_data()
+    weights = np.ones_like(y)
+    if missing == "label":
+        y[:, 1] = np.nan
+        # One label is enough.
+        y[:-1, 2] = np.nan
+    else:
+        weights[:, 1] = weights[:-1, 2] = 0
+    seen = set()
+    for _ in range(20):
+        before = model.head.bias.numpy()
+        model.train_on_batch(x, y, sample_weight=weights)
+        (task,) = changed(model, before)
+        seen.add(task)
+    assert seen == {0, 2}
+
+
+def test_a_batch_without_labels_moves_nothing():
     model, (x, y) = make_model(), make_data()
     before = values(model)
     model.train_on_batch(x, np.full_like(y, np.nan))
@@ -298,14 +318,15 @@ def test_arguments_that_do_not_fit_are_errors():
     message = "`loss` should be one loss, and `metrics` a list, for all tasks alike. For tasks of"
     for arguments in (
         {"loss": {"a": "mse"}},
+        {"loss": None},
+        {"loss": ()},
+        {"metrics": "mae"},
         {"metrics": {"a": ["mae"]}},
         {"loss_weights": {"a": 1.0}},
         {"weighted_metrics": ["mae"]},
     ):
         with pytest.raises(ValueError, match=message):
             make_model(**arguments)
-    with pytest.raises(ValueError, match="`loss` should be a dict of losses by task, or one loss"):
-        make_model(loss=())
     model, (x, y) = make_model(), make_data()
     with pytest.raises(ValueError, match=r"Labels should be an array \(B, 3, \.\.\.\), or a dict"):
         model.fit(x, y[:, :2], verbose=0)

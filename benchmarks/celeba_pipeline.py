@@ -1,0 +1,186 @@
+"""Images per second of CelebA's input pipeline, as ratios to that of TAG's notebook.
+
+    python -m benchmarks.celeba_pipeline
+
+The notebook (Fifty et al. 2021, arXiv 2109.04617) decodes, converts and resizes every image in
+every epoch, and shuffles them through a buffer of the whole set. Ours decodes once and reads exact
+pixels from the disc, or holds rounded ones in memory. The images are made: JPEG files of CelebA's
+218 x 178 pixels and of about its 7,100 bytes. A turn is one epoch of each, one after the other, so
+that whatever slows the machine down for a while slows all of them; the spread is over the turns.
+What comes before the second epoch is not counted.
+
+Memory is the peak of a process that reads an epoch, and for the whole of CelebA a straight line
+through two numbers of images. The pixels on disc are read through the cache of the operating
+system, which takes what memory is free.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.measuring import (
+    Step,
+    middle_and_spread,
+    peak_megabytes,
+    run_apart,
+    time_in_turns,
+)
+from celeba.data import ATTRIBUTES, TASKS, CelebA
+
+NOTEBOOK, ON_DISC, IN_MEMORY = "the notebook's way", "ours, on disc", "ours, in memory"
+OURS = {ON_DISC: False, IN_MEMORY: True}
+ALL_OF_CELEBA = 202_599
+# Images that differ; the others are copies of these.
+_DIFFERENT = 500
+
+
+def make_files(folder: Path, number: int) -> None:
+    """Makes CelebA's files with so many training images, and one of the other splits each."""
+    images = folder / "img_align_celeba"
+    images.mkdir(parents=True)
+    names = [f"{index + 1:06}.jpg" for index in range(number + 2)]
+    for index, name in enumerate(names):
+        if index < _DIFFERENT:
+            (images / name).write_bytes(make_jpeg(index))
+        else:
+            os.link(images / names[index % _DIFFERENT], images / name)
+    labels = np.random.default_rng(0).choice([-1, 1], (len(names), len(ATTRIBUTES)))
+    rows = [" ".join([name, *map(str, row)]) for name, row in zip(names, labels, strict=True)]
+    (folder / "list_attr_celeba.txt").write_text(
+        "\n".join([str(len(names)), " ".join(ATTRIBUTES), *rows])
+    )
+    splits = [*[0] * number, 1, 2]
+    (folder / "list_eval_partition.txt").write_text(
+        "\n".join(f"{name} {split}" for name, split in zip(names, splits, strict=True))
+    )
+
+
+def make_jpeg(seed: int) -> bytes:
+    """Noise on a coarse grid, enlarged, with a little more of it."""
+    random = np.random.default_rng(seed)
+    image = tf.image.resize(random.uniform(0, 255, (28, 23, 3)), (218, 178), method="bicubic")
+    image = tf.clip_by_value(image + random.normal(0, 3, image.shape), 0, 255)
+    return bytes(tf.io.encode_jpeg(tf.cast(image, tf.uint8), quality=75).numpy())
+
+
+def write_records(folder: Path, path: Path) -> None:
+    """Writes the training images as TensorFlow Datasets keeps them."""
+    lines = (folder / "list_attr_celeba.txt").read_text().splitlines()[2:-2]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name, *row in map(str.split, lines):
+            image = (folder / "img_align_celeba" / name).read_bytes()
+            features = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))}
+            for attribute, value in zip(ATTRIBUTES, row, strict=True):
+                yes = tf.train.Int64List(value=[int(value == "1")])
+                features[attribute] = tf.train.Feature(int64_list=yes)
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+
+
+def notebook_batches(records: Path, number: int, batch_size: int) -> tf.data.Dataset:
+    """What the notebook trains on; the first map is that of TensorFlow Datasets."""
+    features = {name: tf.io.FixedLenFeature((), tf.int64) for name in ATTRIBUTES}
+    features["image"] = tf.io.FixedLenFeature((), tf.string)
+
+    def decode(record: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        example = tf.io.parse_single_example(record, features)
+        return example, tf.io.decode_image(example.pop("image"), 3, expand_animations=False)
+
+    def resize(
+        labels: dict[str, tf.Tensor], image: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        image = tf.ensure_shape(image, (218, 178, 3))
+        return labels, tf.image.resize(tf.image.convert_image_dtype(image, tf.float32), [64, 64])
+
+    dataset = tf.data.TFRecordDataset(str(records))
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    shuffled = dataset.map(resize).shuffle(number, seed=0, reshuffle_each_iteration=True)
+    return shuffled.batch(batch_size)
+
+
+def epoch_of(dataset: tf.data.Dataset) -> Step:
+    def epoch() -> int:
+        return sum(1 for _ in dataset)
+
+    return epoch
+
+
+def our_batches(folder: Path, kind: str, batch_size: int) -> tf.data.Dataset:
+    data = CelebA(folder, tasks=TASKS, in_memory=OURS[kind])
+    return data.batches("train", batch_size, shuffle=True)
+
+
+def peak_apart(folder: Path, kind: str, batch_size: int) -> float:
+    """Peak memory, in MB, of a process of its own that reads two epochs."""
+    options = [f"--peak_of={kind}", f"--folder={folder}", f"--batch_size={batch_size}"]
+    return float(run_apart("benchmarks.celeba_pipeline", options).split()[-1])
+
+
+def report_speed(times: dict[str, np.ndarray], number: int) -> None:
+    print(f"\n{number:,} images a turn   images/s   ratio to the notebook (lowest .. highest)")
+    for name, seconds in times.items():
+        ratio = middle_and_spread(times[NOTEBOOK] / seconds)
+        print(f"  {name:22} {number / np.median(seconds):10,.0f}   {ratio}", flush=True)
+
+
+def report_memory(folders: dict[int, Path], batch_size: int) -> None:
+    print("\nmemory, peak of a process   MB by number of images   for all of CelebA")
+    for kind in OURS:
+        peaks = {number: peak_apart(one, kind, batch_size) for number, one in folders.items()}
+        (few, low), (many, high) = peaks.items()
+        each = (high - low) / (many - few)
+        images = each * ALL_OF_CELEBA / 1024
+        before = (low - each * few) / 1024
+        measured = ", ".join(f"{number:,}: {peak:.0f}" for number, peak in peaks.items())
+        print(
+            f"  {kind:22}    {measured:22}   {images:.2f} GiB for images ({each * 2**20:,.0f} "
+            f"bytes each), {before:.2f} GiB for all else",
+            flush=True,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--peak_of", choices=OURS, help="print one kind's peak memory only, in MB")
+    parser.add_argument("--folder", type=Path, help="of the images whose peak is measured")
+    options = parser.parse_args(arguments)
+    if options.peak_of:
+        epoch = epoch_of(our_batches(options.folder, options.peak_of, options.batch_size))
+        epoch()
+        epoch()
+        print(peak_megabytes())
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        measure(Path(temporary), options.images, options.batch_size, options.turns)
+
+
+def measure(folder: Path, number: int, batch_size: int, turns: int) -> None:
+    folders = {number // 4: folder / "few", number: folder / "many"}
+    for images, one in folders.items():
+        make_files(one, images)
+    many = folders[number]
+    write_records(many, folder / "records")
+    mean = (folder / "records").stat().st_size / number
+    print(f"{number:,} images, {mean:,.0f} bytes each with their labels")
+    batches = {NOTEBOOK: notebook_batches(folder / "records", number, batch_size)}
+    batches |= {kind: our_batches(many, kind, batch_size) for kind in OURS}
+    steps = {name: epoch_of(dataset) for name, dataset in batches.items()}
+    times, _ = time_in_turns(steps, turns, seconds=0)
+    report_speed(times, number)
+    report_memory(folders, batch_size)
+
+
+if __name__ == "__main__":
+    main()

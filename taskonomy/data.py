@@ -1,0 +1,200 @@
+"""Taskonomy (Zamir et al. 2018), as image and labels by task."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import tensorflow as tf
+
+from tag_keras import files
+from tag_keras.checks import check, check_count
+from taskonomy import pipeline
+from taskonomy.buildings import SPLITS, Buildings, building_lists
+from taskonomy.domains import TASKS, domains_of, task_names
+from taskonomy.index import Index, index_path, load_index, make_index, save_index
+from taskonomy.layouts import Layout, find_layout
+from taskonomy.scan import Verify
+
+# Of what is printed; the names of all files are in a file beside the index.
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Taskonomy:
+    """The data of TAG's and Standley's experiments, in whatever folders they are.
+
+    Only options are kept here, so that it can be given to another process. Files that are cut off
+    or damaged are no reason to stop, and no image gets the labels of another one, as happens in
+    the original: samples that are incomplete or cannot be read are left out, and named. Damage
+    that shows only when the whole file is read, in training, makes a black image without labels.
+
+    Args:
+        data_dir: Folder of the data, in one of `layouts.LAYOUTS`.
+        tasks: Tasks, as letters (`"sdntk"`) or names; the five of the papers by default.
+        buildings: `"original"` for TAG's; `"tiny"`, `"medium"`, `"full"` or `"fullplus"`; the path
+            of a csv file; or names by split. See `buildings.building_lists`.
+        cache_dir: Folder for the index of samples; by default `.tag_keras` in `data_dir`.
+        image_size: Height and width of images and labels.
+        augment: Whether half of the images of shuffled batches are mirrored, as in the original.
+        min_crop: With `augment`, the smallest side of the squares that are cropped, as a part of
+            the images' side; 1 for no crop, as in the original.
+        evaluation_limit: How many images of each building to evaluate on, the first ones in the
+            order of the names; `None` for all.
+        verify: Whether `prepare` looks at the `"ends"` of files, which finds those that are cut
+            off, or reads their whole `"contents"`, which also finds all that are damaged, before
+            any training does.
+        layout: One of `layouts.LAYOUTS`, for a folder with several; by default the one with the
+            most buildings.
+
+    Raises:
+        ValueError: If a task does not exist, or if an option is out of range.
+
+    Example:
+
+    ```python
+    data = Taskonomy("taskonomy", tasks="sdn", buildings="tiny")
+    data.prepare()
+    print(data.sizes)
+    for images, labels in data.batches("train", 96, shuffle=True):
+        print(images.shape, labels["normal"].shape)  # (96, 256, 256, 3), twice
+    ```
+    """
+
+    data_dir: str | Path
+    tasks: tuple[str, ...] = TASKS
+    buildings: Buildings = "original"
+    cache_dir: str | Path | None = None
+    image_size: int = 256
+    augment: bool = True
+    min_crop: float = 1.0
+    evaluation_limit: int | None = 1000
+    verify: Verify = "ends"
+    layout: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", task_names(self.tasks))
+        check_count("image_size", self.image_size)
+        if self.evaluation_limit is not None:
+            check_count("evaluation_limit", self.evaluation_limit)
+        check(0 < self.min_crop <= 1, "`min_crop` should be in (0, 1]", min_crop=self.min_crop)
+        wanted = '`verify` should be "ends" or "contents"'
+        check(self.verify in ("ends", "contents"), wanted, verify=self.verify)
+
+    def prepare(self) -> None:
+        """Looks for the samples, unless that was done before, and prints what there is.
+
+        Raises:
+            FileNotFoundError: If there are no data, or no list of buildings.
+            ValueError: If a domain is missing, or if there is no complete sample.
+        """
+        layout, path, index = self._find()
+        lists = building_lists(self.buildings)
+        print(f"{self.data_dir} has folders {layout.pattern}.")
+        if layout.others:
+            print(f"Not used, because it has no more buildings: {', '.join(layout.others)}.")
+        for split, names in lists.items():
+            found = len({*names} & {*layout.buildings})
+            print(f"{split}: {len(index.samples[split])} images, {found}/{len(names)} buildings.")
+        for kind in ("incomplete", "unreadable"):
+            problems = getattr(index, kind)
+            shown = "; ".join(problems[:_NAMED]) + ("; ..." if len(problems) > _NAMED else "")
+            print(f"Left out as {kind}: {len(problems)}{shown and f': {shown}'}.")
+        if len(index.incomplete + index.unreadable) > _NAMED:
+            print(f"All of them: {_names_path(path)}.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images by split."""
+        return {split: len(samples) for split, samples in self._find()[-1].samples.items()}
+
+    def batches(self, split: str, batch_size: int, shuffle: bool = False) -> tf.data.Dataset:
+        """Batches of images and labels.
+
+        Args:
+            split: `"train"`, `"validation"` or `"test"`.
+            batch_size: Number of images.
+            shuffle: Whether the order is drawn anew in every pass. Images are then augmented, if
+                they are to be, and a last batch that is smaller is left out.
+
+        Returns:
+            Data set of images (B, H, W, 3) in [0, 1] and a dict of labels by task: classes
+            (B, H, W), of which 0 is none, or float32 values (B, H, W, C), NaN for none.
+
+        Raises:
+            ValueError: If there is no such split, or no image, or less than a batch to shuffle.
+        """
+        check(split in SPLITS, f"`split` should be one of {', '.join(SPLITS)}", split=split)
+        check_count("batch_size", batch_size)
+        index = self._find()[-1]
+        number = len(index.samples[split])
+        check(
+            number >= (batch_size if shuffle else 1),
+            f"The split {split!r} of the buildings {self.buildings!r} has {number} images in "
+            f"{self.data_dir}, and should have at least {batch_size if shuffle else 1}",
+            batch_size=batch_size,
+        )
+        domains = domains_of(self.tasks)
+        numbers = tf.data.Dataset.range(number)
+        augmented = shuffle and self.augment
+        if shuffle:
+            numbers = numbers.shuffle(number, reshuffle_each_iteration=True)
+        seeds = tf.data.Dataset.random(rerandomize_each_iteration=True).batch(2)
+
+        def to_sample(contents: tf.Tensor, seed: tf.Tensor) -> object:
+            seed = seed if augmented else None
+            options = (domains, self.tasks, self.image_size, seed, self.min_crop)
+            return pipeline.decode(contents, *options)
+
+        contents = numbers.map(
+            pipeline.make_reader(index, split, domains), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        samples = tf.data.Dataset.zip(contents, seeds).map(
+            to_sample, num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return samples.batch(batch_size, drop_remainder=shuffle).prefetch(tf.data.AUTOTUNE)
+
+    def _find(self) -> tuple[Layout, Path, Index]:
+        """Where the data are, the file of the index, and the index, which is made if need be."""
+        domains = domains_of(self.tasks)
+        lists = building_lists(self.buildings)
+        layout = find_layout(self.data_dir, domains, self.layout)
+        asked = [name for names in lists.values() for name in names]
+        if not {*asked} & {*layout.buildings}:
+            raise ValueError(
+                f"{self.data_dir} has none of the {len(asked)} buildings of {self.buildings!r}, "
+                f"such as {', '.join(asked[:_NAMED])}. It has {len(layout.buildings)}, such as "
+                f"{', '.join(layout.buildings[:_NAMED])}: choose among the lists, or give names by "
+                "split."
+            )
+        limits = {split: None if split == "train" else self.evaluation_limit for split in SPLITS}
+        settings = {"domains": domains, "lists": lists, "limits": limits, "verify": self.verify}
+        folder = Path(self.data_dir, ".tag_keras") if self.cache_dir is None else self.cache_dir
+        path = index_path(Path(folder), layout, settings)
+        if not path.exists():
+            index = make_index(layout, domains, lists, limits, self.verify)
+            _check_any(self.data_dir, index)
+            # First, so that it is there when the index is.
+            with files.replacing(_names_path(path)) as partial:
+                problems = [*index.incomplete, *index.unreadable]
+                partial.write_text("\n".join([*problems, ""]), encoding="utf-8")
+            save_index(index, path)
+        return layout, path, _load(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path) -> Index:
+    return load_index(path)
+
+
+def _names_path(path: Path) -> Path:
+    return path.with_suffix(".txt")
+
+
+def _check_any(data_dir: str | Path, index: Index) -> None:
+    if any(map(len, index.samples.values())):
+        return
+    problems = [*index.incomplete, *index.unreadable]
+    raise ValueError(
+        f"{data_dir} has no image with readable files of all domains: {len(index.incomplete)} are "
+        f"incomplete, {len(index.unreadable)} files cannot be read: {'; '.join(problems[:_NAMED])}."
+    )

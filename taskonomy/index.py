@@ -1,0 +1,167 @@
+"""The index of complete samples: made once, and kept in a file."""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tag_keras import files
+from taskonomy.layouts import Layout
+from taskonomy.scan import Scan, Verify, scan
+
+# To be raised whenever an index of before would be read wrongly.
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """The N samples of a split, with a file of each of D domains.
+
+    Args:
+        views: Point and view, int32 array (N, 2).
+        places: Which of `folders` and `suffixes` a file is in and has, int32 array (N, D).
+        spans: Offset and size in a tar file, int64 array (N, D, 2); size -1 for whole files.
+    """
+
+    views: npt.NDArray[np.int32]
+    places: npt.NDArray[np.int32]
+    spans: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """All samples.
+
+    Args:
+        folders: Folders and tar files, one for each combination with a suffix.
+        suffixes: What follows point and view in the names of files.
+        samples: By split.
+        incomplete: What the incomplete samples lack.
+        unreadable: What is wrong with the files that cannot be read.
+    """
+
+    folders: list[str]
+    suffixes: list[str]
+    samples: dict[str, Samples]
+    incomplete: list[str]
+    unreadable: list[str]
+
+
+def make_index(
+    layout: Layout,
+    domains: Sequence[str],
+    lists: Mapping[str, Sequence[str]],
+    limits: Mapping[str, int | None],
+    verify: Verify = "ends",
+) -> Index:
+    """Looks for the samples with a readable file of every domain.
+
+    Args:
+        layout: Where the files are.
+        domains: Domains.
+        lists: Buildings by split; those that the layout does not have are passed over.
+        limits: By split, how many samples of each building to take at most.
+        verify: How closely to look at the files.
+    """
+    combinations: dict[tuple[str, str], int] = {}
+    samples, incomplete, unreadable = {}, [], []
+    # Most of the time goes into waiting for the disc, or for the network behind it.
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        for split, buildings in lists.items():
+            parts = [_as_samples([], [], [], len(domains))]
+            scans = pool.map(lambda name: _scan(layout, name, domains, verify), buildings)
+            for building, found in zip(buildings, scans, strict=True):
+                incomplete += found.incomplete
+                unreadable += found.unreadable
+                folders = {name: str(layout.places.get((building, name))) for name in domains}
+                parts.append(_of_building(folders, found, limits[split], combinations))
+            samples[split] = Samples(
+                *(
+                    np.concatenate([getattr(part, field.name) for part in parts])
+                    for field in dataclasses.fields(Samples)
+                )
+            )
+    places = [folder for folder, _ in combinations]
+    suffixes = [suffix for _, suffix in combinations]
+    return Index(places, suffixes, samples, incomplete, unreadable)
+
+
+def index_path(cache_dir: Path, layout: Layout, settings: Mapping[str, object]) -> Path:
+    """File of the index that is made with these settings from folders as they are now.
+
+    Whenever a file is added to a folder or taken away, another index is made.
+    """
+    places = {
+        f"{domain} {building}": (str(path), path.stat().st_mtime_ns)
+        for (building, domain), path in layout.places.items()
+    }
+    made_from = json.dumps([_VERSION, layout.pattern, places, settings], sort_keys=True)
+    return cache_dir / f"index-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.npz"
+
+
+def save_index(index: Index, path: Path) -> None:
+    """Writes an index, atomically."""
+    fields = {"folders", "suffixes", "incomplete", "unreadable"}
+    lists = json.dumps({name: getattr(index, name) for name in sorted(fields)})
+    arrays = {"lists": np.frombuffer(lists.encode(), np.uint8)}
+    for split, samples in index.samples.items():
+        for field in dataclasses.fields(samples):
+            arrays[f"{split} {field.name}"] = getattr(samples, field.name)
+    with files.replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_index(path: Path) -> Index:
+    """Reads an index."""
+    with np.load(path) as arrays:
+        names = [field.name for field in dataclasses.fields(Samples)]
+        splits = [name.removesuffix(" views") for name in arrays if name.endswith(" views")]
+        samples = {
+            split: Samples(**{name: arrays[f"{split} {name}"] for name in names})
+            for split in splits
+        }
+        return Index(**json.loads(bytes(arrays["lists"])), samples=samples)
+
+
+def _scan(layout: Layout, building: str, domains: Sequence[str], verify: Verify) -> Scan:
+    if (building, "rgb") not in layout.places:
+        return Scan({}, [], [])
+    places = {domain: layout.places.get((building, domain)) for domain in domains}
+    return scan(building, places, verify)
+
+
+def _of_building(
+    folders: Mapping[str, str],
+    found: Scan,
+    limit: int | None,
+    combinations: dict[tuple[str, str], int],
+) -> Samples:
+    """The samples of one building; `combinations` of folder and suffix are added to as needed."""
+    parts = [[own[name] for name in folders] for own in list(found.parts.values())[:limit]]
+    places = [
+        [
+            combinations.setdefault((folder, part.suffix), len(combinations))
+            for folder, part in zip(folders.values(), own, strict=True)
+        ]
+        for own in parts
+    ]
+    spans = [[(part.offset, part.size) for part in own] for own in parts]
+    return _as_samples(list(found.parts)[:limit], places, spans, len(folders))
+
+
+def _as_samples(
+    views: Sequence[object], places: Sequence[object], spans: Sequence[object], number: int
+) -> Samples:
+    return Samples(
+        np.array(views, np.int32).reshape(-1, 2),
+        np.array(places, np.int32).reshape(-1, number),
+        np.array(spans, np.int64).reshape(-1, number, 2),
+    )

@@ -1,0 +1,120 @@
+"""Finding Taskonomy's files, in whichever folders a download has put them."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tag_keras.checks import check
+
+# As for Standley et al.; by building, as Taskonomy's sample is; tar files extracted into folders of
+# their own; by Omnidata's download tool, which puts other data sets beside; and the tar files
+# themselves, under Taskonomy's and under Omnidata's names.
+LAYOUTS = (
+    "{domain}/{building}",
+    "{building}/{domain}",
+    "{building}_{domain}/{domain}",
+    "{domain}/taskonomy/{building}",
+    "{building}_{domain}.tar",
+    "{domain}__taskonomy__{building}.tar",
+)
+WHERE_TO_GET_IT = (
+    "To download it: pip install omnidata-tools, and omnitools.download rgb segment_semantic "
+    "depth_zbuffer normal edge_texture keypoints2d --components taskonomy --subset tiny --dest "
+    "FOLDER (https://docs.omnidata.vision/starter_dataset_download.html); see also "
+    "https://github.com/StanfordVL/taskonomy/tree/master/data"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the files are.
+
+    Args:
+        pattern: One of `LAYOUTS`.
+        places: Folder with the PNG files of a domain of a building, or the tar file of these, by
+            the building's name in small letters and the domain.
+        others: The other layouts that the folder has data in, which are not used.
+    """
+
+    pattern: str
+    places: Mapping[tuple[str, str], Path]
+    others: tuple[str, ...] = ()
+
+    @property
+    def buildings(self) -> list[str]:
+        """Names of the buildings with images."""
+        return sorted(building for building, domain in self.places if domain == "rgb")
+
+
+def find_layout(data_dir: str | Path, domains: Sequence[str], layout: str | None = None) -> Layout:
+    """Finds the layout with images of the most buildings; of equal ones, folders come before tars.
+
+    Args:
+        data_dir: Folder of the data.
+        domains: Domains that are needed, `"rgb"` among them.
+        layout: One of `LAYOUTS` to be used instead of the one with the most buildings.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or nothing in it that is known.
+        ValueError: If a domain is missing, or if there is no such layout.
+    """
+    check(
+        layout is None or layout in LAYOUTS, f"`layout` should be one of {LAYOUTS}", layout=layout
+    )
+    root = Path(data_dir).expanduser().resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root} with Taskonomy. {WHERE_TO_GET_IT}.")
+    patterns = LAYOUTS if layout is None else (layout,)
+    found = {pattern: _places(root, pattern, domains) for pattern in patterns}
+    numbers = {
+        pattern: sum(domain == "rgb" for _, domain in places) for pattern, places in found.items()
+    }
+    chosen = max(patterns, key=lambda pattern: numbers[pattern])
+    if not numbers[chosen]:
+        looked = ", ".join(_readable(pattern, "rgb") for pattern in patterns)
+        raise FileNotFoundError(
+            f"{root} has no images of Taskonomy. Looked for: {looked}. {_compressed(root)}"
+            f"{WHERE_TO_GET_IT}."
+        )
+    others = tuple(pattern for pattern in patterns if numbers[pattern] and pattern != chosen)
+    places = found[chosen]
+    if missing := [name for name in domains if not any(name == domain for _, domain in places)]:
+        raise ValueError(
+            f"{root} lacks {', '.join(missing)}, which the tasks need (depth_zbuffer, too, because "
+            "it tells where depth, normals and edges of occlusion have no label). Looked for: "
+            f"{_readable(chosen, missing[0])}. {WHERE_TO_GET_IT}."
+        )
+    return Layout(chosen, places, others)
+
+
+def _places(root: Path, pattern: str, domains: Sequence[str]) -> dict[tuple[str, str], Path]:
+    places = {}
+    for domain in domains:
+        # The patterns have no character that means something else in a regular expression but dots.
+        name = pattern.replace(".", r"\.").format(domain=domain, building="([^/]+)")
+        for path in sorted(root.glob(pattern.format(domain=domain, building="*"))):
+            match = re.fullmatch(name, path.relative_to(root).as_posix())
+            right = path.is_file() if pattern.endswith(".tar") else path.is_dir()
+            if match and right and not _belongs_elsewhere(match[1], domain):
+                places[match[1].lower(), domain] = path
+    return places
+
+
+def _belongs_elsewhere(building: str, domain: str) -> bool:
+    """Whether what looks like a building is a part of another layout."""
+    return building == "taskonomy" or building.endswith(f"_{domain}")
+
+
+def _readable(pattern: str, domain: str) -> str:
+    file = "" if pattern.endswith(".tar") else f"/point_0_view_0_domain_{domain}.png"
+    return pattern.format(domain=domain, building="<building>") + file
+
+
+def _compressed(root: Path) -> str:
+    if not any(root.glob("*.tar.gz")):
+        return ""
+    return (
+        "There are .tar.gz files: unpack them with gunzip, because a file in them cannot be read "
+        "without all those before it. "
+    )

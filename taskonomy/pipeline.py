@@ -1,0 +1,166 @@
+"""From the bytes of a sample's files to an image and its labels."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from taskonomy import png
+from taskonomy.domains import DEPTH, DOMAINS, SEGMENTATION, UNKNOWN_DEPTH
+from taskonomy.index import Index
+from taskonomy.scan import Part, file_name, read
+
+_already_named: set[str] = set()
+
+
+def make_reader(
+    index: Index, split: str, domains: Sequence[str]
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Gives the function from the number of a sample to its files.
+
+    A file whose contents turn out to be damaged is named on stderr, and its sample comes as D empty
+    strings.
+
+    Args:
+        index: Index.
+        split: Split.
+        domains: The D domains of the index.
+
+    Returns:
+        Function from an int64 scalar to a string tensor (D,).
+    """
+    samples = index.samples[split]
+
+    def read_sample(number: np.int64) -> npt.NDArray[np.object_]:
+        point, view = (int(value) for value in samples.views[number])
+        contents = []
+        for domain, place, (offset, size) in zip(
+            domains, samples.places[number], samples.spans[number], strict=True
+        ):
+            part = Part(index.suffixes[place], int(offset), int(size))
+            folder = index.folders[place]
+            try:
+                contents.append(read(folder, (point, view), part))
+                problem = png.problem(contents[-1], DOMAINS[domain].bits)
+            except OSError as error:
+                problem = str(error)
+            if problem:
+                _name(f"{folder}, {file_name((point, view), part.suffix)}: {problem}")
+                contents = [b""] * len(domains)
+                break
+        return np.array(contents, object)
+
+    def reader(number: tf.Tensor) -> tf.Tensor:
+        contents = tf.numpy_function(read_sample, [number], tf.string)
+        return tf.ensure_shape(contents, [len(domains)])
+
+    return reader
+
+
+def decode(
+    contents: tf.Tensor,
+    domains: Sequence[str],
+    tasks: Sequence[str],
+    image_size: int,
+    seed: tf.Tensor | None = None,
+    min_crop: float = 1.0,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """An image and its labels, all cropped, flipped and resized alike.
+
+    Pixels are interpolated linearly, as by Standley et al., and classes are taken from the nearest
+    one: theirs are interpolated, too, which makes classes that are between two others. Where depth,
+    normals and edges of occlusion have no label, or one of the pixels that a smaller one is made of
+    has none, they are NaN. A sample that could not be read is a black image without any label,
+    because it is counted already, and batches are to have the same shape.
+
+    Args:
+        contents: Files, string tensor (D,).
+        domains: Domain of each.
+        tasks: Tasks.
+        image_size: Height and width that images and labels get.
+        seed: Integer tensor (2,) that the crop and the flip are drawn with; neither by default.
+        min_crop: Smallest side of the square that is cropped, as a part of the side of the image.
+
+    Returns:
+        Image (H, W, 3) in [0, 1], and by task int32 classes (H, W) or float32 values (H, W, C).
+    """
+    return tf.cond(
+        tf.strings.length(contents[0]) > 0,
+        lambda: _decode(contents, domains, tasks, image_size, seed, min_crop),
+        lambda: _blank(tasks, image_size),
+    )
+
+
+def _decode(
+    contents: tf.Tensor,
+    domains: Sequence[str],
+    tasks: Sequence[str],
+    image_size: int,
+    seed: tf.Tensor | None,
+    min_crop: float,
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    images = {}
+    for content, name in zip(tf.unstack(contents), domains, strict=True):
+        domain = DOMAINS[name]
+        dtype = tf.uint8 if domain.bits == 8 else tf.uint16
+        images[name] = tf.io.decode_png(content, domain.channels, dtype)
+    flipped = tf.constant(False)
+    if seed is not None:
+        draws = tf.random.stateless_uniform([4], seed)
+        flipped = draws[0] < 0.5
+        images = {name: _crop(image, draws[1:], min_crop) for name, image in images.items()}
+        images = {
+            name: tf.where(flipped, tf.reverse(image, [1]), image) for name, image in images.items()
+        }
+    known = images[DEPTH] < UNKNOWN_DEPTH if DEPTH in images else None
+    labels = {task: _label(task, images[task], known, flipped, image_size) for task in tasks}
+    return _values("rgb", images["rgb"], image_size), labels
+
+
+def _blank(tasks: Sequence[str], size: int) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    labels = {task: tf.fill((size, size, DOMAINS[task].channels), float("nan")) for task in tasks}
+    if SEGMENTATION in labels:
+        labels[SEGMENTATION] = tf.zeros((size, size), "int32")
+    return tf.zeros((size, size, 3)), labels
+
+
+def _label(
+    task: str, image: tf.Tensor, known: tf.Tensor | None, flipped: tf.Tensor, size: int
+) -> tf.Tensor:
+    if task == SEGMENTATION:
+        classes = tf.image.resize(image, (size, size), "nearest")
+        return tf.cast(classes[:, :, 0], "int32")
+    if not DOMAINS[task].geometric:
+        return _values(task, image, size)
+    # Without what has no label, whose values would be far too large.
+    values = _values(task, tf.where(known, image, tf.zeros_like(image)), size)
+    if task == "normal":
+        # A mirror turns round what points to the right.
+        values *= tf.where(flipped, [-1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    share = tf.image.resize(tf.cast(known, "float32"), (size, size), antialias=True)
+    return tf.where(share > 0.999, values, float("nan"))
+
+
+def _values(name: str, image: tf.Tensor, size: int) -> tf.Tensor:
+    """Resized and normalised values."""
+    domain = DOMAINS[name]
+    values = tf.image.resize(image, (size, size), antialias=True)
+    return (values - domain.offset) / domain.scale
+
+
+def _crop(image: tf.Tensor, draws: tf.Tensor, min_crop: float) -> tf.Tensor:
+    """A square out of an image, of the same relative place and size for all domains."""
+    shape = tf.shape(image)
+    side = min_crop + (1.0 - min_crop) * draws[0]
+    size = tf.cast(tf.round(side * tf.cast(shape[:2], "float32")), "int32")
+    start = tf.cast(draws[1:] * tf.cast(shape[:2] - size + 1, "float32"), "int32")
+    return tf.slice(image, [start[0], start[1], 0], [size[0], size[1], image.shape[2]])
+
+
+def _name(problem: str) -> None:
+    """Names a damaged file, once in a process."""
+    if problem not in _already_named:
+        _already_named.add(problem)
+        print(f"Left out: {problem}", file=sys.stderr)

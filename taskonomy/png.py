@@ -1,0 +1,47 @@
+"""Whether a PNG file is whole, without decoding it."""
+
+import struct
+import zlib
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Length, type and checksum of the last chunk, which is the same in all files.
+_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+# What `problem_at_ends` needs of the beginning and of the end.
+HEAD, TAIL = 26, len(_END)
+
+
+def problem_at_ends(head: bytes, tail: bytes, bits: int) -> str:
+    """What is wrong with a file's first `HEAD` and last `TAIL` bytes; "" if nothing is.
+
+    This finds files that are empty, cut off or something else; it costs no reading of the rest.
+
+    Args:
+        head: The first bytes.
+        tail: The last bytes.
+        bits: Number of bits that each channel should have.
+    """
+    if not head:
+        return "it is empty"
+    if head[:8] != _SIGNATURE or len(head) < HEAD or head[12:16] != b"IHDR":
+        return "it is no PNG file"
+    if head[24] != bits:
+        return f"it has {head[24]} bits per channel instead of {bits}"
+    return "" if tail == _END else "it is cut off"
+
+
+def problem(data: bytes, bits: int) -> str:
+    """What is wrong with a whole file; "" if nothing is.
+
+    Args:
+        data: The file.
+        bits: Number of bits that each channel should have.
+    """
+    found = problem_at_ends(data[:HEAD], data[-TAIL:], bits)
+    position = len(_SIGNATURE)
+    while not found and position < len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8].ljust(8, b"\x00"))
+        end = position + 8 + length
+        if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            found = f"the checksum of its {kind.decode('ascii', 'replace')} chunk is wrong"
+        position = end + 4
+    return found

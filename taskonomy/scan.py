@@ -1,0 +1,135 @@
+"""The files of one building: which samples are complete, and which files cannot be read."""
+
+import os
+import re
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from taskonomy import png
+from taskonomy.domains import DOMAINS
+
+# "ends" looks at the first and last bytes of every file, "contents" at all checksums.
+Verify = Literal["ends", "contents"]
+_NAME = re.compile(r"point_(0|[1-9]\d*)_view_(0|[1-9]\d*)(\D.*)?\.png")
+View = tuple[int, int]
+
+
+class Part(NamedTuple):
+    """Where one file's bytes are.
+
+    Args:
+        suffix: What follows point and view in its name.
+        offset: First byte, in a tar file.
+        size: Number of bytes; those of a file of its own are not looked up, and are -1.
+    """
+
+    suffix: str
+    offset: int = 0
+    size: int = -1
+
+
+class Scan(NamedTuple):
+    """What a building has.
+
+    Args:
+        parts: By point and view, in the order of the names of the files, the parts by domain.
+        incomplete: Samples that lack a domain: what they are, and what they lack.
+        unreadable: Files that cannot be read, and why.
+    """
+
+    parts: dict[View, dict[str, Part]]
+    incomplete: list[str]
+    unreadable: list[str]
+
+
+def scan(building: str, places: Mapping[str, Path | None], verify: Verify = "ends") -> Scan:
+    """Finds the complete samples of a building, and leaves out those that cannot be read.
+
+    Args:
+        building: Its name.
+        places: Folder or tar file by domain; `None` where there is none.
+        verify: How closely to look at the files.
+    """
+    unreadable: list[str] = []
+    by_domain = {}
+    for domain, place in places.items():
+        by_domain[domain], problems = _parts(place, DOMAINS[domain].bits, verify)
+        unreadable += problems
+    parts, incomplete = {}, []
+    views = set().union(*by_domain.values())
+    for view in sorted(views, key=lambda view: "point_{}_view_{}_".format(*view)):
+        lacking = [domain for domain, found in by_domain.items() if view not in found]
+        if lacking:
+            name = "{}/point_{}_view_{}".format(building, *view)
+            incomplete.append(f"{name} lacks {', '.join(lacking)}")
+        own = {domain: found[view] for domain, found in by_domain.items() if view in found}
+        if not lacking and None not in own.values():
+            parts[view] = {domain: part for domain, part in own.items() if part}
+    return Scan(parts, incomplete, unreadable)
+
+
+def read(place: str | os.PathLike[str], view: View, part: Part) -> bytes:
+    """The bytes of one file."""
+    if part.size < 0:
+        return Path(place, file_name(view, part.suffix)).read_bytes()
+    with open(place, "rb") as file:
+        file.seek(part.offset)
+        return file.read(part.size)
+
+
+def file_name(view: View, suffix: str) -> str:
+    return "point_{}_view_{}{}.png".format(*view, suffix)
+
+
+def _parts(
+    place: Path | None, bits: int, verify: Verify
+) -> tuple[dict[View, Part | None], list[str]]:
+    """The files of one domain by point and view, `None` for one that cannot be read."""
+    if place is None:
+        return {}, []
+    parts: dict[View, Part | None] = {}
+    found, problems = _members(place) if place.suffix == ".tar" else (_files(place), [])
+    for view, part in found.items():
+        try:
+            problem = _problem(place, view, part, bits, verify)
+        except OSError as error:
+            problem = str(error)
+        if problem:
+            problems.append(f"{place}, {file_name(view, part.suffix)}: {problem}")
+        parts[view] = None if problem else part
+    return parts, problems
+
+
+def _files(folder: Path) -> dict[View, Part]:
+    with os.scandir(folder) as entries:
+        matches = [_NAME.fullmatch(entry.name) for entry in entries]
+    return {(int(m[1]), int(m[2])): Part(m[3] or "") for m in matches if m}
+
+
+def _members(path: Path) -> tuple[dict[View, Part], list[str]]:
+    """The files in a tar file, of which only the headers are read."""
+    parts: dict[View, Part] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                match = _NAME.fullmatch(os.path.basename(member.name))
+                if match and member.isfile():
+                    view = int(match[1]), int(match[2])
+                    parts[view] = Part(match[3] or "", member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        return parts, [f"{path}: {error}"]
+    return parts, []
+
+
+def _problem(place: Path, view: View, part: Part, bits: int, verify: Verify) -> str:
+    if verify == "contents":
+        return png.problem(read(place, view, part), bits)
+    path = place if part.size >= 0 else place / file_name(view, part.suffix)
+    with open(path, "rb") as file:
+        file.seek(part.offset)
+        head = file.read(png.HEAD)
+        end = part.offset + part.size if part.size >= 0 else file.seek(0, os.SEEK_END)
+        file.seek(max(end - png.TAIL, part.offset))
+        return png.problem_at_ends(head, file.read(png.TAIL), bits)

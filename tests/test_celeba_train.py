@@ -1,0 +1,147 @@
+"""The CelebA script, from the files of the data set to the table."""
+
+import itertools
+import json
+from pathlib import Path
+
+import keras
+import pytest
+from celeba_files import make_folder
+from script_flags import script
+
+from celeba import methods, train
+from tag_keras.results import Row, load_results
+from tag_keras.study_networks import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+ATTRIBUTES = ("Smiling", "Young", "Male")
+SMALL = ["--tasks=Smiling,Young,Male", "--num_groups=2", "--seeds=0", "--epochs=2"]
+SMALL += ["--batch_size=8", "--processes=0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("celeba")
+    make_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def run():
+    with script(train) as run:
+        yield run
+
+
+def flag_file(method):
+    return f"--flagfile=celeba/flags/{method}.flags"
+
+
+def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    command = [flag_file("tag"), f"--data_dir={folder}", f"--output_dir={tmp_path}", *SMALL]
+    run(*command)
+    text = capsys.readouterr().out
+    assert "| tag " in text
+    rows = load_results(tmp_path / "results.json")
+    names = {row.network for row in rows}
+    assert "tag_joint" in names
+    choice = json.loads((tmp_path / "tag" / "groups_2.json").read_text())
+    assert {task for group in choice["groups"] for task in group} == {*ATTRIBUTES}
+    # Two batches of twelve images in two epochs, each of them probed.
+    affinity = json.loads((tmp_path / "tag" / "affinity.json").read_text())
+    assert max(itertools.chain(*affinity["count"])) <= 4
+    # The table is the sum of the errors in percent.
+    served = {task: choice["groups"][index] for task, index in choice["serves"].items()}
+    errors = {
+        (row.tasks, row.task): 100 - 100 * row.metrics["accuracy"]
+        for row in rows
+        if row.split == "test" and row.network != "tag_joint"
+    }
+    total = sum(errors[tuple(group), task] for task, group in served.items())
+    assert f"{total:.4g}" in text
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "networks").iterdir()}
+    run(*command)
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    # The table alone needs no data.
+    run(f"--output_dir={tmp_path}", "--stage=report", "--tasks=Smiling,Young,Male")
+    assert "| tag " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds another run: epochs was 2 and is 3"):
+        run(*command, "--epochs=3")
+    with pytest.raises(ValueError, match="holds another run: every was 1 and is 2"):
+        run(*command, "--every=2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("original", [False, True])
+def test_every_method_from_its_flag_file(run, folder, tmp_path, capsys, original):
+    for method in METHODS:
+        more = ["--early_epochs=1", "--draws=2", *(["--reproduce_original"] if original else [])]
+        run(flag_file(method), f"--data_dir={folder}", f"--output_dir={tmp_path}", *SMALL, *more)
+    table = (tmp_path / "report.md").read_text()
+    assert [line.split()[1] for line in table.splitlines() if line.startswith("| ")][2:] == [
+        *METHODS
+    ]
+    # The files that the flags name are the only ones that there are.
+    assert sorted(METHODS) == sorted(path.stem for path in (ROOT / "celeba" / "flags").iterdir())
+
+
+def test_error_rates():
+    # 90 % of the test images: 10 % of error; the release would print 90 * 19962 / 19867 = 90.43.
+    rows = [
+        Row("joint", ("a",), 0, "a", split, 0.7, {"accuracy": accuracy}, 1.0)
+        for split, accuracy in (("validation", 0.8), ("test", 0.9))
+    ]
+    assert [row.loss for row in methods.error_rates(rows)] == pytest.approx([20.0, 10.0])
+    original = [row.loss for row in methods.error_rates(rows, train.ORIGINAL_FACTOR)]
+    assert original == pytest.approx([20.0, 100 - 90.43036], abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mtl", "uw", "gradnorm", "pcgrad", "dwa", "mtan"])
+def test_what_the_methods_compile(method):
+    model = methods.build_model(("Smiling", "Young"), method, learning_rate=0.01)
+    assert model.tasks == ("Smiling", "Young")
+    optimizer = model.optimizer
+    assert type(optimizer) is keras.optimizers.SGD
+    assert (optimizer.momentum, optimizer.nesterov) == (0.9, False)
+    assert float(optimizer.learning_rate) == pytest.approx(0.01)
+
+
+def test_there_is_no_half_size():
+    with pytest.raises(ValueError, match="no variant of half the size"):
+        methods.build_model(("Smiling", "Young"), half_size=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--tasks=Smiling,Smilling"], r"--tasks: unknown \['Smilling'\]. There are: 5_o_Clock"),
+        (["--tasks=Smiling"], "--tasks should be at least two different tasks"),
+        (["--tasks=Smiling,Smiling"], "--tasks should be at least two different tasks"),
+        (["--seeds=a"], "--seeds should be whole numbers. Received: a"),
+        (["--seeds="], "`seeds` should have at least one"),
+        (["--seeds=1,1"], "`seeds` should be different"),
+        (["--num_groups=2,10"], "--num_groups should be from 1 to the number of tasks, 9"),
+        (["--num_groups=0"], "--num_groups should be from 1 .* Received: 0"),
+        (["--budget=1.5"], "--budget is for hoa, esa and optimal, not for tag"),
+        (["--method=hoa", "--budget=x"], "--budget should be numbers. Received: x"),
+        (["--early_epochs=101"], "--early_epochs should be at most --epochs, 100"),
+        (["--strategy=mirrored", "--processes=2"], "--processes above 1 is for --strategy=none"),
+        (["--strategy=tpu", "--cluster"], "--cluster is for --strategy=none"),
+        (["--data_dir="], "--data_dir should name the folder"),
+    ],
+)
+def test_wrong_flags(run, folder, tmp_path, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        run(f"--data_dir={folder}", f"--output_dir={tmp_path}", *arguments)
+
+
+def test_no_data(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="CelebA"):
+        run(f"--data_dir={tmp_path}", f"--output_dir={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_report(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="holds no method whose networks for"):
+        run(f"--output_dir={tmp_path}", "--stage=report")
