@@ -2,6 +2,9 @@ import os
 
 # Before TensorFlow is loaded: its notices about the processor are of no use here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Before NumPy is: for small matrices its threads only wait for each other, and each worker of
+# pytest-xdist has its own.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 import tensorflow as tf

@@ -83,7 +83,8 @@ def state(model):
 def test_a_model_is_saved_with_its_methods_and_goes_on(method, tmp_path):
     model = compiled(method, loss_weights={"a": 2.0})
     before = state(model)
-    fit(model, epochs=3)
+    data = make_data(24)
+    fit(model, data, epochs=3)
     assert len(before) == STATES.get(method, 0)
     if before and method != "pcgrad":
         assert any((one != two).any() for one, two in zip(before, state(model), strict=True))
@@ -95,8 +96,8 @@ def test_a_model_is_saved_with_its_methods_and_goes_on(method, tmp_path):
         assert type(one) is type(two)
         assert one is None or one.get_config() == two.get_config()
     loaded.run_eagerly = True
-    history = fit(model)
-    assert fit(loaded) == history
+    history = fit(model, data)
+    assert fit(loaded, data) == history
     assert_same_weights(loaded, model)
     names = {"loss", *(f"{task}_loss" for task in TASKS)}
     if model.loss_weighting is not None:
@@ -128,7 +129,7 @@ def test_a_killed_training_goes_on_as_an_uninterrupted_one(method, midst, tmp_pa
     # In the midst of an epoch, Keras goes on only where affinities are measured.
     affinity = tag_keras.CosineAffinity(every=4) if midst else None
     kill = Kill(batches=15) if midst else Kill(epoch=3)
-    epochs = 4
+    epochs = 3 if midst else 4
 
     def train(folder, seed, *callbacks):
         model = compiled(method, make_model(seed=seed), affinity=affinity)
@@ -180,7 +181,9 @@ def test_two_replicas_train_as_one_device(method, two_replicas):
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
-            model = compiled(method, run_eagerly=False, jit_compile=False, loss_weights={"a": 2.0})
+            # One device eagerly, because tracing takes longer than its few steps.
+            options = {"run_eagerly": strategy is not two_replicas, "jit_compile": False}
+            model = compiled(method, loss_weights={"a": 2.0}, **options)
         results.append((model, fit(model, make_data(missing=True))))
     (one, history), (two, logs) = results
     for value, expected in zip(two.trainable_variables, one.trainable_variables, strict=True):
@@ -243,15 +246,15 @@ def test_a_weighting_in_a_graph_and_several_steps_at_once(method, jit_compile):
 @pytest.mark.parametrize("method", ["gradnorm", "both"])
 def test_gradnorm_in_a_loop_over_the_tasks(method, monkeypatch):
     unrolled, looped = compiled(method), compiled(method)
-    fit(unrolled)
+    fit(unrolled, epochs=1)
     monkeypatch.setattr("tag_keras.backward_passes._MOST_UNROLLED", 0)
-    fit(looped)
+    fit(looped, epochs=1)
     assert_same_weights(looped, unrolled, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["equal", "dynamic", "gradnorm", "both"])
 def test_the_weight_of_one_task_is_1(method):
-    x, y = make_data()
+    x, y = make_data(16)
     models = [compiled(one, make_model(("a",)), loss_weights={"a": 2.0}) for one in (None, method)]
     plain, weighted = (fit(model, (x, {"a": y["a"]}), epochs=3) for model in models)
     assert weighted.pop("a_weight") == pytest.approx([1.0] * 3)
@@ -261,7 +264,8 @@ def test_the_weight_of_one_task_is_1(method):
 
 def test_equal_weights_are_those_of_no_weighting():
     plain, equal = compiled(None), compiled("equal")
-    histories = [fit(model, validation_data=make_data(16)) for model in (plain, equal)]
+    data, validation = make_data(24), make_data(16)
+    histories = [fit(model, data, validation_data=validation) for model in (plain, equal)]
     for task in TASKS:
         assert histories[1].pop(f"{task}_weight") == [1.0, 1.0]
     assert histories[0] == histories[1]
@@ -302,7 +306,7 @@ def test_compiling_again_starts_anew_and_leaves_nothing_behind(tmp_path):
         assert len(model.weights) == number + STATES.get(method, 0)
         if method in ("gradnorm", "both"):
             np.testing.assert_array_equal(model.loss_weighting.task_weights(), np.ones(3))
-        fit(model, epochs=1)
+        fit(model, make_data(16), epochs=1)
     assert model.loss_weighting is None and model.gradient_method is None
     model.save(tmp_path / "model.keras")
     assert_same_weights(keras.models.load_model(tmp_path / "model.keras"), model)

@@ -26,13 +26,8 @@ def splits():
     return {**splits, "train": functools.partial(data.batches, splits["train"], 25)}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "mtl",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in methods.RIVALS),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mtl", *methods.RIVALS])
 def test_a_method_is_trained_once_with_each_seed(name, splits, tmp_path):
     rows = methods.train_rival(name, tmp_path, TASKS, (0, 1), splits, **FIT)
     own = [row for row in rows if row.network == name]
@@ -46,7 +41,9 @@ def test_a_method_is_trained_once_with_each_seed(name, splits, tmp_path):
 
 
 def test_the_long_joint_training_makes_five_times_the_steps(splits, tmp_path):
-    methods.train_rival("mtl_long", tmp_path, TASKS, (0,), splits, **FIT)
+    rows = methods.train_rival("mtl_long", tmp_path, TASKS, (0,), splits, **FIT)
+    # What is there is not trained again: the seconds are the same, too.
+    assert methods.train_rival("mtl_long", tmp_path, TASKS, (0,), splits, **FIT) == rows
     model = load_network(tmp_path / "networks" / "mtl_long_seed0.keras")
     assert int(model.optimizer.iterations) == 5 * FIT["steps"]
     # Its learning rate falls to 0 at the end of them: cos(pi) + 1 = 0.
@@ -80,7 +77,7 @@ def test_the_methods_differ_in_what_they_say(name):
 
 def run_script(folder, *flags):
     command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}"]
-    command += ["--tasks=is_even,ink", "--seeds=0,1", "--epochs=1", "--num_groups=2", *flags]
+    command += ["--tasks=is_even,ink", "--epochs=1", "--num_groups=2", *flags]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -88,16 +85,16 @@ def run_script(folder, *flags):
 
 
 def test_the_script_compares_one_method_with_joint_training(tmp_path):
-    lines = run_script(tmp_path, "--method=uw").splitlines()
+    lines = run_script(tmp_path, "--method=uw", "--seeds=0").splitlines()
     table = [line for line in lines if line.startswith("| ")]
     assert [line.split()[1] for line in table] == ["method", "------", "mtl", "uw"]
-    assert "+0.0 ± 0.0 %" in table[2]
+    assert "+0.0 %" in table[2]
 
 
 @pytest.mark.slow
 def test_the_script_compares_all_methods(tmp_path):
     pytest.importorskip("matplotlib")
-    lines = run_script(tmp_path, "--method=all").splitlines()
+    lines = run_script(tmp_path, "--method=all", "--seeds=0,1").splitlines()
     names = [line.split()[1] for line in lines if line.startswith("| ")][2:]
     assert names == ["mtl", "stl", "tag", *methods.RIVALS]
     page = (tmp_path / "report.html").read_text()

@@ -22,7 +22,7 @@ import tensorflow as tf
 from tag_keras import multi_worker
 
 # Much longer than any of it takes, even on a busy machine; for what would hang otherwise.
-PATIENCE = 240
+PATIENCE = 600
 
 
 def free_ports(number):
@@ -106,12 +106,6 @@ def test_two_workers_find_what_one_device_finds(workers, case):
     if case in ("momentum", "adam"):
         assert (expected["count"] > 1).all()
         assert (np.abs(expected["affinity"]) > 1e-4).all()
-
-
-def test_arrays_are_shared_out_whole_if_the_workers_are_seeded_alike(workers):
-    expected = one_device(job.shuffle_arrays)
-    for found in workers:
-        assert_equal(found["shuffled_arrays"], expected)
 
 
 def test_a_keras_that_is_mended_does_not_mind_the_detours(workers):

@@ -160,7 +160,7 @@ ESTIMATORS = {
 }
 
 
-def run(kind, most_unrolled, jit_compile):
+def run(kind, most_unrolled, jit_compile, run_eagerly=False):
     model = make_model(regularizer="l2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tag_keras.backward_passes._MOST_UNROLLED", most_unrolled)
@@ -173,12 +173,13 @@ def run(kind, most_unrolled, jit_compile):
             data=make_data(missing=True),
             loss_weights={"a": 2.0, "c": 0.5},
             jit_compile=jit_compile,
+            run_eagerly=run_eagerly,
         )
 
 
 @functools.cache
 def unrolled(kind):
-    return run(kind, most_unrolled=3, jit_compile=False)
+    return run(kind, most_unrolled=3, jit_compile=False, run_eagerly=True)
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
@@ -188,7 +189,9 @@ def test_a_loop_over_the_tasks_measures_what_copies_measure(kind):
     assert (affinity.count == 2).all() and np.abs(affinity.mean).min() > 1e-5
 
 
-@pytest.mark.parametrize("kind", ESTIMATORS)
+@pytest.mark.parametrize(
+    "kind", ["lookahead", pytest.param("first order", marks=pytest.mark.slow), "cosine"]
+)
 def test_a_loop_over_the_tasks_under_xla(kind):
     assert_same(unrolled(kind), run(kind, most_unrolled=0, jit_compile=True), atol=2e-6)
 
@@ -210,7 +213,8 @@ def measured_with(policy):
         keras.config.set_dtype_policy("float32")
     # One batch of all examples: the weights of all policies are still the same. A small step
     # changes the losses by less than float16 and bfloat16 resolve.
-    model, _ = train(model, LookaheadAffinity(1), keras.optimizers.SGD(0.002), batch_size=SIZE)
+    options = {"batch_size": SIZE, "run_eagerly": policy != "mixed_float16"}
+    model, _ = train(model, LookaheadAffinity(1), keras.optimizers.SGD(0.002), **options)
     return model.get_affinity().mean, [layer.dtype_policy.name for layer in model.encoder.layers]
 
 
@@ -269,14 +273,18 @@ def test_probes_of_which_all_overflow():
 
 # A ReLU takes NaN for 0, and these optimizers infinity for a number: there are losses after steps.
 @pytest.mark.parametrize(
-    "optimizer",
+    ("optimizer", "compiled"),
     [
-        lambda: keras.optimizers.SGD(0.01),
-        lambda: keras.optimizers.SGD(0.01, clipvalue=1.0),
-        lambda: keras.optimizers.Lion(1e-4),
+        (lambda: keras.optimizers.SGD(0.01), True),
+        (lambda: keras.optimizers.SGD(0.01), False),
+        pytest.param(
+            lambda: keras.optimizers.SGD(0.01, clipvalue=1.0), True, marks=pytest.mark.slow
+        ),
+        (lambda: keras.optimizers.SGD(0.01, clipvalue=1.0), False),
+        pytest.param(lambda: keras.optimizers.Lion(1e-4), True, marks=pytest.mark.slow),
+        (lambda: keras.optimizers.Lion(1e-4), False),
     ],
 )
-@pytest.mark.parametrize("compiled", [True, False])
 def test_one_task_that_overflows_spoils_its_own_row_only(optimizer, compiled):
     keras.config.set_dtype_policy("mixed_float16")
     try:
