@@ -44,7 +44,7 @@ def test_images_are_about_as_large_as_those_of_celeba():
 def test_the_benchmark_prints_a_row_for_each_kind(capsys):
     celeba_pipeline.main(["--images=40", "--batch_size=16", "--turns=2"])
     lines = capsys.readouterr().out.splitlines()
-    for kind in (*celeba_pipeline.OURS, celeba_pipeline.NOTEBOOK):
+    for kind in (*celeba_pipeline.PIXELS, celeba_pipeline.NOTEBOOK):
         assert sum(line.startswith(f"  {kind} ") for line in lines) == (
-            2 if kind in celeba_pipeline.OURS else 1
+            2 if kind in celeba_pipeline.PIXELS else 1
         )
