@@ -242,5 +242,7 @@ def test_errors():
         network.build_model("dn", decoder="tiny")
     with pytest.raises(ValueError, match="`tasks` should be some of Taskonomy's"):
         network.build_model(["depth"])
+    with pytest.raises(ValueError, match="`reproduce_original` should be False with a `build_enc"):
+        network.build_model("dn", reproduce_original=True, build_encoder=small_encoder)
     with pytest.raises(ValueError, match="`widths` should be five numbers of channels"):
         xception.xception_encoder(32, (1, 2, 3))
