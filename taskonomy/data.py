@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
 
 import tensorflow as tf
@@ -171,19 +172,31 @@ class Taskonomy:
         folder = Path(self.data_dir, ".tag_keras") if self.cache_dir is None else self.cache_dir
         path = index_path(Path(folder), layout, settings)
         if not path.exists():
+            where = f"{len(layout.buildings)} buildings in {self.data_dir}"
+            print(f"Looking for complete samples of {where}, once.", file=sys.stderr)
             index = make_index(layout, domains, lists, limits, self.verify)
             _check_any(self.data_dir, index)
-            # First, so that it is there when the index is.
-            with files.replacing(_names_path(path)) as partial:
-                problems = [*index.incomplete, *index.unreadable]
-                partial.write_text("\n".join([*problems, ""]), encoding="utf-8")
-            save_index(index, path)
+            _save(index, path)
         return layout, path, _load(path)
 
 
 @functools.lru_cache(maxsize=4)
 def _load(path: Path) -> Index:
     return load_index(path)
+
+
+def _save(index: Index, path: Path) -> None:
+    problems = [*index.incomplete, *index.unreadable]
+    try:
+        # First, so that it is there when the index is.
+        with files.replacing(_names_path(path)) as partial:
+            partial.write_text("\n".join([*problems, ""]), encoding="utf-8")
+        save_index(index, path)
+    except OSError as error:
+        raise OSError(
+            f"The index of samples cannot be written to {path.parent} ({error}). Give another "
+            "`cache_dir`, with some megabytes of space."
+        ) from error
 
 
 def _names_path(path: Path) -> Path:

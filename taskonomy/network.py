@@ -46,7 +46,7 @@ def build_model(
         decoder: Channels of the decoders, of `xception.DECODERS`.
         shifts: As in `losses.build_losses`.
         over: As in `losses.build_losses`.
-        reproduce_original: Whether the gradients that the encoder gets are divided by the square
+        reproduce_original: Whether the gradients that the Xception gets are divided by the square
             root of the number of tasks, as in the papers' code.
         build_encoder: Gives another encoder for the tasks, such as `xception_mtan.mtan_encoder`,
             to features (B, H/16, W/16, 512).
@@ -57,7 +57,8 @@ def build_model(
         values (B, H, W, C).
 
     Raises:
-        ValueError: If a task or a width does not exist, or if the size is not divisible by 16.
+        ValueError: If a task or a width does not exist, if the size is not divisible by 16, or if
+            gradients of another encoder are to be divided.
     """
     names = task_names(tasks if isinstance(tasks, str) else list(tasks))
     for name, value, choices in (
@@ -65,6 +66,12 @@ def build_model(
         ("decoder", decoder, xception.DECODERS),
     ):
         check(value in choices, f"`{name}` should be one of {', '.join(choices)}", **{name: value})
+    check(
+        build_encoder is None or not reproduce_original,
+        "`reproduce_original` should be False with a `build_encoder`, because it divides the "
+        "gradients of the Xception",
+        reproduce_original=reproduce_original,
+    )
     if build_encoder is None:
         scale = 1 / math.sqrt(len(names)) if reproduce_original else 1.0
         encoder = xception.xception_encoder(image_size, xception.WIDTHS[width], scale)

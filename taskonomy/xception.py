@@ -110,7 +110,9 @@ def xception_block(x: keras.KerasTensor, number: int, widths: Sequence[int]) -> 
     width = widths[min(number + 1, 4)]
     shortcut = x
     if halves:
-        shortcut = _convolution(x, width, 1, strides=2)
+        # A 1x1 convolution with stride 2: every other pixel is taken before. On CPUs, the gradient
+        # of one with 6 channels and 8 filters writes where it should not (TensorFlow 2.21, oneDNN).
+        shortcut = _convolution(layers.MaxPooling2D(1, strides=2)(x), width, 1)
         shortcut = layers.BatchNormalization(**_NORM)(shortcut)
     for repetition in range(2 if halves else 3):
         # The first block's input has been through one.

@@ -70,6 +70,16 @@ def test_the_full_encoder_has_the_multiplications_that_standley_gives():
     assert round(total / 1e9, 1) == 6.4
 
 
+def test_the_shortcut_takes_every_other_pixel():
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, xception.xception_block(x, 1, SMALL))
+    shapes = {type(layer).__name__: layer.output.shape for layer in model.layers}
+    assert shapes["MaxPooling2D"] == (None, 4, 4, 3)
+    pixels = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype("float32")
+    (pooling,) = (one for one in model.layers if isinstance(one, keras.layers.MaxPooling2D))
+    np.testing.assert_array_equal(pooling(pixels), pixels[:, ::2, ::2])
+
+
 @pytest.mark.parametrize("decoder", ["small", "large"])
 @pytest.mark.parametrize("channels", [1, 3, 18])
 def test_parameters_of_the_decoders(decoder, channels):
@@ -242,5 +252,7 @@ def test_errors():
         network.build_model("dn", decoder="tiny")
     with pytest.raises(ValueError, match="`tasks` should be some of Taskonomy's"):
         network.build_model(["depth"])
+    with pytest.raises(ValueError, match="`reproduce_original` should be False with a `build_enc"):
+        network.build_model("dn", reproduce_original=True, build_encoder=small_encoder)
     with pytest.raises(ValueError, match="`widths` should be five numbers of channels"):
         xception.xception_encoder(32, (1, 2, 3))
