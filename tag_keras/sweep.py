@@ -44,7 +44,9 @@ def run_sweep(
         data: `"train"` and the splits to evaluate on. What is sent to another process must be
             picklable: arrays, or functions that give datasets. Of the settings of this process,
             the others get Keras' dtype policy; make all else in `build_model`.
-        processes: Number of processes at once; 0 trains in this process.
+        processes: Number of processes at once; 0 trains in this process. They share the cores, and
+            another number of threads rounds sums otherwise: set `TF_NUM_INTRAOP_THREADS` in the
+            environment where results must not depend on it in the last digits.
         cluster: Whether to train on a Ray cluster instead, the one that `ray.init()` finds or
             starts, which then decides how many run at once.
 

@@ -22,6 +22,7 @@ def kill_itself(number):
 
 def interrupt_itself():
     """Gets the signal of Ctrl-C, as all processes of a terminal do."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.kill(os.getpid(), signal.SIGINT)
     print("still there")
 

@@ -73,5 +73,7 @@ def main(folder, processes):
 
 
 if __name__ == "__main__":
+    # Processes in the background of a shell ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         main(*sys.argv[1:])

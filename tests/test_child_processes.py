@@ -106,9 +106,11 @@ def test_a_child_ends_with_its_parent(tmp_path, number):
     parent = run_script(
         tmp_path,
         f"""
-        import functools, pathlib, pickle, child_calls
+        import functools, pathlib, pickle, signal, child_calls
         from tag_keras import child_processes
         if __name__ == "__main__":
+            # Processes in the background of a shell ignore Ctrl-C.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             children = child_processes.ChildProcesses()
             call = functools.partial(child_calls.sleep, {str(tmp_path / "pid")!r})
             try:
