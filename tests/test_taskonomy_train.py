@@ -72,8 +72,12 @@ def test_tag_from_files_to_the_table(run, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_every_method_from_its_flag_file(run, tmp_path):
+def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
+    # All layers of the networks, with few channels.
+    for name in ("full", "half"):
+        monkeypatch.setitem(xception.WIDTHS, name, (4, 4, 8, 8, 16))
+    monkeypatch.setitem(xception.DECODERS, "small", (8, 8, 4, 4))
     for method in METHODS:
         half = ["--half_size"] if method in ("hoa", "esa", "optimal") else []
         run(
