@@ -2,75 +2,17 @@
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from celeba.data import CelebA
-from tag_keras.probe_statistics import ProbeStatistics
+from tag_keras.early_stopping import EarlyStopping
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 100, 256, 5e-4
 _PATIENCE, _HALVED_EVERY = 10, 15
-
-
-class EarlyStop(keras.callbacks.EarlyStopping):  # type: ignore[misc]
-    """Stops when the summed validation loss of ten epochs ago is below each one since.
-
-    The weights of that epoch come back, and with them the affinities measured until then. This is
-    `keras.callbacks.EarlyStopping` on the plain sum of the tasks' validation losses, which
-    `val_loss` is not where losses are weighted. As in the original, the first epoch cannot be the
-    best one.
-
-    It differs from the original in two ways. Of epochs with exactly the same loss it takes the
-    first one, and the original the last. And where nothing stops the training, it ends with the
-    weights of the best epoch, and the original with those of the last one, and without a test.
-
-    Keras keeps no account of it in the files of `BackupAndRestore`: a training that goes on after
-    it was killed looks for the best epoch among those after the kill.
-
-    Args:
-        patience: Number of epochs since the best one.
-        **kwargs: Further arguments of `keras.callbacks.EarlyStopping`.
-    """
-
-    def __init__(self, patience: int = _PATIENCE, **kwargs: Any) -> None:
-        kwargs = {"start_from_epoch": 1, "restore_best_weights": True, **kwargs}
-        super().__init__(monitor="val_loss", mode="min", patience=patience, **kwargs)
-        # The probes until the best epoch, by statistics: they are not all among the weights.
-        self._probes: list[dict[str, np.ndarray]] = []
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        if self.best_epoch == epoch:
-            self._probes = [_saved(statistics) for statistics in self._statistics()]
-
-    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        super().on_train_end(logs)
-        if self.best_weights is not None:
-            for statistics, probes in zip(self._statistics(), self._probes, strict=True):
-                statistics.load_own_variables(probes)
-
-    def _statistics(self) -> list[ProbeStatistics]:
-        return [one for one in self.model.layers if isinstance(one, ProbeStatistics)]
-
-    def get_monitor_value(self, logs: Mapping[str, float] | None) -> float | None:
-        names = [f"val_{task}_loss" for task in self.model.tasks]
-        if missing := [name for name in names if name not in (logs or {})]:
-            raise ValueError(
-                "Early stopping needs the validation losses of all tasks: give `fit` "
-                f"`validation_data`. Missing: {missing}."
-            )
-        return sum(float((logs or {})[name]) for name in names)
-
-
-def _saved(statistics: ProbeStatistics) -> dict[str, np.ndarray]:
-    """A copy of what a checkpoint has of it."""
-    store: dict[str, Any] = {}
-    statistics.save_own_variables(store)
-    return {name: np.array(value) for name, value in store.items()}
 
 
 def learning_rate_at(learning_rate: float, epoch: int, current: float | None = None) -> float:
@@ -87,6 +29,12 @@ def learning_rate_at(learning_rate: float, epoch: int, current: float | None = N
 def callbacks(learning_rate: float = LEARNING_RATE) -> list[keras.callbacks.Callback]:
     """The learning rates and the early stop of the notebook, for `fit` with `EPOCHS` epochs.
 
+    The notebook stops when the summed validation loss of ten epochs ago is below each one since,
+    the first epoch excepted, and takes the weights of that epoch. `EarlyStopping` differs from it
+    in two ways. Of epochs with exactly the same loss it takes the first one, and the notebook the
+    last. And where nothing stops the training, it ends with the weights of the best epoch, and the
+    notebook with those of the last one, and without a test.
+
     Example:
 
     ```python
@@ -102,7 +50,10 @@ def callbacks(learning_rate: float = LEARNING_RATE) -> list[keras.callbacks.Call
     ```
     """
     schedule = functools.partial(learning_rate_at, learning_rate)
-    return [keras.callbacks.LearningRateScheduler(schedule), EarlyStop()]
+    return [
+        keras.callbacks.LearningRateScheduler(schedule),
+        EarlyStopping(_PATIENCE, start_from_epoch=1),
+    ]
 
 
 def printed_by_original(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tag_keras.affinity import Affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.dynamic_weights import DynamicWeightAverage
+    from tag_keras.early_stopping import EarlyStopping
     from tag_keras.encoders import (
         adashare_encoder,
         mtan_encoder,
@@ -58,6 +59,7 @@ __all__ = [
     "Affinity",
     "CosineAffinity",
     "DynamicWeightAverage",
+    "EarlyStopping",
     "EqualWeighting",
     "FirstOrderAffinity",
     "GradNorm",
@@ -111,6 +113,7 @@ _MODULES = {
     "Affinity": "affinity",
     "CosineAffinity": "estimators",
     "DynamicWeightAverage": "dynamic_weights",
+    "EarlyStopping": "early_stopping",
     "EqualWeighting": "weighting",
     "FirstOrderAffinity": "estimators",
     "GradNorm": "gradnorm",

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 
 from tag_keras.checks import check, check_count
+from tag_keras.early_stopping import EarlyStopping
 
 # What both leave at their defaults: at most 100 epochs.
 EPOCHS = 100
@@ -151,6 +152,15 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         # A callback that was used holds its model, which is not to be copied with it.
         return {**self.__dict__, "_model": None}
+
+
+def callbacks(batch_size: int) -> list[keras.callbacks.Callback]:
+    """The learning rates, and the weights of the epoch of the least validation loss at the end.
+
+    Args:
+        batch_size: Number of images in a step.
+    """
+    return [PlateauRule(batch_size), EarlyStopping(patience=EPOCHS)]
 
 
 def no_progress(older: Sequence[float], newer: Sequence[float]) -> bool:

@@ -106,7 +106,7 @@ def make_study() -> Study:
     options = {name: FLAGS[name].value for name in names}
     fit = {
         "steps_per_epoch": recipe.steps_per_epoch(number // size),
-        "callbacks": [recipe.PlateauRule(size)],
+        "callbacks": recipe.callbacks(size),
         "validation_data": splits["validation"],
     }
     settings = {name: FLAGS[name].value for name in (*names[1:], "buildings")}

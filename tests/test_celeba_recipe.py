@@ -43,7 +43,8 @@ class Scripted(keras.Model):
 
 
 def our_rule(losses, patience=10):
-    model, callback = Scripted(), recipe.EarlyStop(patience)
+    model = Scripted()
+    callback = tag_keras.EarlyStopping(patience, start_from_epoch=1)
     callback.set_model(model)
     callback.on_train_begin()
     for epoch, loss in enumerate(losses):
@@ -96,7 +97,7 @@ def test_of_equal_losses_ours_takes_the_first():
 
 
 def test_early_stopping_needs_validation_losses():
-    callback = recipe.EarlyStop()
+    callback = tag_keras.EarlyStopping()
     callback.set_model(Scripted())
     callback.on_train_begin()
     with pytest.raises(
@@ -165,7 +166,7 @@ def test_affinities_after_the_best_epoch_are_dropped():
     history = stopped.fit(
         *make_data(),
         epochs=30,
-        callbacks=[Losses(losses), recipe.EarlyStop()],
+        callbacks=[Losses(losses), recipe.callbacks()[1]],
         **data,
     ).history
     assert len(history["loss"]) == 14

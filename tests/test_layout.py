@@ -80,6 +80,7 @@ FLOORS = {
     "cadence": 3,
     "column_search": 3,
     "conclusion": 3,
+    "early_stopping": 3,
     "encoders": 3,
     "estimators": 3,
     "grouping_plots": 3,
