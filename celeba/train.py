@@ -9,7 +9,6 @@ all methods in the folder.
 
 import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 # TensorFlow's notices about the processor would hide what the run has to say.
@@ -19,7 +18,6 @@ from absl import app, flags
 
 from celeba import data, methods, recipe
 from tag_keras import study_flags
-from tag_keras.results import Row
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
@@ -55,28 +53,28 @@ def define_flags() -> None:
 
 
 def run() -> None:
-    study_flags.begin(data.ATTRIBUTES)
     folder = Path(FLAGS.output_dir)
-    factor = ORIGINAL_FACTOR if FLAGS.reproduce_original else 1.0
-    errors = functools.partial(methods.error_rates, too_many=factor)
     if FLAGS.stage == "train":
-        study = make_study(errors)
+        study_flags.begin(data.ATTRIBUTES)
+        study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    whole = tuple(FLAGS.tasks) == data.TASKS
+    settings = study_flags.settings_of_folder(folder)
+    whole = tuple(settings["tasks"]) == data.TASKS
+    factor = ORIGINAL_FACTOR if settings["reproduce_original"] else 1.0
     table = write_study_report(
         folder,
-        FLAGS.tasks,
-        errors,
+        settings["tasks"],
+        functools.partial(methods.error_rates, too_many=factor),
         "CelebA: total error",
         "Sum over the tasks of the test error in percent",
         PUBLISHED if whole else {},
-        SOURCE if whole else "",
+        SOURCE,
     )
     print(f"{table}\nReport: {folder / 'report.html'}")
 
 
-def make_study(errors: Callable[[list[Row]], list[Row]]) -> Study:
+def make_study() -> Study:
     """The study that the flags ask for, its data prepared."""
     celeba = data.CelebA(FLAGS.data_dir, tuple(FLAGS.tasks), FLAGS.cache_dir, FLAGS.in_memory)
     celeba.prepare()
@@ -89,7 +87,7 @@ def make_study(errors: Callable[[list[Row]], list[Row]]) -> Study:
     callbacks = recipe.callbacks(FLAGS.learning_rate)
     fit = {"callbacks": callbacks, "validation_data": splits["validation"]}
     settings = {"in_memory": FLAGS.in_memory, "reproduce_original": FLAGS.reproduce_original}
-    return study_flags.study_of_flags(build_model, splits, fit, errors, settings)
+    return study_flags.study_of_flags(build_model, splits, fit, methods.error_rates, settings)
 
 
 if __name__ == "__main__":

@@ -60,11 +60,15 @@ def worker_folder(folder: Path, strategy: str) -> Path:
         folder: Folder of the study.
         strategy: One of `STRATEGIES`.
     """
-    task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {})
-    is_first = task.get("type") == "chief" or task.get("index", 0) == 0
+    config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    task, first = (
+        config.get("task", {}),
+        "chief" if "chief" in config.get("cluster", {}) else "worker",
+    )
+    is_first = task.get("type", first) == first and task.get("index", 0) == 0
     if strategy != "multiworker" or is_first:
         return folder
-    own = folder / f"worker_{task['index']}"
+    own = folder / f"worker_{task['type']}_{task['index']}"
     shutil.rmtree(own, ignore_errors=True)
     for path in folder.glob("**/*.json"):
         place = path.relative_to(folder)

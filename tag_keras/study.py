@@ -102,10 +102,19 @@ class Study:
         check_count("early_epochs", self.early_epochs)
         check_count("num_draws", self.num_draws)
 
-    def train(self, networks: Sequence[Candidate], seeds: Sequence[int]) -> list[Row]:
-        """Trains networks that are not there yet; gives their rows, as they were measured."""
+    def train(
+        self, networks: Sequence[Candidate], seeds: Sequence[int], folder: Path | None = None
+    ) -> list[Row]:
+        """Trains networks that are not there yet; gives their rows, as they were measured.
+
+        Args:
+            networks: Networks.
+            seeds: Seeds.
+            folder: Folder of what depends on a method's own options. Defaults to the study's.
+        """
         jobs = [self._job(network, seed) for seed in seeds for network in networks]
-        rows = run_sweep(self.folder, jobs, self.data, self.processes, self.cluster)
+        where = folder or self.folder
+        rows = run_sweep(where, jobs, self.data, self.processes, self.cluster)
         wanted = {(job.network.name, job.network.seed) for job in jobs}
         return [row for row in rows if (row.network, row.seed) in wanted]
 

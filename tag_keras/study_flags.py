@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tag_keras import files
 from tag_keras.devices import STRATEGIES, build_on_devices, make_strategy, worker_folder
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.results import Row
 from tag_keras.settings import keep_settings
 from tag_keras.study import BuildStudyModel, Study
-from tag_keras.study_networks import METHODS
+from tag_keras.study_networks import BY_LOSS, METHODS, MOST_TASKS
 from tag_keras.sweep import SweepError
 from tag_keras.training import Data
 
@@ -56,7 +57,8 @@ def define_flags(
     flags.DEFINE_list(
         "seeds",
         ["0", "1", "2"],
-        "Networks that serve are trained once with each seed; those to choose by, with the first.",
+        "Networks that serve are trained once with each seed; those to choose by, with the first, "
+        "which stays the first in an output folder.",
     )
     flags.DEFINE_integer("batch_size", batch_size, "Examples in a batch.", lower_bound=1)
     flags.DEFINE_integer("epochs", epochs, "Epochs at most; the recipe may stop it.", lower_bound=1)
@@ -118,14 +120,17 @@ def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
             raise app.UsageError(f"Unknown arguments: {argv[1:]}")
         try:
             run()
-        except (ValueError, OSError, SweepError) as error:
+        except (ValueError, OSError, ImportError, SweepError) as error:
             raise SystemExit(f"{name}: {error}") from error
+        except KeyboardInterrupt:
+            # Of all that is left, a traceback would be the least useful.
+            raise SystemExit(f"{name}: stopped. The same command goes on.") from None
 
     return main
 
 
 def begin(known: Sequence[str]) -> None:
-    """Checks what absl cannot check, and joins the other hosts if there are any, before any work.
+    """Before a training: checks what absl cannot check, and joins the other hosts if there are any.
 
     Args:
         known: Names of the tasks that there are.
@@ -143,11 +148,16 @@ def begin(known: Sequence[str]) -> None:
         )
     for name in ("seeds", "num_groups"):
         values = FLAGS[name].value
-        if not all(value.isdecimal() for value in values):
-            raise ValueError(f"--{name} should be whole numbers. Received: {','.join(values)}.")
+        if not all(value.isdecimal() and int(value) < 2**32 for value in values):
+            raise ValueError(
+                f"--{name} should be whole numbers below 2**32. Received: {','.join(values)}."
+            )
     for value in FLAGS.budget:
-        if not value.replace(".", "", 1).isdecimal():
-            raise ValueError(f"--budget should be numbers. Received: {','.join(FLAGS.budget)}.")
+        # A network for all tasks costs 1, and two of half the size serve two tasks.
+        if not value.replace(".", "", 1).isdecimal() or float(value) < 1:
+            raise ValueError(
+                f"--budget should be numbers of at least 1. Received: {','.join(FLAGS.budget)}."
+            )
     if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
         raise ValueError(
             f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
@@ -155,17 +165,22 @@ def begin(known: Sequence[str]) -> None:
         )
     if FLAGS.budget and FLAGS.method not in ("hoa", "esa", "optimal"):
         raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
+    if FLAGS.method in BY_LOSS and len(FLAGS.tasks) > MOST_TASKS:
+        raise ValueError(
+            f"--method={FLAGS.method} looks at all groups of tasks, of which there should be at "
+            f"most {MOST_TASKS}. Received: {len(FLAGS.tasks)} tasks."
+        )
     if FLAGS.strategy != "none" and FLAGS.processes > 1:
         raise ValueError(
             "--processes above 1 is for --strategy=none: a strategy takes all devices."
         )
-    if FLAGS.stage == "train" and not FLAGS.data_dir:
+    if not FLAGS.data_dir:
         raise ValueError("--data_dir should name the folder of the data set.")
     if FLAGS.strategy != "none" and FLAGS.cluster:
         raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
     if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
         raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
-    if FLAGS.stage == "train" and FLAGS.strategy == "multiworker":
+    if FLAGS.strategy == "multiworker":
         make_strategy(FLAGS.strategy)
 
 
@@ -192,18 +207,15 @@ def study_of_flags(
     """
     from absl.flags import FLAGS
 
-    names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
-    common = {name: FLAGS[name].value for name in names}
     folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
-    keep_settings(folder, {**common, **settings})
     # Hosts cannot train together from processes that begin and end at different times.
     processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
-    return Study(
+    study = Study(
         folder,
         tuple(FLAGS.tasks),
         functools.partial(build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision),
         data,
-        {**fit, "epochs": FLAGS.epochs, "verbose": 0},
+        {**fit, "epochs": FLAGS.epochs, **({} if processes else {"verbose": 0})},
         {
             "tag": LookaheadAffinity(FLAGS.every),
             "first_order": FirstOrderAffinity(FLAGS.every),
@@ -219,3 +231,27 @@ def study_of_flags(
         processes,
         FLAGS.cluster,
     )
+    names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
+    # Last, so that what is refused leaves no folder behind.
+    keep_settings(folder, {**{name: FLAGS[name].value for name in names}, **settings})
+    return study
+
+
+def settings_of_folder(folder: Path) -> dict[str, Any]:
+    """The settings that the study in a folder was trained with.
+
+    Raises:
+        ValueError: If there is no study, or if a flag was given that contradicts its settings.
+    """
+    from absl.flags import FLAGS
+
+    path = folder / "settings.json"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no study. Train one first: --stage=train.")
+    settings = files.read_fields(path, ["tasks"])
+    for name, value in settings.items():
+        if name in FLAGS and FLAGS[name].present and FLAGS[name].value != value:
+            raise ValueError(
+                f"{folder} was trained with --{name}={value}. Received: {FLAGS[name].value}."
+            )
+    return settings

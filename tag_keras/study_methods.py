@@ -65,7 +65,8 @@ def run_method(study: Study, method: str) -> dict[float, list[Choice]]:
 
 def _choose(study: Study, method: str) -> dict[float, list[Choice]]:
     folder, seed = study.folder / method, study.seeds[0]
-    options: dict[str, Any] = {"seed": seed}
+    networks = choosing_networks(method, study.tasks, study.half_size)
+    options: dict[str, Any] = {"first_seed": seed}
     if method in BY_AFFINITY:
         options |= study.estimators[method].get_config()
     if method in BY_LOSS:
@@ -75,9 +76,10 @@ def _choose(study: Study, method: str) -> dict[float, list[Choice]]:
     keep_settings(folder, options)
     if method == "random":
         return _choose_randomly(study, folder)
-    networks = choosing_networks(method, study.tasks, study.half_size)
     print(f"{method}: {len(networks)} networks to choose by", flush=True)
-    rows = study.train(networks, [seed])
+    # What depends on the options goes with them, when the method's folder is deleted.
+    own = method == "esa" or method in BY_AFFINITY
+    rows = study.train(networks, [seed], folder if own else None)
     if method in BY_AFFINITY:
         return _choose_by_affinity(study, folder, networks[0])
     table, networks = _table(study, method, networks, rows)
@@ -94,7 +96,7 @@ def _choose_by_affinity(
     study: Study, folder: Path, network: Candidate
 ) -> dict[float, list[Choice]]:
     trained = Network(network.name(study.tasks), network.tasks, study.seeds[0])
-    affinity = Affinity.load(JobFiles(study.folder, trained).affinity)
+    affinity = Affinity.load(JobFiles(folder, trained).affinity)
     affinity.save(folder / "affinity.json")
     choices = {}
     for number in study.num_groups:
@@ -125,8 +127,7 @@ def _choose_randomly(study: Study, folder: Path) -> dict[float, list[Choice]]:
     for (number, draw), networks in drawn.items():
         path = folder / f"groups_{number}_{draw}.json"
         if not path.exists():
-            table, networks = _table(study, "random", networks, rows)
-            _save_selection(path, table, networks, number)
+            _save_drawn(path, _table(study, "random", networks, rows)[0])
         choices[number].append(load_choice(path))
     return choices
 
@@ -148,6 +149,15 @@ def _table(
     # Their losses, which nobody has measured, are replaced by those of their pairs.
     found += [(dict.fromkeys(one.tasks, 0.0), one.cost) for one in larger]
     return NetworkTable.from_losses(found, study.tasks).higher_order(), [*networks, *larger]
+
+
+def _save_drawn(path: Path, table: NetworkTable) -> None:
+    """All networks that were drawn, of which each task is served by the best for it."""
+    serves = np.nanargmin(table.scores, axis=0).tolist()
+    score = float(np.nanmin(table.scores, axis=0).mean())
+    by_task = dict(zip(table.tasks, serves, strict=True))
+    grouping = Grouping(table.tasks, table.networks, by_task, score, score, optimal=False)
+    save_choice(path, grouping, ["plain"] * len(table.networks))
 
 
 def _save_selection(

@@ -6,18 +6,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.ticker
 import numpy as np
 
 from tag_keras import pages, plots
 from tag_keras.plots import Figure
-from tag_keras.results import Row, load_results, mean_and_deviation
+from tag_keras.results import Row, mean_and_deviation
 from tag_keras.study_networks import CHOOSING, METHODS
-from tag_keras.study_table import StudyLine, found_choices, study_cells, study_lines
+from tag_keras.study_table import (
+    StudyLine,
+    found_choices,
+    load_study_rows,
+    study_cells,
+    study_lines,
+)
 from tag_keras.text_table import cells_as_markdown
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vP*"
+
+_NOTE = (
+    "Test split, mean ± standard deviation over the seeds; of random, over draws and seeds. The "
+    "last two columns are wall times of training, the mean over the numbers of networks, in those "
+    "of all trainings of tag: of the networks that the choice was made by, and of all that the "
+    "method needs."
+)
 
 Published = Mapping[str, Mapping[float, float]]
 
@@ -51,16 +63,18 @@ def write_study_report(
         ValueError: If no method in the folder has all of its networks.
     """
     folder, tasks = Path(folder), tuple(tasks)
-    path = folder / "results.json"
-    rows = errors(load_results(path)) if path.exists() else []
+    rows = errors(load_study_rows(folder))
     lines = study_lines(rows, found_choices(folder, rows, tasks), tasks, half_size)
     if not lines:
         raise ValueError(
             f"{folder} holds no method whose networks for {list(tasks)} have all been trained."
         )
+    budgets = {line.budget for line in lines}
+    published = {name: row for name, row in (published or {}).items() if budgets & {*row}}
     cells = study_cells(lines, published)
     markdown = cells_as_markdown(cells)
     figure = pages.png(plot_study(lines, error, published))
+    note = f"{_NOTE} Published: {source}." if published else _NOTE
     page = pages.render(
         "study.html.jinja",
         title=title,
@@ -69,11 +83,11 @@ def write_study_report(
         table=cells[1:],
         figure=base64.b64encode(figure or b"").decode(),
         methods={line.method: METHODS[line.method] for line in lines},
-        source=source,
+        note=note,
     )
     pages.write(folder / "methods.png", figure)
-    note = f"\n\nPublished: {source}." if source else ""
-    pages.write(folder / "report.md", f"# {title}\n\n{error}\n\n{markdown}{note}\n".encode())
+    text = f"# {title}\n\n{error}, by method and number of networks.\n\n{markdown}\n\n{note}\n"
+    pages.write(folder / "report.md", text.encode())
     pages.write(folder / "report.html", page.encode())
     return markdown
 
@@ -97,11 +111,12 @@ def plot_study(
     figure = plots.new_figure(8, 4.8)
     axes: Any = figure.subplots()
     methods = list(dict.fromkeys(line.method for line in lines))
+    budgets = sorted({line.budget for line in lines})
     for place, method in enumerate(methods):
         own = [line for line in lines if line.method == method]
         pairs = np.array([mean_and_deviation(line.totals) for line in own])
         # Methods that have the same numbers of networks would hide each other.
-        shift = 0.4 * (place / max(1, len(methods) - 1) - 0.5)
+        shift = 0.4 * (place / (len(methods) - 1) - 0.5) if len(methods) > 1 else 0.0
         axes.errorbar(
             [line.budget + shift for line in own],
             pairs[:, 0],
@@ -112,8 +127,10 @@ def plot_study(
         )
     for place, (method, values) in enumerate((published or {}).items()):
         style = {**_style(place), "markerfacecolor": "none", "linestyle": ":"}
-        axes.plot(list(values), list(values.values()), label=f"{method}, published", **style)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(10, integer=True, min_n_ticks=1))
+        shown = {budget: value for budget, value in values.items() if budget in budgets}
+        axes.plot(list(shown), list(shown.values()), label=f"{method}, published", **style)
+    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axes.set_xlim(budgets[0] - 0.4, budgets[-1] + 0.4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=plots.GREY)
     axes.set_axisbelow(True)

@@ -11,6 +11,7 @@ from tag_keras.results import (
     Array,
     Row,
     complete_seeds,
+    load_results,
     losses_of,
     mean_and_deviation,
     total_error,
@@ -34,14 +35,16 @@ class StudyLine:
         budget: Number of networks, or sum of costs.
         totals: Array (S,): sum over the tasks of the errors of the serving networks, for each seed
             that all of them have; of several random choices, one after the other.
+        num_seeds: Number of these seeds; of several choices, the least.
         choosing: Seconds of training the networks that the choice was made by, 0 without a choice.
         seconds: Seconds of all trainings that the method needs once: those, and the networks that
-            serve unless they are among those.
+            were chosen unless they are among those.
     """
 
     method: str
     budget: float
     totals: Array
+    num_seeds: int
     choosing: float
     seconds: float
 
@@ -74,12 +77,25 @@ def study_lines(
         for budget, several in budgets.items():
             serving = [choice.names(tasks) for choice in several]
             totals = [total_error(losses_of(rows, serves, split)) for serves in serving]
-            further = [
-                sum(seconds[name] for name in {*serves.values()} - before) for serves in serving
-            ]
-            everything = choosing + float(np.mean(further))
-            lines.append(StudyLine(method, budget, np.concatenate(totals), choosing, everything))
+            chosen = [{one.name(tasks) for one in choice.networks} for choice in several]
+            further = [sum(seconds[name] for name in names - before) for names in chosen]
+            lines.append(
+                StudyLine(
+                    method,
+                    budget,
+                    np.concatenate(totals),
+                    min(map(len, totals)),
+                    choosing,
+                    choosing + float(np.mean(further)),
+                )
+            )
     return lines
+
+
+def load_study_rows(folder: Path) -> list[Row]:
+    """Rows of all networks of a study: its own, and those of its methods' folders."""
+    paths = [folder / "results.json", *(folder / method / "results.json" for method in METHODS)]
+    return [row for path in paths if path.exists() for row in load_results(path)]
 
 
 def found_choices(
@@ -121,20 +137,22 @@ def study_cells(
             the mean time to choose and that of all trainings; blank where it has none.
 
     Returns:
-        Cells, row by row: method, total error for each number of networks, time to choose, time.
+        Cells, row by row: method, total error for each number of networks, number of seeds, time to
+        choose, time.
     """
     budgets = sorted({line.budget for line in lines})
     unit = _mean([line.seconds for line in lines if line.method == reference])
-    head = ["method", *(f"{budget:g}" for budget in budgets), "choosing", "in all"]
+    head = ["method", *(f"{budget:g}" for budget in budgets), "seeds", "choosing", "in all"]
     table = [head]
     for method in dict.fromkeys(line.method for line in lines):
         own = {line.budget: line for line in lines if line.method == method}
         totals = [_total(own[budget]) if budget in own else "" for budget in budgets]
         times = [[one.choosing for one in own.values()], [one.seconds for one in own.values()]]
-        table.append([method, *totals, *(_ratio(_mean(values), unit) for values in times)])
+        ratios = [_ratio(_mean(values), unit) for values in times]
+        table.append([method, *totals, str(min(one.num_seeds for one in own.values())), *ratios])
     for method, values in (published or {}).items():
         cells = [f"{values[budget]:.4g}" if budget in values else "" for budget in budgets]
-        table.append([f"{method}, published", *cells, "", ""])
+        table.append([f"{method}, published", *cells, "", "", ""])
     return table
 
 

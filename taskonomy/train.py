@@ -32,7 +32,8 @@ PUBLISHED = {
 BUDGETS = tuple(1 + step / 2 for step in range(9))
 SOURCE = (
     "tstandley/taskgrouping, network_selection/make_plots.py, setting 1, with networks of half the "
-    "size for single tasks"
+    "size for single tasks; there each task is served by the chosen network that is best on the "
+    "test data, here by the one that is best on validation data"
 )
 
 
@@ -63,35 +64,36 @@ def define_flags() -> None:
 
 
 def run() -> None:
-    # Letters are as good as names.
-    FLAGS["tasks"].value = list(domains.task_names(FLAGS.tasks))
-    study_flags.begin(FLAGS.tasks)
-    if FLAGS.half_size and FLAGS.width != "full":
-        raise ValueError("--half_size is for --width=full, of which those networks are half.")
-    if FLAGS.image_size % xception.FACTOR:
-        raise ValueError(f"--image_size should be divisible by {xception.FACTOR}.")
     folder = Path(FLAGS.output_dir)
+    # Letters are as good as names.
+    FLAGS["tasks"].value = list(domains.task_names(",".join(FLAGS.tasks)))
     if FLAGS.stage == "train":
         study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    published = set(FLAGS.tasks) == {*domains.TASKS} and FLAGS.half_size
+    settings = study_flags.settings_of_folder(folder)
+    published = {*settings["tasks"]} == {*domains.TASKS} and settings["half_size"]
     lines = {name: dict(zip(BUDGETS, values, strict=True)) for name, values in PUBLISHED.items()}
     table = write_study_report(
         folder,
-        FLAGS.tasks,
+        settings["tasks"],
         list,
         "Taskonomy: total test loss",
         "Sum over the tasks of the test loss",
         lines if published else {},
-        SOURCE if published else "",
-        FLAGS.half_size,
+        SOURCE,
+        settings["half_size"],
     )
     print(f"{table}\nReport: {folder / 'report.html'}")
 
 
 def make_study() -> Study:
     """The study that the flags ask for, its data prepared."""
+    study_flags.begin(FLAGS.tasks)
+    if FLAGS.half_size and FLAGS.width != "full":
+        raise ValueError("--half_size is for --width=full, of which those networks are half.")
+    if FLAGS.image_size % xception.FACTOR:
+        raise ValueError(f"--image_size should be divisible by {xception.FACTOR}.")
     taskonomy = data.Taskonomy(
         FLAGS.data_dir, tuple(FLAGS.tasks), FLAGS.buildings, FLAGS.cache_dir, FLAGS.image_size
     )
@@ -109,7 +111,7 @@ def make_study() -> Study:
         "callbacks": recipe.callbacks(size),
         "validation_data": splits["validation"],
     }
-    settings = {name: FLAGS[name].value for name in (*names[1:], "buildings")}
+    settings = {name: FLAGS[name].value for name in (*names[1:], "buildings", "half_size")}
     build_model = functools.partial(methods.build_model, **options)
     return study_flags.study_of_flags(build_model, splits, fit, list, settings, FLAGS.half_size)
 

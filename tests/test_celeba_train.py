@@ -10,6 +10,7 @@ from celeba_files import make_folder
 from script_flags import script
 
 from celeba import methods, train
+from celeba.data import ATTRIBUTES as ATTRIBUTES_OF_FILE
 from tag_keras.results import Row, load_results
 from tag_keras.study_networks import METHODS
 
@@ -43,8 +44,7 @@ def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "| tag " in text
     rows = load_results(tmp_path / "results.json")
-    names = {row.network for row in rows}
-    assert "tag_joint" in names
+    assert {row.network for row in load_results(tmp_path / "tag" / "results.json")} == {"tag_joint"}
     choice = json.loads((tmp_path / "tag" / "groups_2.json").read_text())
     assert {task for group in choice["groups"] for task in group} == {*ATTRIBUTES}
     # Two batches of twelve images in two epochs, each of them probed.
@@ -55,16 +55,21 @@ def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys):
     errors = {
         (row.tasks, row.task): 100 - 100 * row.metrics["accuracy"]
         for row in rows
-        if row.split == "test" and row.network != "tag_joint"
+        if row.split == "test"
     }
     total = sum(errors[tuple(group), task] for task, group in served.items())
     assert f"{total:.4g}" in text
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "networks").iterdir()}
     run(*command)
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    # The table alone needs no data.
-    run(f"--output_dir={tmp_path}", "--stage=report", "--tasks=Smiling,Young,Male")
-    assert "| tag " in capsys.readouterr().out
+    # The table alone needs no data, and knows what it is of.
+    capsys.readouterr()
+    run(f"--output_dir={tmp_path}", "--stage=report")
+    assert f"{total:.4g}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"trained with --tasks=\['Smiling', 'Young', 'Male'\]"):
+        run(f"--output_dir={tmp_path}", "--stage=report", "--tasks=Smiling,Male,Young")
+    with pytest.raises(ValueError, match="trained with --reproduce_original=False"):
+        run(f"--output_dir={tmp_path}", "--stage=report", "--reproduce_original")
     with pytest.raises(ValueError, match="holds another run: epochs was 2 and is 3"):
         run(*command, "--epochs=3")
     with pytest.raises(ValueError, match="holds another run: every was 1 and is 2"):
@@ -117,13 +122,19 @@ def test_there_is_no_half_size():
         (["--tasks=Smiling,Smilling"], r"--tasks: unknown \['Smilling'\]. There are: 5_o_Clock"),
         (["--tasks=Smiling"], "--tasks should be at least two different tasks"),
         (["--tasks=Smiling,Smiling"], "--tasks should be at least two different tasks"),
-        (["--seeds=a"], "--seeds should be whole numbers. Received: a"),
+        (["--seeds=a"], "--seeds should be whole numbers below .* Received: a"),
         (["--seeds="], "`seeds` should have at least one"),
         (["--seeds=1,1"], "`seeds` should be different"),
         (["--num_groups=2,10"], "--num_groups should be from 1 to the number of tasks, 9"),
         (["--num_groups=0"], "--num_groups should be from 1 .* Received: 0"),
         (["--budget=1.5"], "--budget is for hoa, esa and optimal, not for tag"),
-        (["--method=hoa", "--budget=x"], "--budget should be numbers. Received: x"),
+        (["--method=hoa", "--budget=x"], "--budget should be numbers of at least 1. Received: x"),
+        (["--method=hoa", "--budget=0.5"], "--budget should be numbers of at least 1"),
+        (["--seeds=4294967296"], r"whole numbers below 2\*\*32"),
+        (
+            ["--method=esa", f"--tasks={','.join(ATTRIBUTES_OF_FILE[:13])}"],
+            "most 12. Received: 13 tasks",
+        ),
         (["--early_epochs=101"], "--early_epochs should be at most --epochs, 100"),
         (["--strategy=mirrored", "--processes=2"], "--processes above 1 is for --strategy=none"),
         (["--strategy=tpu", "--cluster"], "--cluster is for --strategy=none"),
@@ -143,5 +154,5 @@ def test_no_data(run, tmp_path):
 
 def test_nothing_to_report(run, tmp_path):
     pytest.importorskip("matplotlib")
-    with pytest.raises(ValueError, match="holds no method whose networks for"):
+    with pytest.raises(ValueError, match="holds no study"):
         run(f"--output_dir={tmp_path}", "--stage=report")

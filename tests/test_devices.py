@@ -51,8 +51,9 @@ def test_mixed_precision():
     assert build_on_devices(build_model, "none", False, ("a",)).compute_dtype == "float32"
 
 
-def set_worker(monkeypatch, index, kind="worker"):
-    config = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": kind, "index": index}}
+def set_worker(monkeypatch, index, kind="worker", chief=False):
+    cluster = {"worker": ["a:1", "b:1"], **({"chief": ["c:1"]} if chief else {})}
+    config = {"cluster": cluster, "task": {"type": kind, "index": index}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
 
 
@@ -65,12 +66,15 @@ def test_the_other_workers_begin_with_what_the_first_one_has(tmp_path, monkeypat
         assert worker_folder(tmp_path, strategy) == tmp_path
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert worker_folder(tmp_path, "multiworker") == tmp_path
-    for index, kind in ((0, "worker"), (0, "chief")):
-        set_worker(monkeypatch, index, kind)
+    for kind, chief in (("worker", False), ("chief", True)):
+        set_worker(monkeypatch, 0, kind, chief)
         assert worker_folder(tmp_path, "multiworker") == tmp_path
+    # Where there is a chief, the first of the workers is not the first of all.
+    set_worker(monkeypatch, 0, "worker", chief=True)
+    assert worker_folder(tmp_path, "multiworker") == tmp_path / "worker_worker_0"
     set_worker(monkeypatch, 1)
     own = worker_folder(tmp_path, "multiworker")
-    assert own == tmp_path / "worker_1"
+    assert own == tmp_path / "worker_worker_1"
     (own / "results.json").write_text("its own")
     (own / "more.json").write_text("its own")
     # Of an earlier run, or another worker's, nothing is left.

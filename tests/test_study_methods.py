@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from tag_keras.results import Row, load_results, save_results
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_networks import Candidate, groups_of
-from tag_keras.study_table import found_choices, study_lines
+from tag_keras.study_table import found_choices, load_study_rows, study_lines
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 TASKS = ("a", "b", "c")
@@ -52,6 +53,7 @@ def trains_from(monkeypatch, losses_of):
                 for split in ("validation", "test")
                 for task, loss in zip(network.tasks, losses_of(job), strict=True)
             ]
+        folder.mkdir(exist_ok=True)
         save_results(path, rows)
         return rows
 
@@ -138,9 +140,9 @@ def test_random_draws(tmp_path, monkeypatch):
     assert [len(several) for several in choices.values()] == [3, 3]
     for budget, several in choices.items():
         for choice in several:
-            assert len(choice.networks) <= budget
+            assert len(choice.networks) == budget
             for task, index in choice.serves.items():
-                # Served from the best of the networks that were drawn, or are left of them.
+                # Served from the best of the networks that were drawn.
                 losses = {
                     place: dict(zip(network.tasks, losses_of_tasks(network), strict=True))[task]
                     for place, network in enumerate(choice.networks)
@@ -148,6 +150,11 @@ def test_random_draws(tmp_path, monkeypatch):
                 }
                 assert losses[index] == min(losses.values())
     assert len({str(choice) for several in choices.values() for choice in several}) > 1
+    # All that were drawn are kept, those that serve nothing, too: they were trained.
+    assert [{len(choice.networks) for choice in several} for several in choices.values()] == [
+        {2},
+        {3},
+    ]
     number = len(trained)
     assert run_method(make_study(tmp_path, num_groups=(2, 3), num_draws=3), "random") == choices
     assert len(trained) == number
@@ -165,8 +172,8 @@ def test_affinities_choose_groups(tmp_path, monkeypatch):
     mean = np.array([[1, 0.5, 0.1], [0.4, 1, -0.1], [-0.3, 0.2, 1]])
     candidate = Candidate(TASKS, "cs")
     network = tag_keras.training.Network(candidate.name(TASKS), TASKS, 0)
-    path = JobFiles(tmp_path, network).affinity
-    path.parent.mkdir()
+    path = JobFiles(tmp_path / "cs", network).affinity
+    path.parent.mkdir(parents=True)
     Affinity(TASKS, mean).save(path)
     ((choice,),) = run_method(study, "cs").values()
     expected = tag_keras.select_groups(Affinity(TASKS, mean), 2)
@@ -177,11 +184,15 @@ def test_affinities_choose_groups(tmp_path, monkeypatch):
 
 
 def test_options_of_a_method_are_kept(tmp_path, monkeypatch):
-    trains_from(monkeypatch, planted)
+    trained = trains_from(monkeypatch, planted)
     run_method(make_study(tmp_path, early_epochs=2), "esa")
     with pytest.raises(ValueError, match="holds another run: early_epochs was 2 and is 3"):
         run_method(make_study(tmp_path, early_epochs=3), "esa")
-    with pytest.raises(ValueError, match="holds another run: seed was 0 and is 5"):
+    # What was measured with other options goes with the folder that the message says to delete.
+    shutil.rmtree(tmp_path / "esa")
+    run_method(make_study(tmp_path, early_epochs=2), "esa")
+    assert sum(job.network.name.startswith("early") for job in trained) == 2 * 7
+    with pytest.raises(ValueError, match="holds another run: first_seed was 0 and is 5"):
         run_method(make_study(tmp_path, early_epochs=2, seeds=(5,)), "esa")
 
 
@@ -227,7 +238,7 @@ def test_methods_share_what_they_train(tmp_path):
     study = make_study(tmp_path, seeds=(0,), num_draws=1, processes=0, **options)
     for method in ("uw", "tag", "stl", "mtl", "hoa", "esa", "optimal", "random"):
         run_method(study, method)
-    rows = load_results(tmp_path / "results.json")
+    rows = load_study_rows(tmp_path)
     trained = {row.network for row in rows}
     plain = {Candidate(group).name(TASKS) for group in groups_of(TASKS, 3)}
     assert trained == {*plain, *(f"early_{name}" for name in plain), "uw_joint", "tag_joint"}

@@ -8,7 +8,12 @@ import pytest
 from tag_keras.grouping import Grouping
 from tag_keras.results import Row, save_results
 from tag_keras.study_networks import Candidate, Choice, fixed_choice, save_choice
-from tag_keras.study_table import found_choices, study_cells, study_lines
+from tag_keras.study_table import (
+    found_choices,
+    load_study_rows,
+    study_cells,
+    study_lines,
+)
 
 TASKS = ("a", "b", "c")
 
@@ -62,6 +67,7 @@ def test_totals_and_times_by_hand():
     assert (lines["tag", 2].choosing, lines["tag", 2].seconds) == (30, 30 + 8 + 6)
     # The networks that serve are among the singles and pairs.
     assert lines["hoa", 2].choosing == lines["hoa", 2].seconds == 4 + 5 + 6 + 8 + 7 + 9
+    assert [lines[name].num_seeds for name in (("tag", 2), ("random", 2))] == [2, 2]
     assert (lines["random", 2].choosing, lines["random", 2].seconds) == (0, (8 + 6 + 15) / 2)
 
 
@@ -70,13 +76,13 @@ def test_cells():
     lines = study_lines(ROWS, choices, TASKS)
     # All trainings of tag take 44 and 45 s, on average 44.5; the joint one takes 10.
     assert study_cells(lines, {"stl": {3: 5.25, 9: 1}}) == [
-        ["method", "1", "2", "3", "choosing", "in all"],
-        ["mtl", "7.000 ± 1.414", "", "", "0.00", "0.22"],
-        ["tag", "", "5.000 ± 0.000", "6.000 ± 0.707", "0.67", "1.00"],
-        ["stl, published", "", "", "5.25", "", ""],
+        ["method", "1", "2", "3", "seeds", "choosing", "in all"],
+        ["mtl", "7.000 ± 1.414", "", "", "2", "0.00", "0.22"],
+        ["tag", "", "5.000 ± 0.000", "6.000 ± 0.707", "2", "0.67", "1.00"],
+        ["stl, published", "", "", "5.25", "", "", ""],
     ]
     without = study_cells(study_lines(ROWS, {"mtl": {1: [JOINT]}}, TASKS))
-    assert without[1] == ["mtl", "7.000 ± 1.414", "", ""]
+    assert without[1] == ["mtl", "7.000 ± 1.414", "2", "", ""]
 
 
 def test_a_choice_is_found_when_its_networks_are_trained(tmp_path):
@@ -96,6 +102,19 @@ def test_a_choice_is_found_when_its_networks_are_trained(tmp_path):
     }
 
 
+def test_networks_that_were_drawn_and_serve_nothing_take_their_time():
+    drawn = Choice((*PAIR_AND_SINGLE.networks, Candidate(("a", "c"))), PAIR_AND_SINGLE.serves)
+    (line,) = study_lines(ROWS, {"random": {3: [drawn]}}, TASKS)
+    assert line.seconds == 8 + 6 + 7
+
+
+def test_rows_of_all_methods(tmp_path):
+    save_results(tmp_path / "results.json", ROWS[:2])
+    save_results(tmp_path / "tag" / "results.json", ROWS[2:4])
+    save_results(tmp_path / "worker_worker_1" / "results.json", ROWS[4:6])
+    assert load_study_rows(tmp_path) == ROWS[:4]
+
+
 def write(folder, **kwargs):
     from tag_keras.study_report import write_study_report
 
@@ -106,11 +125,14 @@ def write(folder, **kwargs):
 def test_the_report(tmp_path):
     pytest.importorskip("matplotlib")
     save_results(tmp_path / "results.json", ROWS)
-    text = write(tmp_path, published={"optimal": {1: 4.5}}, source="a paper")
+    published = {"optimal": {1: 4.5}, "of other budgets": {7: 1.0}}
+    text = write(tmp_path, published=published, source="a paper")
+    assert "of other budgets" not in text
     assert "| optimal, published | 4.5           |" in text
     markdown = (tmp_path / "report.md").read_text()
     assert text in markdown
     assert markdown.endswith("Published: a paper.\n")
+    assert "Published" not in write(tmp_path, published={"optimal": {7: 1.0}}, source="a paper")
     page = (tmp_path / "report.html").read_text()
     assert "<title>Three &lt;tasks&gt;</title>" in page
     assert '<th scope="row">mtl</th><td>7.000 ± 1.414</td><td>\N{EN DASH}</td>' in page

@@ -10,6 +10,7 @@ import taskonomy_files
 from script_flags import script
 
 import tag_keras
+from tag_keras.files import write_json
 from tag_keras.results import load_results
 from tag_keras.study_networks import METHODS
 from taskonomy import methods, train, xception
@@ -60,7 +61,7 @@ def test_tag_from_files_to_the_table(run, tmp_path, monkeypatch, capsys):
     run(*command)
     text = capsys.readouterr().out
     rows = load_results(tmp_path / "results.json")
-    assert {row.network for row in rows} == {"tag_joint", "joint"}
+    assert {row.network for row in rows} == {"joint"}
     total = sum(row.loss for row in rows if (row.network, row.split) == ("joint", "test"))
     assert f"| tag    | {total:.4g}" in text
     # Two buildings of three views make three batches of two images.
@@ -79,12 +80,11 @@ def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch):
         monkeypatch.setitem(xception.WIDTHS, name, (4, 4, 8, 8, 16))
     monkeypatch.setitem(xception.DECODERS, "small", (8, 8, 4, 4))
     for method in METHODS:
-        half = ["--half_size"] if method in ("hoa", "esa", "optimal") else []
         run(
             f"--flagfile=taskonomy/flags/{method}.flags",
             f"--output_dir={tmp_path}",
             *SMALL,
-            *half,
+            "--half_size",
             "--draws=1",
         )
     lines = (tmp_path / "report.md").read_text().splitlines()
@@ -128,11 +128,20 @@ def test_wrong_flags(run, tmp_path, arguments, match):
 
 def test_published_totals_stand_beside_the_same_networks_only(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "write_study_report", lambda *args: seen.append(args[5]) or "")
-    common = [f"--output_dir={tmp_path}", "--stage=report"]
-    run(*common, "--tasks=s,d,n,t,k", "--half_size", "--width=full")
-    run(*common, "--tasks=s,d,n,t,k")
-    run(*common, "--tasks=s,d", "--half_size", "--width=full")
-    assert set(TASKS) == set(train.domains.task_names("sdntk"))
+    monkeypatch.setattr(train, "write_study_report", lambda *args: seen.append(args) or "")
+    for tasks, half_size in ((TASKS, True), (TASKS, False), (TASKS[:2], True)):
+        write_json(tmp_path / "settings.json", {"tasks": list(tasks), "half_size": half_size})
+        run(f"--output_dir={tmp_path}", "--stage=report")
+    assert [args[1] for args in seen] == [[*TASKS], [*TASKS], [*TASKS[:2]]]
     # Standley et al. 2020, figure 3: a budget of 1 buys one network for all tasks.
-    assert [published.get("hoa", {}).get(1.0) for published in seen] == [0.50278, None, None]
+    assert [args[5].get("hoa", {}).get(1.0) for args in seen] == [0.50278, None, None]
+    assert [args[7] for args in seen] == [True, False, True]
+
+
+def test_letters_are_as_good_as_names(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "run_method", lambda study, method: seen.append(study.tasks))
+    monkeypatch.setattr(train, "write_study_report", lambda *args: "")
+    for place, tasks in enumerate(("sn", "s,n", "ss_l,norm_l", "segment_semantic,normal")):
+        run(f"--output_dir={tmp_path / str(place)}", *SMALL, f"--tasks={tasks}")
+    assert seen == 4 * [("segment_semantic", "normal")]
