@@ -173,7 +173,8 @@ def _measure(
     if not path.exists():
         network = Network("affinity", tasks, seed)
         build = functools.partial(build_model, affinity=options)
-        run_sweep(folder, [Job(network, build, fit, saves=False)], data, processes)
+        job = Job(network, build, fit, saves=False, measures=True)
+        run_sweep(folder, [job], data, processes)
         Affinity.load(JobFiles(folder, network).affinity).save(path)
     return Affinity.load(path)
 

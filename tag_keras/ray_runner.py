@@ -38,12 +38,7 @@ class OnRay:
     """
 
     def __init__(self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data]) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError(
-                'A sweep on a cluster needs Ray: pip install "tag_keras[cluster]".'
-            ) from error
+        ray = import_ray()
         for what, value in parts_to_send(jobs, data):
             try:
                 ray.cloudpickle.dumps(value)
@@ -52,7 +47,7 @@ class OnRay:
                     f"{what} cannot be sent to a cluster ({error}). Give a function that returns "
                     "it, for instance in place of a tf.data.Dataset."
                 ) from None
-        self._ray: Any = ray
+        self._ray = ray
         self._folder = folder
         # Keras has one for each thread.
         self._policy = keras.config.dtype_policy().name
@@ -104,6 +99,21 @@ class OnRay:
         for name in sorted(contents, key=lambda name: name == rows):
             with files.replacing(self._folder / name) as partial:
                 partial.write_bytes(contents[name])
+
+
+def import_ray() -> Any:
+    """Imports Ray, which the library does not need otherwise.
+
+    Raises:
+        ImportError: If Ray is not installed; the message says how to install it.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(
+            'A sweep on a cluster needs Ray: pip install "tag_keras[cluster]".'
+        ) from error
+    return ray
 
 
 def _failure(error: BaseException) -> Failure:

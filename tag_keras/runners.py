@@ -1,5 +1,6 @@
 """Where the jobs of a sweep are trained: in this process, or each in one of its own."""
 
+import dataclasses
 import functools
 import pickle
 import queue
@@ -102,7 +103,7 @@ class InProcesses:
 def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     # Lines by epoch for the log, unless something else was asked for.
-    job = Job(job.network, job.build_model, {"verbose": 2, **job.fit}, job.saves)
+    job = dataclasses.replace(job, fit={"verbose": 2, **job.fit})
     train_job(folder, job, pickle.loads(data))
 
 

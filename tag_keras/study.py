@@ -131,4 +131,5 @@ class Study:
         network = Network(candidate.name(self.tasks), candidate.tasks, seed)
         build = functools.partial(self.build_model, **options)
         # What is only there to be chosen by may be hundreds of networks.
-        return Job(network, build, fit, saves=not kind.startswith("early"))
+        saves, measures = not kind.startswith("early"), "affinity" in options
+        return Job(network, build, fit, saves, measures)

@@ -32,7 +32,8 @@ def run_sweep(
 ) -> list[Row]:
     """Trains and evaluates networks, each in a process of its own.
 
-    After whatever kill, the same call goes on: only networks that were cut off are trained anew.
+    After whatever kill, the same call goes on: only networks that were cut off are trained anew,
+    and those whose files were deleted.
     A network that fails is tried once more, unless the error is one of the code or its input. Jobs
     with the same tasks, seed, `build_model` and `fit` are trained once and copied.
 
@@ -72,6 +73,9 @@ def run_sweep(
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
         done = len(jobs) - sum(map(len, left))
         failed: list[tuple[Job, Failure]] = []
+        if left and (processes or cluster):
+            where = " on a Ray cluster" if cluster else f"; logs in {folder / 'logs'}"
+            print(f"Training {len(jobs) - done} of {len(jobs)} networks{where}", flush=True)
         with (
             contextlib.closing(Countdown(len(jobs), done, "networks", sys.stdout)) as countdown,
             contextlib.closing(_outcomes(runner, folder, left)) as outcomes,
@@ -84,10 +88,11 @@ def run_sweep(
                     failed += [(job, failure) for job in twins]
                     countdown.say(f"Failed: {_describe(twins[0], failure, folder)}")
     if failed:
+        others = "; the others are done" if len(failed) < len(jobs) else ""
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
         raise SweepError(
-            f"{len(failed)} of {len(jobs)} networks failed; the others are done. The same command "
-            "tries these again:\n" + "\n".join(texts)
+            f"{len(failed)} of {len(jobs)} networks failed{others}. The same command tries these "
+            "again:\n" + "\n".join(texts)
         ) from failed[0][1].error
     return table.rows
 
@@ -139,7 +144,7 @@ def _find_twins(jobs: Sequence[Job]) -> list[list[Job]]:
         identities = (id(job.build_model), id(job.fit))
         if identities not in known:
             known[identities] = _fingerprint(job) or identities
-        key = (job.network.tasks, job.network.seed, job.saves, known[identities])
+        key = (job.network.tasks, job.network.seed, job.saves, job.measures, known[identities])
         found.setdefault(key, []).append(job)
     return list(found.values())
 

@@ -13,6 +13,8 @@ from tag_keras.results import Row, load_results, save_results
 class SweepTable:
     """The rows of the jobs in their order, after the rows of others.
 
+    Rows of a job whose files are gone do not count.
+
     Args:
         folder: Folder of the sweep.
         jobs: All jobs of the sweep.
@@ -30,7 +32,9 @@ class SweepTable:
             key = (row.network, row.seed)
             if key in self._jobs:
                 self._check_tasks(row, self._jobs[key].network.tasks)
-                self._own.setdefault(key, []).append(row)
+                # Without its files, a network is trained anew.
+                if self._files(self._jobs[key]).are_there(self._jobs[key]):
+                    self._own.setdefault(key, []).append(row)
             else:
                 self._others.append(row)
 
@@ -50,9 +54,11 @@ class SweepTable:
         twins = list(twins)
         known = len(self._own)
         for job in twins:
-            path = self._files(job).rows
-            if _key(job) not in self._own and path.exists():
-                self._own[_key(job)] = load_results(path)
+            paths = self._files(job)
+            if not paths.are_there(job):
+                paths.rows.unlink(missing_ok=True)
+            elif _key(job) not in self._own and paths.rows.exists():
+                self._own[_key(job)] = load_results(paths.rows)
         source = next((job for job in twins if _key(job) in self._own), None)
         if source is None:
             return False
@@ -63,6 +69,7 @@ class SweepTable:
             save_results(self._path, self.rows)
         for job in twins:
             self._files(job).rows.unlink(missing_ok=True)
+            self._files(job).trained.unlink(missing_ok=True)
         return True
 
     def _copy(self, source: Job, job: Job) -> None:

@@ -45,6 +45,8 @@ def pretend(folder, one, data):
     name, tasks, seed = one.network.name, one.network.tasks, one.network.seed
     if one.saves:
         paths.model.write_text(name)
+    if one.measures:
+        paths.affinity.write_text(name)
     rows = [results.Row(name, tasks, seed, task, "test", len(name), {}, 1.0) for task in tasks]
     results.save_results(paths.rows, rows)
 
@@ -119,6 +121,92 @@ def test_a_network_that_finished_as_the_sweep_was_killed_is_not_lost(tmp_path, t
     assert not list(tmp_path.rglob("*.rows.json"))
 
 
+def test_a_network_whose_files_are_gone_is_trained_anew(tmp_path, trained):
+    jobs = [
+        make_job("saved", "a"),
+        make_job("measured", "ab", saves=False, measures=True),
+        make_job("neither", "b", saves=False),
+    ]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    gone = [tmp_path / "networks" / f"saved_seed0{end}" for end in (".keras", ".rows.json")]
+    gone += [tmp_path / "networks" / "measured_seed0.affinity.json"]
+    # Rows that the sweep had not collected when it was killed do not count either.
+    pretend(tmp_path, jobs[0], DATA)
+    gone[0].unlink()
+    gone[2].unlink()
+    assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
+    assert trained == ["saved", "measured", "neither", "saved", "measured"]
+    assert [path.exists() for path in gone] == [True, False, True]
+
+
+def test_a_twin_that_has_its_file_replaces_one_that_is_gone(tmp_path, trained):
+    jobs = [make_job("joint", "ab"), make_job("group", "ab")]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    (tmp_path / "networks" / "joint_seed0.keras").unlink()
+    assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
+    assert trained == ["joint"] and (tmp_path / "networks" / "joint_seed0.keras").exists()
+
+
+def test_a_job_that_measures_needs_a_model_that_does(tmp_path):
+    one = make_job("one", "ab", measures=True)
+    with pytest.raises(ValueError, match=r"compile with `affinity=`. Received: measures=True"):
+        job.train_job(tmp_path, one, DATA)
+    assert not list(tmp_path.iterdir())
+
+
+def evaluation_fails(monkeypatch, folder, one, error):
+    """Trains a network whose evaluation raises; gives its weights."""
+
+    def evaluate(*args):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "evaluate_network", evaluate)
+        with pytest.raises(type(error)):
+            job.train_job(folder, one, DATA)
+    return keras.models.load_model(job.JobFiles(folder, one.network).model).get_weights()
+
+
+@pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(1)])
+def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, affinity):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    measured = functools.partial(build_model, affinity=affinity)
+    one = make_job("one", "ab", build=measured, measures=affinity is not None)
+    expected = sweep.run_sweep(tmp_path / "undisturbed", [one], DATA, processes=0)
+    weights = evaluation_fails(monkeypatch, tmp_path / "folder", one, OSError("disc"))
+    paths = job.JobFiles(tmp_path / "folder", one.network)
+    seconds = json.loads(paths.trained.read_text())["seconds"]
+    rows = sweep.run_sweep(tmp_path / "folder", [one], DATA, processes=0)
+    assert len(sweep_job.read_builds(tmp_path / "builds")) == 2
+    assert [row.seconds for row in rows] == [seconds] * 4
+    np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
+    assert [row.metrics for row in rows] == [row.metrics for row in expected]
+    assert not paths.trained.exists()
+    kept = keras.models.load_model(paths.model).get_weights()
+    np.testing.assert_array_equal(
+        np.concatenate([*map(np.ravel, kept)]), np.hstack([w.ravel() for w in weights])
+    )
+
+
+@pytest.mark.parametrize("what", ["a wrong value", "no model", "damaged", "tasks"])
+def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, what):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    one = make_job("one", "ab")
+    # A loss that is NaN is one again, as long as the network is the same.
+    error = ValueError("nan") if what == "a wrong value" else OSError("disc")
+    evaluation_fails(monkeypatch, tmp_path, one, error)
+    paths = job.JobFiles(tmp_path, one.network)
+    if what == "no model":
+        paths.model.unlink()
+    elif what == "damaged":
+        paths.model.write_bytes(b"")
+    elif what == "tasks":
+        one = make_job("one", "bc")
+    job.train_job(tmp_path, one, DATA)
+    assert len(sweep_job.read_builds(tmp_path / "builds")) == 2
+    assert {row.task for row in paths.take_rows()} == set(one.network.tasks)
+
+
 def test_jobs_that_are_the_same_training_are_trained_once(tmp_path, trained):
     def build_here(tasks):
         return build_model(tasks)
@@ -160,7 +248,9 @@ def test_failures_do_not_stop_the_others(tmp_path, monkeypatch):
     with pytest.raises(sweep.SweepError) as caught:
         sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
     assert attempts == ["once", "once", "twice", "twice", "lasting", "good"]
-    assert str(caught.value).splitlines()[1:] == [
+    first, *rest = str(caught.value).splitlines()
+    assert first.startswith("2 of 4 networks failed; the others are done. The same command")
+    assert rest == [
         "- 'twice', seed 1, of the tasks a: OSError: disc",
         "- 'lasting', seed 2, of the tasks a: TypeError: no",
     ]
@@ -197,9 +287,24 @@ def test_why_a_process_failed(tmp_path, monkeypatch, code, printed, reason, atte
     with pytest.raises(sweep.SweepError) as caught:
         sweep.run_sweep(tmp_path, [make_job("one", "ab")], DATA)
     first, rest = str(caught.value).split("\n", 1)
-    assert first.startswith("1 of 1 networks failed; the others are done. The same command")
+    assert first == "1 of 1 networks failed. The same command tries these again:"
     assert rest == f"- 'one', seed 0, of the tasks a, b: {reason} ({log})"
     assert calls == [log] * attempts
+
+
+def test_a_child_shows_that_it_is_alive(tmp_path, capsys):
+    network = training.Network("one", ("a",))
+    jobs = [job.Job(network, build_model, {"epochs": 3})]
+    sweep.run_sweep(tmp_path, jobs, DATA)
+    assert capsys.readouterr().out == f"Training 1 of 1 networks; logs in {tmp_path / 'logs'}\n"
+    # One line for each epoch, as with verbose=2 of Keras' fit.
+    lines = (tmp_path / "logs" / "one_seed0.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("Epoch")] == [
+        f"Epoch {i}/3" for i in (1, 2, 3)
+    ]
+    assert len([line for line in lines if " - loss: " in line]) == 3
+    sweep.run_sweep(tmp_path, jobs, DATA)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_process_that_fails_after_its_rows_has_not_failed(tmp_path, monkeypatch):
@@ -317,8 +422,9 @@ class Sweep:
         return len(self.built()) >= number
 
     def unfinished(self):
-        """Tasks of networks that were built, and whose rows are in neither place."""
-        names = {path.name.partition("_")[0] for path in self.folder.rglob("*.rows.json")}
+        """Tasks of networks that were built, but not trained to the end."""
+        ends = ("*.rows.json", "*.trained.json")
+        names = {path.name.partition("_")[0] for end in ends for path in self.folder.rglob(end)}
         if (self.folder / "results.json").exists():
             names |= {r.network for r in results.load_results(self.folder / "results.json")}
         return {tasks for tasks, _ in self.built()} - names
