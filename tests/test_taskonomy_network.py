@@ -150,13 +150,15 @@ def data(tmp_path_factory):
 
 def test_a_model_is_trained_evaluated_saved_and_loaded(small_decoders, data, tmp_path):
     tasks = ("segment_semantic", "normal")
-    model = network.build_model(tasks, image_size=32, build_encoder=small_encoder)
+    # A graph of all gradients is made for longer than it would be used.
+    model = network.build_model(tasks, image_size=32, build_encoder=small_encoder, run_eagerly=True)
     train = data.batches("train", 2, shuffle=True)
     before = [variable.numpy() for variable in model.encoder.trainable_variables]
     history = model.fit(train, shuffle=False, verbose=0).history
     after = [variable.numpy() for variable in model.encoder.trainable_variables]
     assert all((one != other).any() for one, other in zip(before, after, strict=True))
     assert all(np.isfinite(values).all() for values in history.values())
+    model.run_eagerly = False
     images, labels = next(iter(data.batches("test", 3)))
     logs = model.evaluate(images, labels, batch_size=3, return_dict=True, verbose=0)
     path = tmp_path / "model.keras"
