@@ -42,6 +42,11 @@ class Cache:
         return {split: self.numbers[split] - len(self.unreadable[split]) for split in SPLITS}
 
     @property
+    def stamp(self) -> str:
+        """What the end of the folder's name says of the files that it was made of."""
+        return self.folder.name.rpartition("-")[2]
+
+    @property
     def image_bytes(self) -> int:
         return self.image_size**2 * 3 * np.dtype(self.kind).itemsize
 

@@ -100,6 +100,15 @@ class CelebA:
         """Number of examples by split."""
         return self._prepared().sizes
 
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the lists, and of the names, sizes and times of the files of images.
+
+        It changes with any of these, also where images are copied without their times. Of images
+        in a zip file, it is the checksums that count instead of times.
+        """
+        return self._prepared().stamp
+
     def batches(self, split: str, batch_size: int, shuffle: bool = False) -> tf.data.Dataset:
         """Batches of one pass over a split; the last one may be short.
 

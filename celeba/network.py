@@ -57,11 +57,6 @@ def build_mtan_encoder(tasks: Sequence[str], image_size: int = 64) -> keras.Mode
     return keras.Model(images, features, name="mtan_encoder")
 
 
-def shared_kernel(encoder: keras.Model) -> keras.layers.Layer:
-    """The layer whose kernel GradNorm looks at: the last convolution of the shared encoder."""
-    return encoder.get_layer(LAST_CONVOLUTION)
-
-
 def build_head(name: str) -> keras.layers.Layer:
     """The head of one attribute: two logits, 28,802 parameters behind the encoder."""
     return layers.Dense(2, kernel_initializer="glorot_uniform", name=f"{name}_head")

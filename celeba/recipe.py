@@ -1,14 +1,9 @@
-"""How TAG's CelebA notebook trains, and what it prints (Fifty et al. 2021, arXiv 2109.04617)."""
+"""How TAG's CelebA notebook trains (Fifty et al. 2021, arXiv 2109.04617)."""
 
 import functools
-import math
-from collections.abc import Iterable
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from celeba.data import CelebA
 from tag_keras.early_stopping import EarlyStopping
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 100, 256, 5e-4
@@ -54,52 +49,3 @@ def callbacks(learning_rate: float = LEARNING_RATE) -> list[keras.callbacks.Call
         keras.callbacks.LearningRateScheduler(schedule),
         EarlyStopping(_PATIENCE, start_from_epoch=1),
     ]
-
-
-def printed_by_original(
-    model: keras.Model, data: CelebA, split: str = "test", batch_size: int = BATCH_SIZE
-) -> dict[str, dict[str, float]]:
-    """What the notebook prints of a model, whatever is wrong with it.
-
-    Its accuracy on the test images is their number of right answers divided by the number of
-    validation images, and so too large by a factor of 19,962 / 19,867. Its losses are sums of the
-    means over batches, divided by the number of batches that the validation images make: the last
-    batch, which is short, counts as much as the others.
-
-    Args:
-        model: A trained model.
-        data: CelebA.
-        split: `"test"`, or `"validation"`, whose accuracy is right.
-        batch_size: Number of images in a batch.
-
-    Returns:
-        By task, `"accuracy"` in percent and `"loss"`.
-    """
-    means, right = [], []
-    for images, labels in data.batches(split, batch_size):
-        logits = model(images, training=False)
-        for task in data.tasks:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels[task], logits[task])
-            means.append(float(tf.reduce_mean(losses)))
-            answers = tf.argmax(logits[task], axis=1, output_type="int32")
-            right.append(int(tf.math.count_nonzero(answers == labels[task])))
-    number = data.sizes["validation"]
-    by_task = {task: slice(index, None, len(data.tasks)) for index, task in enumerate(data.tasks)}
-    return {
-        task: {
-            "accuracy": 100 * sum(right[one]) / number,
-            "loss": mean_of_batches(means[one], number, batch_size),
-        }
-        for task, one in by_task.items()
-    }
-
-
-def mean_of_batches(means: Iterable[float], number: int, batch_size: int) -> float:
-    """The notebook's loss of an epoch: the sum of the means over batches, by their number.
-
-    Args:
-        means: Mean loss of each batch.
-        number: Number of examples that the notebook takes their number from.
-        batch_size: Number of examples in a batch.
-    """
-    return float(np.sum(list(means)) / math.ceil(number / batch_size))

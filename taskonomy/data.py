@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -12,7 +13,15 @@ from tag_keras.checks import check, check_count
 from taskonomy import pipeline
 from taskonomy.buildings import SPLITS, Buildings, building_lists
 from taskonomy.domains import TASKS, domains_of, task_names
-from taskonomy.index import Index, index_path, load_index, make_index, save_index
+from taskonomy.index import (
+    Index,
+    fingerprint,
+    index_path,
+    is_outdated,
+    load_index,
+    make_index,
+    save_index,
+)
 from taskonomy.layouts import Layout, find_layout
 from taskonomy.scan import Verify
 
@@ -84,11 +93,14 @@ class Taskonomy:
     def prepare(self) -> None:
         """Looks for the samples, unless that was done before, and prints what there is.
 
+        It is done again when files were added or taken away, or when one that could not be read
+        now can be.
+
         Raises:
             FileNotFoundError: If there are no data, or no list of buildings.
-            ValueError: If a domain is missing, or if there is no complete sample.
+            ValueError: If a domain is missing, or if a split has no complete sample.
         """
-        layout, path, index = self._find()
+        layout, path, index = self._find(look_again=True)
         lists = building_lists(self.buildings)
         print(f"{self.data_dir} has folders {layout.pattern}.")
         if layout.others:
@@ -97,16 +109,27 @@ class Taskonomy:
             found = len({*names} & {*layout.buildings})
             print(f"{split}: {len(index.samples[split])} images, {found}/{len(names)} buildings.")
         for kind in ("incomplete", "unreadable"):
-            problems = getattr(index, kind)
+            problems = [str(problem) for problem in getattr(index, kind)]
             shown = "; ".join(problems[:_NAMED]) + ("; ..." if len(problems) > _NAMED else "")
             print(f"Left out as {kind}: {len(problems)}{shown and f': {shown}'}.")
         if len(index.incomplete + index.unreadable) > _NAMED:
             print(f"All of them: {_names_path(path)}.")
+        for split, names in lists.items():
+            self._check_split(split, names, layout, index)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Number of images by split."""
         return {split: len(samples) for split, samples in self._find()[-1].samples.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the samples by split, for which of them there are.
+
+        The same wherever the files are, in whatever layout. What is in them is not looked at.
+        """
+        layout, _, index = self._find()
+        return fingerprint(index, layout)
 
     def batches(self, split: str, batch_size: int, shuffle: bool = False) -> tf.data.Dataset:
         """Batches of images and labels.
@@ -154,7 +177,7 @@ class Taskonomy:
         )
         return samples.batch(batch_size, drop_remainder=shuffle).prefetch(tf.data.AUTOTUNE)
 
-    def _find(self) -> tuple[Layout, Path, Index]:
+    def _find(self, look_again: bool = False) -> tuple[Layout, Path, Index]:
         """Where the data are, the file of the index, and the index, which is made if need be."""
         domains = domains_of(self.tasks)
         lists = building_lists(self.buildings)
@@ -171,13 +194,26 @@ class Taskonomy:
         settings = {"domains": domains, "lists": lists, "limits": limits, "verify": self.verify}
         folder = Path(self.data_dir, ".tag_keras") if self.cache_dir is None else self.cache_dir
         path = index_path(Path(folder), layout, settings)
-        if not path.exists():
+        if not path.exists() or (look_again and is_outdated(_load(path), self.verify)):
             where = f"{len(layout.buildings)} buildings in {self.data_dir}"
             print(f"Looking for complete samples of {where}, once.", file=sys.stderr)
             index = make_index(layout, domains, lists, limits, self.verify)
             _check_any(self.data_dir, index)
             _save(index, path)
+            # It may be another one in the same file.
+            _load.cache_clear()
         return layout, path, _load(path)
+
+    def _check_split(self, split: str, names: Sequence[str], layout: Layout, index: Index) -> None:
+        if len(index.samples[split]):
+            return
+        found = [name for name in names if name in layout.buildings]
+        raise ValueError(
+            f"The split {split!r} of the buildings {self.buildings!r} has no image in "
+            f"{self.data_dir}: of the {len(names)} asked for ({_few(names)}) there are "
+            f"{len(found)} ({_few(found)}), of all buildings {len(layout.buildings)} "
+            f"({_few(layout.buildings)}). Get the files of one of them, or give other buildings."
+        )
 
 
 @functools.lru_cache(maxsize=4)
@@ -186,7 +222,7 @@ def _load(path: Path) -> Index:
 
 
 def _save(index: Index, path: Path) -> None:
-    problems = [*index.incomplete, *index.unreadable]
+    problems = _problems(index)
     try:
         # First, so that it is there when the index is.
         with files.replacing(_names_path(path)) as partial:
@@ -206,8 +242,16 @@ def _names_path(path: Path) -> Path:
 def _check_any(data_dir: str | Path, index: Index) -> None:
     if any(map(len, index.samples.values())):
         return
-    problems = [*index.incomplete, *index.unreadable]
+    problems = _problems(index)
     raise ValueError(
         f"{data_dir} has no image with readable files of all domains: {len(index.incomplete)} are "
         f"incomplete, {len(index.unreadable)} files cannot be read: {'; '.join(problems[:_NAMED])}."
     )
+
+
+def _problems(index: Index) -> list[str]:
+    return [*index.incomplete, *map(str, index.unreadable)]
+
+
+def _few(names: Sequence[str]) -> str:
+    return (", ".join(names[:_NAMED]) or "none") + (", ..." if len(names) > _NAMED else "")

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from tag_keras import files
 from taskonomy.layouts import Layout
-from taskonomy.scan import Scan, Verify, scan
+from taskonomy.scan import Scan, Unreadable, Verify, is_repaired, scan
 
 # To be raised whenever an index of before would be read wrongly.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Index:
         suffixes: What follows point and view in the names of files.
         samples: By split.
         incomplete: What the incomplete samples lack.
-        unreadable: What is wrong with the files that cannot be read.
+        unreadable: The files that cannot be read.
     """
 
     folders: list[str]
     suffixes: list[str]
     samples: dict[str, Samples]
     incomplete: list[str]
-    unreadable: list[str]
+    unreadable: list[Unreadable]
 
 
 def make_index(
@@ -72,7 +72,9 @@ def make_index(
         verify: How closely to look at the files.
     """
     combinations: dict[tuple[str, str], int] = {}
-    samples, incomplete, unreadable = {}, [], []
+    samples: dict[str, Samples] = {}
+    incomplete: list[str] = []
+    unreadable: list[Unreadable] = []
     # Most of the time goes into waiting for the disc, or for the network behind it.
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         for split, buildings in lists.items():
@@ -128,7 +130,34 @@ def load_index(path: Path) -> Index:
             split: Samples(**{name: arrays[f"{split} {name}"] for name in names})
             for split in splits
         }
-        return Index(**json.loads(bytes(arrays["lists"])), samples=samples)
+        lists = json.loads(bytes(arrays["lists"]))
+        lists["unreadable"] = [Unreadable(*fields) for fields in lists["unreadable"]]
+        return Index(**lists, samples=samples)
+
+
+def is_outdated(index: Index, verify: Verify) -> bool:
+    """Whether a file that was left out can be read by now.
+
+    One that was written anew in its place has not changed the time of its folder.
+    """
+    return any(is_repaired(file, verify) for file in index.unreadable)
+
+
+def fingerprint(index: Index, layout: Layout) -> str:
+    """Short hash of the buildings, points and views of all samples, in their order, by split.
+
+    It is the same for the same samples in another folder or in another layout.
+    """
+    of_place = {str(path): building for (building, _), path in layout.places.items()}
+    buildings = [of_place[folder] for folder in index.folders]
+    names = sorted({*buildings})
+    numbers = np.array([names.index(name) for name in buildings], "<i4")
+    digest = hashlib.sha256(json.dumps(names).encode())
+    for split, samples in sorted(index.samples.items()):
+        digest.update(f"{split} {len(samples)} ".encode())
+        digest.update(numbers[samples.places[:, 0]].tobytes())
+        digest.update(samples.views.astype("<i4").tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _scan(layout: Layout, building: str, domains: Sequence[str], verify: Verify) -> Scan:

@@ -16,8 +16,6 @@ from taskonomy.optimizer import SGDWithPenalty
 Width = Literal["wide", "full", "half"]
 # Uncertain, background, and 16 kinds of objects.
 CLASSES = 18
-# A network's cost in Standley's budgets, as a part of that of a full one.
-COSTS = {"full": 1.0, "half": 0.5}
 
 
 def build_model(

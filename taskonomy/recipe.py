@@ -35,7 +35,8 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
     at all (p > 0.99); then the window is doubled, up to `max_window`. Training stops before an
     epoch that would begin with less than `min_learning_rate`.
 
-    As in the papers, windows are numbers of images. The loss is the sum over the tasks.
+    As in the papers, windows are numbers of images. The loss is the plain sum over the tasks, also
+    where a method weighs them.
 
     Args:
         batch_size: Number of images in a step.
@@ -100,12 +101,17 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
         self._start = self._learning_rate()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch, self._steps, self._total = epoch, 0, 0.0
+        self._epoch = epoch
+        self._totals = self._labels = np.zeros(len(self.model.tasks))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # The logs have the mean over the epoch so far.
-        total = (logs or {})["loss"] * (self._steps + 1)
-        loss, self._steps, self._total = total - self._total, self._steps + 1, total
+        # The logs have the means over the labels of the epoch so far, NaN for no label.
+        means = [(logs or {})[f"{task}_loss"] for task in self.model.tasks]
+        labels = np.array(self.model.task_losses.labels_seen())
+        totals = np.where(labels > 0, means * labels, 0.0)
+        losses = (totals - self._totals) / np.maximum(labels - self._labels, 1)
+        self._totals, self._labels = totals, labels
+        loss = float(losses.sum())
         if self.sees(loss):
             rate = self._start * 0.5**self.num_halvings
             self.model.optimizer.learning_rate = rate
@@ -134,9 +140,9 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
     def _forget(self) -> None:
         self.losses: list[float] = []
         self.num_halvings = 0
-        self._epoch = self._steps = 0
-        self._total = self._start = 0.0
-        self._last = 0
+        self._epoch = self._last = 0
+        self._start = 0.0
+        self._totals = self._labels = np.zeros(0)
         self._window = self.window
 
     def _learning_rate(self) -> float:

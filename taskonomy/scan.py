@@ -30,18 +30,37 @@ class Part(NamedTuple):
     size: int = -1
 
 
+class Unreadable(NamedTuple):
+    """A file that cannot be read.
+
+    Args:
+        place: The folder or the tar file that it is in.
+        name: Its name; "" where it is the tar file itself.
+        domain: Its domain.
+        problem: Why it cannot be read.
+    """
+
+    place: str
+    name: str
+    domain: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}{self.name and f', {self.name}'}: {self.problem}"
+
+
 class Scan(NamedTuple):
     """What a building has.
 
     Args:
         parts: By point and view, in the order of the names of the files, the parts by domain.
         incomplete: Samples that lack a domain: what they are, and what they lack.
-        unreadable: Files that cannot be read, and why.
+        unreadable: Files that cannot be read.
     """
 
     parts: dict[View, dict[str, Part]]
     incomplete: list[str]
-    unreadable: list[str]
+    unreadable: list[Unreadable]
 
 
 def scan(building: str, places: Mapping[str, Path | None], verify: Verify = "ends") -> Scan:
@@ -52,10 +71,10 @@ def scan(building: str, places: Mapping[str, Path | None], verify: Verify = "end
         places: Folder or tar file by domain; `None` where there is none.
         verify: How closely to look at the files.
     """
-    unreadable: list[str] = []
+    unreadable: list[Unreadable] = []
     by_domain = {}
     for domain, place in places.items():
-        by_domain[domain], problems = _parts(place, DOMAINS[domain].bits, verify)
+        by_domain[domain], problems = _parts(place, domain, verify)
         unreadable += problems
     parts, incomplete = {}, []
     views = set().union(*by_domain.values())
@@ -68,6 +87,18 @@ def scan(building: str, places: Mapping[str, Path | None], verify: Verify = "end
         if not lacking and None not in own.values():
             parts[view] = {domain: part for domain, part in own.items() if part}
     return Scan(parts, incomplete, unreadable)
+
+
+def is_repaired(file: Unreadable, verify: Verify) -> bool:
+    """Whether a file that could not be read now can be.
+
+    Of a tar file, which has a time of its own, that is not asked.
+    """
+    match = _NAME.fullmatch(file.name)
+    if match is None or file.place.endswith(".tar"):
+        return False
+    view, part = (int(match[1]), int(match[2])), Part(match[3] or "")
+    return not _problem(Path(file.place), view, part, file.domain, verify)
 
 
 def read(place: str | os.PathLike[str], view: View, part: Part) -> bytes:
@@ -84,22 +115,20 @@ def file_name(view: View, suffix: str) -> str:
 
 
 def _parts(
-    place: Path | None, bits: int, verify: Verify
-) -> tuple[dict[View, Part | None], list[str]]:
+    place: Path | None, domain: str, verify: Verify
+) -> tuple[dict[View, Part | None], list[Unreadable]]:
     """The files of one domain by point and view, `None` for one that cannot be read."""
     if place is None:
         return {}, []
     parts: dict[View, Part | None] = {}
-    found, problems = _members(place) if place.suffix == ".tar" else (_files(place), [])
+    found, problem = _members(place) if place.suffix == ".tar" else (_files(place), "")
+    unreadable = [Unreadable(str(place), "", domain, problem)] if problem else []
     for view, part in found.items():
-        try:
-            problem = _problem(place, view, part, bits, verify)
-        except OSError as error:
-            problem = str(error)
-        if problem:
-            problems.append(f"{place}, {file_name(view, part.suffix)}: {problem}")
+        if problem := _problem(place, view, part, domain, verify):
+            name = file_name(view, part.suffix)
+            unreadable.append(Unreadable(str(place), name, domain, problem))
         parts[view] = None if problem else part
-    return parts, problems
+    return parts, unreadable
 
 
 def _files(folder: Path) -> dict[View, Part]:
@@ -108,8 +137,8 @@ def _files(folder: Path) -> dict[View, Part]:
     return {(int(m[1]), int(m[2])): Part(m[3] or "") for m in matches if m}
 
 
-def _members(path: Path) -> tuple[dict[View, Part], list[str]]:
-    """The files in a tar file, of which only the headers are read."""
+def _members(path: Path) -> tuple[dict[View, Part], str]:
+    """The files in a tar file, of which only the headers are read, and what is wrong with it."""
     parts: dict[View, Part] = {}
     try:
         with tarfile.open(path, "r:") as tar:
@@ -119,17 +148,27 @@ def _members(path: Path) -> tuple[dict[View, Part], list[str]]:
                     view = int(match[1]), int(match[2])
                     parts[view] = Part(match[3] or "", member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
-        return parts, [f"{path}: {error}"]
-    return parts, []
+        return parts, str(error)
+    return parts, ""
 
 
-def _problem(place: Path, view: View, part: Part, bits: int, verify: Verify) -> str:
-    if verify == "contents":
-        return png.problem(read(place, view, part), bits)
+def _problem(place: Path, view: View, part: Part, domain: str, verify: Verify) -> str:
+    """Why a file cannot be read; "" if it can be."""
+    bits = DOMAINS[domain].bits
+    try:
+        if verify == "contents":
+            return png.problem(read(place, view, part), bits)
+        return png.problem_at_ends(*_ends(place, view, part), bits)
+    except OSError as error:
+        return str(error)
+
+
+def _ends(place: Path, view: View, part: Part) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a file."""
     path = place if part.size >= 0 else place / file_name(view, part.suffix)
     with open(path, "rb") as file:
         file.seek(part.offset)
         head = file.read(png.HEAD)
         end = part.offset + part.size if part.size >= 0 else file.seek(0, os.SEEK_END)
         file.seek(max(end - png.TAIL, part.offset))
-        return png.problem_at_ends(head, file.read(png.TAIL), bits)
+        return head, file.read(png.TAIL)

@@ -1,6 +1,7 @@
 """A small CelebA: the same images in every form that people have them in."""
 
 import csv
+import functools
 import importlib.resources.abc
 import pathlib
 import sys
@@ -22,6 +23,7 @@ NAMES = {
 ALL_NAMES = [name for split in SPLITS for name in NAMES[split]]
 
 
+@functools.cache
 def make_jpeg(seed, height=218, width=178):
     """Noise on a coarse grid, enlarged: about what a photograph's file takes."""
     coarse = np.random.default_rng(seed).uniform(0, 255, (28, 23, 3))

@@ -36,7 +36,7 @@ def test_kernels_are_drawn_as_in_the_original_and_gradnorm_looks_at_the_third_fr
     # As in the notebook: a kernel, its scale and its shift, three times.
     assert [variable.name for variable in variables] == ["kernel", "gamma", "beta"] * 3
     assert len(variables) == 9
-    assert network.shared_kernel(encoder).kernel is variables[-3]
+    assert encoder.get_layer(network.LAST_CONVOLUTION).kernel is variables[-3]
     for kernel in variables[::3]:
         # Glorot and Bengio 2010: uniform up to sqrt(6 / (inputs + outputs)).
         limit = np.sqrt(6 / (9 * kernel.shape[2] + 9 * kernel.shape[3]))

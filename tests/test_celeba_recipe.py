@@ -4,7 +4,6 @@ import pickle
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import tag_keras
 from celeba import recipe
@@ -50,47 +49,3 @@ def test_callbacks_can_be_copied_and_sent_to_another_process():
     for copied in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert copied[0].schedule(14, 1.0) == 2.5e-4
         assert (copied[1].patience, copied[1].restore_best_weights) == (10, True)
-
-
-class FewImages:
-    """Stands for CelebA: five test images in batches of two, and four validation images."""
-
-    tasks = ("a", "b")
-
-    def __init__(self):
-        self.sizes = {"train": 1, "validation": 4, "test": 5}
-
-    def batches(self, split, batch_size):
-        # The images are the logits.
-        logits = tf.constant([[0, 1], [0, 1], [0, 1], [0, 1], [0, 3]], tf.float32)
-        labels = {"a": tf.constant([1, 1, 0, 1, 0]), "b": tf.constant([0, 0, 0, 0, 1])}
-        number = self.sizes[split]
-        dataset = tf.data.Dataset.from_tensor_slices((logits, labels)).take(number)
-        return dataset.batch(batch_size)
-
-
-def test_what_the_notebook_prints_of_five_test_and_four_validation_images():
-    def model(images, training):
-        assert not training
-        return {"a": images, "b": images}
-
-    printed = recipe.printed_by_original(model, FewImages(), batch_size=2)
-    # Task a: three of five answers are right, and 3 / 4 is printed. Task b: one.
-    assert printed["a"]["accuracy"] == pytest.approx(75.0)
-    assert printed["b"]["accuracy"] == pytest.approx(25.0)
-    # Cross-entropy of a margin m: log(1 + exp(-m)) if right, log(1 + exp(m)) if wrong. Batches of
-    # two, two and one image are added up with the same weight, and divided by 4 / 2 = 2.
-    right, wrong, far = np.log(1 + np.exp(-1)), np.log(1 + np.exp(1)), np.log(1 + np.exp(3))
-    assert printed["a"]["loss"] == pytest.approx((right + (wrong + right) / 2 + far) / 2)
-    near = np.log(1 + np.exp(-3))
-    assert printed["b"]["loss"] == pytest.approx((wrong + wrong + near) / 2)
-    # On validation images, the accuracy is what it should be.
-    assert recipe.printed_by_original(model, FewImages(), "validation", 2)["a"][
-        "accuracy"
-    ] == pytest.approx(75.0)
-
-
-def test_epoch_losses_are_means_of_batch_means():
-    # 162,770 images make 636 batches of 256, of which the last has 210.
-    assert recipe.mean_of_batches([1.0] * 636, 162_770, 256) == pytest.approx(1)
-    assert recipe.mean_of_batches([0.0] * 635 + [636.0], 162_770, 256) == pytest.approx(1)

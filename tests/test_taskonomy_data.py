@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from taskonomy_files import BUILDINGS, SPLITS, VIEWS, make_files, make_pixels, write
 
+from taskonomy import scan
 from taskonomy.data import Taskonomy
 from taskonomy.domains import DOMAINS, TASKS
 from taskonomy.layouts import LAYOUTS
@@ -311,6 +312,82 @@ def test_the_index_is_made_once_and_again_when_files_come(tmp_path):
     assert data.sizes["train"] == 6
     shutil.rmtree(tmp_path / "rgb" / "hanson")
     assert data.sizes["train"] == 3
+
+
+@pytest.mark.parametrize("verify", ["ends", "contents"])
+def test_files_that_are_repaired_in_their_place_are_taken_in(verify, tmp_path, capsys, monkeypatch):
+    keys = [("hanson", "normal", (1, 0)), ("darden", "rgb", (1, 1))]
+    contents = FILES | dict.fromkeys(keys, b"")
+    data = data_of(write(tmp_path, contents, FOLDERS), verify=verify)
+    data.prepare()
+    assert data.sizes == {"train": 5, "validation": 2, "test": 3}
+    before = data.fingerprint
+    folder = tmp_path / "normal" / "hanson"
+    time = folder.stat().st_mtime_ns
+    path = folder / "point_1_view_0.png"
+    path.write_bytes(FILES[keys[0]])
+    # As by a copy that keeps times.
+    os.utime(path, (0, 0))
+    assert folder.stat().st_mtime_ns == time
+    capsys.readouterr()
+    data.prepare()
+    assert "Left out as unreadable: 1: " in capsys.readouterr().out
+    assert data.sizes == {"train": 6, "validation": 2, "test": 3}
+    assert data.fingerprint != before
+    _, labels = examples(data)
+    wanted = expected("normal", "hanson", (1, 0))
+    np.testing.assert_allclose(labels["normal"][4], wanted, rtol=1e-5, atol=1e-5)
+    # Only the other one is looked at again.
+    monkeypatch.setattr("taskonomy.data.make_index", None)
+    looked_at, is_repaired = [], scan.is_repaired
+    monkeypatch.setattr(
+        "taskonomy.index.is_repaired",
+        lambda file, verify: looked_at.append(file.name) or is_repaired(file, verify),
+    )
+    data.prepare()
+    assert looked_at == ["point_1_view_1.png"]
+
+
+def test_a_split_without_any_image_is_refused_before_any_training(folder, tmp_path):
+    lists = {**SPLITS, "test": ["byers", "tyler"]}
+    wanted = (
+        r"The split 'test' of the buildings .* has no image in .*: of the 2 asked for \(byers, "
+        r"tyler\) there are 0 \(none\), of all buildings 4 \(allensville, darden, hanson, uvalda"
+        r"\)\. Get the files of one of them, or give other buildings\."
+    )
+    with pytest.raises(ValueError, match=wanted):
+        data_of(folder, buildings=lists, cache_dir=tmp_path).prepare()
+    lists = {"train": ["hanson"], "test": ["uvalda"]}
+    with pytest.raises(ValueError, match=r"'validation' .* of the 0 asked for \(none\) there"):
+        data_of(folder, buildings=lists, cache_dir=tmp_path).prepare()
+    # There is a building, and none of its samples is complete.
+    unreadable = {key: b"" for key in FILES if key[:2] == ("darden", "normal")}
+    root = write(tmp_path / "data", FILES | unreadable, FOLDERS)
+    with pytest.raises(ValueError, match=r"1 asked for \(darden\) there are 1 \(darden\), of all"):
+        data_of(root).prepare()
+
+
+def test_the_fingerprint_is_that_of_the_samples_wherever_they_are(folder, tmp_path):
+    first = data_of(folder).fingerprint
+    assert len(first) == 12
+    assert int(first, 16) >= 0
+    for number, pattern in enumerate(LAYOUTS[1:]):
+        assert data_of(write(tmp_path / str(number), FILES, pattern)).fingerprint == first
+    assert data_of(folder, image_size=16, verify="contents").fingerprint == first
+    swapped = {**SPLITS, "validation": SPLITS["test"], "test": SPLITS["validation"]}
+    fewer = {**SPLITS, "train": ["hanson"]}
+    others = [
+        data_of(folder, buildings=swapped),
+        data_of(folder, buildings=fewer),
+        # Another building, with samples of the same names.
+        data_of(folder, buildings={**fewer, "train": ["allensville"]}),
+        data_of(folder, evaluation_limit=2),
+    ]
+    # One sample of one building, or of another.
+    for number, building in enumerate(("hanson", "uvalda")):
+        some = {key: data for key, data in FILES.items() if key[::2] != (building, (1, 0))}
+        others.append(data_of(write(tmp_path / f"some {number}", some, FOLDERS)))
+    assert len({first, *(data.fingerprint for data in others)}) == 7
 
 
 def test_a_full_disc_leaves_no_index(tmp_path, monkeypatch):

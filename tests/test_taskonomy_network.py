@@ -149,34 +149,49 @@ def data(tmp_path_factory):
 
 
 def test_a_model_is_trained_evaluated_saved_and_loaded(small_decoders, data, tmp_path):
-    affinity = tag_keras.LookaheadAffinity(every=1)
-    model = network.build_model(
-        TASKS, image_size=32, build_encoder=small_encoder, affinity=affinity
-    )
-    assert model.tasks == TASKS
+    tasks = ("segment_semantic", "normal")
+    # A graph of all gradients is made for longer than it would be used.
+    model = network.build_model(tasks, image_size=32, build_encoder=small_encoder, run_eagerly=True)
     train = data.batches("train", 2, shuffle=True)
     before = [variable.numpy() for variable in model.encoder.trainable_variables]
-    validation = data.batches("validation", 2)
-    history = model.fit(train, validation_data=validation, shuffle=False, verbose=0).history
+    history = model.fit(train, shuffle=False, verbose=0).history
     after = [variable.numpy() for variable in model.encoder.trainable_variables]
     assert all((one != other).any() for one, other in zip(before, after, strict=True))
     assert all(np.isfinite(values).all() for values in history.values())
-    assert {f"val_{task}_loss" for task in TASKS} < {*history}
-    affinity = model.get_affinity()
-    assert affinity.tasks == TASKS
-    assert np.isfinite(affinity.mean).all()
+    model.run_eagerly = False
     images, labels = next(iter(data.batches("test", 3)))
     logs = model.evaluate(images, labels, batch_size=3, return_dict=True, verbose=0)
-    outputs = model.predict(images, verbose=0)
-    shapes = {task: output.shape[1:] for task, output in outputs.items()}
-    assert shapes["segment_semantic"] == (32, 32, 18)
-    assert shapes["normal"] == (32, 32, 3)
-    assert {shapes[task] for task in TASKS[1:] if task != "normal"} == {(32, 32, 1)}
     path = tmp_path / "model.keras"
     model.save(path)
     again = keras.models.load_model(path)
     assert again.evaluate(images, labels, batch_size=3, return_dict=True, verbose=0) == logs
     assert again.optimizer.penalty == 1e-4
+
+
+def test_all_tasks_have_outputs_of_their_channels(small_decoders):
+    model = network.build_model(TASKS, image_size=32, build_encoder=small_encoder)
+    assert model.tasks == TASKS
+    outputs = model(keras.Input((32, 32, 3)))
+    shapes = {task: output.shape[1:] for task, output in outputs.items()}
+    assert shapes["segment_semantic"] == (32, 32, 18)
+    assert shapes["normal"] == (32, 32, 3)
+    assert {shapes[task] for task in TASKS[1:] if task != "normal"} == {(32, 32, 1)}
+
+
+@pytest.mark.slow
+def test_affinities_of_all_tasks_are_measured_in_training(small_decoders, data):
+    affinity = tag_keras.LookaheadAffinity(every=1)
+    model = network.build_model(
+        TASKS, image_size=32, build_encoder=small_encoder, affinity=affinity
+    )
+    train = data.batches("train", 2, shuffle=True)
+    validation = data.batches("validation", 2)
+    history = model.fit(train, validation_data=validation, shuffle=False, verbose=0).history
+    assert {f"val_{task}_loss" for task in TASKS} < {*history}
+    assert all(np.isfinite(values).all() for values in history.values())
+    affinity = model.get_affinity()
+    assert affinity.tasks == TASKS
+    assert np.isfinite(affinity.mean).all()
 
 
 def test_the_original_divides_the_encoders_gradients(small_decoders, monkeypatch):
