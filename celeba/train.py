@@ -86,7 +86,8 @@ def make_study() -> Study:
     )
     callbacks = recipe.callbacks(FLAGS.learning_rate)
     fit = {"callbacks": callbacks, "validation_data": splits["validation"]}
-    settings = {"in_memory": FLAGS.in_memory, "reproduce_original": FLAGS.reproduce_original}
+    settings = {name: FLAGS[name].value for name in ("in_memory", "reproduce_original")}
+    settings["data"] = celeba.fingerprint
     return study_flags.study_of_flags(build_model, splits, fit, methods.error_rates, settings)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tag_keras import files
 from tag_keras.devices import STRATEGIES, build_on_devices, make_strategy, worker_folder
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+from tag_keras.ray_runner import import_ray
 from tag_keras.results import Row
 from tag_keras.settings import keep_settings
 from tag_keras.study import BuildStudyModel, Study
@@ -180,6 +181,8 @@ def begin(known: Sequence[str]) -> None:
         raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
     if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
         raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
+    if FLAGS.cluster:
+        import_ray()
     if FLAGS.strategy == "multiworker":
         make_strategy(FLAGS.strategy)
 

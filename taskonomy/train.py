@@ -112,6 +112,7 @@ def make_study() -> Study:
         "validation_data": splits["validation"],
     }
     settings = {name: FLAGS[name].value for name in (*names[1:], "buildings", "half_size")}
+    settings["data"] = taskonomy.fingerprint
     build_model = functools.partial(methods.build_model, **options)
     return study_flags.study_of_flags(build_model, splits, fit, list, settings, FLAGS.half_size)
 

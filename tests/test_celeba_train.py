@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -37,7 +38,7 @@ def flag_file(method):
     return f"--flagfile=celeba/flags/{method}.flags"
 
 
-def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys):
+def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys, tmp_path_factory):
     pytest.importorskip("matplotlib")
     command = [flag_file("tag"), f"--data_dir={folder}", f"--output_dir={tmp_path}", *SMALL]
     run(*command)
@@ -70,6 +71,14 @@ def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys):
         run(f"--output_dir={tmp_path}", "--stage=report", "--tasks=Smiling,Male,Young")
     with pytest.raises(ValueError, match="trained with --reproduce_original=False"):
         run(f"--output_dir={tmp_path}", "--stage=report", "--reproduce_original")
+    labels = folder / "list_attr_celeba.txt"
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder, other / "celeba", ignore=shutil.ignore_patterns("tag_keras_cache"))
+    text = labels.read_text().splitlines()
+    text[2], text[3] = (text[2][:10] + text[3][10:]), (text[3][:10] + text[2][10:])
+    (other / "celeba" / labels.name).write_text("\n".join(text) + "\n")
+    with pytest.raises(ValueError, match="holds another run: data was "):
+        run(*command, f"--data_dir={other / 'celeba'}")
     with pytest.raises(ValueError, match="holds another run: epochs was 2 and is 3"):
         run(*command, "--epochs=3")
     with pytest.raises(ValueError, match="holds another run: every was 1 and is 2"):

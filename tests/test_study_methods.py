@@ -222,7 +222,9 @@ def build_model(tasks, method="mtl", affinity=None, half_size=False):
     encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2 if half_size else 4)])
     model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in tasks})
     weighting = tag_keras.UncertaintyWeighting() if method == "uw" else None
-    model.compile("sgd", "mse", affinity=affinity, loss_weighting=weighting)
+    # Tracing would take longer than all the training.
+    eagerly = {"run_eagerly": True}
+    model.compile("sgd", "mse", affinity=affinity, loss_weighting=weighting, **eagerly)
     return model
 
 
