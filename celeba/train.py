@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags
 
 from celeba import data, methods, recipe
-from tag_keras import study_flags
+from tag_keras import study_command, study_flags
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
@@ -59,7 +59,7 @@ def run() -> None:
         study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    settings = study_flags.settings_of_folder(folder)
+    settings = study_command.settings_of_folder(folder)
     whole = tuple(settings["tasks"]) == data.TASKS
     factor = ORIGINAL_FACTOR if settings["reproduce_original"] else 1.0
     table = write_study_report(
@@ -88,9 +88,9 @@ def make_study() -> Study:
     fit = {"callbacks": callbacks, "validation_data": splits["validation"]}
     settings = {name: FLAGS[name].value for name in ("in_memory", "reproduce_original")}
     settings["data"] = celeba.fingerprint
-    return study_flags.study_of_flags(build_model, splits, fit, methods.error_rates, settings)
+    return study_command.study_of_flags(build_model, splits, fit, methods.error_rates, settings)
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(study_flags.command("celeba.train", run))
+    app.run(study_command.command("celeba.train", run))

@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
 
-from tag_keras import study_flags
+from tag_keras import study_command, study_flags
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
@@ -71,7 +71,7 @@ def run() -> None:
         study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    settings = study_flags.settings_of_folder(folder)
+    settings = study_command.settings_of_folder(folder)
     published = {*settings["tasks"]} == {*domains.TASKS} and settings["half_size"]
     lines = {name: dict(zip(BUDGETS, values, strict=True)) for name, values in PUBLISHED.items()}
     table = write_study_report(
@@ -114,9 +114,9 @@ def make_study() -> Study:
     settings = {name: FLAGS[name].value for name in (*names[1:], "buildings", "half_size")}
     settings["data"] = taskonomy.fingerprint
     build_model = functools.partial(methods.build_model, **options)
-    return study_flags.study_of_flags(build_model, splits, fit, list, settings, FLAGS.half_size)
+    return study_command.study_of_flags(build_model, splits, fit, list, settings, FLAGS.half_size)
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(study_flags.command("taskonomy.train", run))
+    app.run(study_command.command("taskonomy.train", run))

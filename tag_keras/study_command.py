@@ -1,0 +1,112 @@
+"""What a script of the papers' experiments does with its flags: the study that they ask for."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tag_keras import files
+from tag_keras.devices import build_on_devices, worker_folder
+from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+from tag_keras.results import Row
+from tag_keras.settings import keep_settings
+from tag_keras.study import BuildStudyModel, Study
+from tag_keras.sweep import SweepError
+from tag_keras.training import Data
+
+
+def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
+    """What `absl.app.run` calls: `run`, whose errors end the program with one line.
+
+    Args:
+        name: Name of the script, for the line.
+        run: What the script does.
+    """
+
+    def main(argv: list[str]) -> None:
+        from absl import app
+
+        if len(argv) > 1:
+            raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+        try:
+            run()
+        except (ValueError, OSError, ImportError, SweepError) as error:
+            raise SystemExit(f"{name}: {error}") from error
+        except KeyboardInterrupt:
+            # Of all that is left, a traceback would be the least useful.
+            raise SystemExit(f"{name}: stopped. The same command goes on.") from None
+
+    return main
+
+
+def study_of_flags(
+    build_model: BuildStudyModel,
+    data: Mapping[str, Data],
+    fit: Mapping[str, Any],
+    errors: Callable[[list[Row]], list[Row]],
+    settings: Mapping[str, Any],
+    half_size: bool = False,
+) -> Study:
+    """The study that the flags ask for; its folder is taken, or found to be another's.
+
+    Args:
+        build_model: As in `Study`; it can go to another process.
+        data: As in `Study`; the values can go to another process.
+        fit: Arguments of `fit`, besides the number of epochs.
+        errors: As in `Study`.
+        settings: What tells this study from another, besides flags.
+        half_size: As in `Study`.
+
+    Raises:
+        ValueError: If the folder belongs to a run with other settings.
+    """
+    from absl.flags import FLAGS
+
+    folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
+    # Hosts cannot train together from processes that begin and end at different times.
+    processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
+    study = Study(
+        folder,
+        tuple(FLAGS.tasks),
+        functools.partial(build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision),
+        data,
+        {**fit, "epochs": FLAGS.epochs, **({} if processes else {"verbose": 0})},
+        {
+            "tag": LookaheadAffinity(FLAGS.every),
+            "first_order": FirstOrderAffinity(FLAGS.every),
+            "cs": CosineAffinity(FLAGS.every),
+        },
+        tuple(map(int, FLAGS.seeds)),
+        tuple(map(int, FLAGS.num_groups)) or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
+        tuple(map(float, FLAGS.budget)),
+        errors,
+        FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
+        FLAGS.draws,
+        half_size,
+        processes,
+        FLAGS.cluster,
+    )
+    names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
+    # Last, so that what is refused leaves no folder behind.
+    keep_settings(folder, {**{name: FLAGS[name].value for name in names}, **settings})
+    return study
+
+
+def settings_of_folder(folder: Path) -> dict[str, Any]:
+    """The settings that the study in a folder was trained with.
+
+    Raises:
+        ValueError: If there is no study, or if a flag was given that contradicts its settings.
+    """
+    from absl.flags import FLAGS
+
+    path = folder / "settings.json"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no study. Train one first: --stage=train.")
+    settings = files.read_fields(path, ["tasks"])
+    for name, value in settings.items():
+        if name in FLAGS and FLAGS[name].present and FLAGS[name].value != value:
+            raise ValueError(
+                f"{folder} was trained with --{name}={value}. Received: {FLAGS[name].value}."
+            )
+    return settings
