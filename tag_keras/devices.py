@@ -70,12 +70,16 @@ def worker_folder(folder: Path, strategy: str) -> Path:
         return folder
     own = folder / f"worker_{task['type']}_{task['index']}"
     shutil.rmtree(own, ignore_errors=True)
-    for path in folder.glob("**/*.json"):
+    for path in [*folder.glob("**/*.json"), *folder.glob("**/*.keras")]:
         place = path.relative_to(folder)
         # Not what other workers have, nor what is being written.
         if not place.parts[0].startswith("worker_") and not path.name.startswith("."):
             (own / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, own / place)
+            if path.suffix == ".json":
+                shutil.copyfile(path, own / place)
+            else:
+                # Networks are large, and what is written takes the place of a link.
+                (own / place).symlink_to(path.resolve())
     return own
 
 

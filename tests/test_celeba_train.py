@@ -2,16 +2,21 @@
 
 import itertools
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
 import pytest
 from celeba_files import make_folder
 from script_flags import script
+from test_multi_worker import free_ports
 
 from celeba import methods, train
 from celeba.data import ATTRIBUTES as ATTRIBUTES_OF_FILE
+from celeba.data import CelebA
 from tag_keras.results import Row, load_results
 from tag_keras.study_networks import METHODS
 
@@ -97,6 +102,38 @@ def test_every_method_from_its_flag_file(run, folder, tmp_path, capsys, original
     ]
     # The files that the flags name are the only ones that there are.
     assert sorted(METHODS) == sorted(path.stem for path in (ROOT / "celeba" / "flags").iterdir())
+
+
+@pytest.mark.slow
+def test_two_hosts_train_a_study_together(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    # Decoded before, because two workers of one machine would both do it.
+    CelebA(folder).prepare()
+
+    def together(*more):
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+        command = [sys.executable, "-m", "celeba.train", flag_file("tag"), f"--data_dir={folder}"]
+        command += [f"--output_dir={tmp_path}", *SMALL, "--strategy=multiworker", *more]
+        workers = []
+        for index in range(2):
+            config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+            environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONPATH": str(ROOT)}
+            workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+        assert [worker.wait(600) for worker in workers] == [0, 0]
+
+    def losses(folder):
+        rows = load_results(folder / "results.json")
+        return {(row.network, row.seed, row.task, row.split): row.loss for row in rows}
+
+    together("--seeds=0")
+    first = losses(tmp_path)
+    assert first == pytest.approx(losses(tmp_path / "worker_worker_1"), rel=1e-5)
+    # The second begins with what the first has: only the new seed is trained.
+    together("--seeds=0,1")
+    second = losses(tmp_path)
+    assert {key: second[key] for key in first} == first
+    assert {key[1] for key in second} == {0, 1}
+    assert second == pytest.approx(losses(tmp_path / "worker_worker_1"), rel=1e-5)
 
 
 def test_error_rates():

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tag_keras
+from tag_keras import files
 from tag_keras.devices import build_on_devices, make_strategy, worker_folder
 
 
@@ -59,7 +60,8 @@ def set_worker(monkeypatch, index, kind="worker", chief=False):
 
 def test_the_other_workers_begin_with_what_the_first_one_has(tmp_path, monkeypatch):
     written = {"results.json": "1", "tag/groups_2.json": "2", "networks/a.affinity.json": "3"}
-    for name, text in {**written, "networks/a.keras": "x", ".partial-results.json": "x"}.items():
+    written["networks/a.keras"] = "4"
+    for name, text in {**written, ".partial-results.json": "x", ".lock": "x"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     for strategy in ("none", "mirrored"):
@@ -77,6 +79,9 @@ def test_the_other_workers_begin_with_what_the_first_one_has(tmp_path, monkeypat
     assert own == tmp_path / "worker_worker_1"
     (own / "results.json").write_text("its own")
     (own / "more.json").write_text("its own")
+    with files.replacing(own / "networks" / "a.keras") as partial:
+        partial.write_text("its own")
+    assert (tmp_path / "networks" / "a.keras").read_text() == "4"
     # Of an earlier run, or another worker's, nothing is left.
     assert worker_folder(tmp_path, "multiworker") == own
     set_worker(monkeypatch, 2)
