@@ -184,7 +184,10 @@ def test_the_logs_are_those_of_every_step_and_of_validation():
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps_per_execution": 4}, {"run_eagerly": True}],
+    [
+        {"steps_per_execution": 4},
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_ways_to_train(options):

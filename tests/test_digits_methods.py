@@ -84,6 +84,7 @@ def run_script(folder, *flags):
     ).stdout
 
 
+@pytest.mark.slow
 def test_the_script_compares_one_method_with_joint_training(tmp_path):
     lines = run_script(tmp_path, "--method=uw", "--seeds=0").splitlines()
     table = [line for line in lines if line.startswith("| ")]

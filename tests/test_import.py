@@ -158,7 +158,9 @@ IMPORTS = {
 }
 
 
-@pytest.mark.parametrize("order", IMPORTS)
+@pytest.mark.parametrize(
+    "order", ["keras first", "keras last", pytest.param("training", marks=pytest.mark.slow)]
+)
 def test_keras_knows_every_class_of_a_saved_model(python, order):
     # Who loads a model has used none of its classes before.
     registered = {

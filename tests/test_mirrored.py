@@ -99,8 +99,8 @@ def test_two_replicas_measure_what_one_device_measures(two_replicas, optimizer, 
     "options",
     [
         tag_keras.LookaheadAffinity(every=1, update="sgd"),
-        tag_keras.FirstOrderAffinity(every=1, baseline=True),
-        tag_keras.CosineAffinity(every=1),
+        pytest.param(tag_keras.FirstOrderAffinity(every=1, baseline=True), marks=pytest.mark.slow),
+        pytest.param(tag_keras.CosineAffinity(every=1), marks=pytest.mark.slow),
     ],
     ids=lambda options: type(options).__name__,
 )

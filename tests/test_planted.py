@@ -52,6 +52,7 @@ def test_tasks_of_one_cluster_have_the_highest_affinities_in_19_of_20_seeds():
     check(range(20), may_fail=1)
 
 
+@pytest.mark.slow
 def test_half_of_the_labels_tell_what_all_of_them_tell():
     every, half = measure(0), measure(0, missing=0.5)
     same, different = planted.same_cluster(), ~np.eye(len(planted.TASKS), dtype=bool)
