@@ -13,7 +13,7 @@ import tag_keras
 from tag_keras.files import write_json
 from tag_keras.results import load_results
 from tag_keras.study_networks import METHODS
-from taskonomy import methods, train, xception
+from taskonomy import methods, train, xception, xception_mtan
 from taskonomy.domains import TASKS
 from taskonomy.layouts import LAYOUTS
 from taskonomy.losses import build_losses
@@ -75,7 +75,10 @@ def test_tag_from_files_to_the_table(run, tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    # All layers of the networks, with few channels.
+    # Few blocks with few channels: tracing takes longer than training them.
+    small = functools.partial(xception.xception_encoder, num_blocks=3)
+    monkeypatch.setattr(xception, "xception_encoder", small)
+    monkeypatch.setattr(xception_mtan, "_STAGES", ((1,), (2,), (3,)))
     for name in ("full", "half"):
         monkeypatch.setitem(xception.WIDTHS, name, (4, 4, 8, 8, 16))
     monkeypatch.setitem(xception.DECODERS, "small", (8, 8, 4, 4))
