@@ -18,6 +18,7 @@ from absl import app, flags
 
 from celeba import data, methods, recipe
 from tag_keras import study_command, study_flags
+from tag_keras.command import command
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
@@ -93,4 +94,4 @@ def make_study() -> Study:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(study_command.command("celeba.train", run))
+    app.run(command("celeba.train", run))

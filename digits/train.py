@@ -22,9 +22,9 @@ from absl import app, flags
 import tag_keras
 from digits import data, methods, network
 from tag_keras import experiment
+from tag_keras.command import command
 from tag_keras.method_table import compare_methods, method_of, methods_as_markdown
 from tag_keras.settings import comparable, keep_settings
-from tag_keras.sweep import SweepError
 
 FLAGS = flags.FLAGS
 ENCODERS = {"conv": network.conv_encoder, "resnet": methods.small_resnet}
@@ -81,21 +81,9 @@ def define_flags() -> None:
     flags.mark_flag_as_required("output_dir")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+def run() -> None:
     # It would warn of the many functions that many networks need.
     tf.get_logger().setLevel("ERROR")
-    try:
-        run()
-    except (ValueError, OSError, SweepError) as error:
-        raise SystemExit(f"digits.train: {error}") from error
-    except KeyboardInterrupt:
-        # Of all that is left, a traceback would be the least useful.
-        raise SystemExit("digits.train: stopped. The same command goes on.") from None
-
-
-def run() -> None:
     check_flags()
     seeds = [int(seed) for seed in FLAGS.seeds]
     encoder = FLAGS.encoder or ("conv" if FLAGS.method == "tag" else "resnet")
@@ -153,4 +141,4 @@ def check_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(command("digits.train", run))

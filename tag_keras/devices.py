@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.checks import check
+from tag_keras.checks import check_choice
 from tag_keras.model import MultiTaskModel
 
 STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
@@ -35,7 +35,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
     Raises:
         ValueError: If there is no such name, or no TPU.
     """
-    check(name in STRATEGIES, f"`name` should be one of {STRATEGIES}", name=name)
+    check_choice("name", name, STRATEGIES)
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
     if name == "multiworker":
@@ -61,10 +61,8 @@ def worker_folder(folder: Path, strategy: str) -> Path:
         strategy: One of `STRATEGIES`.
     """
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
-    task, first = (
-        config.get("task", {}),
-        "chief" if "chief" in config.get("cluster", {}) else "worker",
-    )
+    task = config.get("task", {})
+    first = "chief" if "chief" in config.get("cluster", {}) else "worker"
     is_first = task.get("type", first) == first and task.get("index", 0) == 0
     if strategy != "multiworker" or is_first:
         return folder

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tag_keras import files
 from tag_keras.checks import check
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import Row, load_results, save_results
+from tag_keras.results import save_results
 from tag_keras.training import (
     BuildModel,
     Data,
@@ -100,10 +100,6 @@ class JobFiles:
         """Whether the files that a job leaves are there."""
         wanted = [self.model] * job.saves + [self.affinity] * job.measures
         return all(path.exists() for path in wanted)
-
-    def take_rows(self) -> list[Row]:
-        """The rows of a job that is finished, otherwise none."""
-        return load_results(self.rows) if self.rows.exists() else []
 
 
 def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tuple[str, Any]]:

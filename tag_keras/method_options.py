@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tag_keras.checks import check
+from tag_keras.checks import check_choice
 from tag_keras.dynamic_weights import DynamicWeightAverage
 from tag_keras.gradient_methods import PCGrad
 from tag_keras.gradnorm import GradNorm
@@ -43,5 +43,5 @@ def method_options(
     }
     if original:
         options["pcgrad"] = {"gradient_method": PCGrad("authors"), "loss_weighting": weighting}
-    check(method in options, f"`method` should be one of {[*options]}", method=method)
+    check_choice("method", method, [*options])
     return options[method]

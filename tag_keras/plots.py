@@ -18,8 +18,8 @@ except ImportError as error:
     ) from error
 
 # Tol's "muted" colours, which colour-blind readers tell apart.
-_SOURCES = ["#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE"]
-_SOURCES += ["#882255", "#44AA99", "#999933", "#AA4499"]
+LINE_COLOURS = ["#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE"]
+LINE_COLOURS += ["#882255", "#44AA99", "#999933", "#AA4499"]
 _DASHES = ("-", "--", ":", "-.")
 INK, GREY = "#222222", "#e4e4e4"
 # With more tasks a number does not fit into its cell.
@@ -94,7 +94,7 @@ def plot_history(affinity: Affinity) -> Figure | None:
     panels: Any = figure.subplots(rows, columns, sharex=True, squeeze=False).flat
     factor, unit, _ = find_scale(history)
     styles = [
-        {"color": _SOURCES[source % 9], "linestyle": _DASHES[source // 9 % 4], "marker": "."}
+        {"color": LINE_COLOURS[source % 9], "linestyle": _DASHES[source // 9 % 4], "marker": "."}
         for source in range(len(tasks))
     ]
     for target, task in enumerate(tasks):

@@ -11,32 +11,7 @@ from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAf
 from tag_keras.results import Row
 from tag_keras.settings import keep_settings
 from tag_keras.study import BuildStudyModel, Study
-from tag_keras.sweep import SweepError
 from tag_keras.training import Data
-
-
-def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
-    """What `absl.app.run` calls: `run`, whose errors end the program with one line.
-
-    Args:
-        name: Name of the script, for the line.
-        run: What the script does.
-    """
-
-    def main(argv: list[str]) -> None:
-        from absl import app
-
-        if len(argv) > 1:
-            raise app.UsageError(f"Unknown arguments: {argv[1:]}")
-        try:
-            run()
-        except (ValueError, OSError, ImportError, SweepError) as error:
-            raise SystemExit(f"{name}: {error}") from error
-        except KeyboardInterrupt:
-            # Of all that is left, a traceback would be the least useful.
-            raise SystemExit(f"{name}: stopped. The same command goes on.") from None
-
-    return main
 
 
 def study_of_flags(
@@ -66,25 +41,28 @@ def study_of_flags(
     # Hosts cannot train together from processes that begin and end at different times.
     processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
     study = Study(
-        folder,
-        tuple(FLAGS.tasks),
-        functools.partial(build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision),
-        data,
-        {**fit, "epochs": FLAGS.epochs, **({} if processes else {"verbose": 0})},
-        {
+        folder=folder,
+        tasks=tuple(FLAGS.tasks),
+        build_model=functools.partial(
+            build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision
+        ),
+        data=data,
+        fit={**fit, "epochs": FLAGS.epochs, **({} if processes else {"verbose": 0})},
+        estimators={
             "tag": LookaheadAffinity(FLAGS.every),
             "first_order": FirstOrderAffinity(FLAGS.every),
             "cs": CosineAffinity(FLAGS.every),
         },
-        tuple(map(int, FLAGS.seeds)),
-        tuple(map(int, FLAGS.num_groups)) or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
-        tuple(map(float, FLAGS.budget)),
-        errors,
-        FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
-        FLAGS.draws,
-        half_size,
-        processes,
-        FLAGS.cluster,
+        seeds=tuple(map(int, FLAGS.seeds)),
+        num_groups=tuple(map(int, FLAGS.num_groups))
+        or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
+        budgets=tuple(map(float, FLAGS.budget)),
+        errors=errors,
+        early_epochs=FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
+        num_draws=FLAGS.draws,
+        half_size=half_size,
+        processes=processes,
+        cluster=FLAGS.cluster,
     )
     names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
     # Last, so that what is refused leaves no folder behind.

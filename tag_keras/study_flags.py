@@ -130,7 +130,7 @@ def begin(known: Sequence[str]) -> None:
             f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
             f"Received: {','.join(wrong)}."
         )
-    if FLAGS.budget and FLAGS.method not in ("hoa", "esa", "optimal"):
+    if FLAGS.budget and FLAGS.method not in BY_LOSS:
         raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
     if FLAGS.method in BY_LOSS and len(FLAGS.tasks) > MOST_TASKS:
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tag_keras.affinity import Affinity
+from tag_keras.checks import check_choice
 from tag_keras.group_selection import select_groups
 from tag_keras.grouping import Grouping
 from tag_keras.job import JobFiles
@@ -49,8 +50,7 @@ def run_method(study: Study, method: str) -> dict[float, list[Choice]]:
     Raises:
         ValueError: If there is no such method, or if the folder belongs to other options.
     """
-    if method not in METHODS:
-        raise ValueError(f"`method` should be one of {[*METHODS]}. Received: method={method!r}.")
+    check_choice("method", method, [*METHODS])
     if method not in CHOOSING:
         choice = fixed_choice(method, study.tasks)
         choices = {float(len(choice.networks)): [choice]}

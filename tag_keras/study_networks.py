@@ -181,12 +181,15 @@ def load_choice(path: str | os.PathLike[str]) -> Choice:
     """Reads what `save_choice` wrote.
 
     Raises:
-        ValueError: If the file holds something else; the message names it.
+        ValueError: If the file holds something else; the message names it and the remedy.
     """
-    grouping = Grouping.load(path)
-    kinds = files.read_fields(path, ["kinds"])["kinds"]
-    if not isinstance(kinds, list) or len(kinds) != len(grouping.groups):
-        raise ValueError(f"{os.fspath(path)}: `kinds` should have a name for each group.")
+    try:
+        grouping = Grouping.load(path)
+        kinds = files.read_fields(path, ["kinds"])["kinds"]
+        if not isinstance(kinds, list) or len(kinds) != len(grouping.groups):
+            raise ValueError(f"{os.fspath(path)}: `kinds` should have a name for each group.")
+    except ValueError as error:
+        raise ValueError(f"{error} Delete the file, and the choice is made anew.") from None
     networks = map(Candidate, grouping.groups, kinds)
     return Choice(tuple(networks), grouping.serves)
 

@@ -21,7 +21,6 @@ from tag_keras.study_table import (
 )
 from tag_keras.text_table import cells_as_markdown
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vP*"
 
 _NOTE = (
@@ -141,6 +140,7 @@ def plot_study(
 
 
 def _style(place: int) -> dict[str, Any]:
-    colour = _COLOURS[place % len(_COLOURS)]
-    marker = _MARKERS[(place // len(_COLOURS) + place) % len(_MARKERS)]
+    colours = plots.LINE_COLOURS
+    colour = colours[place % len(colours)]
+    marker = _MARKERS[(place // len(colours) + place) % len(_MARKERS)]
     return {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.3}

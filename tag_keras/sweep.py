@@ -9,7 +9,7 @@ from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tag_keras.checks import check
+from tag_keras.checks import check, check_whole
 from tag_keras.child_processes import exit_if_imported_by_child
 from tag_keras.job import Failure, Job, JobFiles
 from tag_keras.progress import Countdown
@@ -62,8 +62,7 @@ def run_sweep(
     """
     exit_if_imported_by_child()
     folder, jobs = Path(folder), list(jobs)
-    whole = isinstance(processes, int) and processes >= 0
-    check(whole, "`processes` should be a whole number of at least 0", processes=processes)
+    processes = check_whole("processes", processes)
     _check_different(jobs)
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -122,8 +123,22 @@ def save_index(index: Index, path: Path) -> None:
 
 
 def load_index(path: Path) -> Index:
-    """Reads an index."""
-    with np.load(path) as arrays:
+    """Reads an index.
+
+    Raises:
+        ValueError: If the file is damaged; the message names it.
+    """
+    try:
+        return _read(path)
+    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not an index of samples ({error}). Delete it, and it is made again."
+        ) from None
+
+
+def _read(path: Path) -> Index:
+    # NumPy leaves a damaged file that it opened itself open.
+    with open(path, "rb") as file, np.load(file) as arrays:
         names = [field.name for field in dataclasses.fields(Samples)]
         splits = [name.removesuffix(" views") for name in arrays if name.endswith(" views")]
         samples = {

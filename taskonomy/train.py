@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags
 
 from tag_keras import study_command, study_flags
+from tag_keras.command import command
 from tag_keras.study import Study
 from tag_keras.study_methods import run_method
 from tag_keras.study_report import write_study_report
@@ -119,4 +120,4 @@ def make_study() -> Study:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(study_command.command("taskonomy.train", run))
+    app.run(command("taskonomy.train", run))

@@ -354,11 +354,13 @@ def test_the_digits_script_says_what_is_wrong_with_a_flag(tmp_path):
 from absl import app
 from absl.testing import flagsaver
 from digits import train
+from tag_keras.command import command
 train.define_flags()
+main = command("digits.train", train.run)
 for given in {[given for given, _ in WRONG_FLAGS]}:
     try:
         with flagsaver.flagsaver():
-            app.run(train.main, ["train", "--output_dir={tmp_path}", *given])
+            app.run(main, ["train", "--output_dir={tmp_path}", *given])
     except SystemExit as error:
         print(error)
         last = error

@@ -34,5 +34,5 @@ def test_the_original():
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match=r"`method` should be one of .*method='stl'"):
+    with pytest.raises(ValueError, match=r'`method` should be "mtl", .* or "pcgrad"\.'):
         method_options("stl", "last")

@@ -204,7 +204,7 @@ def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, what):
         one = make_job("one", "bc")
     job.train_job(tmp_path, one, DATA)
     assert len(sweep_job.read_builds(tmp_path / "builds")) == 2
-    assert {row.task for row in paths.take_rows()} == set(one.network.tasks)
+    assert {row.task for row in results.load_results(paths.rows)} == set(one.network.tasks)
 
 
 def test_jobs_that_are_the_same_training_are_trained_once(tmp_path, trained):
@@ -359,8 +359,8 @@ def test_the_dtype_policy_goes_along(tmp_path, monkeypatch):
             0,
             r"differ in the name or the seed .* twice=\[\('one', 0\)\]",
         ),
-        ([make_job("one", "a")], -1, "`processes` should be a whole number of at least 0"),
-        ([make_job("one", "a")], 1.5, "`processes` should be a whole number of at least 0"),
+        ([make_job("one", "a")], -1, "`processes` should be an integer from 0 on"),
+        ([make_job("one", "a")], 1.5, "`processes` should be an integer from 0 on"),
         ([make_job("one", "a", build=lambda tasks: None)], 1, "`build_model` cannot be sent"),
         (
             [job.Job(training.Network("one", ("a",)), build_model, {"x": lambda: None})],

@@ -13,7 +13,7 @@ import tensorflow as tf
 from taskonomy_files import BUILDINGS, SPLITS, VIEWS, make_files, make_pixels, write
 
 from taskonomy import scan
-from taskonomy.data import Taskonomy
+from taskonomy.data import Taskonomy, _load
 from taskonomy.domains import DOMAINS, TASKS
 from taskonomy.layouts import LAYOUTS
 
@@ -406,6 +406,21 @@ def test_a_full_disc_leaves_no_index(tmp_path, monkeypatch):
         data.prepare()
     assert not list((tmp_path / ".tag_keras").glob("index-*.npz"))
     assert data.sizes["train"] == 6
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5])
+def test_a_damaged_index_is_named(folder, tmp_path, part):
+    data = data_of(folder, cache_dir=tmp_path)
+    data.prepare()
+    (path,) = tmp_path.glob("index-*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    _load.cache_clear()
+    with pytest.raises(ValueError, match=rf"{path.name} is not an index of samples .* Delete it"):
+        data.prepare()
+    path.unlink()
+    data.prepare()
+    assert path.exists()
 
 
 def test_it_can_be_given_to_another_process(folder):
