@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tag_keras import files
-from tag_keras.devices import build_on_devices, worker_folder
+from tag_keras.devices import TOGETHER, build_on_devices, worker_folder
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.results import Row
 from tag_keras.settings import keep_settings
@@ -38,8 +38,7 @@ def study_of_flags(
     from absl.flags import FLAGS
 
     folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
-    # Hosts cannot train together from processes that begin and end at different times.
-    processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
+    processes = 0 if FLAGS.strategy in TOGETHER else FLAGS.processes
     study = Study(
         folder=folder,
         tasks=tuple(FLAGS.tasks),
