@@ -230,3 +230,9 @@ def test_nothing_to_report(run, tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="holds no study"):
         run(f"--output_dir={tmp_path}", "--stage=report")
+    # Of Taskonomy's script, for instance.
+    (tmp_path / "settings.json").write_text('{"tasks": ["normal"], "reproduce_original": false}')
+    with pytest.raises(
+        ValueError, match=r"no study of this script, .* lacks the field 'in_memory'"
+    ):
+        run(f"--output_dir={tmp_path}", "--stage=report")
