@@ -202,4 +202,9 @@ def _alone(path: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"Waiting for another process that decodes the images ({path}).", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            # Some file systems of networks do not have them.
+            raise OSError(
+                error.errno, f"{path.parent} is on a disc without locks. Give another cache_dir"
+            ) from error
         yield

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tag_keras import files
 from tag_keras.checks import check, check_count
 from taskonomy import pipeline
 from taskonomy.buildings import SPLITS, Buildings, building_lists
@@ -20,6 +19,7 @@ from taskonomy.index import (
     is_outdated,
     load_index,
     make_index,
+    names_path,
     save_index,
 )
 from taskonomy.layouts import Layout, find_layout
@@ -113,7 +113,7 @@ class Taskonomy:
             shown = "; ".join(problems[:_NAMED]) + ("; ..." if len(problems) > _NAMED else "")
             print(f"Left out as {kind}: {len(problems)}{shown and f': {shown}'}.")
         if len(index.incomplete + index.unreadable) > _NAMED:
-            print(f"All of them: {_names_path(path)}.")
+            print(f"All of them: {names_path(path)}.")
         for split, names in lists.items():
             self._check_split(split, names, layout, index)
 
@@ -199,7 +199,7 @@ class Taskonomy:
             print(f"Looking for complete samples of {where}, once.", file=sys.stderr)
             index = make_index(layout, domains, lists, limits, self.verify)
             _check_any(self.data_dir, index)
-            _save(index, path)
+            save_index(index, path)
             # It may be another one in the same file.
             _load.cache_clear()
         return layout, path, _load(path)
@@ -221,36 +221,14 @@ def _load(path: Path) -> Index:
     return load_index(path)
 
 
-def _save(index: Index, path: Path) -> None:
-    problems = _problems(index)
-    try:
-        # First, so that it is there when the index is.
-        with files.replacing(_names_path(path)) as partial:
-            partial.write_text("\n".join([*problems, ""]), encoding="utf-8")
-        save_index(index, path)
-    except OSError as error:
-        raise OSError(
-            f"The index of samples cannot be written to {path.parent} ({error}). Give another "
-            "`cache_dir`, with some megabytes of space."
-        ) from error
-
-
-def _names_path(path: Path) -> Path:
-    return path.with_suffix(".txt")
-
-
 def _check_any(data_dir: str | Path, index: Index) -> None:
     if any(map(len, index.samples.values())):
         return
-    problems = _problems(index)
+    shown = "; ".join(index.problems[:_NAMED])
     raise ValueError(
         f"{data_dir} has no image with readable files of all domains: {len(index.incomplete)} are "
-        f"incomplete, {len(index.unreadable)} files cannot be read: {'; '.join(problems[:_NAMED])}."
+        f"incomplete, {len(index.unreadable)} files cannot be read: {shown}."
     )
-
-
-def _problems(index: Index) -> list[str]:
-    return [*index.incomplete, *map(str, index.unreadable)]
 
 
 def _few(names: Sequence[str]) -> str:

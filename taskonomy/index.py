@@ -55,6 +55,11 @@ class Index:
     incomplete: list[str]
     unreadable: list[Unreadable]
 
+    @property
+    def problems(self) -> list[str]:
+        """What was left out, and why."""
+        return [*self.incomplete, *map(str, self.unreadable)]
+
 
 def make_index(
     layout: Layout,
@@ -110,16 +115,34 @@ def index_path(cache_dir: Path, layout: Layout, settings: Mapping[str, object]) 
     return cache_dir / f"index-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.npz"
 
 
+def names_path(path: Path) -> Path:
+    """File beside an index with the names of all that was left out."""
+    return path.with_suffix(".txt")
+
+
 def save_index(index: Index, path: Path) -> None:
-    """Writes an index, atomically."""
+    """Writes an index, atomically, and the names of what was left out.
+
+    Raises:
+        OSError: If it cannot be written; the message says what to do.
+    """
     fields = {"folders", "suffixes", "incomplete", "unreadable"}
     lists = json.dumps({name: getattr(index, name) for name in sorted(fields)})
     arrays = {"lists": np.frombuffer(lists.encode(), np.uint8)}
     for split, samples in index.samples.items():
         for field in dataclasses.fields(samples):
             arrays[f"{split} {field.name}"] = getattr(samples, field.name)
-    with files.replacing(path) as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    try:
+        # The names first, so that they are there when the index is.
+        with files.replacing(names_path(path)) as partial:
+            partial.write_text("\n".join([*index.problems, ""]), encoding="utf-8")
+        with files.replacing(path) as partial, open(partial, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise OSError(
+            f"The index of samples cannot be written to {path.parent} ({error}). Give another "
+            "`cache_dir`, with some megabytes of space."
+        ) from error
 
 
 def load_index(path: Path) -> Index:

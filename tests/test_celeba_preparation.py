@@ -217,6 +217,15 @@ def test_a_folder_that_cannot_be_written_is_told(folder):
         CelebA(folder, cache_dir=path / "cache").prepare()
 
 
+def test_a_disc_without_locks_is_told(folder, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(preparation.fcntl, "flock", none)
+    with pytest.raises(OSError, match=r"tag_keras_cache is on a disc without locks\. Give another"):
+        CelebA(folder).prepare()
+
+
 def test_images_of_several_sizes_are_not_celeba(folder):
     (folder / "img_align_celeba" / "000014.jpg").write_bytes(make_jpeg(0, 300, 200))
     with pytest.raises(
