@@ -4,15 +4,12 @@ A cache is filled under another name and renamed when it is whole, so that no pa
 whole.
 """
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,7 +53,7 @@ def prepare_cache(source: Source, cache_dir: Path, image_size: int, kind: Kind) 
         return cache
     source.check()
     _make_writable(cache_dir)
-    with _alone(cache_dir / f".lock-{folder.name}"):
+    with files.alone(cache_dir / f".lock-{folder.name}", "decodes the images"):
         # Another process may have made it meanwhile.
         cache = open_cache(folder, image_size, kind)
         if cache is None:
@@ -191,20 +188,3 @@ def _check_shape(progress: dict[str, Any], example: Example, shape: Pixels) -> N
             f"218 x 178 pixels. Received: {example.name} with {height} x {width} after others with "
             f"{first[0]} x {first[1]}. Are they those of img_celeba, in the wild?"
         )
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Runs the block in one process at a time."""
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Waiting for another process that decodes the images ({path}).", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            # Some file systems of networks do not have them.
-            raise OSError(
-                error.errno, f"{path.parent} is on a disc without locks. Give another cache_dir"
-            ) from error
-        yield

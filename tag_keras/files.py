@@ -26,6 +26,38 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.replace(partial, path)
 
 
+@contextlib.contextmanager
+def alone(path: str | os.PathLike[str], work: str) -> Iterator[None]:
+    """Runs the block in one process at a time; the others wait, and say so.
+
+    Args:
+        path: File to lock, of nothing else. A process that is killed loses the lock.
+        work: What the process does that another one waits for.
+
+    Raises:
+        OSError: If the file cannot be made, or is on a disc without locks.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that {work} ({path}).", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except ImportError:
+            # Windows does not have it.
+            pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{path} cannot be locked, as on some discs of networks. Give another folder",
+            ) from error
+        yield
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes `value` as JSON, atomically. NaN and infinity raise a `ValueError`."""
     text = json.dumps(value, indent=1, allow_nan=False)

@@ -12,16 +12,8 @@ from tag_keras.checks import check, check_count
 from taskonomy import pipeline
 from taskonomy.buildings import SPLITS, Buildings, building_lists
 from taskonomy.domains import TASKS, domains_of, task_names
-from taskonomy.index import (
-    Index,
-    fingerprint,
-    index_path,
-    is_outdated,
-    load_index,
-    make_index,
-    names_path,
-    save_index,
-)
+from taskonomy.index import Index, fingerprint, is_outdated, make_index
+from taskonomy.index_file import index_path, load_index, made_alone, names_path, save_index
 from taskonomy.layouts import Layout, find_layout
 from taskonomy.scan import Verify
 
@@ -194,15 +186,21 @@ class Taskonomy:
         settings = {"domains": domains, "lists": lists, "limits": limits, "verify": self.verify}
         folder = Path(self.data_dir, ".tag_keras") if self.cache_dir is None else self.cache_dir
         path = index_path(Path(folder), layout, settings)
-        if not path.exists() or (look_again and is_outdated(_load(path), self.verify)):
-            where = f"{len(layout.buildings)} buildings in {self.data_dir}"
-            print(f"Looking for complete samples of {where}, once.", file=sys.stderr)
-            index = make_index(layout, domains, lists, limits, self.verify)
-            _check_any(self.data_dir, index)
-            save_index(index, path)
-            # It may be another one in the same file.
-            _load.cache_clear()
+        if not self._is_there(path, look_again):
+            with made_alone(path):
+                # It may be another one in the same file, which another process has made meanwhile.
+                _load.cache_clear()
+                if not self._is_there(path, look_again):
+                    where = f"{len(layout.buildings)} buildings in {self.data_dir}"
+                    print(f"Looking for complete samples of {where}, once.", file=sys.stderr)
+                    index = make_index(layout, domains, lists, limits, self.verify)
+                    _check_any(self.data_dir, index)
+                    save_index(index, path)
+                    _load.cache_clear()
         return layout, path, _load(path)
+
+    def _is_there(self, path: Path, look_again: bool) -> bool:
+        return path.exists() and not (look_again and is_outdated(_load(path), self.verify))
 
     def _check_split(self, split: str, names: Sequence[str], layout: Layout, index: Index) -> None:
         if len(index.samples[split]):

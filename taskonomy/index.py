@@ -1,22 +1,16 @@
-"""The index of complete samples: made once, and kept in a file."""
+"""The index of complete samples."""
 
 import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras import files
 from taskonomy.layouts import Layout
 from taskonomy.scan import Scan, Unreadable, Verify, is_repaired, scan
-
-# To be raised whenever an index of before would be read wrongly.
-_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,77 +94,6 @@ def make_index(
     places = [folder for folder, _ in combinations]
     suffixes = [suffix for _, suffix in combinations]
     return Index(places, suffixes, samples, incomplete, unreadable)
-
-
-def index_path(cache_dir: Path, layout: Layout, settings: Mapping[str, object]) -> Path:
-    """File of the index that is made with these settings from folders as they are now.
-
-    Whenever a file is added to a folder or taken away, another index is made.
-    """
-    places = {
-        f"{domain} {building}": (str(path), path.stat().st_mtime_ns)
-        for (building, domain), path in layout.places.items()
-    }
-    made_from = json.dumps([_VERSION, layout.pattern, places, settings], sort_keys=True)
-    return cache_dir / f"index-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}.npz"
-
-
-def names_path(path: Path) -> Path:
-    """File beside an index with the names of all that was left out."""
-    return path.with_suffix(".txt")
-
-
-def save_index(index: Index, path: Path) -> None:
-    """Writes an index, atomically, and the names of what was left out.
-
-    Raises:
-        OSError: If it cannot be written; the message says what to do.
-    """
-    fields = {"folders", "suffixes", "incomplete", "unreadable"}
-    lists = json.dumps({name: getattr(index, name) for name in sorted(fields)})
-    arrays = {"lists": np.frombuffer(lists.encode(), np.uint8)}
-    for split, samples in index.samples.items():
-        for field in dataclasses.fields(samples):
-            arrays[f"{split} {field.name}"] = getattr(samples, field.name)
-    try:
-        # The names first, so that they are there when the index is.
-        with files.replacing(names_path(path)) as partial:
-            partial.write_text("\n".join([*index.problems, ""]), encoding="utf-8")
-        with files.replacing(path) as partial, open(partial, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-    except OSError as error:
-        raise OSError(
-            f"The index of samples cannot be written to {path.parent} ({error}). Give another "
-            "`cache_dir`, with some megabytes of space."
-        ) from error
-
-
-def load_index(path: Path) -> Index:
-    """Reads an index.
-
-    Raises:
-        ValueError: If the file is damaged; the message names it.
-    """
-    try:
-        return _read(path)
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not an index of samples ({error}). Delete it, and it is made again."
-        ) from None
-
-
-def _read(path: Path) -> Index:
-    # NumPy leaves a damaged file that it opened itself open.
-    with open(path, "rb") as file, np.load(file) as arrays:
-        names = [field.name for field in dataclasses.fields(Samples)]
-        splits = [name.removesuffix(" views") for name in arrays if name.endswith(" views")]
-        samples = {
-            split: Samples(**{name: arrays[f"{split} {name}"] for name in names})
-            for split in splits
-        }
-        lists = json.loads(bytes(arrays["lists"]))
-        lists["unreadable"] = [Unreadable(*fields) for fields in lists["unreadable"]]
-        return Index(**lists, samples=samples)
 
 
 def is_outdated(index: Index, verify: Verify) -> bool:

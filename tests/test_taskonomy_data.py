@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import tarfile
+import threading
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from taskonomy_files import BUILDINGS, SPLITS, VIEWS, make_files, make_pixels, w
 from taskonomy import scan
 from taskonomy.data import Taskonomy, _load
 from taskonomy.domains import DOMAINS, TASKS
+from taskonomy.index import make_index
 from taskonomy.layouts import LAYOUTS
 
 FILES = make_files()
@@ -393,6 +395,33 @@ def test_the_fingerprint_is_that_of_the_samples_wherever_they_are(folder, tmp_pa
     assert len({first, *(data.fingerprint for data in others)}) == 7
 
 
+def test_of_several_processes_one_makes_the_index(tmp_path, monkeypatch, capsys):
+    # Hosts that train together begin at the same time. Locks hold threads apart, too.
+    data, made, others = data_of(write(tmp_path, FILES, FOLDERS)), [], []
+
+    def while_another_waits(*args):
+        made.append(args)
+        others.append(threading.Thread(target=data.prepare))
+        others[0].start()
+        others[0].join(0.3)
+        assert others[0].is_alive()
+        return make_index(*args)
+
+    monkeypatch.setattr("taskonomy.data.make_index", while_another_waits)
+    data.prepare()
+    others[0].join()
+    assert len(made) == 1
+    assert "Waiting for another process that looks for samples" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_search(tmp_path, monkeypatch):
+    folder = write(tmp_path / "data", FILES, FOLDERS)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("taskonomy.data.make_index", None)
+    with pytest.raises(OSError, match=r"cannot be written to .*file \(.* Give another `cache_dir`"):
+        data_of(folder, cache_dir=tmp_path / "file").prepare()
+
+
 def test_a_full_disc_leaves_no_index(tmp_path, monkeypatch):
     data = data_of(write(tmp_path, FILES, FOLDERS))
     wanted = r"cannot be written to .*No space left on device\)\. Give another `cache_dir`"
@@ -473,7 +502,7 @@ def test_errors_of_no_usable_sample(tmp_path):
     contents = dict.fromkeys(FILES, b"")
     with pytest.raises(ValueError, match="no image with readable files of all domains: 0 are inco"):
         data_of(write(tmp_path, contents, FOLDERS)).prepare()
-    assert not list((tmp_path / ".tag_keras").glob("*"))
+    assert not list((tmp_path / ".tag_keras").glob("index-*"))
 
 
 def test_errors_of_options(folder):
