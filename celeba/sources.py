@@ -88,7 +88,9 @@ class FileSource:
 
     def fingerprint(self) -> dict[str, Any]:
         lists = (self.attributes, self.partition)
-        stamps = "\n".join(f"{name} {self._found[name]}" for name in sorted(self._found))
+        # Not of what else is there: systems leave files of their own in folders that one looks at.
+        names = sorted(name for split in SPLITS for name in self.lists.names[split])
+        stamps = "\n".join(f"{name} {self._found.get(name)}" for name in names)
         return {
             "lists": [hashlib.sha256(path.read_bytes()).hexdigest() for path in lists],
             "images": hashlib.sha256(stamps.encode()).hexdigest(),
@@ -171,7 +173,9 @@ class PreparedSource:
             )
 
     def fingerprint(self) -> dict[str, Any]:
-        stats = {path.name: path.stat() for path in sorted(self.folder.iterdir())}
+        # Without folders, of which the cache may be one.
+        paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
+        stats = {path.name: path.stat() for path in paths}
         files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()]
         return {"files": files}
 

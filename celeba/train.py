@@ -60,7 +60,9 @@ def run() -> None:
         study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    settings = study_command.settings_of_folder(folder)
+    settings = study_command.settings_of_folder(
+        folder, ["tasks", "in_memory", "reproduce_original"]
+    )
     whole = tuple(settings["tasks"]) == data.TASKS
     factor = ORIGINAL_FACTOR if settings["reproduce_original"] else 1.0
     table = write_study_report(

@@ -16,6 +16,9 @@ from tag_keras.checks import check_choice
 from tag_keras.model import MultiTaskModel
 
 STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
+# Those that one process holds from beginning to end: hosts cannot train together from processes
+# that begin and end at different times, and a TPU belongs to the first process that finds it.
+TOGETHER = ("multiworker", "tpu")
 
 
 @functools.cache
@@ -44,7 +47,10 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
         try:
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
         except (ValueError, tf.errors.OpError) as error:
-            raise ValueError(f"There is no TPU: {error}") from error
+            raise ValueError(
+                f"There is no TPU: {error} Start it on a machine with one, with the environment "
+                "variable TPU_NAME set to its name, or to `local`; or choose another strategy."
+            ) from error
         return tf.distribute.TPUStrategy(resolver)
     return None
 

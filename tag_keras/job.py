@@ -76,7 +76,7 @@ class JobFiles:
 
     @property
     def trained(self) -> Path:
-        """Seconds of the training, from when the network is saved until its rows are."""
+        """Seconds of the training, with which a saved network can be evaluated into rows anew."""
         return self._networks / f"{self._stem}.trained.json"
 
     @property
@@ -114,7 +114,8 @@ def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tup
 def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
     """Trains and evaluates the network of a job; its rows are written last.
 
-    A network that was saved is not trained again if only its evaluation failed or was killed.
+    A network that was saved is not trained again if only its evaluation failed or was killed, or if
+    its rows are gone.
 
     Args:
         folder: Folder of the sweep.
@@ -158,7 +159,7 @@ def _train(job: Job, paths: JobFiles, train: Data) -> tuple[MultiTaskModel, floa
 
 
 def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float] | None:
-    """A network that was not evaluated, and the seconds of its training, if there is one."""
+    """A network without rows, and the seconds of its training, if there is one."""
     if not (job.saves and paths.trained.exists() and paths.are_there(job)):
         return None
     try:

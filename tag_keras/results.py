@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,22 @@ def load_results(path: str | os.PathLike[str]) -> list[Row]:
     if not isinstance(values, list):
         raise ValueError(f"{os.fspath(path)} should hold a list of rows.")
     return [_row(value, f"{os.fspath(path)}, row {index}") for index, value in enumerate(values)]
+
+
+def load_sweep_results(folder: Path) -> list[Row]:
+    """The rows in the folder of a sweep; none before it began.
+
+    Raises:
+        ValueError: If results.json is damaged; the message says what it costs to do without it.
+    """
+    path = folder / "results.json"
+    try:
+        return load_results(path) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Once {path} is deleted, the same sweep evaluates the networks that are in "
+            f"{folder / 'networks'} anew, and trains those that it has not kept."
+        ) from None
 
 
 def _row(value: object, where: str) -> Row:

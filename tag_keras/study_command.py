@@ -1,12 +1,12 @@
 """What a script of the papers' experiments does with its flags: the study that they ask for."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tag_keras import files
-from tag_keras.devices import build_on_devices, worker_folder
+from tag_keras.devices import TOGETHER, build_on_devices, worker_folder
 from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.results import Row
 from tag_keras.settings import keep_settings
@@ -38,8 +38,7 @@ def study_of_flags(
     from absl.flags import FLAGS
 
     folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
-    # Hosts cannot train together from processes that begin and end at different times.
-    processes = FLAGS.processes if FLAGS.strategy != "multiworker" else 0
+    processes = 0 if FLAGS.strategy in TOGETHER else FLAGS.processes
     study = Study(
         folder=folder,
         tasks=tuple(FLAGS.tasks),
@@ -70,18 +69,27 @@ def study_of_flags(
     return study
 
 
-def settings_of_folder(folder: Path) -> dict[str, Any]:
+def settings_of_folder(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """The settings that the study in a folder was trained with.
 
+    Args:
+        folder: The folder.
+        names: Names of settings that a study of this script has.
+
     Raises:
-        ValueError: If there is no study, or if a flag was given that contradicts its settings.
+        ValueError: If there is no study, or another script's, or if a flag was given that
+            contradicts its settings.
     """
     from absl.flags import FLAGS
 
     path = folder / "settings.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no study. Train one first: --stage=train.")
-    settings = files.read_fields(path, ["tasks"])
+    try:
+        settings = files.read_fields(path, names)
+    except ValueError as error:
+        message = f"{folder} holds no study of this script, or its settings are damaged. {error}"
+        raise ValueError(message) from None
     for name, value in settings.items():
         if name in FLAGS and FLAGS[name].present and FLAGS[name].value != value:
             raise ValueError(

@@ -3,9 +3,14 @@
 Nothing is defined when this file is imported: a script calls `define_flags`.
 """
 
+import contextlib
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
-from tag_keras.devices import STRATEGIES, make_strategy
+import tensorflow as tf
+
+from tag_keras.devices import STRATEGIES, TOGETHER, make_strategy
 from tag_keras.ray_runner import import_ray
 from tag_keras.study_networks import BY_LOSS, METHODS, MOST_TASKS
 
@@ -97,13 +102,13 @@ def define_flags(
 
 
 def begin(known: Sequence[str]) -> None:
-    """Before a training: checks what absl cannot check, and joins the other hosts if there are any.
+    """Before a training: checks what absl cannot check, and finds the other hosts or the TPU.
 
     Args:
         known: Names of the tasks that there are.
 
     Raises:
-        ValueError: If a flag is not what it should be, or contradicts another.
+        ValueError: If a flag is not what it should be, or contradicts another; or without a TPU.
     """
     from absl.flags import FLAGS
 
@@ -113,23 +118,7 @@ def begin(known: Sequence[str]) -> None:
         raise ValueError(
             f"--tasks should be at least two different tasks. Received: {FLAGS.tasks}."
         )
-    for name in ("seeds", "num_groups"):
-        values = FLAGS[name].value
-        if not all(value.isdecimal() and int(value) < 2**32 for value in values):
-            raise ValueError(
-                f"--{name} should be whole numbers below 2**32. Received: {','.join(values)}."
-            )
-    for value in FLAGS.budget:
-        # A network for all tasks costs 1, and two of half the size serve two tasks.
-        if not value.replace(".", "", 1).isdecimal() or float(value) < 1:
-            raise ValueError(
-                f"--budget should be numbers of at least 1. Received: {','.join(FLAGS.budget)}."
-            )
-    if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
-        raise ValueError(
-            f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
-            f"Received: {','.join(wrong)}."
-        )
+    _check_numbers()
     if FLAGS.budget and FLAGS.method not in BY_LOSS:
         raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
     if FLAGS.method in BY_LOSS and len(FLAGS.tasks) > MOST_TASKS:
@@ -147,7 +136,51 @@ def begin(known: Sequence[str]) -> None:
         raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
     if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
         raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
+    _check_folder(Path(FLAGS.output_dir).absolute())
     if FLAGS.cluster:
         import_ray()
-    if FLAGS.strategy == "multiworker":
+    if FLAGS.strategy in TOGETHER:
         make_strategy(FLAGS.strategy)
+    elif FLAGS.processes or FLAGS.cluster:
+        # A process that trains nothing would take their memory with its first step of anything.
+        with contextlib.suppress(RuntimeError):  # It has done so before this.
+            tf.config.set_visible_devices([], "GPU")
+
+
+def _check_numbers() -> None:
+    """Checks the flags that are lists of numbers."""
+    from absl.flags import FLAGS
+
+    for name in ("seeds", "num_groups"):
+        values = FLAGS[name].value
+        if not all(value.isdecimal() and int(value) < 2**32 for value in values):
+            raise ValueError(
+                f"--{name} should be whole numbers below 2**32. Received: {','.join(values)}."
+            )
+    if not FLAGS.seeds:
+        raise ValueError("--seeds should have at least one number.")
+    for value in FLAGS.budget:
+        # A network for all tasks costs 1, and two of half the size serve two tasks.
+        if not value.replace(".", "", 1).isdecimal() or float(value) < 1:
+            raise ValueError(
+                f"--budget should be numbers of at least 1. Received: {','.join(FLAGS.budget)}."
+            )
+    for name in ("seeds", "num_groups", "budget"):
+        values = FLAGS[name].value
+        if len({*map(float, values)}) < len(values):
+            raise ValueError(f"--{name} should be different. Received: {','.join(values)}.")
+    if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
+        raise ValueError(
+            f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
+            f"Received: {','.join(wrong)}."
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Checks that a folder can be made or written to, without making it."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ValueError(
+            f"--output_dir should be a folder to write to. Received: {folder}, where {there} is "
+            + ("not to be written to." if there.is_dir() else "no folder.")
+        )

@@ -89,7 +89,7 @@ def _choose(study: Study, method: str) -> dict[float, list[Choice]]:
     for budget, path in paths.items():
         if not path.exists():
             _save_selection(path, table, networks, budget)
-    return {budget: [load_choice(path)] for budget, path in paths.items()}
+    return {budget: [load_choice(path, study.tasks)] for budget, path in paths.items()}
 
 
 def _choose_by_affinity(
@@ -104,7 +104,7 @@ def _choose_by_affinity(
         if not path.exists():
             grouping = select_groups(affinity, number)
             save_choice(path, grouping, ["plain"] * len(grouping.groups))
-        choices[float(number)] = [load_choice(path)]
+        choices[float(number)] = [load_choice(path, study.tasks)]
     return choices
 
 
@@ -128,7 +128,7 @@ def _choose_randomly(study: Study, folder: Path) -> dict[float, list[Choice]]:
         path = folder / f"groups_{number}_{draw}.json"
         if not path.exists():
             _save_drawn(path, _table(study, "random", networks, rows)[0])
-        choices[number].append(load_choice(path))
+        choices[number].append(load_choice(path, study.tasks))
     return choices
 
 

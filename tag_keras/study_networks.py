@@ -177,17 +177,29 @@ def save_choice(path: str | os.PathLike[str], grouping: Grouping, kinds: Sequenc
     files.write_json(path, {**dataclasses.asdict(grouping), "kinds": list(kinds)})
 
 
-def load_choice(path: str | os.PathLike[str]) -> Choice:
+def load_choice(path: str | os.PathLike[str], tasks: Group) -> Choice:
     """Reads what `save_choice` wrote.
 
+    Args:
+        path: Path of the file.
+        tasks: Task names of the study.
+
     Raises:
-        ValueError: If the file holds something else; the message names it and the remedy.
+        ValueError: If the file holds something else, or the choice of another study; the message
+            names it and the remedy.
     """
     try:
         grouping = Grouping.load(path)
         kinds = files.read_fields(path, ["kinds"])["kinds"]
+        if grouping.tasks != tasks:
+            raise ValueError(
+                f"{os.fspath(path)} should have the tasks {list(tasks)}. "
+                f"Received: {list(grouping.tasks)}."
+            )
         if not isinstance(kinds, list) or len(kinds) != len(grouping.groups):
             raise ValueError(f"{os.fspath(path)}: `kinds` should have a name for each group.")
+        if wrong := [kind for kind in kinds if kind not in ("plain", "half")]:
+            raise ValueError(f'{os.fspath(path)}: `kinds` should be "plain" or "half": {wrong}.')
     except ValueError as error:
         raise ValueError(f"{error} Delete the file, and the choice is made anew.") from None
     networks = map(Candidate, grouping.groups, kinds)

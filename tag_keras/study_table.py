@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tag_keras.results import (
     Array,
     Row,
     complete_seeds,
-    load_results,
+    load_sweep_results,
     losses_of,
     mean_and_deviation,
     total_error,
@@ -24,6 +25,9 @@ from tag_keras.study_networks import (
     fixed_choice,
     load_choice,
 )
+
+# Names of the files of choices: the budget, and of random ones the number of the draw.
+_CHOICE = re.compile(r"groups_(\d+(?:\.\d+)?)(_\d+)?\.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +98,8 @@ def study_lines(
 
 def load_study_rows(folder: Path) -> list[Row]:
     """Rows of all networks of a study: its own, and those of its methods' folders."""
-    paths = [folder / "results.json", *(folder / method / "results.json" for method in METHODS)]
-    return [row for path in paths if path.exists() for row in load_results(path)]
+    folders = [folder, *(folder / method for method in METHODS)]
+    return [row for one in folders for row in load_sweep_results(one)]
 
 
 def found_choices(
@@ -114,13 +118,21 @@ def found_choices(
             choice = fixed_choice(method, tasks)
             several = [(float(len(choice.networks)), choice)]
         else:
-            paths = sorted((folder / method).glob("groups_*.json"))
-            # The name of a random choice ends with the number of the draw.
-            several = [(float(path.stem.split("_")[1]), load_choice(path)) for path in paths]
+            several = _saved_choices(folder / method, tasks, drawn=method == "random")
         for budget, choice in sorted(several, key=lambda one: one[0]):
             if complete_seeds(rows, choice.names(tasks), "test"):
                 found.setdefault(method, {}).setdefault(budget, []).append(choice)
     return found
+
+
+def _saved_choices(folder: Path, tasks: tuple[str, ...], drawn: bool) -> list[tuple[float, Choice]]:
+    """Budgets and choices in the folder of a method; copies that somebody has made are none."""
+    names = [(path, _CHOICE.fullmatch(path.name)) for path in sorted(folder.glob("groups_*.json"))]
+    return [
+        (float(name[1]), load_choice(path, tasks))
+        for path, name in names
+        if name and bool(name[2]) == drawn
+    ]
 
 
 def study_cells(

@@ -33,14 +33,15 @@ def run_sweep(
     """Trains and evaluates networks, each in a process of its own.
 
     After whatever kill, the same call goes on: only networks that were cut off are trained anew,
-    and those whose files were deleted.
+    and those whose files were deleted. Where results.json alone is gone, those in networks/ are
+    evaluated again.
     A network that fails is tried once more, unless the error is one of the code or its input. Jobs
     with the same tasks, seed, `build_model` and `fit` are trained once and copied.
 
     Args:
         folder: Folder of results.json; of networks/, for each job `<name>_seed<seed>.keras` and,
-            if its model was compiled with `affinity=`, `<name>_seed<seed>.affinity.json`; and of
-            logs/. Several methods may share it, one after the other.
+            if its model was compiled with `affinity=`, `<name>_seed<seed>.affinity.json`, and what
+            else it takes to go on; and of logs/. Several methods may share it, one after the other.
         jobs: What to train; no two may have both name and seed in common.
         data: `"train"` and the splits to evaluate on. What is sent to another process must be
             picklable: arrays, or functions that give datasets. Of the settings of this process,

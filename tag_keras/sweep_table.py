@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tag_keras import files
 from tag_keras.job import Job, JobFiles
-from tag_keras.results import Row, load_results, save_results
+from tag_keras.results import Row, load_results, load_sweep_results, save_results
 
 
 class SweepTable:
@@ -20,7 +20,8 @@ class SweepTable:
         jobs: All jobs of the sweep.
 
     Raises:
-        ValueError: If the folder has a network of the same name and seed, but of other tasks.
+        ValueError: If the folder has a network of the same name and seed, but of other tasks, or
+            if its results are damaged.
     """
 
     def __init__(self, folder: Path, jobs: Iterable[Job]) -> None:
@@ -28,7 +29,7 @@ class SweepTable:
         self._jobs = {_key(job): job for job in jobs}
         self._others: list[Row] = []
         self._own: dict[tuple[str, int], list[Row]] = {}
-        for row in load_results(self._path) if self._path.exists() else []:
+        for row in load_sweep_results(folder):
             key = (row.network, row.seed)
             if key in self._jobs:
                 self._check_tasks(row, self._jobs[key].network.tasks)
@@ -69,13 +70,13 @@ class SweepTable:
             save_results(self._path, self.rows)
         for job in twins:
             self._files(job).rows.unlink(missing_ok=True)
-            self._files(job).trained.unlink(missing_ok=True)
         return True
 
     def _copy(self, source: Job, job: Job) -> None:
         given, wanted = self._files(source), self._files(job)
         paths = [(given.affinity, wanted.affinity)] if given.affinity.exists() else []
         paths += [(given.model, wanted.model)] if job.saves else []
+        paths += [(given.trained, wanted.trained)] if given.trained.exists() else []
         for path, new in paths:
             with files.replacing(new) as partial:
                 shutil.copyfile(path, partial)

@@ -72,7 +72,7 @@ def run() -> None:
         study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    settings = study_command.settings_of_folder(folder)
+    settings = study_command.settings_of_folder(folder, ["tasks", "half_size"])
     published = {*settings["tasks"]} == {*domains.TASKS} and settings["half_size"]
     lines = {name: dict(zip(BUDGETS, values, strict=True)) for name, values in PUBLISHED.items()}
     table = write_study_report(

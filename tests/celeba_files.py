@@ -132,6 +132,20 @@ def make_prepared(folder):
         builder.download_and_prepare(download_config=config)
 
 
+def collect(data, split, batch_size=4, **options):
+    """All images, and all labels (N, T)."""
+    batches = list(data.batches(split, batch_size, **options).as_numpy_iterator())
+    labels = [np.stack([batch[1][task] for task in data.tasks], axis=1) for batch in batches]
+    return np.concatenate([batch[0] for batch in batches]), np.concatenate(labels)
+
+
+@functools.cache
+def by_the_notebook(file):
+    """The notebook's expressions."""
+    image = tf.io.decode_jpeg(file)
+    return tf.image.resize(tf.image.convert_image_dtype(image, tf.float32), [64, 64]).numpy()
+
+
 MAKERS = {
     "folder": make_folder,
     "manual zip": make_manual_zip,

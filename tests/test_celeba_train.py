@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 import pytest
+import tensorflow as tf
 from celeba_files import make_folder
 from script_flags import script
 from test_multi_worker import free_ports
@@ -17,6 +18,7 @@ from test_multi_worker import free_ports
 from celeba import methods, train
 from celeba.data import ATTRIBUTES as ATTRIBUTES_OF_FILE
 from celeba.data import CelebA
+from tag_keras import study_flags
 from tag_keras.results import Row, load_results
 from tag_keras.study_networks import METHODS
 
@@ -169,8 +171,10 @@ def test_there_is_no_half_size():
         (["--tasks=Smiling"], "--tasks should be at least two different tasks"),
         (["--tasks=Smiling,Smiling"], "--tasks should be at least two different tasks"),
         (["--seeds=a"], "--seeds should be whole numbers below .* Received: a"),
-        (["--seeds="], "`seeds` should have at least one"),
-        (["--seeds=1,1"], "`seeds` should be different"),
+        (["--seeds="], "--seeds should have at least one number"),
+        (["--seeds=1,01"], "--seeds should be different. Received: 1,01"),
+        (["--num_groups=2,2"], "--num_groups should be different. Received: 2,2"),
+        (["--method=hoa", "--budget=2,2.0"], "--budget should be different. Received: 2,2.0"),
         (["--num_groups=2,10"], "--num_groups should be from 1 to the number of tasks, 9"),
         (["--num_groups=0"], "--num_groups should be from 1 .* Received: 0"),
         (["--budget=1.5"], "--budget is for hoa, esa and optimal, not for tag"),
@@ -184,12 +188,36 @@ def test_there_is_no_half_size():
         (["--early_epochs=101"], "--early_epochs should be at most --epochs, 100"),
         (["--strategy=mirrored", "--processes=2"], "--processes above 1 is for --strategy=none"),
         (["--strategy=tpu", "--cluster"], "--cluster is for --strategy=none"),
+        (["--strategy=tpu"], "There is no TPU: .* choose another strategy"),
         (["--data_dir="], "--data_dir should name the folder"),
+        ([f"--output_dir={__file__}"], "should be a folder to write to. Received: .* no folder"),
+        ([f"--output_dir={__file__}/a/b"], rf"/a/b, where {__file__} is no folder"),
     ],
 )
-def test_wrong_flags(run, folder, tmp_path, arguments, match):
+def test_wrong_flags(run, tmp_path, arguments, match):
+    # Before anything is looked for, or written.
     with pytest.raises(ValueError, match=match):
-        run(f"--data_dir={folder}", f"--output_dir={tmp_path}", *arguments)
+        run(f"--data_dir={tmp_path / 'no'}", f"--output_dir={tmp_path / 'out'}", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_process_that_waits_for_others_leaves_them_the_gpus(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *args: seen.append(args))
+    for more in ("--processes=0", "--processes=1"):
+        # Before the data are read, which would take them.
+        with pytest.raises(FileNotFoundError):
+            run(f"--data_dir={tmp_path / 'no'}", f"--output_dir={tmp_path}", more)
+    assert seen == [([], "GPU")]
+
+
+def test_a_tpu_is_held_by_one_process(run, folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(study_flags, "make_strategy", seen.append)
+    monkeypatch.setattr(train, "run_method", lambda study, method: seen.append(study.processes))
+    monkeypatch.setattr(train, "write_study_report", lambda *args: "")
+    run(f"--data_dir={folder}", f"--output_dir={tmp_path}", "--strategy=tpu", "--processes=1")
+    assert seen == ["tpu", 0]
 
 
 def test_no_data(run, tmp_path):
@@ -201,4 +229,10 @@ def test_no_data(run, tmp_path):
 def test_nothing_to_report(run, tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="holds no study"):
+        run(f"--output_dir={tmp_path}", "--stage=report")
+    # Of Taskonomy's script, for instance.
+    (tmp_path / "settings.json").write_text('{"tasks": ["normal"], "reproduce_original": false}')
+    with pytest.raises(
+        ValueError, match=r"no study of this script, .* lacks the field 'in_memory'"
+    ):
         run(f"--output_dir={tmp_path}", "--stage=report")

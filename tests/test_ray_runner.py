@@ -61,7 +61,8 @@ def test_a_cluster_gives_what_this_process_gives(tmp_path, cluster):
     np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
     for place in ("here", "there"):
         names = sorted(path.name for path in (tmp_path / place / "networks").iterdir())
-        assert names == ["killed_seed0.keras", "local_seed0.keras"]
+        ends = ("_seed0.keras", "_seed0.trained.json")
+        assert names == [f"{name}{end}" for name in ("killed", "local") for end in ends]
     with pytest.raises(ValueError, match=r"`data` cannot be sent to a cluster .* Give a function"):
         sweep.run_sweep(tmp_path / "new", jobs, {"train": threading.Lock()}, cluster=True)
     assert not (tmp_path / "new").exists()

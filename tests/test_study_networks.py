@@ -119,12 +119,17 @@ def test_a_choice_comes_back(tmp_path):
     path = tmp_path / "groups.json"
     save_choice(path, grouping, ["plain", "half"])
     expected = Choice((Candidate(("a", "b")), Candidate(("b",), "half")), {"a": 0, "b": 1})
-    assert load_choice(path) == expected
+    assert load_choice(path, ("a", "b")) == expected
     # The file is one of the package's groupings, too.
     assert Grouping.load(path) == grouping
     save_choice(path, grouping, ["plain"])
     with pytest.raises(ValueError, match=r"groups\.json: `kinds` should have a name for each"):
-        load_choice(path)
+        load_choice(path, ("a", "b"))
     grouping.save(path)
     with pytest.raises(ValueError, match=r"groups\.json lacks the field 'kinds'"):
-        load_choice(path)
+        load_choice(path, ("a", "b"))
+    save_choice(path, grouping, ["plain", "early"])
+    with pytest.raises(ValueError, match=r"should be .plain. or .half.: \['early'\]\. Delete the"):
+        load_choice(path, ("a", "b"))
+    with pytest.raises(ValueError, match=r"groups\.json should have the tasks \['b', 'a'\]\. Rece"):
+        load_choice(path, ("b", "a"))

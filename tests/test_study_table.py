@@ -93,6 +93,9 @@ def test_a_choice_is_found_when_its_networks_are_trained(tmp_path):
     # Networks of half the size, which nobody has trained.
     save_choice(tmp_path / "hoa/groups_1.5.json", grouping, ["plain", "half"])
     save_choice(tmp_path / "esa/groups_1.5.json", other, ["plain"])
+    # Nor is what somebody has put beside them.
+    for name in ("tag/groups_2 (copy)", "tag/groups_2_old", "tag/groups_2_1", "random/groups_2"):
+        (tmp_path / f"{name}.json").write_text("{")
     assert found_choices(tmp_path, ROWS, TASKS) == {
         "stl": {3: [SINGLES]},
         "mtl": {1: [JOINT]},
@@ -113,6 +116,10 @@ def test_rows_of_all_methods(tmp_path):
     save_results(tmp_path / "tag" / "results.json", ROWS[2:4])
     save_results(tmp_path / "worker_worker_1" / "results.json", ROWS[4:6])
     assert load_study_rows(tmp_path) == ROWS[:4]
+    (tmp_path / "tag" / "results.json").write_text("[{}]")
+    wanted = r"row 0 has missing .* Once .*tag/results\.json is deleted, the same sweep evaluates"
+    with pytest.raises(ValueError, match=wanted):
+        load_study_rows(tmp_path)
 
 
 def write(folder, **kwargs):

@@ -83,11 +83,12 @@ def test_networks_in_processes_of_their_own(tmp_path, monkeypatch):
     rows = results.load_results(folder / "results.json")
     assert [row.network for row in rows] == ["killed"] * 2 + ["measured"] * 6
     np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
-    names = ["killed_seed0.keras", "measured_seed0.affinity.json", "measured_seed0.keras"]
+    names = ["killed_seed0.keras", "killed_seed0.trained.json", "measured_seed0.affinity.json"]
+    names += ["measured_seed0.keras", "measured_seed0.trained.json"]
     for place in ("here", "there"):
         assert sorted(path.name for path in (tmp_path / place / "networks").iterdir()) == names
     affinities = [
-        tag_keras.Affinity.load(tmp_path / place / "networks" / names[1]).mean
+        tag_keras.Affinity.load(tmp_path / place / "networks" / names[2]).mean
         for place in ("here", "there")
     ]
     np.testing.assert_allclose(*affinities, rtol=1e-3, atol=1e-6)
@@ -167,6 +168,26 @@ def evaluation_fails(monkeypatch, folder, one, error):
     return keras.models.load_model(job.JobFiles(folder, one.network).model).get_weights()
 
 
+def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatch):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    # Of twins, the first here has only been copied.
+    jobs = [make_job("one", "ab"), make_job("twin", "ab"), make_job("brief", "c", saves=False)]
+    sweep.run_sweep(tmp_path, [jobs[1]], DATA, processes=0)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text()[:-5])
+    wanted = rf"{path} is not a JSON file.* evaluates the networks that are in {tmp_path}/networks"
+    with pytest.raises(ValueError, match=wanted):
+        sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    path.unlink()
+    anew = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert [row.network for row in anew] == [row.network for row in rows]
+    np.testing.assert_allclose([r.loss for r in anew], [r.loss for r in rows], rtol=1e-6)
+    assert [row.seconds for row in anew[:4]] == [row.seconds for row in rows[:4]]
+    built = [tasks for tasks, _ in sweep_job.read_builds(tmp_path / "builds")]
+    assert built == ["ab", "c", "c"]
+
+
 @pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(1)])
 def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, affinity):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
@@ -181,7 +202,6 @@ def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, a
     assert [row.seconds for row in rows] == [seconds] * 4
     np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
     assert [row.metrics for row in rows] == [row.metrics for row in expected]
-    assert not paths.trained.exists()
     kept = keras.models.load_model(paths.model).get_weights()
     np.testing.assert_array_equal(
         np.concatenate([*map(np.ravel, kept)]), np.hstack([w.ravel() for w in weights])

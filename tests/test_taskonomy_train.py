@@ -148,3 +148,11 @@ def test_letters_are_as_good_as_names(run, tmp_path, monkeypatch):
     for place, tasks in enumerate(("sn", "s,n", "ss_l,norm_l", "segment_semantic,normal")):
         run(f"--output_dir={tmp_path / str(place)}", *SMALL, f"--tasks={tasks}")
     assert seen == 4 * [("segment_semantic", "normal")]
+
+
+def test_the_folder_of_another_script_is_not_reported(run, tmp_path):
+    write_json(tmp_path / "settings.json", {"tasks": ["normal"], "in_memory": False})
+    with pytest.raises(
+        ValueError, match=r"no study of this script, .* lacks the field 'half_size'"
+    ):
+        run(f"--output_dir={tmp_path}", "--stage=report")
