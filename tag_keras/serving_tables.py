@@ -78,10 +78,10 @@ def moves_table(serving: Serving) -> list[dict[str, str]]:
                 "task": move.task,
                 "before": move.before,
                 "after": move.after,
-                "why": sentence(_WHY[move.reason]),
-                "means": f"{move.mean_before:.4g} → {move.mean_after:.4g}",
+                "why": sentence(move.reason.removeprefix("the ")),
+                "means": f"{move.mean_before:#.3g} → {move.mean_after:#.3g}",
                 "difference": _with_sign(plus_minus(difference, noise)),
-                "served": f"{move.served_before:.4g} → {move.served_after:.4g}",
+                "served": f"{move.served_before:#.3g} → {move.served_after:#.3g}",
             }
         )
     return lines
@@ -117,7 +117,7 @@ def _losses_by_seed(rows: Sequence[Row]) -> _Losses:
 def _total(losses: _Losses, networks: Mapping[str, tuple[str, int]], split: str) -> str:
     values = [losses.get((*network, split, task)) for task, network in networks.items()]
     known = [value for value in values if value is not None]
-    return f"{math.fsum(known):.4g}" if len(known) == len(values) else ""
+    return f"{math.fsum(known):#.4g}" if len(known) == len(values) else ""
 
 
 def _with_sign(text: str) -> str:

@@ -384,14 +384,14 @@ def test_the_tables():
     serving = tag_keras.guard_groups(GROUPING, rows)
     (line,) = serving_tables.moves_table(serving)
     assert (line["task"], line["before"], line["after"]) == ("c", "group_1", "single_c")
-    assert (line["means"], line["served"]) == ("1.1 → 0.9", "1 → 0.8")
+    assert (line["means"], line["served"]) == ("1.10 → 0.900", "1.00 → 0.800")
     assert line["difference"].startswith("\N{MINUS SIGN}0.2")
     # Of the single networks that of b is missing. Test losses are 3 more.
     lines = serving_tables.served_table(GROUPING, serving, rows)
     assert [tuple(line.values()) for line in lines] == [
-        ("what is served", 2, "1.8", "4.8"),
-        ("the groups without the guard", 2, "2", "5"),
-        ("the joint network", 1, "2.1", "5.1"),
+        ("what is served", 2, "1.800", "4.800"),
+        ("the groups without the guard", 2, "2.000", "5.000"),
+        ("the joint network", 1, "2.100", "5.100"),
     ]
     (first, *_) = serving_tables.served_table(GROUPING, serving, make_rows())
     assert first["test"] == ""
