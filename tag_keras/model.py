@@ -214,8 +214,9 @@ class MultiTaskModel(TaskModel):
 
     @property
     def measures_affinity(self) -> bool:
-        """Whether it was compiled with `affinity=`."""
-        return self._affinity_options is not None
+        """Whether it was compiled with `affinity=`, or a gradient method that measures, too."""
+        own = getattr(self.gradient_method, "measures_affinity", False)
+        return own or self._affinity_options is not None
 
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.
