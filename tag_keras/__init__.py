@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tag_keras.gradnorm import GradNorm
     from tag_keras.group_selection import select_groups, selection_frontier
     from tag_keras.grouping import Grouping
+    from tag_keras.guard import guard_groups
     from tag_keras.model import GroupedModel, MultiTaskModel
     from tag_keras.mtan import mtan_segnet
     from tag_keras.network_cost import NetworkCost, measure_cost
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tag_keras.routed_networks import routed_resnet, routed_vgg11
     from tag_keras.segnet_network import segnet
     from tag_keras.selective_updates import SelectiveTaskGroupUpdates
+    from tag_keras.serving import Serving
     from tag_keras.stability import GroupingStability, grouping_stability
     from tag_keras.table_selection import NetworkSelection, select_networks
     from tag_keras.task_attention import TaskAttention
@@ -77,6 +79,7 @@ __all__ = [
     "ResidualBlock",
     "RoutedEncoder",
     "SelectiveTaskGroupUpdates",
+    "Serving",
     "TaskAttention",
     "TaskDense",
     "TaskRouting",
@@ -85,6 +88,7 @@ __all__ = [
     "UncertaintyWeighting",
     "adashare_encoder",
     "grouping_stability",
+    "guard_groups",
     "load_network",
     "measure_cost",
     "merge_datasets",
@@ -131,6 +135,7 @@ _MODULES = {
     "ResidualBlock": "resnet",
     "RoutedEncoder": "routed_encoder",
     "SelectiveTaskGroupUpdates": "selective_updates",
+    "Serving": "serving",
     "TaskAttention": "task_attention",
     "TaskDense": "task_dense",
     "TaskRouting": "task_routing",
@@ -139,6 +144,7 @@ _MODULES = {
     "UncertaintyWeighting": "uncertainty_weighting",
     "adashare_encoder": "encoders",
     "grouping_stability": "stability",
+    "guard_groups": "guard",
     "load_network": "training",
     "measure_cost": "network_cost",
     "merge_datasets": "datasets",

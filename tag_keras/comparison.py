@@ -49,6 +49,13 @@ def serving_networks(grouping: Grouping) -> dict[str, dict[str, str]]:
     }
 
 
+def tasks_of_networks(grouping: Grouping) -> dict[str, tuple[str, ...]]:
+    """Tasks that it trains, by name of the network: the groups, then joint, then single ones."""
+    groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
+    single = {f"single_{task}": (task,) for task in grouping.tasks}
+    return {**groups, "joint": grouping.tasks, **single}
+
+
 def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
     """Puts the test losses of joint, single and grouped networks side by side.
 
@@ -100,17 +107,24 @@ def check_results(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -
     Raises:
         ValueError: If they do not, if there are no rows, or if a loss is not finite.
     """
-    if not rows:
-        raise ValueError("`rows` should hold at least one result. Received: rows=[].")
-    tasks = set(affinity.tasks)
-    if different := sorted(tasks.symmetric_difference(grouping.tasks)):
+    if different := sorted(set(affinity.tasks).symmetric_difference(grouping.tasks)):
         raise ValueError(
             "`affinity` and `grouping` should have the same tasks. Only one of them has: "
             f"{different}."
         )
-    trained = {"joint": tasks, "affinity": tasks}
-    trained |= {f"single_{task}": {task} for task in tasks}
-    trained |= {f"group_{index}": set(group) for index, group in enumerate(grouping.groups)}
+    check_rows(grouping, rows)
+
+
+def check_rows(grouping: Grouping, rows: Sequence[Row]) -> None:
+    """Checks that results are of networks for the groups and tasks of a grouping.
+
+    Raises:
+        ValueError: If they are not, if there are none, or if a loss is not finite.
+    """
+    if not rows:
+        raise ValueError("`rows` should hold at least one result. Received: rows=[].")
+    trained = {name: set(tasks) for name, tasks in tasks_of_networks(grouping).items()}
+    trained["affinity"] = trained["joint"]
     for row in rows:
         _check_row(row, trained)
 

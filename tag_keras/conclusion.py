@@ -11,7 +11,7 @@ from tag_keras.affinity import Affinity
 from tag_keras.comparison import check_results, compare
 from tag_keras.grouping import Grouping
 from tag_keras.replication import interval_of_differences
-from tag_keras.results import Array, Row
+from tag_keras.results import FEWEST_SEEDS, Array, Row, mean_and_noise
 from tag_keras.wording import counted, joined, percent, plus_minus, sentence
 
 NAMES = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
@@ -20,12 +20,12 @@ _PAID = {
     "single": "Sharing did not pay",
     "grouped": "Grouping paid",
 }
-_FEWEST_SEEDS, _FEWEST_PROBES = 3, 30
+_FEWEST_PROBES = 30
 # Where fewer comparisons are significant, chance explains more than a quarter of them. More cannot
 # be asked for: with many small clusters of tasks, most sources of a target are equally useless.
 _FEWEST_SIGNIFICANT = 0.2
 # A sentence does not hold the names of more tasks.
-_MOST_NAMES = 12
+MOST_NAMES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,8 @@ def conclusion(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> C
     comparison = compare(grouping, rows)
     totals = {kind: losses[-1] for kind, losses in comparison.losses.items()}
     order = sorted(totals, key=lambda kind: float(totals[kind].mean()))
-    gaps = {kind: _gap(totals[kind] - totals[order[0]]) for kind in order[1:]}
-    noise_known = len(comparison.seeds) >= _FEWEST_SEEDS
+    gaps = {kind: mean_and_noise(totals[kind] - totals[order[0]]) for kind in order[1:]}
+    noise_known = len(comparison.seeds) >= FEWEST_SEEDS
     tied = [kind for kind, (mean, noise) in gaps.items() if noise_known and mean <= noise]
     networks = {"joint": 1, "single": len(grouping.tasks)}
     networks["grouped"] = len(set(grouping.serves.values()))
@@ -94,12 +94,6 @@ def conclusion(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> C
     )
 
 
-def _gap(differences: Array) -> tuple[float, float]:
-    """Mean of paired differences (S,), and two standard errors of it; NaN for one seed."""
-    mean, deviation = results.mean_and_deviation(differences)
-    return mean, 2 * deviation / np.sqrt(len(differences))
-
-
 def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
     if not order:
         return "No kind of network has a complete set of test losses: nothing can be compared."
@@ -107,7 +101,7 @@ def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
         return f"Only {NAMES[order[0]]} has complete test losses: there is nothing to compare."
     won = f"{NAMES[order[0]]} has the lowest total test loss"
     beaten = joined(NAMES[kind] for kind in order[1:] if kind not in tied)
-    if seeds < _FEWEST_SEEDS:
+    if seeds < FEWEST_SEEDS:
         return f"{sentence(won)}, but with {counted(seeds, 'seed')} the noise is not known."
     if tied:
         level = joined(NAMES[kind] for kind in tied)
@@ -123,7 +117,7 @@ def _chosen(grouping: Grouping) -> str:
     chosen += f" for {counted(len(grouping.tasks), 'task')}"
     if len(grouping.groups) == 1:
         return f"{chosen}, the same as the joint network, trained again."
-    if len(grouping.tasks) > _MOST_NAMES:
+    if len(grouping.tasks) > MOST_NAMES:
         return f"{chosen}, listed below."
     parts = []
     for index in range(len(grouping.groups)):
@@ -144,7 +138,7 @@ def _numbers(
         for kind, total in totals.items()
     ]
     text = f"Total test loss ({over}): {', '.join(values)}."
-    if not gaps or seeds < _FEWEST_SEEDS:
+    if not gaps or seeds < FEWEST_SEEDS:
         return text
     above = [f"{NAMES[kind]} by {plus_minus(*gap)}" for kind, gap in gaps.items()]
     # Student's t with S - 1 degrees of freedom: two standard errors are few for few seeds.
@@ -162,7 +156,7 @@ def _advice(
     if len(order) < 2:
         return "Train the other kinds of networks with the same seeds to compare them."
     if advised is None:
-        return f"Train at least {_FEWEST_SEEDS} seeds of each kind before you choose."
+        return f"Train at least {FEWEST_SEEDS} seeds of each kind before you choose."
     use = f"Use {NAMES[advised]}"
     if networks[advised] > 1:
         use += f" ({networks[advised]} networks)"

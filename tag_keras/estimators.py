@@ -1,15 +1,16 @@
 """Estimators of inter-task affinity: what `compile(affinity=...)` takes."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from tag_keras.checks import check_bool, check_choice, check_count
-from tag_keras.gradients import Gradients, select_variables
-from tag_keras.replicas import sum_over_replicas
+from tag_keras.checks import check_bool, check_choice
+from tag_keras.gradients import select_variables
+from tag_keras.held_out import PLACEHOLDER, check_data
+from tag_keras.probe import AffinityEstimator, Probe
 from tag_keras.train_step import (
     cosine_affinity,
     first_order_affinity,
@@ -17,69 +18,14 @@ from tag_keras.train_step import (
     lookahead_step,
 )
 
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """One batch at the current values of the model, as the estimators see it.
-
-    Args:
-        losses: Float32 tensor (T,): the losses of the tasks on the whole batch.
-        gradients: Their gradients with respect to the shared variables.
-        variables: The P shared variables.
-        optimizer: The compiled optimizer.
-        loss_sums: Gives for values of the shared variables a float32 tensor (2, T): sums and
-            divisors of the losses of this replica's part of the batch.
-        low_precision: Whether `losses` was computed in less than float32, which is what
-            `loss_sums` computes in.
-    """
-
-    losses: tf.Tensor
-    gradients: Gradients
-    variables: Sequence[keras.Variable]
-    optimizer: keras.optimizers.Optimizer
-    loss_sums: Callable[[Sequence[tf.Tensor]], tf.Tensor]
-    low_precision: bool = False
-
-    def exact_losses(self) -> tf.Tensor:
-        """`losses`, computed in float32."""
-        if not self.low_precision:
-            return self.losses
-        values = [tf.convert_to_tensor(variable) for variable in self.variables]
-        ((sums, divisors),) = [
-            tf.unstack(one) for one in sum_over_replicas([self.loss_sums(values)])
-        ]
-        return tf.math.divide_no_nan(sums, divisors)
-
-
-@dataclasses.dataclass(frozen=True)
-class AffinityEstimator:
-    """What all estimators have in common. A subclass implements `measure`.
-
-    Args:
-        every: Probe one step of the optimizer in `every`, the first one included. The paper's
-            code uses 10; its notebook 1. Where gradients are accumulated over several batches,
-            they make one step, and its first batch is probed.
-
-    Raises:
-        ValueError: If an option is not what it should be.
-    """
-
-    every: int = 10
-
-    def __post_init__(self) -> None:
-        # Python's integer, because the configuration is written as JSON.
-        object.__setattr__(self, "every", check_count("every", self.every))
-
-    def measure(self, probe: Probe) -> tf.Tensor:
-        """Affinities on one batch: float32 tensor (T, T), [source, target], NaN for no value."""
-        raise NotImplementedError
-
-    def get_config(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "AffinityEstimator":
-        return cls(**config)
+# Of probe.py, by the path that it is imported by.
+__all__ = [
+    "AffinityEstimator",
+    "CosineAffinity",
+    "FirstOrderAffinity",
+    "LookaheadAffinity",
+    "Probe",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +51,7 @@ class _OfSteps(AffinityEstimator):
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LookaheadAffinity(_OfSteps):
     """Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1).
 
@@ -122,6 +68,9 @@ class LookaheadAffinity(_OfSteps):
     the usual size are left out. With a model of mixed precision the losses are computed in
     float32, because a step changes them by less than float16 or bfloat16 resolve.
 
+    With held-out data the gradients are those of the training batch, and all losses of Z those of a
+    held-out batch: it tells what generalises, not what fits. That costs one more forward pass.
+
     Args:
         every: Probe one step of the optimizer in `every`, the first one included. The paper's
             code uses 10; its notebook 1. Where gradients are accumulated over several batches,
@@ -131,6 +80,12 @@ class LookaheadAffinity(_OfSteps):
             equation.
         baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. What
             is left is due to the source's gradient, not to momentum that was there already.
+        on: Held-out data to measure the losses on: `(x, y)` or `(x, y, sample_weight)`, arrays or
+            dicts of arrays, a batched tf.data.Dataset, or a function that gives one of these; by
+            default the training batch. Arrays are cut into batches of the size of the training
+            batch, in an order of their own; a dataset is repeated as it is, without its batches of
+            other sizes. Configurations and saved models do not hold the data: a loaded model has to
+            be compiled again before it is trained.
 
     Raises:
         ValueError: If an option is not what it should be.
@@ -139,8 +94,32 @@ class LookaheadAffinity(_OfSteps):
 
     ```python
     model.compile("adam", loss, affinity=tag_keras.LookaheadAffinity(every=10))
+
+    held_out = tag_keras.LookaheadAffinity(every=10, on=(x_validation, y_validation))
     ```
     """
+
+    on: Any = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_data(self.on)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LookaheadAffinity) or type(other) is not type(self):
+            return NotImplemented
+        # By identity, because arrays would be compared entry by entry.
+        same = self.on is other.on or (isinstance(self.on, str) and isinstance(other.on, str))
+        return same and bool(super().__eq__(other))
+
+    __hash__ = _OfSteps.__hash__
+
+    def target_data(self) -> Any:
+        return self.on
+
+    def get_config(self) -> dict[str, Any]:
+        placeholder = None if self.on is None else PLACEHOLDER
+        return {**dataclasses.replace(self, on=placeholder).__dict__}
 
     def measure(self, probe: Probe) -> tf.Tensor:
         return lookahead_affinity(

@@ -6,7 +6,7 @@ was killed goes on where it stopped.
 
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +16,7 @@ from tag_keras.estimators import AffinityEstimator
 from tag_keras.group_selection import select_groups
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
+from tag_keras.guard import guard_groups
 from tag_keras.job import Job, JobFiles
 from tag_keras.method_table import (
     compare_methods,
@@ -24,7 +25,9 @@ from tag_keras.method_table import (
     methods_as_markdown,
 )
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import Row, losses_of, total_error
+from tag_keras.results import Row
+from tag_keras.serving import Serving
+from tag_keras.serving_tables import serving_as_text
 from tag_keras.settings import comparable, keep_settings
 from tag_keras.sweep import run_sweep
 from tag_keras.tasks import check_task_names
@@ -61,12 +64,14 @@ def run(
 ) -> GroupedModel:
     """Measures affinities, selects groups, trains them and their yardsticks, and reports.
 
-    The yardsticks are one joint network and one network per task. Everything is chosen on the
-    split `"validation"`; `"test"` is only reported. Called again, it goes on where it stopped.
+    The yardsticks are one joint network and one network per task; where one of them is better for
+    a task, it serves the task, as `guard_groups` says. Everything is chosen on the split
+    `"validation"`; `"test"` is only reported. Called again, it goes on where it stopped.
 
     Args:
-        output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, report.html
-            and, in networks/, every trained network.
+        output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
+            (of which networks it consists, and why), report.html and, in networks/, every trained
+            network.
         build_model: Gives a compiled model for a tuple of tasks.
         data: `"train"`, `"validation"` and `"test"`: each what `train` is in `train_groups`.
         tasks: Task names.
@@ -82,7 +87,8 @@ def run(
         **fit: Arguments of `fit`.
 
     Returns:
-        The deployable model: of each group the network of the seed with the least validation loss.
+        The deployable model: the networks that the guard chose, each of the seed with the least
+        validation loss over the tasks that it serves.
 
     Raises:
         ValueError: If there is no seed or one twice, or if the folder belongs to a run with other
@@ -118,16 +124,18 @@ def run(
     ]
     print(f"Training {len(networks)} networks ...", flush=True)
     rows = train_networks(folder, networks, build_model, data, processes, **fit)
-    grouped = _put_together(folder, grouping, rows)
+    serving = guard_groups(grouping, rows)
+    grouped = _put_together(folder, serving)
     others = other_groups(measured, grouping, num_groups, singletons)
     print(losses_as_text(grouping, rows))
+    print(serving_as_text(grouping, serving))
     if rivals:
         methods = grouping_methods(grouping)
         methods |= {name: method_of(name, results) for name, results in rivals.items()}
         every = [*rows, *(row for results in rivals.values() for row in results)]
         others["methods"] = compare_methods(every, methods, baseline="mtl")
         print(methods_as_markdown(others["methods"]))
-    write_report(folder / "report.html", measured, grouping, rows, **others)
+    write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
     print(f"Report: {folder / 'report.html'}")
     return grouped
 
@@ -188,17 +196,17 @@ def _select(
     return Grouping.load(path)
 
 
-def _put_together(folder: Path, grouping: Grouping, rows: Iterable[Row]) -> GroupedModel:
-    path = folder / "grouped.keras"
-    if not path.exists():
-        rows = list(rows)
-        models = []
-        for index, group in enumerate(grouping.groups):
-            name = f"group_{index}"
-            served = dict.fromkeys(grouping.served(index), name)
-            seeds = sorted({row.seed for row in rows if row.network == name})
-            best = seeds[int(total_error(losses_of(rows, served, "validation")).argmin())]
-            models.append(load_network(folder / "networks" / Network(name, group, best).file))
-        save_network(GroupedModel(models, grouping), path)
+def _put_together(folder: Path, serving: Serving) -> GroupedModel:
+    path, record = folder / "grouped.keras", folder / "served.json"
+    # A model without a record may have been put together otherwise, and is not to be served.
+    if not (path.exists() and record.exists() and Serving.load(record) == serving):
+        record.unlink(missing_ok=True)
+        networks = zip(serving.networks, serving.grouping.groups, strict=True)
+        models = [
+            load_network(folder / "networks" / Network(name, tasks, seed).file)
+            for (name, seed), tasks in networks
+        ]
+        save_network(GroupedModel(models, serving.grouping), path)
+        serving.save(record)
     grouped: GroupedModel = load_network(path)
     return grouped

@@ -6,14 +6,14 @@ from typing import Any
 import keras
 
 from tag_keras.affinity import Affinity
-from tag_keras.cadence import Cadence, EpochEnds, before_others, on_device, one_at_a_time, peek
+from tag_keras.cadence import EpochEnds, before_others, peek
 from tag_keras.checks import check, implements
 from tag_keras.estimators import AffinityEstimator
 from tag_keras.gradient_methods import GradientMethod, check_method
 from tag_keras.grouped_model import GroupedModel
-from tag_keras.optimizers import accumulated_batches
+from tag_keras.held_out_batches import HeldOutBatches, HeldOutLabels
 from tag_keras.probe_statistics import ProbeStatistics
-from tag_keras.probe_step import ProbeStep
+from tag_keras.probe_step import probing_steps
 from tag_keras.strategy import check_strategy
 from tag_keras.task_model import TaskModel
 from tag_keras.task_step import TaskStep
@@ -69,6 +69,7 @@ class MultiTaskModel(TaskModel):
         self._statistics = ProbeStatistics(len(self.tasks), name="probe_statistics")
         # Set by `compile`.
         self._affinity_options: Any = None
+        self._held_out: Any = None
 
     def compile(
         self,
@@ -127,18 +128,25 @@ class MultiTaskModel(TaskModel):
         self._affinity_options = affinity
         if self.encoder.built:
             self._check_encoder()
+        self._held_out = None
         if affinity is not None:
             self._statistics.start()
+            self._held_out = HeldOutBatches.of(affinity.target_data(), self.tasks)
 
     def make_train_function(self, force: bool = False) -> None:
         self.train_function: Any
         if self.train_function is not None and not force:
             return
         step = self._training_step()
-        if self._affinity_options is None and self.gradient_method is None:
+        options = self._affinity_options
+        if options is None and self.gradient_method is None:
             self.train_function = self._make_function(step)
             return
-        function = self._with_probes(step) if self._affinity_options else self._make_function(step)
+        function = (
+            self._make_function(step)
+            if options is None
+            else probing_steps(self, options, self._statistics, step, self._held_out)
+        )
         self.train_function = self._building_first(function)
 
     def _building_first(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -155,23 +163,6 @@ class MultiTaskModel(TaskModel):
             return logs
 
         return train_function
-
-    def _with_probes(self, step: Callable[[Any], dict[str, Any]]) -> Cadence:
-        """A train function of steps, some of which measure affinities."""
-        probe_step = ProbeStep(self, self._affinity_options, self._statistics)
-        if self.steps_per_execution == 1:
-            plain = one_at_a_time(self._make_function(step))
-            probing = one_at_a_time(self._make_function(probe_step))
-        else:
-            plain, probing = on_device(self, step), on_device(self, probe_step)
-        return Cadence(
-            self._statistics,
-            self._affinity_options.every * (accumulated_batches(self.optimizer) or 1),
-            self.steps_per_execution,
-            plain,
-            probing,
-            self.get_metrics_result,
-        )
 
     def _training_step(self) -> Callable[[Any], dict[str, Any]]:
         """The step without a probe."""
@@ -214,6 +205,8 @@ class MultiTaskModel(TaskModel):
         ends: list[keras.callbacks.Callback] = []
         if self._affinity_options is not None:
             ends.append(EpochEnds(self._statistics, self.tasks, self.task_losses.labels_seen))
+        if self._held_out is not None:
+            ends.append(HeldOutLabels(self._held_out, self._statistics))
         if self.loss_weighting is not None:
             ends.append(WeightingEpochs(self.loss_weighting, self._statistics))
         callbacks = before_others(ends, callbacks)
@@ -221,8 +214,9 @@ class MultiTaskModel(TaskModel):
 
     @property
     def measures_affinity(self) -> bool:
-        """Whether it was compiled with `affinity=`."""
-        return self._affinity_options is not None
+        """Whether it was compiled with `affinity=`, or a gradient method that measures, too."""
+        own = getattr(self.gradient_method, "measures_affinity", False)
+        return own or self._affinity_options is not None
 
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.

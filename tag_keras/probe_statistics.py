@@ -67,6 +67,7 @@ class ProbeStatistics(StepCounter):
         batch_size: tf.Tensor,
         has_labels: tf.Tensor | None = None,
         overflowed: tf.Tensor | None = None,
+        has_target_labels: tf.Tensor | None = None,
     ) -> None:
         """Adds one probe.
 
@@ -76,6 +77,8 @@ class ProbeStatistics(StepCounter):
             has_labels: Boolean tensor (T,): false for a task that takes no part in this probe.
                 By default all do.
             overflowed: Boolean tensor (T,): whose gradients overflowed. By default none.
+            has_target_labels: Boolean tensor (T,): the same as `has_labels`, of the batch that the
+                targets' losses are of. By default that is the same batch.
         """
         mean, count, skipped, overflows, probes, width, largest_batch = self.weights
         batch_size = tf.cast(batch_size, "float32")
@@ -83,7 +86,8 @@ class ProbeStatistics(StepCounter):
         largest_batch.assign(tf.maximum(largest_batch, batch_size))
         taking_part = tf.fill(tf.shape(values), whole)
         if has_labels is not None:
-            taking_part &= has_labels[:, None] & has_labels[None, :]
+            targets = has_labels if has_target_labels is None else has_target_labels
+            taking_part &= has_labels[:, None] & targets[None, :]
         # Larger values could not be averaged in float32. The comparison is false for NaN.
         usable = (tf.abs(values) < 1e15) & taking_part
         skipped.assign(skipped + tf.cast(taking_part & ~usable, "float32"))
@@ -155,6 +159,14 @@ class ProbeStatistics(StepCounter):
                 f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
             )
         return affinity
+
+    def largest_batch(self) -> int:
+        """Number of examples in the largest batch that was probed so far."""
+        return int(self.weights[-1])
+
+    def values_by_target(self) -> npt.NDArray[np.float64]:
+        """Number of values (T,) of the epochs that have ended, with those that were left out."""
+        return np.asarray(self._host["epochs"][:, 1:].sum(axis=(0, 1, 2)))
 
     def overflowed(self) -> npt.NDArray[np.float64]:
         """Number of probes, by task (T,), in which the task's gradient overflowed."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from tag_keras import pages
 from tag_keras.affinity import Affinity
-from tag_keras.comparison import Comparison, compare
+from tag_keras.checks import check
+from tag_keras.comparison import Comparison, compare, tasks_of_networks
 from tag_keras.conclusion import Conclusion, conclusion
 from tag_keras.group_selection import selection_frontier
 from tag_keras.grouping import Grouping
@@ -21,6 +22,8 @@ from tag_keras.report_tables import costs_table, losses_table, metrics_table
 from tag_keras.results import Row
 from tag_keras.selection_plots import describe_stability, plot_frontier, plot_stability
 from tag_keras.selection_rules import Singletons
+from tag_keras.serving import Serving
+from tag_keras.serving_tables import moves_table, served_table, serving_as_text
 from tag_keras.stability import GroupingStability, grouping_stability
 
 __all__ = [
@@ -51,6 +54,7 @@ def write_report(
     frontier: Sequence[Grouping] | None = None,
     stability: GroupingStability | None = None,
     methods: Sequence[MethodLine] = (),
+    serving: Serving | None = None,
 ) -> None:
     """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
 
@@ -72,10 +76,12 @@ def write_report(
         stability: How often `grouping` is chosen, from `grouping_stability`.
         methods: Lines of a table of methods, from `method_table.compare_methods`, whose changes are
             those against the joint network.
+        serving: What is served, from `guard_groups` of the same `grouping` and `rows`.
 
     Raises:
         ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
-            of `grouping` and those of the other arguments disagree, or the groups of `stability`.
+            of `grouping` and those of the other arguments disagree, or the groups of `stability`,
+            or if `serving` has networks for other groups.
 
     Example:
 
@@ -89,12 +95,15 @@ def write_report(
     ```
     """
     summary = conclusion(affinity, grouping, rows)
+    if serving:
+        _check_serving(grouping, serving)
     comparison = compare(grouping, rows)
     images = _images(affinity, grouping, comparison, frontier, stability)
     page = pages.render(
         "report.html.jinja",
         title=title,
         conclusion=summary,
+        served=_served(grouping, serving, rows) if serving else None,
         groups=_groups(grouping),
         stability=describe_stability(stability, affinity) if stability else "",
         comparison=comparison,
@@ -152,6 +161,24 @@ def _images(
         "comparison": pages.png(plot_comparison(grouping.tasks, changes)) if changes else None,
         "affinity": pages.png(plot_affinity(affinity)),
         "affinity_history": pages.png(plot_history(affinity)),
+    }
+
+
+def _check_serving(grouping: Grouping, serving: Serving) -> None:
+    trained = tasks_of_networks(grouping)
+    groups = zip(serving.networks, serving.grouping.groups, strict=True)
+    valid = all(trained.get(name) == group for (name, _), group in groups)
+    wanted = "`serving` should be of networks for the groups and tasks of `grouping`"
+    valid = valid and serving.grouping.tasks == grouping.tasks
+    check(valid, wanted, networks=serving.networks, groups=serving.grouping.groups)
+
+
+def _served(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "text": serving_as_text(grouping, serving),
+        "split": serving.split,
+        "moves": moves_table(serving),
+        "lines": served_table(grouping, serving, rows),
     }
 
 

@@ -13,6 +13,8 @@ from tag_keras import files
 from tag_keras.checks import is_number
 
 Array = npt.NDArray[np.float64]
+# With fewer seeds the noise between them counts as not known.
+FEWEST_SEEDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,3 +159,9 @@ def mean_and_deviation(values: Sequence[float] | Array) -> tuple[float, float]:
     """Mean and sample standard deviation over seeds; the deviation of one seed is NaN."""
     values = np.asarray(values, np.float64)
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def mean_and_noise(differences: Sequence[float] | Array) -> tuple[float, float]:
+    """Mean of differences paired by seed (S,), and two standard errors of it; NaN for one seed."""
+    mean, deviation = mean_and_deviation(differences)
+    return mean, 2 * deviation / len(differences) ** 0.5

@@ -51,9 +51,22 @@ class TaskStep:
         self._model = model
 
     def __call__(self, data: Any) -> dict[str, Any]:
+        return self.train_on(data)
+
+    def train_on(
+        self, batch: Any, observe: Callable[[Observed], None] | None = None
+    ) -> dict[str, Any]:
+        """Makes the step.
+
+        Args:
+            batch: The batch.
+            observe: What is to be done before the variables move.
+
+        Returns:
+            The logs.
+        """
         model, task_losses = self._model, self._model.task_losses
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        observe = self._observer(x, y, sample_weight)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         with tf.GradientTape(persistent=True) as tape:
             y_pred = model(x, training=True)
             losses, labels = task_losses(y, y_pred, sample_weight)
@@ -88,10 +101,6 @@ class TaskStep:
         """
         self._kernel()
         self._method()
-
-    def _observer(self, x: Any, y: Any, sample_weight: Any) -> Callable[[Observed], None] | None:
-        """What is to be done before the variables move; called before the forward pass."""
-        return None
 
     def _kernel(self) -> keras.Variable | None:
         """The variable whose gradients the loss weighting looks at."""

@@ -61,6 +61,9 @@ def train_groups(
 ) -> GroupedModel:
     """Trains one network per group and puts them together (TAG, section 3; arXiv 2109.04617).
 
+    It trains no other network to compare them with. Who does, as `experiment.run` does, may let
+    `guard_groups` choose which network serves each task.
+
     Args:
         build_model: Gives a compiled `MultiTaskModel` for a tuple of tasks.
         grouping: Groups, for instance from `select_groups`.

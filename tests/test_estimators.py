@@ -38,7 +38,8 @@ class GradientRatio(AffinityEstimator):
 
 
 def test_options_are_those_of_the_paper_and_cannot_change():
-    for kind, values in zip(ALL, [(10, "optimizer", False)] * 2 + [(10, True)], strict=True):
+    steps = (10, "optimizer", False)
+    for kind, values in zip(ALL, [(*steps, None), steps, (10, True)], strict=True):
         options = kind()
         assert dataclasses.astuple(options) == values
         with pytest.raises(dataclasses.FrozenInstanceError, match="every"):

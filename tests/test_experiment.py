@@ -57,7 +57,8 @@ def contents(folder):
     """All files that hold results, without the seconds that the training took."""
     rows = json.loads((folder / "results.json").read_text())
     rows = [{**row, "seconds": 0} for row in rows]
-    texts = [(folder / name).read_text() for name in ("affinity.json", "groups.json")]
+    names = ("affinity.json", "groups.json", "served.json")
+    texts = [(folder / name).read_text() for name in names]
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     weights = keras.models.load_model(folder / "grouped.keras").get_weights()
     return rows, *texts, files, [weight.tolist() for weight in weights]
@@ -227,29 +228,25 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
     figures = {path.stem for path in (tmp_path / "whole").glob("*.png")}
     assert figures >= {"affinity", "grouping", "comparison", "frontier"}
     saved = keras.models.load_model(tmp_path / "whole" / "grouped.keras")
+    serving = json.loads((tmp_path / "whole" / "served.json").read_text())
+    loss = {(row.network, row.seed, row.split, row.task): row.loss for row in rows}
     x, y = DATA["test"]
+    total = 0
     for task, prediction in saved.predict(x, verbose=0).items():
         np.testing.assert_array_equal(prediction, grouped.predict(x, verbose=0)[task])
+        index = serving["grouping"]["serves"][task]
+        name, seed = serving["networks"][index]
+        served = [one for one in TASKS if serving["grouping"]["serves"][one] == index]
         # The network of the seed with the least validation loss, over the tasks that it serves.
-        index = grouping.serves[task]
-        served = [one for one in TASKS if grouping.serves[one] == index]
-        totals = {
-            seed: sum(
-                row.loss
-                for row in rows
-                if (row.network, row.seed, row.split) == (f"group_{index}", seed, "validation")
-                and row.task in served
-            )
-            for seed in (0, 1)
-        }
-        best = min(totals, key=totals.get)
-        (row,) = [
-            row
-            for row in rows
-            if (row.network, row.seed, row.split, row.task)
-            == (f"group_{index}", best, "test", task)
-        ]
-        assert np.mean((prediction[:, 0] - y[task]) ** 2) == pytest.approx(row.loss, rel=1e-4)
+        totals = [sum(loss[name, s, "validation", one] for one in served) for s in (0, 1)]
+        assert seed == int(np.argmin(totals))
+        error = np.mean((prediction[:, 0] - y[task]) ** 2)
+        assert error == pytest.approx(loss[name, seed, "test", task], rel=1e-4)
+        total += loss[name, seed, "validation", task]
+    joint = [sum(loss["joint", seed, "validation", task] for task in TASKS) for seed in (0, 1)]
+    assert total == pytest.approx(serving["total"]) and total <= min(joint) + 1e-9
+    assert f"{total:.4g} served" in printed
+    assert f"{total:.4g} served" in (tmp_path / "whole" / "report.html").read_text()
 
     # Stopped before each training in turn, it ends with the same files.
     original = training.train_network
@@ -302,11 +299,51 @@ def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
 def test_a_damaged_file_is_named(tmp_path):
     pytest.importorskip("matplotlib")
     run(tmp_path / "whole", seeds=(0,), num_groups=1)
-    for name in ("settings.json", "affinity.json", "groups.json", "results.json"):
+    names = ("settings.json", "affinity.json", "groups.json", "results.json", "served.json")
+    for name in names:
         shutil.copytree(tmp_path / "whole", tmp_path / name)
         (tmp_path / name / name).write_text("{")
         with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
             run(tmp_path / name, seeds=(0,), num_groups=1)
+
+
+def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    x, record = DATA["test"][0], tmp_path / "served.json"
+    first = run(tmp_path, seeds=(0,)).predict(x, verbose=0)
+    serving, kept = tag_keras.Serving.load(record), record.read_text()
+    # As it would be from before there was a guard: no record, and other networks.
+    model = training.load_network(tmp_path / "grouped.keras")
+    for variable in model.trainable_variables:
+        variable.assign(variable + 1)
+    model.save(tmp_path / "grouped.keras")
+    record.unlink()
+    grouped = experiment._put_together(tmp_path, serving)
+    for task, prediction in grouped.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(prediction, first[task])
+    assert record.read_text() == kept
+    # With its record, it is not put together again.
+    model.save(tmp_path / "grouped.keras")
+    grouped = experiment._put_together(tmp_path, serving)
+    for task, prediction in grouped.predict(x, verbose=0).items():
+        assert np.abs(prediction - first[task]).min() > 0
+    # Nor with that of other networks: in this file the joint network is by far the best.
+    rows = [
+        dataclasses.replace(row, loss=0.0)
+        if (row.network, row.split) == ("joint", "validation")
+        else row
+        for row in results.load_results(tmp_path / "results.json")
+    ]
+    results.save_results(tmp_path / "results.json", rows)
+    capsys.readouterr()
+    grouped = run(tmp_path, seeds=(0,))
+    assert grouped.grouping.groups == (TASKS,) and len(grouped.models) == 1
+    joint = training.load_network(tmp_path / "networks" / "joint_seed0.keras")
+    for task, prediction in joint.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(grouped.predict(x, verbose=0)[task], prediction)
+    words = "The guard moved 3 of 3 tasks: "
+    assert words in capsys.readouterr().out
+    assert words in (tmp_path / "report.html").read_text()
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,14 +1,14 @@
-"""Affinities on a problem whose answer is known (tests/planted.py)."""
+"""Affinities on a problem whose answer is known (benchmarks/planted.py)."""
 
 import functools
 
 import keras
 import numpy as np
-import planted
 import pytest
 import scipy.stats
 
 import tag_keras
+from benchmarks import planted
 
 
 @functools.cache

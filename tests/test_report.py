@@ -17,6 +17,7 @@ import scipy.stats
 from tag_keras import report
 from tag_keras.affinity import Affinity
 from tag_keras.grouping import Grouping
+from tag_keras.guard import guard_groups
 from tag_keras.results import Row
 
 TASKS = (
@@ -727,6 +728,80 @@ def test_title_and_single_task(tmp_path):
     grouping = make_grouping(("a",), (("a",),))
     report.write_report(path, Affinity(["a"], [[0.2]]), grouping, rows, title="<mine>")
     assert "<h1>&lt;mine&gt;</h1>" in path.read_text("utf-8")
+
+
+# What is served.
+
+
+def rows_to_serve():
+    """Rows on both splits: b loses 0.4 or more in its group, and joint 0.1 on test data."""
+    rows = rows_with_totals(joint=[1.0, 1.1, 1.2], grouped=[0.8, 0.9, 1.0], single=[2.0, 2.1, 2.2])
+    return [
+        dataclasses.replace(row, split=split, loss=row.loss + worse + joint)
+        for split, shift in (("validation", 0.0), ("test", 0.1))
+        for row in rows
+        for worse in [(0.4 + 0.1 * row.seed) * ((row.network, row.task) == ("group_0", "b"))]
+        for joint in [shift * (row.network == "joint")]
+    ]
+
+
+def write_served(folder, rows, grouping=None, serving=None):
+    grouping = grouping or make_grouping(**ABC_GROUPING)
+    serving = serving or guard_groups(grouping, rows)
+    affinity = make_affinity(grouping.tasks)
+    report.write_report(folder / "report.html", affinity, grouping, rows, serving=serving)
+    return (folder / "report.html").read_text("utf-8")
+
+
+def test_page_says_what_is_served(tmp_path):
+    page = write_served(tmp_path, rows_to_serve())
+    # b goes to group_1, which it helps: 0.2, 0.225, 0.25 there, and 0.4, 0.5, 0.6 more here; the
+    # mean difference is 0.5, and two standard errors 2 * 0.1 / sqrt(3) = 0.12.
+    assert "The guard moved 1 of 3 tasks: b from group_0 to group_1, better there beyond" in page
+    moves, served = Tables(page).tables[:2]
+    assert [cell for (cell,) in moves[0]][:4] == ["Task", "From", "To", "Mean validation loss"]
+    assert [cell for (cell,) in moves[1]] == [
+        "b",
+        "group_0",
+        "group_1",
+        "0.725 → 0.225",
+        f"{MINUS}0.50 ± 0.12",
+        "0.600 → 0.200",
+        "Beyond the noise",
+    ]
+    # The first seed is the best of each. On test data joint has 3 * 0.1 more.
+    assert [[cell for (cell,) in line] for line in served[1:]] == [
+        ["what is served", "2", "0.8000", "0.8000"],
+        ["the groups without the guard", "2", "1.200", "1.200"],
+        ["the joint network", "1", "1.000", "1.300"],
+        ["one network per task", "3", "2.000", "2.000"],
+    ]
+    assert re.findall(r"<h2>(.*?)</h2>", page)[:2] == ["What is served", "Groups"]
+    assert "there, what is served may be better or worse than another line" in " ".join(
+        page.split()
+    )
+
+
+def test_page_where_the_guard_moved_nothing(tmp_path):
+    rows = rows_with_totals(grouped=[0.8, 0.9, 1.0])
+    rows += [dataclasses.replace(row, split="validation") for row in rows]
+    page = write_served(tmp_path, rows)
+    assert "The guard moved no task: each is served by the network of its group." in page
+    assert "no joint network to compare with, so nothing is guaranteed." in page
+    assert [line[0] for line in Tables(page).tables[0][1:]] == [
+        ["what is served"],
+        ["the groups without the guard"],
+    ]
+    assert "What is served" not in write_small(tmp_path, joint=[1.0])
+
+
+def test_what_is_served_comes_from_the_same_groups(tmp_path):
+    serving = guard_groups(make_grouping(**ABC_GROUPING), rows_to_serve())
+    other = make_grouping(ABC, (("a", "b", "c"),))
+    rows = [row for row in rows_to_serve() if not row.network.startswith("group_")]
+    with pytest.raises(ValueError, match="`serving` should be of networks for the groups and"):
+        write_served(tmp_path, rows, other, serving)
+    assert not list(tmp_path.iterdir())
 
 
 # Errors, all before anything is written.

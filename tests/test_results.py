@@ -171,6 +171,13 @@ def test_the_deviation_of_one_seed_is_not_known():
     assert math.isnan(deviation)
 
 
+def test_mean_and_noise_of_differences():
+    # Deviation sqrt(12) of four, as above: two standard errors are 2 * sqrt(12) / sqrt(4).
+    assert results.mean_and_noise([2, 4, 4, 10]) == pytest.approx((5, math.sqrt(12)))
+    mean, noise = results.mean_and_noise([0.25])
+    assert mean == 0.25 and math.isnan(noise)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -2,13 +2,13 @@
 
 import keras
 import numpy as np
-import planted
 import pytest
 import tensorflow as tf
 from test_model import TASKS, make_data, make_deep_model, make_model
 from test_proximal_affinity import attribute
 
 import tag_keras
+from benchmarks import planted
 from tag_keras.task_clustering import cluster_tasks
 
 layers = keras.layers
@@ -405,6 +405,7 @@ def test_one_task_is_trained_as_by_keras():
 def test_the_affinities_are_of_use_for_selecting_groups():
     model = compiled(make_model(), decay=0.1, warmup=3)
     fit(model)
+    assert model.measures_affinity
     affinity, method = model.get_affinity(), model.gradient_method
     assert affinity.tasks == TASKS and np.isnan(affinity.standard_error).all()
     np.testing.assert_array_equal(affinity.count, method.count.numpy())
@@ -738,7 +739,7 @@ def test_training_without_scikit_learn(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_tasks_of_a_planted_cluster_are_in_one_group(seed):
-    # tests/planted.py: three clusters of three tasks each, and one of noise alone.
+    # benchmarks/planted.py: three clusters of three tasks each, and one of noise alone.
     keras.utils.set_random_seed(seed)
     encoder = keras.Sequential([layers.Dense(32, "relu"), layers.Dense(16, "relu")])
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in planted.TASKS})

@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-import planted
 import pytest
 import scipy.stats
 
+from benchmarks import planted
 from tag_keras.affinity import Affinity
 from tag_keras.group_selection import select_groups
 from tag_keras.stability import _draw, grouping_stability

@@ -1,0 +1,84 @@
+"""Is the choice of groups right? Trains every group of tasks, and judges every way to choose.
+
+    python -m benchmarks.truth --output_dir=runs/truth --sets=digits6
+
+For each set, all groups of tasks (of the nine digits' tasks, those of up to three and some larger
+ones) are trained with several seeds, which takes most of the time; then joint trainings with other
+seeds measure affinities by each estimator. A command that was stopped goes on when it is given
+again. What each way to choose would have given, on test data, is printed and written to truth.json
+in the set's folder; its regret is how much its total test loss is above that of the best choice of
+as many networks.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.truth_networks import groups_to_train, measure, train_groups_of
+from benchmarks.truth_regret import NETWORKS, Line, all_lines
+from benchmarks.truth_sets import SETS
+from benchmarks.truth_table import Truth
+from tag_keras import files
+from tag_keras.settings import keep_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for all it writes")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS], help="problems")
+    parser.add_argument("--seeds", type=int, default=3, help="how often each group is trained")
+    parser.add_argument("--runs", type=int, default=5, help="how often affinities are measured")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of 20 steps")
+    options = parser.parse_args()
+    tf.get_logger().setLevel("ERROR")
+    for name in options.sets:
+        lines = judge(name, options.output_dir / name, options.seeds, options.runs, options.epochs)
+        print(f"\n{name}\n{as_text(lines)}\n", flush=True)
+
+
+def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -> list[Line]:
+    """Trains and measures what is not in the folder yet, and judges every way to choose."""
+    truth_set = SETS[name](epochs)
+    keep_settings(folder, {"set": name, "epochs": epochs})
+    groups, seeds = groups_to_train(truth_set), range(num_seeds)
+    print(f"{name}: {len(groups)} groups, {num_seeds} seeds", flush=True)
+    rows, early = train_groups_of(truth_set, folder, seeds)
+    truth = Truth.from_rows(rows, truth_set.tasks, groups).only(seeds)
+    print(f"{name}: affinities of {num_runs} runs by each estimator", flush=True)
+    lines = all_lines(truth, truth.with_validation(early), measure(truth_set, folder, num_runs))
+    files.write_json(folder / "truth.json", [_fields(line) for line in lines])
+    return lines
+
+
+def as_text(lines: list[Line]) -> str:
+    """A table of all ways to choose."""
+    header = "".join(f"{number:>9}" for number in NETWORKS)
+    texts = [f"{'total test loss, networks at most':44}{header}{'regret':>10}{'agreement':>18}"]
+    for line in lines:
+        label = f"{line.way} {line.options}" + (f", {line.runs} runs" if line.runs > 1 else "")
+        totals = "".join(f"{total:9.3f}" for total in np.nanmean(line.totals, axis=0))
+        regret = f"{100 * line.regret.mean():9.1f} %"
+        regret += f" ± {100 * line.deviation():4.1f}" if len(line.totals) > 1 else " " * 7
+        agreement = "" if np.isnan(line.agreement) else f"{line.agreement:8.2f}"
+        texts.append(f"{label:44}{totals}{regret}{agreement}")
+    return "\n".join(texts)
+
+
+def _fields(line: Line) -> dict[str, object]:
+    """What is written of a line; NaN, which JSON does not have, as null."""
+    values = dataclasses.asdict(line) | {"totals": line.totals.tolist(), "best": line.best.tolist()}
+    fields: dict[str, object] = json.loads(json.dumps(values).replace("NaN", "null"))
+    return fields
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The guard: each task from whichever trained network is best on validation, never worse overall.
+
+Affinities predict gains weakly, so groups that were trained are compared with what else was.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from tag_keras.checks import check
+from tag_keras.comparison import check_rows, serving_networks, tasks_of_networks
+from tag_keras.grouping import Grouping
+from tag_keras.loss_table import LossTable, loss_table
+from tag_keras.results import FEWEST_SEEDS, Row, mean_and_noise
+from tag_keras.serving import Move, Serving
+
+
+def guard_groups(
+    grouping: Grouping,
+    rows: Sequence[Row],
+    split: str = "validation",
+    beyond_noise: bool | None = None,
+) -> Serving:
+    """Says which trained network should serve each task, by the losses on validation data.
+
+    A task is served by the network of its group unless
+
+    - the mean over seeds of the paired difference in its loss is in favour of another network by
+      more than two standard errors, and the total loss served does not rise: of several such
+      networks, the one with the least mean loss serves it;
+    - or the total loss served would still be above that of the joint network: then the tasks that
+      lose most against the joint network go to it, one by one, until it is not.
+
+    Of each network one seed is served, the one with the least loss over the tasks that it serves.
+    So the total loss served on `split` is never above that of the joint network's best seed, and
+    never above that of the groups without the guard. Data that took no part may see it otherwise.
+
+    Args:
+        grouping: Groups, and which of them serves each task.
+        rows: Results of networks named `"group_<index>"`, `"joint"` and `"single_<task>"`, for
+            instance from `tag_keras.results.load_results("results.json")`. Without a joint network
+            nothing is guaranteed. Only seeds that all of them have are compared.
+        split: Split whose losses decide. One that is also reported would flatter the report.
+        beyond_noise: Whether tasks may move for the first reason; by default, if there are at
+            least three seeds, from which the report takes the noise as known.
+
+    Returns:
+        Serving: the networks to serve, which tasks were moved and why, and the totals.
+
+    Raises:
+        ValueError: If `rows` does not hold the losses of every group, if networks have other tasks
+            or no seed in common, or if `beyond_noise` is true with fewer than two seeds.
+
+    Example:
+
+    ```python
+    from tag_keras.results import Row
+
+    grouping = tag_keras.Grouping(["a", "b"], [["a"], ["b"]], {"a": 0, "b": 1}, 0.0, 0.0, True)
+    losses = {"group_0": {"a": 0.5}, "group_1": {"b": 0.9}, "joint": {"a": 0.6, "b": 0.7}}
+    rows = [
+        Row(name, tuple(by_task), 0, task, "validation", loss, {}, 60.0)
+        for name, by_task in losses.items()
+        for task, loss in by_task.items()
+    ]
+    serving = tag_keras.guard_groups(grouping, rows)
+    print(serving.networks)  # (("group_0", 0), ("joint", 0)): "b" is better off in "joint"
+    # With trained models by name and seed:
+    # tag_keras.GroupedModel([models[network] for network in serving.networks], serving.grouping)
+    ```
+    """
+    check_rows(grouping, rows)
+    valid = beyond_noise is None or isinstance(beyond_noise, bool)
+    check(valid, "`beyond_noise` should be a bool or None", beyond_noise=beyond_noise)
+    table = loss_table(grouping, rows, split)
+    if beyond_noise and len(table.seeds) < 2:
+        raise ValueError(
+            "`beyond_noise=True` asks for the deviation between seeds, which takes at least two of "
+            f"them. Received: rows of the seeds {list(table.seeds)}. Train more, or leave "
+            "`beyond_noise` out."
+        )
+    if beyond_noise is None:
+        beyond_noise = len(table.seeds) >= FEWEST_SEEDS
+    before = serving_networks(grouping)["grouped"]
+    better = _move_beyond_noise(table, before) if beyond_noise else before
+    after = _move_to_joint(table, better)
+    whole = serving_networks(grouping)["joint"]
+    seeds, networks = table.served_seeds(after), tasks_of_networks(grouping)
+    return Serving(
+        grouping=dataclasses.replace(
+            grouping,
+            groups=tuple(networks[name] for name in seeds),
+            serves={task: [*seeds].index(name) for task, name in after.items()},
+        ),
+        networks=tuple(seeds.items()),
+        moves=_moves(table, before, better, after),
+        total=table.served_total(after),
+        total_without=table.served_total(before),
+        total_joint=table.served_total(whole) if "joint" in table.losses else None,
+        split=split,
+        seeds=table.seeds,
+        beyond_noise=beyond_noise,
+    )
+
+
+def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str, str]:
+    """Name of the network by task, after the moves that pay beyond the noise."""
+    best: dict[str, tuple[float, str]] = {}
+    for task, own in serves.items():
+        for name, losses in table.losses.items():
+            if name != own and task in losses:
+                gain, noise = mean_and_noise(table.losses[own][task] - losses[task])
+                if gain > noise and gain > best.get(task, (0.0, ""))[0]:
+                    best[task] = gain, name
+    serves = dict(serves)
+    # Those that gain most come first; of those that gain as much, by name, so that the order of the
+    # tasks does not matter.
+    for task in sorted(best, key=lambda task: (-best[task][0], task)):
+        moved = {**serves, task: best[task][1]}
+        # The mean over seeds is not all: the seed that is served may be better than its mean.
+        if table.served_total(moved) <= table.served_total(serves):
+            serves = moved
+    return serves
+
+
+def _move_to_joint(table: LossTable, serves: Mapping[str, str]) -> dict[str, str]:
+    """Name of the network by task, after the moves without which the joint network were better."""
+    serves = dict(serves)
+    if "joint" not in table.losses:
+        return serves
+    joint = table.served_losses(dict.fromkeys(serves, "joint"))
+    limit = table.served_total(dict.fromkeys(serves, "joint"))
+    # It ends, because the total of all tasks in the joint network is the limit.
+    while table.served_total(serves) > limit:
+        served = table.served_losses(serves)
+        others = [task for task in serves if serves[task] != "joint"]
+        worst = max(others, key=lambda task: (served[task] - joint[task], task))
+        serves[worst] = "joint"
+    return serves
+
+
+def _moves(
+    table: LossTable,
+    before: Mapping[str, str],
+    better: Mapping[str, str],
+    after: Mapping[str, str],
+) -> tuple[Move, ...]:
+    served_before, served_after = table.served_losses(before), table.served_losses(after)
+    moves = []
+    for task, name in after.items():
+        if name == before[task]:
+            continue
+        old, new = table.losses[before[task]][task], table.losses[name][task]
+        moves.append(
+            Move(
+                task=task,
+                before=before[task],
+                after=name,
+                mean_before=float(old.mean()),
+                mean_after=float(new.mean()),
+                noise=mean_and_noise(old - new)[1] if len(table.seeds) > 1 else None,
+                served_before=served_before[task],
+                served_after=served_after[task],
+                reason="beyond the noise" if better[task] == name else "the guarantee",
+            )
+        )
+    return tuple(moves)

@@ -1,0 +1,82 @@
+"""What an estimator of inter-task affinity is, and what a probe gives it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tag_keras.checks import check_count
+from tag_keras.gradients import Gradients
+from tag_keras.replicas import sum_over_replicas
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One batch at the current values of the model, as the estimators see it.
+
+    Args:
+        losses: Float32 tensor (T,): the losses of the tasks on the whole batch; on the held-out
+            batch, if the estimator has `target_data`.
+        gradients: Gradients of the losses on the training batch with respect to the shared
+            variables.
+        variables: The P shared variables.
+        optimizer: The compiled optimizer.
+        loss_sums: Gives for values of the shared variables a float32 tensor (2, T): sums and
+            divisors of the losses of this replica's part of the batch that `losses` are of.
+        low_precision: Whether `losses` was computed in less than float32, which is what
+            `loss_sums` computes in.
+    """
+
+    losses: tf.Tensor
+    gradients: Gradients
+    variables: Sequence[keras.Variable]
+    optimizer: keras.optimizers.Optimizer
+    loss_sums: Callable[[Sequence[tf.Tensor]], tf.Tensor]
+    low_precision: bool = False
+
+    def exact_losses(self) -> tf.Tensor:
+        """`losses`, computed in float32."""
+        if not self.low_precision:
+            return self.losses
+        values = [tf.convert_to_tensor(variable) for variable in self.variables]
+        ((sums, divisors),) = [
+            tf.unstack(one) for one in sum_over_replicas([self.loss_sums(values)])
+        ]
+        return tf.math.divide_no_nan(sums, divisors)
+
+
+@dataclasses.dataclass(frozen=True)
+class AffinityEstimator:
+    """What all estimators have in common. A subclass implements `measure`.
+
+    Args:
+        every: Probe one step of the optimizer in `every`, the first one included. The paper's
+            code uses 10; its notebook 1. Where gradients are accumulated over several batches,
+            they make one step, and its first batch is probed.
+
+    Raises:
+        ValueError: If an option is not what it should be.
+    """
+
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        # Python's integer, because the configuration is written as JSON.
+        object.__setattr__(self, "every", check_count("every", self.every))
+
+    def measure(self, probe: Probe) -> tf.Tensor:
+        """Affinities on one batch: float32 tensor (T, T), [source, target], NaN for no value."""
+        raise NotImplementedError
+
+    def target_data(self) -> Any:
+        """Held-out data whose losses a probe is to look at; `None` for those of its own batch."""
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AffinityEstimator":
+        return cls(**config)

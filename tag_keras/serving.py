@@ -1,0 +1,141 @@
+"""Which trained network serves each task, and which tasks were moved to it, and why."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, Self, get_args
+
+from tag_keras import files
+from tag_keras.checks import check, check_bool, check_choice, is_number
+from tag_keras.grouping import Grouping
+
+Reason = Literal["beyond the noise", "the guarantee"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """A task that another network serves than that of its group.
+
+    Args:
+        task: Name of the task.
+        before: Name of the network of its group.
+        after: Name of the network that serves it.
+        mean_before: Validation loss of the task from `before`, mean over the seeds.
+        mean_after: The same from `after`.
+        noise: Two standard errors of the mean difference, paired by seed; None for one seed.
+        served_before: Validation loss from the one seed's network that would have served it.
+        served_after: The same from the one that serves it.
+        reason: `"beyond the noise"`, or `"the guarantee"`: the total validation loss would have
+            been above the joint network's.
+    """
+
+    task: str
+    before: str
+    after: str
+    mean_before: float
+    mean_after: float
+    noise: float | None
+    served_before: float
+    served_after: float
+    reason: Reason
+
+    def __post_init__(self) -> None:
+        for name in ("task", "before", "after"):
+            value = getattr(self, name)
+            check(isinstance(value, str), f"`{name}` should be a name", **{name: value})
+        for name in ("mean_before", "mean_after", "noise", "served_before", "served_after"):
+            _check_loss(name, getattr(self, name), optional=name == "noise")
+        check_choice("reason", self.reason, get_args(Reason))
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+    """What is served: one network for each group of `grouping`, and what it would be otherwise.
+
+    Fields that are wrong, or that contradict each other, are a `ValueError`.
+
+    Args:
+        grouping: Tasks that each served network was trained on, and which of them it serves; the
+            second argument of `GroupedModel`. Its score is that of the groups as they were chosen.
+        networks: Name and seed of the network, for each group of `grouping`.
+        moves: Tasks that are not served by the network of their group, in the order of the tasks.
+        total: Sum over the tasks of the validation losses of the networks that serve them.
+        total_without: The same if each task were served by the network of its group.
+        total_joint: The same if all were served by the joint network of its best seed; None if
+            there is none, and so no guarantee.
+        split: Split whose losses decided.
+        seeds: Seeds that were compared.
+        beyond_noise: Whether tasks could move because another network is better beyond the noise.
+    """
+
+    grouping: Grouping
+    networks: tuple[tuple[str, int], ...]
+    moves: tuple[Move, ...]
+    total: float
+    total_without: float
+    total_joint: float | None
+    split: str
+    seeds: tuple[int, ...]
+    beyond_noise: bool
+
+    def __post_init__(self) -> None:
+        groups, networks = self.grouping.groups, self.networks
+        valid = isinstance(networks, list | tuple) and len(networks) == len(groups)
+        valid = valid and all(_is_network(network) for network in networks)
+        wanted = f"`networks` should give a name and a seed for each of the {len(groups)} groups"
+        check(valid, wanted, networks=networks)
+        moved = [move.task for move in self.moves]
+        valid = len({*moved}) == len(moved) and {*moved} <= {*self.grouping.tasks}
+        check(valid, f"`moves` should be of different tasks of {self.grouping.tasks}", moves=moved)
+        for name in ("total", "total_without", "total_joint"):
+            _check_loss(name, getattr(self, name), optional=name == "total_joint")
+        check(isinstance(self.split, str), "`split` should be a name", split=self.split)
+        valid = isinstance(self.seeds, list | tuple) and {*map(type, self.seeds)} == {int}
+        check(valid, "`seeds` should be at least one whole number", seeds=self.seeds)
+        check_bool("beyond_noise", self.beyond_noise)
+        object.__setattr__(self, "networks", tuple((name, seed) for name, seed in networks))
+        object.__setattr__(self, "moves", tuple(self.moves))
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+
+    def network_of(self, task: str) -> tuple[str, int]:
+        """Name and seed of the network that serves a task."""
+        return self.networks[self.grouping.serves[task]]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it as JSON, atomically."""
+        files.write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads what `save` wrote; the `ValueError` for another file names it and a remedy."""
+        fields = files.read_fields(path, [])
+        try:
+            grouping = Grouping(**_mapping("grouping", fields.get("grouping")))
+            moves = [Move(**_mapping("moves", move)) for move in _list(fields.get("moves"))]
+            return cls(**{**fields, "grouping": grouping, "moves": tuple(moves)})
+        # A field too few or too many is a TypeError.
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{os.fspath(path)} does not say what is served: {error} Delete it and run the "
+                "step that wrote it again."
+            ) from None
+
+
+def _check_loss(name: str, value: Any, optional: bool) -> None:
+    valid = is_number(value) or (optional and value is None)
+    check(valid, f"`{name}` should be a finite number{' or None' * optional}", **{name: value})
+
+
+def _is_network(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and isinstance(value[0], str) and type(value[1]) is int
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    check(isinstance(value, dict), f"`{name}` should hold objects", **{name: value})
+    return dict(value)
+
+
+def _list(value: Any) -> Sequence[Any]:
+    check(isinstance(value, list), "`moves` should be a list", moves=value)
+    return list(value)

@@ -1,0 +1,124 @@
+"""What is served, in words and as tables: which tasks were moved and why, and what it is worth."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tag_keras.comparison import serving_networks
+from tag_keras.conclusion import MOST_NAMES
+from tag_keras.grouping import Grouping
+from tag_keras.loss_table import loss_table
+from tag_keras.results import FEWEST_SEEDS, Row
+from tag_keras.serving import Move, Serving
+from tag_keras.wording import counted, joined, plus_minus, sentence
+
+# By network and seed, split and task.
+_Losses = Mapping[tuple[str, int, str, str], float]
+_WHY = {
+    "beyond the noise": "better there beyond the noise between seeds",
+    "the guarantee": "to keep the total at or below the joint network's",
+}
+_NAMES = {
+    "served": "what is served",
+    "grouped": "the groups without the guard",
+    "joint": "the joint network",
+    "single": "one network per task",
+}
+
+
+def serving_as_text(grouping: Grouping, serving: Serving) -> str:
+    """Which tasks were moved and why, and the total validation losses, in a few sentences."""
+    num_tasks, seeds = len(grouping.tasks), len(serving.seeds)
+    parts = ["The guard moved no task: each is served by the network of its group."]
+    if serving.moves:
+        # The first reason of a run comes first.
+        reasons = dict.fromkeys(move.reason for move in serving.moves)
+        moved = [f"{_moved(serving.moves, reason)}, {_WHY[reason]}" for reason in reasons]
+        parts = [
+            f"The guard moved {len(serving.moves)} of {counted(num_tasks, 'task')}: "
+            f"{'; '.join(moved)}."
+        ]
+    if not serving.beyond_noise:
+        unknown = f"With {counted(seeds, 'seed')} the noise is not known: tasks"
+        parts.append(f"{unknown if seeds < FEWEST_SEEDS else 'Tasks'} move only for the guarantee.")
+    totals = f"Total {serving.split} loss: {serving.total:.4g} served"
+    if serving.moves:
+        totals += f", {serving.total_without:.4g} without the guard"
+    if serving.total_joint is None:
+        parts.append(
+            f"{totals}. There is no joint network to compare with, so nothing is guaranteed."
+        )
+    else:
+        parts.append(f"{totals}, {serving.total_joint:.4g} by the joint network alone.")
+    needed, before = len(serving.networks), len({*grouping.serves.values()})
+    if needed != before:
+        parts.append(f"It takes {counted(needed, 'network')}, the groups {before}.")
+    return " ".join(parts)
+
+
+def _moved(moves: Sequence[Move], reason: str) -> str:
+    words = [
+        f"{one.task} from {one.before} to {one.after}" for one in moves if one.reason == reason
+    ]
+    return joined(words) if len(words) <= MOST_NAMES else counted(len(words), "task")
+
+
+def moves_table(serving: Serving) -> list[dict[str, str]]:
+    """A line for each moved task: from where, to where, why, and its losses in both networks.
+
+    The means are over the seeds, with two standard errors of their paired difference; what is
+    served are the networks of one seed each.
+    """
+    lines = []
+    for move in serving.moves:
+        difference = move.mean_after - move.mean_before
+        noise = math.nan if move.noise is None else move.noise
+        lines.append(
+            {
+                "task": move.task,
+                "before": move.before,
+                "after": move.after,
+                "why": sentence(move.reason.removeprefix("the ")),
+                "means": f"{move.mean_before:#.3g} → {move.mean_after:#.3g}",
+                "difference": _with_sign(plus_minus(difference, noise)),
+                "served": f"{move.served_before:#.3g} → {move.served_after:#.3g}",
+            }
+        )
+    return lines
+
+
+def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for what is served, and one for each other kind of network that could be.
+
+    Of each network the seed with the least validation loss counts, as in what is served.
+    """
+    table, losses = loss_table(grouping, rows, serving.split), _losses_by_seed(rows)
+    kinds = {"served": {task: serving.network_of(task) for task in grouping.tasks}}
+    for kind in ("grouped", "joint", "single"):
+        serves = serving_networks(grouping)[kind]
+        if {*serves.values()} <= {*table.losses}:
+            seeds = table.served_seeds(serves)
+            kinds[kind] = {task: (name, seeds[name]) for task, name in serves.items()}
+    return [
+        {
+            "name": _NAMES[kind],
+            "networks": len({*networks.values()}),
+            "validation": _total(losses, networks, serving.split),
+            "test": _total(losses, networks, "test"),
+        }
+        for kind, networks in kinds.items()
+    ]
+
+
+def _losses_by_seed(rows: Sequence[Row]) -> _Losses:
+    return {(row.network, row.seed, row.split, row.task): row.loss for row in rows}
+
+
+def _total(losses: _Losses, networks: Mapping[str, tuple[str, int]], split: str) -> str:
+    values = [losses.get((*network, split, task)) for task, network in networks.items()]
+    known = [value for value in values if value is not None]
+    return f"{math.fsum(known):#.4g}" if len(known) == len(values) else ""
+
+
+def _with_sign(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else f"+{text}"

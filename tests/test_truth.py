@@ -1,0 +1,270 @@
+"""Truth tables (benchmarks/truth*.py): what is trained, and what each way to choose is worth."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import tag_keras
+from benchmarks import truth_networks, truth_regret, truth_sets
+from benchmarks.truth_table import Truth, higher_order, scores_of_affinity
+from tag_keras.results import Row
+
+TASKS = ("a", "b", "c", "d")
+GROUPS = [group for size in range(1, 5) for group in itertools.combinations(TASKS, size)]
+
+
+def make_rows(seeds=(0, 1, 2), noise=0.1, generator_seed=0):
+    random = np.random.default_rng(generator_seed)
+    base = {(group, task): random.uniform(0.5, 1.5) for group in GROUPS for task in group}
+    return [
+        Row("_".join(group), group, seed, task, split, loss + noise * random.normal(), {}, 1.0)
+        for seed in seeds
+        for split in ("validation", "test")
+        for (group, task), loss in base.items()
+    ]
+
+
+def make_truth(**options):
+    return Truth.from_rows(make_rows(**options), TASKS, GROUPS)
+
+
+def make_affinity(generator_seed=0):
+    mean = np.random.default_rng(generator_seed).normal(size=(4, 4))
+    return tag_keras.Affinity(TASKS, mean)
+
+
+def test_the_table_has_each_loss_in_its_place():
+    rows = make_rows()
+    truth = Truth.from_rows(rows, TASKS, GROUPS)
+    assert truth.seeds == (0, 1, 2)
+    for row in rows:
+        place = (row.seed, GROUPS.index(row.tasks), TASKS.index(row.task))
+        assert getattr(truth, row.split)[place] == row.loss
+    assert np.isfinite(truth.test).sum() * 2 == len(rows)
+
+
+def test_a_missing_group_is_named():
+    rows = [row for row in make_rows() if not (row.tasks == ("a", "c") and row.seed == 1)]
+    with pytest.raises(ValueError, match=r"should have all groups.*'a, c with seed 1'"):
+        Truth.from_rows(rows, TASKS, GROUPS)
+
+
+def test_other_tasks_are_named():
+    rows = [*make_rows(), Row("e", ("e",), 0, "e", "test", 1.0, {}, 1.0)]
+    with pytest.raises(ValueError, match=r"should be of the tasks .*others=\['e'\]"):
+        Truth.from_rows(rows, TASKS, GROUPS)
+
+
+def test_a_table_of_nothing():
+    with pytest.raises(ValueError, match="there should be results"):
+        Truth.from_rows([], TASKS, GROUPS)
+    with pytest.raises(ValueError, match="there should be a seed left"):
+        make_truth().only([])
+
+
+def test_affinities_of_other_tasks():
+    affinity = tag_keras.Affinity(("a", "b"), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="should be of the tasks of the table"):
+        scores_of_affinity(make_truth(), affinity, "zero")
+
+
+def test_a_group_that_was_not_trained():
+    truth = Truth.from_rows(make_rows(), TASKS, GROUPS[:-1])
+    with pytest.raises(ValueError, match="should be one of the table"):
+        truth.joint()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_choice_is_that_of_all_families(number, seed):
+    truth = make_truth(generator_seed=seed)
+    losses = truth.test.mean(axis=0)
+    totals = [
+        sum(
+            min(losses[row, task] for row in family if TASKS[task] in GROUPS[row])
+            for task in range(4)
+        )
+        for size in range(1, number + 1)
+        for family in itertools.combinations(range(len(GROUPS)), size)
+        if {task for row in family for task in GROUPS[row]} == {*TASKS}
+    ]
+    chosen = truth.choose(truth.losses("test"), number)
+    assert len(set(chosen)) <= number
+    assert truth.total(chosen) == pytest.approx(min(totals), rel=1e-12)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_choices_by_affinity_are_those_of_the_library(number, seed):
+    truth, affinity = make_truth(), make_affinity(seed)
+    for singletons, name in (("forbid", "forbid"), ("zero", "baseline")):
+        grouping = tag_keras.select_groups(affinity, number, name)
+        wanted = [truth.row(grouping.groups[grouping.serves[task]]) for task in TASKS]
+        assert truth.choose(scores_of_affinity(truth, affinity, singletons), number) == wanted
+
+
+def test_scores_by_mean_and_by_sum():
+    # Onto "a": from "b" 3, from "c" -1.
+    mean = np.zeros((4, 4))
+    mean[1, 0], mean[2, 0] = 3, -1
+    affinity, truth = tag_keras.Affinity(TASKS, mean), make_truth()
+    rows = [truth.row(group) for group in (("a",), ("a", "b"), ("a", "b", "c"))]
+    forbidden = -np.inf
+    for options, wanted in {
+        ("forbid", "mean"): [forbidden, 3, 1],
+        ("forbid", "sum"): [forbidden, 3, 2],
+        ("zero", "mean"): [0, 3, 1],
+        ("zero", "sum"): [0, 3, 2],
+    }.items():
+        assert scores_of_affinity(truth, affinity, *options)[rows, 0].tolist() == wanted
+    assert (scores_of_affinity(truth, affinity, "zero")[~truth.members] == -np.inf).all()
+
+
+def test_where_nothing_covers_all_tasks():
+    truth = make_truth()
+    scores = np.where(truth.members.sum(axis=1, keepdims=True) == 1, 0.0, -np.inf)
+    scores = np.where(truth.members, scores, -np.inf)
+    assert truth.choose(scores, 3) == []
+    assert truth.choose(scores, 4) == truth.single()
+
+
+def test_higher_order_is_that_of_the_library():
+    truth = make_truth()
+    losses = truth.validation.mean(axis=0)
+    table = tag_keras.NetworkTable(TASKS, GROUPS, losses).higher_order()
+    ours = -higher_order(truth, truth.losses("validation"))
+    assert np.allclose(ours[truth.members], table.scores[truth.members], rtol=1e-12)
+
+
+def test_joint_single_and_random():
+    truth = make_truth()
+    mean = truth.test.mean(axis=0)
+    assert truth.total(truth.joint()) == pytest.approx(mean[-1].sum())
+    assert truth.total(truth.single()) == pytest.approx(np.trace(mean[:4]))
+    # One network for all: there is but one.
+    assert truth.random_total(1) == pytest.approx(truth.total(truth.joint()))
+    best = truth.total(truth.choose(truth.losses("test"), 3))
+    assert best < truth.random_total(3)
+
+
+def test_agreement_is_spearmans_correlation_with_the_gains_of_pairs():
+    truth, affinity = make_truth(), make_affinity()
+    test, found = truth.test.mean(axis=0), []
+    for target in range(4):
+        sources = [source for source in range(4) if source != target]
+        pairs = [tuple(sorted((TASKS[source], TASKS[target]))) for source in sources]
+        gains = [test[target, target] - test[GROUPS.index(pair), target] for pair in pairs]
+        found.append(scipy.stats.spearmanr(gains, affinity.mean[sources, target])[0])
+    assert truth.agreement(affinity) == pytest.approx(np.mean(found))
+
+
+def test_without_noise_what_was_measured_is_the_best_choice():
+    truth = make_truth(noise=0.0)
+    measured = {"oracle": [make_affinity(seed) for seed in range(3)]}
+    lines = truth_regret.all_lines(truth, truth, measured)
+    by_way = {(line.way, line.runs, line.options): line for line in lines}
+    assert len(by_way) == len(lines) == 4 + 3 * 2 + 4 * 2
+    for way in ("all groups measured", "ESA"):
+        for runs in (1, 3):
+            line = by_way[way, runs, ""]
+            assert line.regret == pytest.approx(np.zeros(len(line.totals)), abs=1e-9)
+    assert by_way["HOA", 3, ""].regret[0] >= 0
+    for line in lines:
+        assert (line.regret > -1e-9).all()
+    one, three = by_way["oracle", 1, "zero, mean"], by_way["oracle", 3, "zero, mean"]
+    assert one.totals.shape == (3, 4)
+    assert three.totals.shape == (1, 4)
+    assert one.deviation() == pytest.approx(np.std(one.regret, ddof=1))
+    with pytest.raises(ValueError, match="a deviation needs two choices"):
+        three.deviation()
+
+
+def test_what_one_seed_measured_is_judged_by_the_others():
+    # By seed 0 the joint network is perfect, by the others it is bad.
+    rows = []
+    for row in make_rows(noise=0.0):
+        joint = {True: 0.0, False: 9.0}[row.seed == 0] if row.tasks == TASKS else row.loss
+        rows.append(
+            Row(
+                *row.tasks[:0],
+                row.network,
+                row.tasks,
+                row.seed,
+                row.task,
+                row.split,
+                joint,
+                {},
+                1.0,
+            )
+        )
+    truth = Truth.from_rows(rows, TASKS, GROUPS)
+    lines = truth_regret.all_lines(truth, truth, {})
+    (line,) = (one for one in lines if (one.way, one.runs) == ("all groups measured", 1))
+    assert line.totals[0] == pytest.approx([36.0] * 4)
+    # The others, judged with seed 0 among the judges, do not choose it where they need not.
+    assert (line.totals[1:, 1:] < 36).all()
+
+
+def test_regret_is_relative_and_of_two_to_four_networks():
+    totals, best = np.array([[9.0, 2.2, 1.5, 1.0]]), np.array([[1.0, 2.0, 1.0, 1.0]])
+    line = truth_regret.Line("x", 1, "", totals, best)
+    assert line.regret == pytest.approx([(0.1 + 0.5 + 0) / 3])
+
+
+def test_groups_of_the_sets():
+    assert len(truth_networks.groups_to_train(truth_sets.digits_of_6())) == 63
+    nine = truth_networks.groups_to_train(truth_sets.digits_of_9())
+    assert len(nine) == len(set(nine)) == 9 + 36 + 84 + 20 + 1
+    assert nine[-1] == truth_sets.digits_of_9().tasks
+    assert all(3 < len(group) < 9 for group in nine[129:-1])
+
+
+def test_the_sets_are_whole():
+    for make in truth_sets.SETS.values():
+        truth_set = make()
+        sizes = {split: len(x) for split, (x, _) in truth_set.splits.items()}
+        assert [*sizes] == ["train", "validation", "test"]
+        for split, (_, y) in truth_set.splits.items():
+            assert tuple(y) == truth_set.tasks
+            assert all(values.shape == (sizes[split], 1) for values in y.values())
+            assert all(np.isfinite(values).all() for values in y.values())
+
+
+def test_worst_nuclei_are_larger_where_the_diagnosis_is_malignant():
+    x, y = truth_sets.cancer().splits["test"]
+    assert x.shape[1] == 10
+    malignant = y["malignant"][:, 0] == 1
+    assert 0.2 < malignant.mean() < 0.5
+    assert y["worst_radius"][malignant].mean() > y["worst_radius"][~malignant].mean() + 1
+
+
+@pytest.mark.slow
+def test_a_small_truth_table(tmp_path, capsys, monkeypatch):
+    from benchmarks import truth
+
+    whole = truth_sets.planted_clusters(epochs=1)
+    tasks = whole.tasks[:3]
+    splits = {
+        split: (x, {task: y[task] for task in tasks}) for split, (x, y) in whole.splits.items()
+    }
+    small = truth_sets.TruthSet(tasks, splits, whole.build_model, epochs=1, largest=3)
+    monkeypatch.setitem(truth_sets.SETS, "small", lambda epochs: small)
+    folder = tmp_path / "small"
+    lines = truth.judge("small", folder, 2, 2, 1)
+    print(truth.as_text(lines))
+    assert "HOA" in capsys.readouterr().out
+    # Of one epoch, the first fifth is all of it: ESA measures what the networks have at the end.
+    rows = json.loads((folder / "results.json").read_text())
+    early = json.loads((folder / "early" / "joint_seed1.json").read_text())
+    for row in rows:
+        if (row["network"], row["seed"], row["split"]) == ("joint", 1, "validation"):
+            assert early[row["task"]] == pytest.approx(row["loss"], rel=1e-5)
+    names = {line["way"] for line in json.loads((folder / "truth.json").read_text())}
+    assert {"lookahead", "held-out", "cosine", "proximal", "ESA", "random"} <= names
+    # Nothing is trained again.
+    monkeypatch.setattr("tag_keras.job.train_network", None)
+    again = truth.judge("small", folder, 2, 2, 1)
+    assert [line.totals.tolist() for line in again] == [line.totals.tolist() for line in lines]
