@@ -2,13 +2,14 @@
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
 from selection_oracle import score_in_group, search_exhaustively
 
 import tag_keras
-from benchmarks import measuring, method_cost, selection
+from benchmarks import measuring, method_cost, selection, study_cost
 from benchmarks.original_selection import original_groups, original_selection
 
 
@@ -187,3 +188,13 @@ def test_the_quick_run_has_a_row_for_every_method(capsys):
     assert [row[2:28].strip() for row in rows] == wanted
     assert all(float(row[28:].split()[0]) > 0 for row in rows)
     assert last.startswith("  A plain step takes ")
+
+
+@pytest.mark.slow
+def test_the_cost_of_choosing_is_printed_in_times_of_tag(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["study_cost", "--quick"])
+    study_cost.main()
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    # Of three tasks: one joint training; three single tasks and three pairs; all seven groups.
+    assert [line.split()[:2] for line in lines] == [["tag", "1"], ["hoa", "6"], ["optimal", "7"]]
+    assert lines[0].split()[3] == "1.0"
