@@ -1,5 +1,6 @@
 """Affinities on held-out data, against closed forms and steps by hand; what the data may be."""
 
+import functools
 import json
 import pickle
 import re
@@ -79,9 +80,13 @@ def make_data(size=48, seed=0):
     return x.astype("float32"), y
 
 
-def make_model(affinity, *stack, optimizer=None, **compile_arguments):
+def linear():
+    return [keras.layers.Dense(4)]
+
+
+def make_model(affinity, stack=linear, optimizer=None, **compile_arguments):
     keras.utils.set_random_seed(0)
-    encoder = keras.Sequential([keras.Input((5,)), *(stack or [keras.layers.Dense(4)])])
+    encoder = keras.Sequential([keras.Input((5,)), *stack()])
     model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in TASKS})
     # Eagerly, because tracing a function takes longer than a few steps.
     arguments = {"run_eagerly": True, **compile_arguments}
@@ -166,10 +171,12 @@ def stack():
     [
         {},
         {"steps_per_execution": 2},
-        {"run_eagerly": False, "jit_compile": True},
-        pytest.param(
-            {"run_eagerly": False, "jit_compile": True, "steps_per_execution": 3},
-            marks=pytest.mark.slow,
+        # Tracing the probe takes as long as all other tests together.
+        *(
+            pytest.param(
+                {"run_eagerly": False, "jit_compile": True, **more}, marks=pytest.mark.slow
+            )
+            for more in ({}, {"steps_per_execution": 3})
         ),
     ],
 )
@@ -179,7 +186,7 @@ def test_the_training_batch_held_out_gives_what_is_measured_without(arguments):
     found = []
     for on in (None, same):
         options = LookaheadAffinity(2, baseline=True, on=on)
-        model = make_model(options, *stack(), optimizer="adam", **arguments)
+        model = make_model(options, stack, optimizer="adam", **arguments)
         model.fit(tf.data.Dataset.from_tensors((x, y)).repeat(3), shuffle=False, verbose=0)
         found.append(model.get_affinity())
     np.testing.assert_allclose(found[1].mean, found[0].mean, atol=1e-6)
@@ -192,7 +199,7 @@ def test_training_is_as_without_a_probe(kind):
     on = arrays if kind == "arrays" else lambda: tf.data.Dataset.from_tensors(arrays)
     states = []
     for affinity in (None, LookaheadAffinity(2, on=on)):
-        model = make_model(affinity, *stack(), optimizer="adam")
+        model = make_model(affinity, stack, optimizer="adam")
         # Shuffled by the global seeds.
         model.fit(*make_data(32), batch_size=8, verbose=0)
         own = {id(one) for one in model._statistics.weights}
@@ -203,11 +210,15 @@ def test_training_is_as_without_a_probe(kind):
         np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
+def in_precision(dtype):
+    return [keras.layers.Dense(8, "tanh", dtype=dtype), keras.layers.Dense(4, dtype=dtype)]
+
+
 def test_mixed_precision():
     means = []
     for dtype in ("float32", "mixed_bfloat16"):
-        layers = [keras.layers.Dense(8, "tanh", dtype=dtype), keras.layers.Dense(4, dtype=dtype)]
-        model = make_model(LookaheadAffinity(10**6, on=make_data(16, seed=1)), *layers)
+        layers = functools.partial(in_precision, dtype)
+        model = make_model(LookaheadAffinity(10**6, on=make_data(16, seed=1)), layers)
         model.fit(*make_data(16), batch_size=16, shuffle=False, verbose=0)
         means.append(model.get_affinity().mean)
     # Only the gradients are rounded to 8 bits.
