@@ -119,7 +119,7 @@ class LookaheadAffinity(_OfSteps):
 
     def get_config(self) -> dict[str, Any]:
         placeholder = None if self.on is None else PLACEHOLDER
-        return {**dataclasses.replace(self, on=placeholder).__dict__}
+        return dataclasses.asdict(dataclasses.replace(self, on=placeholder))
 
     def measure(self, probe: Probe) -> tf.Tensor:
         return lookahead_affinity(

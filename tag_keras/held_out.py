@@ -1,7 +1,7 @@
 """Held-out data that affinities are measured on: what they may be, cut into batches."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,8 +16,19 @@ _WANTED = (
     "`on` should be held-out data: `(x, y)` or `(x, y, sample_weight)`, a batched tf.data.Dataset, "
     "or a function that gives one of these"
 )
-# By the number of examples of a batch, and of batches to pass over: all batches after those.
-Batches = Callable[[int, int], tf.data.Dataset]
+
+
+class HeldOut(NamedTuple):
+    """Held-out data that were checked: batches of x, labels by task, and weights by task, if any.
+
+    Args:
+        batches: Gives for the number of examples that batches of arrays are to have, and for a
+            number of batches to pass over, a dataset without end of batches of one size.
+        has_all_labels: Whether it is known that every task has labels.
+    """
+
+    batches: Callable[[int, int], tf.data.Dataset]
+    has_all_labels: bool
 
 
 def check_data(on: Any) -> None:
@@ -33,16 +44,12 @@ def check_data(on: Any) -> None:
         raise ValueError(f"{_WANTED}. Received: {what}.")
 
 
-def open_data(on: Any, tasks: tuple[str, ...]) -> Batches:
-    """Checks held-out data, and gives their batches: x, labels by task, and weights by task if any.
+def open_data(on: Any, tasks: tuple[str, ...]) -> HeldOut:
+    """Checks held-out data, and makes batches of them.
 
     Args:
         on: The data, or a function that gives them.
         tasks: Task names.
-
-    Returns:
-        A function of the number of examples that batches of arrays are to have, and of the number
-        of batches to pass over. It gives a dataset without end, of batches of one size.
 
     Raises:
         ValueError: If the data are not there, or not what they should be.
@@ -61,41 +68,56 @@ def open_data(on: Any, tasks: tuple[str, ...]) -> Batches:
     return _of_dataset(on, tasks) if isinstance(on, tf.data.Dataset) else _of_arrays(on, tasks)
 
 
-def _of_arrays(on: Any, tasks: tuple[str, ...]) -> Batches:
+def _of_arrays(on: Any, tasks: tuple[str, ...]) -> HeldOut:
     x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(on))
-    selected = keras.tree.map_structure(_array, _selected(x, y, weights, tasks))
+    x, *by_task = _selected(x, y, weights, tasks)
+    # A list of numbers is an array of labels, too; as inputs it is one by input.
+    parts = [{task: _array(one) for task, one in part.items()} for part in by_task]
+    selected = (keras.tree.map_structure(_array, x), *parts)
     leaves = keras.tree.flatten(selected)
-    lengths = {len(leaf) if leaf.shape else None for leaf in leaves}
-    if len(lengths) != 1 or lengths & {0, None}:
+    lengths = {len(leaf) if leaf.shape else 0 for leaf in leaves}
+    if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
             "The arrays of the held-out data (`on`) should all have the same number of examples, "
             f"at least 1. Received: shapes {[leaf.shape for leaf in leaves]}."
         )
-    labels, weights = selected[1], dict(zip(tasks, [None] * len(tasks), strict=True))
-    weights |= selected[2] if len(selected) == 3 else {}
-    if without := [task for task in tasks if not has_label(labels[task], weights[task])]:
+    if without := without_label(selected, list(tasks)):
         raise no_labels(without)
-    length = len(leaves[0])
     with tf.device("CPU:0"):
-        tensors = keras.tree.map_structure(
+        arrays = keras.tree.map_structure(
             tf.convert_to_tensor, keras.tree.lists_to_tuples(selected)
         )
+    length = len(leaves[0])
 
-    def batches(size: int, skipped: int) -> tf.data.Dataset:
-        indices = tf.data.Dataset.range(length).shuffle(length, seed=0)
-        indices = indices.batch(min(size, length), drop_remainder=True).repeat().skip(skipped)
-        arrays = tf.data.Dataset.from_tensors(tensors).repeat()
-        rows = tf.data.Dataset.zip((indices, arrays)).map(
-            lambda index, all_rows: tf.nest.map_structure(
-                lambda rows: tf.gather(rows, index), all_rows
+    def batches(size: int, passed: int) -> tf.data.Dataset:
+        rows = tf.data.Dataset.from_tensors(arrays).repeat()
+        indices = _shuffled(length, min(size, length), passed)
+        return tf.data.Dataset.zip((indices, rows)).map(
+            lambda chosen, all_rows: tf.nest.map_structure(
+                lambda array: tf.gather(array, chosen), all_rows
             )
         )
-        return rows.prefetch(1)
 
-    return batches
+    return HeldOut(batches, has_all_labels=True)
 
 
-def _of_dataset(dataset: tf.data.Dataset, tasks: tuple[str, ...]) -> Batches:
+def _shuffled(length: int, size: int, passed: int) -> tf.data.Dataset:
+    """Batches of the indices, in another order in each pass, without a remainder.
+
+    The order is a function of the number of the pass, whatever the global seed is. So a restart
+    goes on with the batches that come next.
+    """
+    number = length // size
+
+    def one_pass(index: tf.Tensor) -> tf.Tensor:
+        order = tf.random.experimental.stateless_shuffle(tf.range(length), seed=[0, index])
+        return tf.reshape(order[: number * size], [number, size])
+
+    passes = tf.data.Dataset.counter(passed // number).map(one_pass)
+    return passes.unbatch().skip(passed % number)
+
+
+def _of_dataset(dataset: tf.data.Dataset, tasks: tuple[str, ...]) -> HeldOut:
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise ValueError(
@@ -122,7 +144,7 @@ def _of_dataset(dataset: tf.data.Dataset, tasks: tuple[str, ...]) -> Batches:
     same = selected.filter(
         lambda x, labels, *_: tf.equal(tf.shape(tf.nest.flatten(labels)[0])[0], whole)
     )
-    return lambda size, skipped: same.repeat().skip(skipped).prefetch(1)
+    return HeldOut(lambda size, passed: same.repeat().skip(passed), has_all_labels=False)
 
 
 def _selected(x: Any, y: Any, weights: Any, tasks: tuple[str, ...]) -> tuple[Any, ...]:
@@ -143,22 +165,28 @@ def _array(value: Any) -> npt.NDArray[Any]:
     array = np.asarray(value)
     # As Keras takes the arrays of `fit`.
     is_float = np.issubdtype(array.dtype, np.floating)
-    return array.astype(keras.config.floatx()) if is_float else array
+    return array.astype(keras.config.floatx(), copy=False) if is_float else array
 
 
-def has_label(labels: Any, weights: Any) -> bool:
-    """Whether any label of a task is there."""
+def without_label(batch: Any, tasks: list[str]) -> list[str]:
+    """Those of the tasks that have no label in a batch."""
+    _, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    weights = weights or {}
+    return [task for task in tasks if not _has_label(labels[task], weights.get(task))]
+
+
+def _has_label(labels: Any, weights: Any) -> bool:
     labels = np.asarray(labels)
-    known = ~np.isnan(labels) if np.issubdtype(labels.dtype, np.floating) else np.True_
+    known: Any = np.ones(labels.shape, bool)
+    if np.issubdtype(labels.dtype, np.floating):
+        known = ~np.isnan(labels)
     if weights is None:
-        return bool(np.any(known))
+        return bool(known.any())
     weights = np.asarray(weights)
-    known = np.broadcast_to(known, labels.shape)
-    if weights.ndim <= known.ndim:
-        known = known.any(axis=tuple(range(weights.ndim, known.ndim)))
-    else:
-        weights = weights.reshape(known.shape)
-    return bool(np.any(known & (weights != 0)))
+    # One weight counts for all labels behind its axes.
+    known = known.reshape([*known.shape, *[1] * (weights.ndim - known.ndim)])
+    known = known.any(axis=tuple(range(weights.ndim, known.ndim)))
+    return bool((known & (weights != 0)).any())
 
 
 def no_labels(tasks: list[str]) -> ValueError:

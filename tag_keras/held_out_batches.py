@@ -1,5 +1,6 @@
 """Feeding probes with held-out batches, and checking that these have labels of all tasks."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import keras
@@ -7,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tag_keras.held_out import Batches, has_label, no_labels, open_data
+from tag_keras.held_out import HeldOut, no_labels, open_data, without_label
 
 
 class HeldOutBatches:
     """Batches of held-out data, all of one size, without end.
 
-    Arrays are shuffled anew in each pass, in an order of their own that is always the same. A
-    dataset is repeated as it is, without its batches of other sizes.
+    Arrays are shuffled anew in each pass, in an order that is always the same. A dataset is
+    repeated as it is, without its batches of other sizes.
 
     Args:
         on: The data, or a function that gives them.
@@ -24,7 +25,7 @@ class HeldOutBatches:
     def __init__(self, on: Any, tasks: tuple[str, ...]) -> None:
         self._on, self._tasks = on, tasks
         self._strategy: Any = None
-        self._batches: Batches | None = None
+        self._data: HeldOut | None = None
         self._iterator: Any = None
         # The probe that the next batch of the iterator is for.
         self._next = 0
@@ -43,7 +44,7 @@ class HeldOutBatches:
         Raises:
             ValueError: If the data are not there, or not what they should be.
         """
-        self._batches, self._strategy = open_data(self._on, self._tasks), strategy
+        self._data, self._strategy = open_data(self._on, self._tasks), strategy
         self._iterator = None
 
     def batch(self, probe: int, like: Any, size: int = 0) -> Any:
@@ -57,46 +58,68 @@ class HeldOutBatches:
         Raises:
             ValueError: If its inputs are not like those of the training batch.
         """
-        if self._iterator is None or probe != self._next:
-            self._iterator = self._iterate(max(size, self._size(like)), probe)
+        is_first = self._iterator is None or probe != self._next
+        if is_first:
+            batches = self._opened().batches(max(size, self._size(like)), probe)
+            self._iterator = iter(self._strategy.experimental_distribute_dataset(batches))
         self._next = probe + 1
-        batch = next(self._iterator)
-        self._check_inputs(like, batch)
+        batch = next(self._iterator, None)
+        if batch is None:
+            raise ValueError(
+                "The held-out dataset (`on`) has come to an end, without a batch as large as one "
+                "before: give batches of one size in every pass."
+            )
+        if is_first:
+            self._check_inputs(like, batch)
         return batch
 
     def without_labels(self, tasks: list[str], most: int) -> list[str]:
         """Those of the tasks that have no label in so many batches."""
-        for batch in (self._batches or _closed)(1, 0).take(most):
-            _, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-            tasks = [task for task in tasks if not has_label(y[task], (weights or {}).get(task))]
+        if self._opened().has_all_labels:
+            return []
+        for batch in self._opened().batches(1, 0).take(most):
+            tasks = without_label(batch, tasks)
             if not tasks:
                 break
         return tasks
 
-    def _iterate(self, size: int, skipped: int) -> Any:
-        batches = (self._batches or _closed)(size, skipped)
-        return iter(self._strategy.experimental_distribute_dataset(batches))
-
-    def _local(self, batch: Any) -> list[Any]:
-        """The inputs of a batch, by replica of this worker."""
-        x, *_ = keras.utils.unpack_x_y_sample_weight(batch)
-        replicas = [self._strategy.experimental_local_results(one) for one in keras.tree.flatten(x)]
-        return list(zip(*replicas, strict=True))
+    def _opened(self) -> HeldOut:
+        if self._data is None:
+            raise RuntimeError("The held-out data were not opened.")
+        return self._data
 
     def _size(self, batch: Any) -> int:
-        local = self._local(batch)
-        number = sum(leaves[0].shape[0] for leaves in local)
-        return int(number * self._strategy.num_replicas_in_sync // len(local))
+        """Number of examples of a batch that is distributed over the replicas of all workers."""
+        replicas = self._strategy.experimental_local_results(keras.tree.flatten(_inputs(batch))[0])
+        number = sum(int(one.shape[0]) for one in replicas)
+        return number * int(self._strategy.num_replicas_in_sync) // len(replicas)
 
     def _check_inputs(self, training: Any, held_out: Any) -> None:
+        def shape(value: Any) -> tuple[int, ...]:
+            return tuple(self._strategy.experimental_local_results(value)[0].shape)
+
         wanted, found = (
-            [tuple(leaf.shape) for leaf in self._local(batch)[0]] for batch in (training, held_out)
+            keras.tree.map_structure(shape, _inputs(batch)) for batch in (training, held_out)
         )
-        if [len(shape) for shape in wanted] != [len(shape) for shape in found]:
+        # Lengths may differ from batch to batch.
+        if _ranks(wanted) != _ranks(found):
             raise ValueError(
-                "The inputs of the held-out data (`on`) should be like those of the training: "
-                f"shapes {wanted} of a batch. Received: {found}. Batch a dataset with `batch`."
+                "The inputs of the held-out data (`on`) should be like those of the training, "
+                f"which have the shapes {wanted} in a batch. Received: {found}."
             )
+
+
+def _inputs(batch: Any) -> Any:
+    x, *_ = keras.utils.unpack_x_y_sample_weight(batch)
+    return x
+
+
+def _ranks(shapes: Any) -> Any:
+    """Of the shapes in a structure."""
+    if isinstance(shapes, Mapping):
+        return {name: _ranks(one) for name, one in shapes.items()}
+    is_shape = all(isinstance(one, int) for one in shapes)
+    return len(shapes) if is_shape else [_ranks(one) for one in shapes]
 
 
 class HeldOutLabels(keras.callbacks.Callback):  # type: ignore[misc]
@@ -113,12 +136,11 @@ class HeldOutLabels(keras.callbacks.Callback):  # type: ignore[misc]
         self._is_checked = False
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        numbers = self._statistics.values_by_target()
-        if self._is_checked or not numbers.any():
+        if self._is_checked:
             return
         self._is_checked = True
-        tasks = list(self.model.tasks)
-        rare = [task for task, number in zip(tasks, numbers, strict=True) if number == 0]
+        numbers = zip(self.model.tasks, self._statistics.values_by_target(), strict=True)
+        rare = [task for task, number in numbers if number == 0]
         # A rare label may be in other batches than those of a few probes.
         if rare and (without := self._batches.without_labels(rare, self._statistics.steps)):
             raise no_labels(without)
@@ -128,7 +150,3 @@ class _Statistics(Protocol):
     steps: int
 
     def values_by_target(self) -> npt.NDArray[np.float64]: ...
-
-
-def _closed(size: int, skipped: int) -> tf.data.Dataset:
-    raise RuntimeError("The held-out data were not opened.")

@@ -112,6 +112,21 @@ def test_every_estimator_with_labels_missing(two_replicas, options):
 
 
 @pytest.mark.parametrize(
+    "as_dataset", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["arrays", "dataset"]
+)
+def test_held_out_data_of_which_the_replicas_get_parts(two_replicas, as_dataset):
+    # Batches of 15, as those of the training: with 8 and 7 examples, and labels missing.
+    on = make_data(40, missing=True)
+    if as_dataset:
+        on = tf.data.Dataset.from_tensor_slices(on).batch(15)
+    options = tag_keras.LookaheadAffinity(every=1, baseline=True, on=on)
+    data = make_data(UNEVEN, missing=True)
+    results = [train(one, data, options) for one in (tf.distribute.get_strategy(), two_replicas)]
+    assert_same(*results, atol=2e-6)
+    assert results[0][1].count[0, 0] == 12 and results[0][1].count[1, 0] == 10
+
+
+@pytest.mark.parametrize(
     "kind",
     [
         tag_keras.LookaheadAffinity,
