@@ -269,7 +269,9 @@ def test_the_guarantee_over_random_losses(part):
 
 @pytest.mark.parametrize("part", range(2))
 def test_it_does_what_the_plain_rules_say(part):
-    for seed in range(1000 + 200 * part, 1200 + 200 * part):
+    # In the last ones it matters which move comes first, as in one of 500.
+    seeds = [*range(1000 + 200 * part, 1200 + 200 * part), 7023, 7562, 9873, 10363, 11897]
+    for seed in seeds:
         grouping, losses = random_case(seed)
         values = [value for network in losses.values() for row in network.values() for value in row]
         if len({*values}) < len(values):
