@@ -13,7 +13,7 @@ from tag_keras.affinity import Affinity
 from tag_keras.checks import check
 from tag_keras.results import Row
 from tag_keras.selection_solver import choose_families
-from tag_keras.study_networks import Group, random_groups
+from tag_keras.study_networks import Group
 
 Floats = npt.NDArray[np.float64]
 Singletons = Literal["forbid", "zero"]
@@ -154,14 +154,17 @@ class Truth:
         return np.where(self.members, -mean, -np.inf)
 
     def random_total(self, num_networks: int, draws: int = 200) -> float:
-        """Mean total of random networks, each task served by the best for it on validation."""
-        random, validation = np.random.default_rng(num_networks), self.losses("validation")
+        """Mean total of random networks, each task served by the best for it on validation.
+
+        The draws are uniform over the families of as many different groups of the table that leave
+        no task out; of more groups than tasks, of as many.
+        """
+        number = min(num_networks, len(self.tasks))
+        random, validation = np.random.default_rng(number), self.losses("validation")
         totals: list[float] = []
         while len(totals) < draws:
-            groups = random_groups(self.tasks, num_networks, random)
-            # Where not all groups were trained, the draw is one of those that were.
-            if all(group in self.groups for group in groups):
-                family = [self.row(group) for group in groups]
+            family = random.choice(len(self.groups), number, replace=False)
+            if self.members[family].any(axis=0).all():
                 totals.append(self.total(self.serve(validation, family)))
         return float(np.mean(totals))
 

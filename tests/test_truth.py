@@ -1,5 +1,6 @@
 """Truth tables (benchmarks/truth*.py): what is trained, and what each way to choose is worth."""
 
+import dataclasses
 import itertools
 import json
 
@@ -9,6 +10,7 @@ import scipy.stats
 
 import tag_keras
 from benchmarks import truth_networks, truth_regret, truth_sets
+from benchmarks.truth_guard import guarded
 from benchmarks.truth_table import Truth, higher_order, scores_of_affinity
 from tag_keras.results import Row
 
@@ -144,7 +146,8 @@ def test_joint_single_and_random():
     mean = truth.test.mean(axis=0)
     assert truth.total(truth.joint()) == pytest.approx(mean[-1].sum())
     assert truth.total(truth.single()) == pytest.approx(np.trace(mean[:4]))
-    # One network for all: there is but one.
+    # One network for all: there is but one. As many as tasks are the most.
+    assert truth.random_total(5) == truth.random_total(4)
     assert truth.random_total(1) == pytest.approx(truth.total(truth.joint()))
     best = truth.total(truth.choose(truth.losses("test"), 3))
     assert best < truth.random_total(3)
@@ -252,6 +255,9 @@ def test_a_small_truth_table(tmp_path, capsys, monkeypatch):
     }
     small = truth_sets.TruthSet(tasks, splits, whole.build_model, epochs=1, largest=3)
     monkeypatch.setitem(truth_sets.SETS, "small", lambda epochs: small)
+    some = ("lookahead", "held-out", "proximal")
+    options = {name: truth_networks.estimators(small)[name] for name in some}
+    monkeypatch.setattr(truth_networks, "estimators", lambda truth_set: options)
     folder = tmp_path / "small"
     lines = truth.judge("small", folder, 2, 2, 1)
     print(truth.as_text(lines))
@@ -263,8 +269,39 @@ def test_a_small_truth_table(tmp_path, capsys, monkeypatch):
         if (row["network"], row["seed"], row["split"]) == ("joint", 1, "validation"):
             assert early[row["task"]] == pytest.approx(row["loss"], rel=1e-5)
     names = {line["way"] for line in json.loads((folder / "truth.json").read_text())}
-    assert {"lookahead", "held-out", "cosine", "proximal", "ESA", "random"} <= names
+    assert {*some, "ESA", "random"} <= names
     # Nothing is trained again.
     monkeypatch.setattr("tag_keras.job.train_network", None)
     again = truth.judge("small", folder, 2, 2, 1)
     assert [line.totals.tolist() for line in again] == [line.totals.tolist() for line in lines]
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_guard_never_loses_against_the_joint_network_on_validation(seeds, seed):
+    truth = make_truth(seeds=seeds, generator_seed=seed)
+    for number in (2, 3):
+        affinity = make_affinity(seed)
+        result = guarded(truth, truth.choose(scores_of_affinity(truth, affinity, "zero"), number))
+        assert result.validation <= result.validation_joint
+        joint = truth.row(TASKS)
+        best = truth.validation[:, joint].sum(axis=1).argmin()
+        assert result.validation_joint == pytest.approx(truth.validation[best, joint].sum())
+        assert result.test_joint == pytest.approx(truth.test[best, joint].sum())
+
+
+def test_what_the_guard_serves_is_judged_on_test_data():
+    # The group of all but "d" is as bad as can be, all else as it is: everything leaves it.
+    truth = make_truth(seeds=(0,))
+    bad = truth.row(TASKS[:3])
+    validation = truth.validation.copy()
+    validation[:, bad, :3] = 100
+    truth = dataclasses.replace(truth, validation=validation)
+    serving = [bad, bad, bad, truth.row(("d",))]
+    result = guarded(truth, serving)
+    joint = truth.row(TASKS)
+    assert (result.moved, result.networks) == (3, 2)
+    wanted = truth.test[0, joint, :3].sum() + truth.test[0, truth.row(("d",)), 3]
+    assert result.test == pytest.approx(wanted)
+    assert result.test_without == pytest.approx(truth.test[0, serving, range(4)].sum())
+    assert result.test_single == pytest.approx(np.trace(truth.test[0, :4]))
