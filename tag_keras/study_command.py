@@ -11,6 +11,7 @@ from tag_keras.estimators import CosineAffinity, FirstOrderAffinity, LookaheadAf
 from tag_keras.results import Row
 from tag_keras.settings import keep_settings
 from tag_keras.study import BuildStudyModel, Study
+from tag_keras.study_flags import output_folder
 from tag_keras.training import Data
 
 
@@ -37,7 +38,7 @@ def study_of_flags(
     """
     from absl.flags import FLAGS
 
-    folder = worker_folder(Path(FLAGS.output_dir), FLAGS.strategy)
+    folder = worker_folder(output_folder(), FLAGS.strategy)
     processes = 0 if FLAGS.strategy in TOGETHER else FLAGS.processes
     study = Study(
         folder=folder,

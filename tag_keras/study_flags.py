@@ -136,7 +136,7 @@ def begin(known: Sequence[str]) -> None:
         raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
     if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
         raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
-    _check_folder(Path(FLAGS.output_dir).absolute())
+    _check_folder(output_folder().absolute())
     if FLAGS.cluster:
         import_ray()
     if FLAGS.strategy in TOGETHER:
@@ -145,6 +145,13 @@ def begin(known: Sequence[str]) -> None:
         # A process that trains nothing would take their memory with its first step of anything.
         with contextlib.suppress(RuntimeError):  # It has done so before this.
             tf.config.set_visible_devices([], "GPU")
+
+
+def output_folder() -> Path:
+    """The folder that --output_dir names; shells leave a ~ after = to the program."""
+    from absl.flags import FLAGS
+
+    return Path(FLAGS.output_dir).expanduser()
 
 
 def _check_numbers() -> None:

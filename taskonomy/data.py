@@ -185,7 +185,7 @@ class Taskonomy:
         limits = {split: None if split == "train" else self.evaluation_limit for split in SPLITS}
         settings = {"domains": domains, "lists": lists, "limits": limits, "verify": self.verify}
         folder = Path(self.data_dir, ".tag_keras") if self.cache_dir is None else self.cache_dir
-        path = index_path(Path(folder), layout, settings)
+        path = index_path(Path(folder).expanduser(), layout, settings)
         if not self._is_there(path, look_again):
             with made_alone(path):
                 # It may be another one in the same file, which another process has made meanwhile.

@@ -9,7 +9,6 @@ all methods in the folder.
 
 import functools
 import os
-from pathlib import Path
 
 # TensorFlow's notices about the processor would hide what the run has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -65,7 +64,7 @@ def define_flags() -> None:
 
 
 def run() -> None:
-    folder = Path(FLAGS.output_dir)
+    folder = study_flags.output_folder()
     # Letters are as good as names.
     FLAGS["tasks"].value = list(domains.task_names(",".join(FLAGS.tasks)))
     if FLAGS.stage == "train":

@@ -236,3 +236,15 @@ def test_nothing_to_report(run, tmp_path):
         ValueError, match=r"no study of this script, .* lacks the field 'in_memory'"
     ):
         run(f"--output_dir={tmp_path}", "--stage=report")
+
+
+def test_the_home_folder_is_found(run, folder, tmp_path, monkeypatch):
+    # Shells leave it to the program in --output_dir=~/runs.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "run_method", lambda study, method: None)
+    seen = []
+    monkeypatch.setattr(train, "write_study_report", lambda *args: seen.append(args[0]) or "")
+    run(f"--data_dir={folder}", "--output_dir=~/runs")
+    run("--output_dir=~/runs", "--stage=report")
+    assert seen == [tmp_path / "runs"] * 2 and not (tmp_path / "~").exists()

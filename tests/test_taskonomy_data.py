@@ -395,6 +395,14 @@ def test_the_fingerprint_is_that_of_the_samples_wherever_they_are(folder, tmp_pa
     assert len({first, *(data.fingerprint for data in others)}) == 7
 
 
+def test_the_home_folder_is_found(tmp_path, monkeypatch):
+    write(tmp_path / "data", FILES, FOLDERS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    data_of("~/data").prepare()
+    assert (tmp_path / "data" / ".tag_keras").is_dir() and not (tmp_path / "~").exists()
+
+
 def test_of_several_processes_one_makes_the_index(tmp_path, monkeypatch, capsys):
     # Hosts that train together begin at the same time. Locks hold threads apart, too.
     data, made, others = data_of(write(tmp_path, FILES, FOLDERS)), [], []
