@@ -162,7 +162,7 @@ class ProbeStatistics(StepCounter):
 
     def largest_batch(self) -> int:
         """Number of examples in the largest batch that was probed so far."""
-        return int(self.weights[-1])
+        return int(self.weights[-1].numpy())
 
     def values_by_target(self) -> npt.NDArray[np.float64]:
         """Number of values (T,) of the epochs that have ended, with those that were left out."""

@@ -141,6 +141,13 @@ def probe_adam(strategy):
     return results(model, model.fit(make_dataset(), epochs=2, shuffle=False, verbose=0))
 
 
+def probe_held_out(strategy):
+    # Two and a half batches.
+    on = keras.tree.map_structure(lambda array: array[:40], make_data())
+    model = make_model(strategy, momentum, tag_keras.LookaheadAffinity(every=1, on=on))
+    return results(model, model.fit(make_dataset(), epochs=2, shuffle=False, verbose=0))
+
+
 CASES = {
     "momentum": train_and_evaluate,
     "adam": probe_adam,
@@ -148,6 +155,7 @@ CASES = {
     "arrays": train_on_arrays,
     "mended": train_with_keras_mended,
     "apart": start_apart,
+    "held_out": probe_held_out,
 }
 
 

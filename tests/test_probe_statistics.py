@@ -371,6 +371,18 @@ def test_a_value_of_a_task_without_labels_is_not_counted_either():
     np.testing.assert_array_equal(affinity.mean, [[0.5, NAN], [NAN, NAN]])
 
 
+def test_targets_may_have_other_labels_than_sources():
+    statistics = ProbeStatistics(3)
+    statistics.start()
+    sources, targets = tf.constant([True, False, True]), tf.constant([True, True, False])
+    statistics.update(tf.fill((3, 3), 0.5), 32, sources, has_target_labels=targets)
+    statistics.end_epoch()
+    count = statistics.affinity(("a", "b", "c")).count
+    np.testing.assert_array_equal(count, [[1, 1, 0], [0, 0, 0], [1, 1, 0]])
+    np.testing.assert_array_equal(statistics.values_by_target(), [2, 2, 0])
+    assert statistics.largest_batch() == 32
+
+
 def test_overflows_are_counted_by_task_over_all_epochs():
     statistics = started()
     update = tf.function(lambda one: statistics.update(tf.fill((3, 3), NAN), 32, overflowed=one))
