@@ -62,14 +62,17 @@ def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -
 def as_text(lines: list[Line]) -> str:
     """A table of all ways to choose."""
     header = "".join(f"{number:>9}" for number in NETWORKS)
-    texts = [f"{'total test loss, networks at most':44}{header}{'regret':>10}{'agreement':>18}"]
+    texts = [
+        f"{'total test loss, networks at most':56}{header}{'regret':>10}{'agreement':>18}{'served':>8}"
+    ]
     for line in lines:
         label = f"{line.way} {line.options}" + (f", {line.runs} runs" if line.runs > 1 else "")
         totals = "".join(f"{total:9.3f}" for total in np.nanmean(line.totals, axis=0))
         regret = f"{100 * line.regret.mean():9.1f} %"
         regret += f" ± {100 * line.deviation():4.1f}" if len(line.totals) > 1 else " " * 7
         agreement = "" if np.isnan(line.agreement) else f"{line.agreement:8.2f}"
-        texts.append(f"{label:44}{totals}{regret}{agreement}")
+        networks = "" if np.isnan(line.networks) else f"{line.networks:8.1f}"
+        texts.append(f"{label:56}{totals}{regret}{agreement}{networks}")
     return "\n".join(texts)
 
 

@@ -13,10 +13,10 @@ from tag_keras.results import Row
 
 @dataclasses.dataclass(frozen=True)
 class Guarded:
-    """Total losses of what would be served.
+    """What would be served, and its total losses.
 
     Args:
-        networks: Number of networks that are served.
+        serving: Row of the network that serves it, by task.
         moved: Number of tasks that the guard moved.
         validation: Of what is served.
         validation_joint: Of the joint network's best seed.
@@ -26,7 +26,7 @@ class Guarded:
         test_single: Of each task's own network's best seed.
     """
 
-    networks: int
+    serving: list[int]
     moved: int
     validation: float
     validation_joint: float
@@ -45,19 +45,17 @@ def guarded(truth: Truth, serving: Sequence[int]) -> Guarded:
     """
     grouping = grouping_of(truth, serving)
     result = tag_keras.guard_groups(grouping, rows_of(truth, grouping))
-    names = {task: result.networks[index] for task, index in result.grouping.serves.items()}
+    served = [result.networks[result.grouping.serves[task]] for task in truth.tasks]
     groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
-    test = 0.0
-    for column, task in enumerate(truth.tasks):
-        name, seed = names[task]
-        group = groups.get(name, truth.tasks if name == "joint" else (task,))
-        test += truth.test[truth.seeds.index(seed), truth.row(group), column]
+    groups |= {"joint": truth.tasks} | {f"single_{task}": (task,) for task in truth.tasks}
+    rows = [truth.row(groups[name]) for name, _ in served]
+    places = [truth.seeds.index(seed) for _, seed in served]
     return Guarded(
-        networks=len(result.networks),
+        serving=rows,
         moved=len(result.moves),
         validation=result.total,
         validation_joint=_served(truth, truth.joint())[0],
-        test=float(test),
+        test=float(truth.test[places, rows, np.arange(len(rows))].sum()),
         test_without=_served(truth, serving)[1],
         test_joint=_served(truth, truth.joint())[1],
         test_single=_served(truth, truth.single())[1],

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.truth_guard import guarded
 from benchmarks.truth_table import Floats, Truth, higher_order, scores_of_affinity
 from tag_keras.affinity import Affinity
 from tag_keras.checks import check
@@ -25,6 +26,7 @@ class Line:
             so many cannot serve all tasks.
         best: Array (N, 4): the least totals that choices of as many networks could have.
         agreement: Rank agreement with the gains of pairs; NaN where it is not defined.
+        networks: Number of networks that the guard serves, the mean; NaN without it.
     """
 
     way: str
@@ -33,6 +35,7 @@ class Line:
     totals: Floats
     best: Floats
     agreement: float = float("nan")
+    networks: float = float("nan")
 
     @property
     def regret(self) -> Floats:
@@ -86,15 +89,14 @@ def _by_losses(truth: Truth, early: Truth) -> Iterator[Line]:
             judge = truth.only([other for other in truth.seeds if other != seed])
             scores = table.only([seed]).losses("validation")
             scores = higher_order(truth, scores) if approximates else scores
-            totals.append(_totals(judge, scores))
+            totals.append(_totals(judge, _choices(judge, scores)))
             best.append(_best(judge))
         if totals:
             yield Line(way, 1, "", np.array(totals), np.array(best))
         scores = table.losses("validation")
         scores = higher_order(truth, scores) if approximates else scores
-        yield Line(
-            way, len(truth.seeds), "", np.array([_totals(truth, scores)]), np.array([_best(truth)])
-        )
+        totals, best = [_totals(truth, _choices(truth, scores))], [_best(truth)]
+        yield Line(way, len(truth.seeds), "", np.array(totals), np.array(best))
 
 
 def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Line]:
@@ -103,20 +105,33 @@ def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[
         several[len(runs)] = [Affinity.combine(runs)]
     for singletons, score in itertools.product(("forbid", "zero"), ("mean", "sum")):
         for number, affinities in several.items():
-            totals = [
-                _totals(truth, scores_of_affinity(truth, one, singletons, score))
+            choices = [
+                _choices(truth, scores_of_affinity(truth, one, singletons, score))
                 for one in affinities
             ]
+            best = np.tile(_best(truth), (len(choices), 1))
             agreement = float(np.mean([truth.agreement(one) for one in affinities]))
-            best = np.tile(_best(truth), (len(totals), 1))
             options = f"{singletons}, {score}"
-            yield Line(name, number, options, np.array(totals), best, agreement)
+            totals = np.array([_totals(truth, servings) for servings in choices])
+            yield Line(name, number, options, totals, best, agreement)
+            served = [[_guarded(truth, serving) for serving in one] for one in choices]
+            totals = np.array([_totals(truth, servings) for servings in served])
+            networks = float(np.mean([len(set(s)) for one in served for s in one[1:]]))
+            yield Line(name, number, f"{options}, guarded", totals, best, agreement, networks)
 
 
-def _totals(truth: Truth, scores: Floats) -> list[float]:
-    servings = [truth.choose(scores, number) for number in NETWORKS]
+def _guarded(truth: Truth, serving: list[int]) -> list[int]:
+    return guarded(truth, serving).serving if serving else []
+
+
+def _choices(truth: Truth, scores: Floats) -> list[list[int]]:
+    return [truth.choose(scores, number) for number in NETWORKS]
+
+
+def _totals(truth: Truth, servings: Sequence[list[int]]) -> list[float]:
+    """Totals of what serves the tasks; NaN where nothing does."""
     return [truth.total(serving) if serving else float("nan") for serving in servings]
 
 
 def _best(truth: Truth) -> list[float]:
-    return _totals(truth, truth.losses("test"))
+    return _totals(truth, _choices(truth, truth.losses("test")))

@@ -169,14 +169,15 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     measured = {"oracle": [make_affinity(seed) for seed in range(3)]}
     lines = truth_regret.all_lines(truth, truth, measured)
     by_way = {(line.way, line.runs, line.options): line for line in lines}
-    assert len(by_way) == len(lines) == 4 + 3 * 2 + 4 * 2
+    assert len(by_way) == len(lines) == 4 + 3 * 2 + 4 * 2 * 2
     for way in ("all groups measured", "ESA"):
         for runs in (1, 3):
             line = by_way[way, runs, ""]
             assert line.regret == pytest.approx(np.zeros(len(line.totals)), abs=1e-9)
     assert by_way["HOA", 3, ""].regret[0] >= 0
     for line in lines:
-        assert (line.regret > -1e-9).all()
+        # The guard may serve more networks than the best choice is allowed.
+        assert "guarded" in line.options or (line.regret > -1e-9).all()
     one, three = by_way["oracle", 1, "zero, mean"], by_way["oracle", 3, "zero, mean"]
     assert one.totals.shape == (3, 4)
     assert three.totals.shape == (1, 4)
@@ -300,7 +301,7 @@ def test_what_the_guard_serves_is_judged_on_test_data():
     serving = [bad, bad, bad, truth.row(("d",))]
     result = guarded(truth, serving)
     joint = truth.row(TASKS)
-    assert (result.moved, result.networks) == (3, 2)
+    assert (result.moved, result.serving) == (3, [joint, joint, joint, serving[3]])
     wanted = truth.test[0, joint, :3].sum() + truth.test[0, truth.row(("d",)), 3]
     assert result.test == pytest.approx(wanted)
     assert result.test_without == pytest.approx(truth.test[0, serving, range(4)].sum())
