@@ -62,9 +62,8 @@ def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -
 def as_text(lines: list[Line]) -> str:
     """A table of all ways to choose."""
     header = "".join(f"{number:>9}" for number in NETWORKS)
-    texts = [
-        f"{'total test loss, networks at most':56}{header}{'regret':>10}{'agreement':>18}{'served':>8}"
-    ]
+    header = f"{'total test loss, networks at most':56}{header}{'regret':>10}"
+    texts = [f"{header}{'agreement':>18}{'served':>8}"]
     for line in lines:
         label = f"{line.way} {line.options}" + (f", {line.runs} runs" if line.runs > 1 else "")
         totals = "".join(f"{total:9.3f}" for total in np.nanmean(line.totals, axis=0))

@@ -27,18 +27,21 @@ def guard_groups(
     - the mean over seeds of the paired difference in its loss is in favour of another network by
       more than two standard errors, and the total loss served does not rise: of several such
       networks, the one with the least mean loss serves it;
-    - or the total loss served would still be above that of the joint network: then the tasks that
-      lose most against the joint network go to it, one by one, until it is not.
+    - or the total loss served would still be above that of the joint network, or of one network
+      per task: then the tasks that lose most against the better of the two go to it, one by one,
+      until it is not.
 
     Of each network one seed is served, the one with the least loss over the tasks that it serves.
-    So the total loss served on `split` is never above that of the joint network's best seed, and
-    never above that of the groups without the guard. Data that took no part may see it otherwise.
+    So the total loss served on `split` is never above that of the joint network's best seed, of the
+    best seeds of one network per task, or of the groups without the guard. Data that took no part
+    may see it otherwise.
 
     Args:
         grouping: Groups, and which of them serves each task.
         rows: Results of networks named `"group_<index>"`, `"joint"` and `"single_<task>"`, for
-            instance from `tag_keras.results.load_results("results.json")`. Without a joint network
-            nothing is guaranteed. Only seeds that all of them have are compared.
+            instance from `tag_keras.results.load_results("results.json")`. Against a joint network,
+            or one per task, that is not there, nothing is guaranteed. Only seeds that all of them
+            have are compared.
         split: Split whose losses decide. One that is also reported would flatter the report.
         beyond_noise: Whether tasks may move for the first reason; by default, if there are at
             least three seeds, from which the report takes the noise as known.
@@ -82,8 +85,15 @@ def guard_groups(
         beyond_noise = len(table.seeds) >= FEWEST_SEEDS
     before = serving_networks(grouping)["grouped"]
     better = _move_beyond_noise(table, before) if beyond_noise else before
-    after = _move_to_joint(table, better)
-    whole = serving_networks(grouping)["joint"]
+    yardsticks = {
+        kind: serves
+        for kind, serves in serving_networks(grouping).items()
+        if kind != "grouped" and {*serves.values()} <= {*table.losses}
+    }
+    totals = {kind: table.served_total(serves) for kind, serves in yardsticks.items()}
+    after = better
+    if totals:
+        after = _move_until_no_worse(table, better, yardsticks[min(totals, key=totals.__getitem__)])
     seeds, networks = table.served_seeds(after), tasks_of_networks(grouping)
     return Serving(
         grouping=dataclasses.replace(
@@ -95,7 +105,8 @@ def guard_groups(
         moves=_moves(table, before, better, after),
         total=table.served_total(after),
         total_without=table.served_total(before),
-        total_joint=table.served_total(whole) if "joint" in table.losses else None,
+        total_joint=totals.get("joint"),
+        total_single=totals.get("single"),
         split=split,
         seeds=table.seeds,
         beyond_noise=beyond_noise,
@@ -122,19 +133,18 @@ def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str,
     return serves
 
 
-def _move_to_joint(table: LossTable, serves: Mapping[str, str]) -> dict[str, str]:
-    """Name of the network by task, after the moves without which the joint network were better."""
-    serves = dict(serves)
-    if "joint" not in table.losses:
-        return serves
-    joint = table.served_losses(dict.fromkeys(serves, "joint"))
-    limit = table.served_total(dict.fromkeys(serves, "joint"))
-    # It ends, because the total of all tasks in the joint network is the limit.
+def _move_until_no_worse(
+    table: LossTable, serves: Mapping[str, str], yardstick: Mapping[str, str]
+) -> dict[str, str]:
+    """Name of the network by task, after the moves without which the yardstick were better."""
+    serves, other = dict(serves), table.served_losses(yardstick)
+    limit = table.served_total(yardstick)
+    # It ends, because where all tasks have moved, their total is the limit.
     while table.served_total(serves) > limit:
         served = table.served_losses(serves)
-        others = [task for task in serves if serves[task] != "joint"]
-        worst = max(others, key=lambda task: (served[task] - joint[task], task))
-        serves[worst] = "joint"
+        left = [task for task in serves if serves[task] != yardstick[task]]
+        worst = max(left, key=lambda task: (served[task] - other[task], task))
+        serves[worst] = yardstick[worst]
     return serves
 
 

@@ -26,7 +26,7 @@ class Move:
         served_before: Validation loss from the one seed's network that would have served it.
         served_after: The same from the one that serves it.
         reason: `"beyond the noise"`, or `"the guarantee"`: the total validation loss would have
-            been above the joint network's.
+            been above that of the joint network, or of one network per task.
     """
 
     task: str
@@ -62,7 +62,8 @@ class Serving:
         total: Sum over the tasks of the validation losses of the networks that serve them.
         total_without: The same if each task were served by the network of its group.
         total_joint: The same if all were served by the joint network of its best seed; None if
-            there is none, and so no guarantee.
+            there is none, and so no guarantee against it.
+        total_single: The same if each task were served by the best seed of a network of its own.
         split: Split whose losses decided.
         seeds: Seeds that were compared.
         beyond_noise: Whether tasks could move because another network is better beyond the noise.
@@ -74,6 +75,7 @@ class Serving:
     total: float
     total_without: float
     total_joint: float | None
+    total_single: float | None
     split: str
     seeds: tuple[int, ...]
     beyond_noise: bool
@@ -87,8 +89,9 @@ class Serving:
         moved = [move.task for move in self.moves]
         valid = len({*moved}) == len(moved) and {*moved} <= {*self.grouping.tasks}
         check(valid, f"`moves` should be of different tasks of {self.grouping.tasks}", moves=moved)
-        for name in ("total", "total_without", "total_joint"):
-            _check_loss(name, getattr(self, name), optional=name == "total_joint")
+        for name in ("total", "total_without", "total_joint", "total_single"):
+            optional = name in ("total_joint", "total_single")
+            _check_loss(name, getattr(self, name), optional)
         check(isinstance(self.split, str), "`split` should be a name", split=self.split)
         valid = isinstance(self.seeds, list | tuple) and {*map(type, self.seeds)} == {int}
         check(valid, "`seeds` should be at least one whole number", seeds=self.seeds)

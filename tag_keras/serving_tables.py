@@ -16,7 +16,7 @@ from tag_keras.wording import counted, joined, plus_minus, sentence
 _Losses = Mapping[tuple[str, int, str, str], float]
 _WHY = {
     "beyond the noise": "better there beyond the noise between seeds",
-    "the guarantee": "to keep the total at or below the joint network's",
+    "the guarantee": "to keep the total at or below the joint and the single networks'",
 }
 _NAMES = {
     "served": "what is served",
@@ -44,12 +44,13 @@ def serving_as_text(grouping: Grouping, serving: Serving) -> str:
     totals = f"Total {serving.split} loss: {serving.total:.4g} served"
     if serving.moves:
         totals += f", {serving.total_without:.4g} without the guard"
-    if serving.total_joint is None:
-        parts.append(
-            f"{totals}. There is no joint network to compare with, so nothing is guaranteed."
-        )
-    else:
-        parts.append(f"{totals}, {serving.total_joint:.4g} by the joint network alone.")
+    others = {"joint": serving.total_joint, "single": serving.total_single}
+    known = [
+        f"{total:.4g} by {_NAMES[kind]}" for kind, total in others.items() if total is not None
+    ]
+    parts.append(", ".join([totals, *known]) + ".")
+    if not known:
+        parts.append("There is no other network to compare with, so nothing is guaranteed.")
     needed, before = len(serving.networks), len({*grouping.serves.values()})
     if needed != before:
         parts.append(f"It takes {counted(needed, 'network')}, the groups {before}.")
