@@ -22,11 +22,26 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.truth_networks import groups_to_train, measure, train_groups_of
+from benchmarks.truth_plot import plot_regret
 from benchmarks.truth_regret import NETWORKS, Line, all_lines
 from benchmarks.truth_sets import SETS
 from benchmarks.truth_table import Truth
-from tag_keras import files
+from tag_keras import files, pages
 from tag_keras.settings import keep_settings
+
+# What the figure shows of it, by what each choice goes by, how many runs, and with which options.
+SHOWN = {
+    ("joint", 0, ""): "one joint network",
+    ("single", 0, ""): "one network per task",
+    ("random", 0, ""): "random groups",
+    ("lookahead, every 10", 1, "forbid, mean"): "TAG as in the paper",
+    ("lookahead, every 10", 1, "forbid, mean, guarded"): "the same, guarded",
+    ("lookahead - baseline", 1, "zero, mean, guarded"): "less its baseline, alone at 0, guarded",
+    ("held-out - baseline", 1, "zero, mean, guarded"): "the same on held-out batches",
+    ("HOA", 1, ""): "HOA",
+    ("ESA", 1, ""): "ESA",
+    ("all groups measured", 1, ""): "all groups measured, another seed",
+}
 
 
 def main() -> None:
@@ -40,9 +55,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="epochs of 20 steps")
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
+    found = {}
     for name in options.sets:
         lines = judge(name, options.output_dir / name, options.seeds, options.runs, options.epochs)
         print(f"\n{name}\n{as_text(lines)}\n", flush=True)
+        found[name] = lines
+    path = options.output_dir / "regret.png"
+    pages.write(path, pages.png(plot_regret(found, SHOWN)))
+    print(f"Figure: {path}")
 
 
 def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -> list[Line]:

@@ -11,6 +11,7 @@ import scipy.stats
 import tag_keras
 from benchmarks import truth_networks, truth_regret, truth_sets
 from benchmarks.truth_guard import guarded
+from benchmarks.truth_plot import plot_regret
 from benchmarks.truth_table import Truth, higher_order, scores_of_affinity
 from tag_keras.results import Row
 
@@ -243,6 +244,21 @@ def test_worst_nuclei_are_larger_where_the_diagnosis_is_malignant():
     malignant = y["malignant"][:, 0] == 1
     assert 0.2 < malignant.mean() < 0.5
     assert y["worst_radius"][malignant].mean() > y["worst_radius"][~malignant].mean() + 1
+
+
+def test_the_figure_has_a_panel_for_each_set():
+    best = np.ones((2, 4))
+    joint = truth_regret.Line("joint", 0, "", best[:1] * 1.5, best[:1])
+    lookahead = truth_regret.Line("x", 1, "zero", best * [[1.1], [1.3]], best)
+    ways = {("x", 1, "zero"): "lookahead", ("y", 1, ""): "not there", ("joint", 0, ""): "joint"}
+    figure = plot_regret({"one": [joint, lookahead], "two": [joint]}, ways)
+    one, two = figure.axes
+    assert (one.get_title(), two.get_title()) == ("one", "two")
+    assert [label.get_text() for label in one.get_yticklabels()] == [*ways.values()]
+    points = [line.get_xydata()[0].tolist() for line in one.lines if len(line.get_xydata()) == 1]
+    assert points == [pytest.approx([20, 0]), pytest.approx([50, 2])]
+    # The first way comes first: on top.
+    assert one.get_ylim()[0] > one.get_ylim()[1]
 
 
 @pytest.mark.slow
