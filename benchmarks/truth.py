@@ -5,15 +5,22 @@
 For each set, all groups of tasks (of the nine digits' tasks, those of up to three and some larger
 ones) are trained with several seeds, which takes most of the time; then joint trainings with other
 seeds measure affinities by each estimator. A command that was stopped goes on when it is given
-again. What each way to choose would have given, on test data, is printed and written to truth.json
-in the set's folder; its regret is how much its total test loss is above that of the best choice of
-as many networks.
+again. What each way to choose would have given, on test data, is written to truth.md and truth.json
+in the set's folder, and what the figure regret.png shows of it is printed.
+
+The regret of a choice is how much its total test loss is above that of the best choice of as many
+networks, relative to it; the mean of 2, 3 and 4 networks. The guard may serve more networks than
+were asked for, and is then judged by the best choice of as many as it serves. Choices by the losses
+of one seed's networks are judged by those of the other seeds. What follows ± is the standard
+deviation over the runs or seeds that the choice went by.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,6 +35,7 @@ from benchmarks.truth_sets import SETS
 from benchmarks.truth_table import Truth
 from tag_keras import files, pages
 from tag_keras.settings import keep_settings
+from tag_keras.text_table import cells_as_markdown
 
 # What the figure shows of it, by what each choice goes by, how many runs, and with which options.
 SHOWN = {
@@ -58,7 +66,8 @@ def main() -> None:
     found = {}
     for name in options.sets:
         lines = judge(name, options.output_dir / name, options.seeds, options.runs, options.epochs)
-        print(f"\n{name}\n{as_text(lines)}\n", flush=True)
+        shown = [line for line in lines if (line.way, line.runs, line.options) in SHOWN]
+        print(f"\n{name}\n{cells_as_markdown(as_cells(shown))}\n", flush=True)
         found[name] = lines
     path = options.output_dir / "regret.png"
     pages.write(path, pages.png(plot_regret(found, SHOWN)))
@@ -76,28 +85,34 @@ def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -
     print(f"{name}: affinities of {num_runs} runs by each estimator", flush=True)
     lines = all_lines(truth, truth.with_validation(early), measure(truth_set, folder, num_runs))
     files.write_json(folder / "truth.json", [_fields(line) for line in lines])
+    pages.write(folder / "truth.md", f"{cells_as_markdown(as_cells(lines))}\n".encode())
     return lines
 
 
-def as_text(lines: list[Line]) -> str:
-    """A table of all ways to choose."""
-    header = "".join(f"{number:>9}" for number in NETWORKS)
-    header = f"{'total test loss, networks at most':56}{header}{'regret':>10}"
-    texts = [f"{header}{'agreement':>18}{'served':>8}"]
+def as_cells(lines: Sequence[Line]) -> list[list[str]]:
+    """A table of ways to choose, its header first."""
+    header = ["choice by", "runs", "options", *(f"{number} networks" for number in NETWORKS)]
+    cells = [[*header, "regret, %", "networks served", "rank agreement"]]
     for line in lines:
-        label = f"{line.way} {line.options}" + (f", {line.runs} runs" if line.runs > 1 else "")
-        totals = "".join(f"{total:9.3f}" for total in np.nanmean(line.totals, axis=0))
-        regret = f"{100 * line.regret.mean():9.1f} %"
-        regret += f" ± {100 * line.deviation():4.1f}" if len(line.totals) > 1 else " " * 7
-        agreement = "" if np.isnan(line.agreement) else f"{line.agreement:8.2f}"
-        networks = "" if np.isnan(line.networks) else f"{line.networks:8.1f}"
-        texts.append(f"{label:56}{totals}{regret}{agreement}{networks}")
-    return "\n".join(texts)
+        noise = f" ± {100 * line.deviation():.1f}" if len(line.totals) > 1 else ""
+        cells.append(
+            [
+                line.way,
+                str(line.runs or ""),
+                line.options,
+                *(f"{total:.3f}" for total in np.nanmean(line.totals, axis=0)),
+                f"{100 * line.regret.mean():.1f}{noise}",
+                f"{np.nanmean(line.networks[:, 1:]):.1f}",
+                "" if math.isnan(line.agreement) else f"{line.agreement:.2f}",
+            ]
+        )
+    return cells
 
 
 def _fields(line: Line) -> dict[str, object]:
     """What is written of a line; NaN, which JSON does not have, as null."""
-    values = dataclasses.asdict(line) | {"totals": line.totals.tolist(), "best": line.best.tolist()}
+    values = dataclasses.asdict(line)
+    values |= {name: value.tolist() for name, value in values.items() if hasattr(value, "tolist")}
     fields: dict[str, object] = json.loads(json.dumps(values).replace("NaN", "null"))
     return fields
 

@@ -14,6 +14,10 @@ from tag_keras.checks import check
 NETWORKS = (1, 2, 3, 4)
 
 
+# Row of the network that serves it, by task, of choices of 1 to 4 networks; empty for none.
+Choices = list[list[int]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Line:
     """One way to choose networks.
@@ -21,12 +25,13 @@ class Line:
     Args:
         way: What it goes by.
         runs: How many runs each choice goes by; 0 where it goes by nothing that was measured.
-        options: Singletons and score, where there is a choice.
+        options: Singletons, score and guard, where there is a choice.
         totals: Array (N, 4): total test losses of N choices of 1 to 4 networks at most; NaN where
             so many cannot serve all tasks.
-        best: Array (N, 4): the least totals that choices of as many networks could have.
+        best: Array (N, 4): the least total that a choice of as many networks could have, or of as
+            many as serve, where these are more.
+        networks: Array (N, 4): number of networks that serve.
         agreement: Rank agreement with the gains of pairs; NaN where it is not defined.
-        networks: Number of networks that the guard serves, the mean; NaN without it.
     """
 
     way: str
@@ -34,8 +39,8 @@ class Line:
     options: str
     totals: Floats
     best: Floats
+    networks: Floats
     agreement: float = float("nan")
-    networks: float = float("nan")
 
     @property
     def regret(self) -> Floats:
@@ -69,12 +74,16 @@ def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affini
 
 
 def _fixed(truth: Truth) -> Iterator[Line]:
-    best = np.array([_best(truth)])
-    yield Line("best choice", 0, "", best, best)
-    for name, serving in {"joint": truth.joint(), "single": truth.single()}.items():
-        yield Line(name, 0, "", np.full_like(best, truth.total(serving)), best)
-    totals = [truth.random_total(number) for number in NETWORKS]
-    yield Line("random", 0, "", np.array([totals]), best)
+    choices = {
+        "best choice": _choices(truth, truth.losses("test")),
+        "joint": [truth.joint()] * len(NETWORKS),
+        "single": [truth.single()] * len(NETWORKS),
+    }
+    for way, servings in choices.items():
+        yield _line(way, 0, "", [(truth, servings)])
+    totals = np.array([[truth.random_total(number) for number in NETWORKS]])
+    best = np.array([[truth.best_total(number) for number in NETWORKS]])
+    yield Line("random", 0, "", totals, best, np.array([NETWORKS], float))
 
 
 def _by_losses(truth: Truth, early: Truth) -> Iterator[Line]:
@@ -84,19 +93,16 @@ def _by_losses(truth: Truth, early: Truth) -> Iterator[Line]:
         ("HOA", truth, True),
         ("ESA", early, False),
     ):
-        totals, best = [], []
-        for seed in truth.seeds if len(truth.seeds) > 1 else ():
-            judge = truth.only([other for other in truth.seeds if other != seed])
-            scores = table.only([seed]).losses("validation")
-            scores = higher_order(truth, scores) if approximates else scores
-            totals.append(_totals(judge, _choices(judge, scores)))
-            best.append(_best(judge))
-        if totals:
-            yield Line(way, 1, "", np.array(totals), np.array(best))
-        scores = table.losses("validation")
-        scores = higher_order(truth, scores) if approximates else scores
-        totals, best = [_totals(truth, _choices(truth, scores))], [_best(truth)]
-        yield Line(way, len(truth.seeds), "", np.array(totals), np.array(best))
+
+        def choices(table: Truth, approximates: bool = approximates) -> Choices:
+            scores = table.losses("validation")
+            return _choices(table, higher_order(table, scores) if approximates else scores)
+
+        if len(truth.seeds) > 1:
+            others = [truth.only([one for one in truth.seeds if one != s]) for s in truth.seeds]
+            by_seed = [choices(table.only([seed])) for seed in truth.seeds]
+            yield _line(way, 1, "", list(zip(others, by_seed, strict=True)))
+        yield _line(way, len(truth.seeds), "", [(truth, choices(table))])
 
 
 def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Line]:
@@ -105,33 +111,42 @@ def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[
         several[len(runs)] = [Affinity.combine(runs)]
     for singletons, score in itertools.product(("forbid", "zero"), ("mean", "sum")):
         for number, affinities in several.items():
-            choices = [
-                _choices(truth, scores_of_affinity(truth, one, singletons, score))
-                for one in affinities
-            ]
-            best = np.tile(_best(truth), (len(choices), 1))
             agreement = float(np.mean([truth.agreement(one) for one in affinities]))
+            scores = [scores_of_affinity(truth, one, singletons, score) for one in affinities]
+            choices = [_choices(truth, one) for one in scores]
             options = f"{singletons}, {score}"
-            totals = np.array([_totals(truth, servings) for servings in choices])
-            yield Line(name, number, options, totals, best, agreement)
-            served = [[_guarded(truth, serving) for serving in one] for one in choices]
-            totals = np.array([_totals(truth, servings) for servings in served])
-            networks = float(np.mean([len(set(s)) for one in served for s in one[1:]]))
-            yield Line(name, number, f"{options}, guarded", totals, best, agreement, networks)
+            judged = [(truth, servings) for servings in choices]
+            yield _line(name, number, options, judged, agreement)
+            served = [(truth, [_guarded(truth, one) for one in servings]) for servings in choices]
+            yield _line(name, number, f"{options}, guarded", served, agreement)
+
+
+def _line(
+    way: str,
+    runs: int,
+    options: str,
+    judged: Sequence[tuple[Truth, Choices]],
+    agreement: float = float("nan"),
+) -> Line:
+    """The line of some choices, each with the table that judges it."""
+    cells = [
+        [_cell(judge, serving, number) for serving, number in zip(servings, NETWORKS, strict=True)]
+        for judge, servings in judged
+    ]
+    return Line(way, runs, options, *np.moveaxis(np.array(cells), -1, 0), agreement)
+
+
+def _cell(judge: Truth, serving: list[int], number: int) -> tuple[float, float, float]:
+    """Total, the best one, and the number of networks that serve."""
+    if not serving:
+        return float("nan"), judge.best_total(number), float("nan")
+    networks = len(set(serving))
+    return judge.total(serving), judge.best_total(max(number, networks)), networks
 
 
 def _guarded(truth: Truth, serving: list[int]) -> list[int]:
     return guarded(truth, serving).serving if serving else []
 
 
-def _choices(truth: Truth, scores: Floats) -> list[list[int]]:
+def _choices(truth: Truth, scores: Floats) -> Choices:
     return [truth.choose(scores, number) for number in NETWORKS]
-
-
-def _totals(truth: Truth, servings: Sequence[list[int]]) -> list[float]:
-    """Totals of what serves the tasks; NaN where nothing does."""
-    return [truth.total(serving) if serving else float("nan") for serving in servings]
-
-
-def _best(truth: Truth) -> list[float]:
-    return _totals(truth, _choices(truth, truth.losses("test")))

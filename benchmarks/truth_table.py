@@ -153,6 +153,17 @@ class Truth:
         mean = getattr(self, split).mean(axis=0)
         return np.where(self.members, -mean, -np.inf)
 
+    def best_total(self, num_networks: int) -> float:
+        """The least total test loss that a choice of so many networks at most could have."""
+        number = min(num_networks, len(self.tasks))
+        if number not in self._best:
+            self._best[number] = self.total(self.choose(self.losses("test"), number))
+        return self._best[number]
+
+    @functools.cached_property
+    def _best(self) -> dict[int, float]:
+        return {}
+
     def random_total(self, num_networks: int, draws: int = 200) -> float:
         """Mean total of random networks, each task served by the best for it on validation.
 

@@ -67,8 +67,7 @@ def _moved(moves: Sequence[Move], reason: str) -> str:
 def moves_table(serving: Serving) -> list[dict[str, str]]:
     """A line for each moved task: from where, to where, why, and its losses in both networks.
 
-    The means are over the seeds, with two standard errors of their paired difference; what is
-    served are the networks of one seed each.
+    The means are over the seeds, with two standard errors of their paired difference.
     """
     lines = []
     for move in serving.moves:
@@ -82,7 +81,6 @@ def moves_table(serving: Serving) -> list[dict[str, str]]:
                 "why": sentence(move.reason.removeprefix("the ")),
                 "means": f"{move.mean_before:#.3g} → {move.mean_after:#.3g}",
                 "difference": _with_sign(plus_minus(difference, noise)),
-                "served": f"{move.served_before:#.3g} → {move.served_after:#.3g}",
             }
         )
     return lines
