@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from benchmarks.truth_guard import guarded
-from benchmarks.truth_table import Floats, Truth, higher_order, scores_of_affinity
+from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
+from benchmarks.truth_table import Floats, Truth
 from tag_keras.affinity import Affinity
 from tag_keras.checks import check
 
@@ -68,7 +69,8 @@ def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affini
         measured: Affinities of some runs, by estimator.
     """
     affinities = itertools.chain.from_iterable(
-        _by_affinity(truth, name, runs) for name, runs in measured.items()
+        [*_by_affinity(truth, name, runs), *_anchored(truth, name, runs)]
+        for name, runs in measured.items()
     )
     return [*_fixed(truth), *_by_losses(truth, early), *affinities]
 
@@ -119,6 +121,21 @@ def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[
             yield _line(name, number, options, judged, agreement)
             served = [(truth, [_guarded(truth, one) for one in servings]) for servings in choices]
             yield _line(name, number, f"{options}, guarded", served, agreement)
+
+
+def _anchored(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Line]:
+    """With the joint and the single networks of one seed, judged by the others."""
+    judged, served = [], []
+    for seed, affinity in itertools.product(truth.seeds, runs):
+        known = truth.only([seed])
+        choices = _choices(truth, anchored_scores(truth, affinity, known.losses("validation")))
+        rest = [other for other in truth.seeds if other != seed]
+        judge = truth.only(rest) if rest else truth
+        judged.append((judge, choices))
+        served.append((judge, [_guarded(known, serving) for serving in choices]))
+    agreement = float(np.mean([truth.agreement(one) for one in runs]))
+    yield _line(name, 1, "anchored", judged, agreement)
+    yield _line(name, 1, "anchored, guarded", served, agreement)
 
 
 def _line(

@@ -16,8 +16,6 @@ from tag_keras.selection_solver import choose_families
 from tag_keras.study_networks import Group
 
 Floats = npt.NDArray[np.float64]
-Singletons = Literal["forbid", "zero"]
-Score = Literal["mean", "sum"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,50 +191,3 @@ class Truth:
             onto = [affinity.mean[self.tasks.index(task), target] for task in others]
             found.append(scipy.stats.spearmanr(gains, onto).statistic)
         return float(np.mean(found))
-
-
-def scores_of_affinity(
-    truth: Truth, affinity: Affinity, singletons: Singletons, score: Score = "mean"
-) -> Floats:
-    """Scores (M, T) of the groups of a table by affinities.
-
-    Args:
-        truth: Table.
-        affinity: Affinities of the same tasks.
-        singletons: Whether a task may be alone, with a score of 0.
-        score: Whether a task's score is the mean or the sum over the others in its group.
-    """
-    check(
-        affinity.tasks == truth.tasks,
-        "the affinities should be of the tasks of the table",
-        affinity=affinity.tasks,
-        table=truth.tasks,
-    )
-    members = truth.members
-    onto = np.where(np.eye(len(truth.tasks), dtype=bool), 0.0, affinity.mean)
-    scores = members.astype(float) @ onto
-    others = members.sum(axis=1, keepdims=True) - 1
-    if score == "mean":
-        scores = scores / np.maximum(others, 1)
-    alone = 0.0 if singletons == "zero" else -np.inf
-    return np.where(members, np.where(others > 0, scores, alone), -np.inf)
-
-
-def higher_order(truth: Truth, losses: Floats) -> Floats:
-    """Scores (M, T) by HOA (Standley et al. 2020): of three tasks and more, the mean over pairs.
-
-    Args:
-        truth: Table.
-        losses: Scores (M, T) of which those of single tasks and pairs are used.
-    """
-    size, scores = truth.members.sum(axis=1), losses.copy()
-    for row, group in enumerate(truth.groups):
-        for task in group if size[row] > 2 else ():
-            pairs = [
-                truth.row(tuple(one for one in truth.tasks if one in (task, other)))
-                for other in group
-                if other != task
-            ]
-            column = truth.tasks.index(task)
-            scores[row, column] = losses[pairs, column].mean()
-    return scores

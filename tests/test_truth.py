@@ -12,7 +12,8 @@ import tag_keras
 from benchmarks import truth_networks, truth_regret, truth_sets
 from benchmarks.truth_guard import guarded
 from benchmarks.truth_plot import plot_regret
-from benchmarks.truth_table import Truth, higher_order, scores_of_affinity
+from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
+from benchmarks.truth_table import Truth
 from tag_keras.results import Row
 
 TASKS = ("a", "b", "c", "d")
@@ -72,6 +73,8 @@ def test_affinities_of_other_tasks():
     affinity = tag_keras.Affinity(("a", "b"), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="should be of the tasks of the table"):
         scores_of_affinity(make_truth(), affinity, "zero")
+    with pytest.raises(ValueError, match="should be of the tasks of the table"):
+        anchored_scores(make_truth(), affinity, make_truth().losses("test"))
 
 
 def test_a_group_that_was_not_trained():
@@ -126,6 +129,30 @@ def test_scores_by_mean_and_by_sum():
     assert (scores_of_affinity(truth, affinity, "zero")[~truth.members] == -np.inf).all()
 
 
+def test_anchored_scores_go_from_the_single_to_the_joint_network():
+    truth, affinity = make_truth(), make_affinity()
+    losses = truth.losses("validation")
+    scores = anchored_scores(truth, affinity, losses)
+    mean = -losses
+    for column, task in enumerate(TASKS):
+        alone, together = truth.row((task,)), truth.row(TASKS)
+        assert scores[alone, column] == 0
+        gain = mean[alone, column] - mean[together, column]
+        assert scores[together, column] == pytest.approx(gain)
+        # A task and one more: the better its affinity, the better.
+        pairs = [truth.row(tuple(sorted((task, other)))) for other in TASKS if other != task]
+        sources = [place for place in range(4) if place != column]
+        order = np.argsort(affinity.mean[sources, column])
+        assert np.argsort(scores[pairs, column]).tolist() == order.tolist()
+        assert scores[pairs, column].sum() == pytest.approx(gain)
+    assert ((scores > -np.inf) == truth.members).all()
+    # By hand, onto "a": two tasks, of which the affinity says nothing, share the gain.
+    flat = tag_keras.Affinity(TASKS, np.ones((4, 4)))
+    row = truth.row(("a", "b", "c"))
+    gain = mean[0, 0] - mean[-1, 0]
+    assert anchored_scores(truth, flat, losses)[row, 0] == pytest.approx(gain * 2 / 3)
+
+
 def test_where_nothing_covers_all_tasks():
     truth = make_truth()
     scores = np.where(truth.members.sum(axis=1, keepdims=True) == 1, 0.0, -np.inf)
@@ -170,7 +197,7 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     measured = {"oracle": [make_affinity(seed) for seed in range(3)]}
     lines = truth_regret.all_lines(truth, truth, measured)
     by_way = {(line.way, line.runs, line.options): line for line in lines}
-    assert len(by_way) == len(lines) == 4 + 3 * 2 + 4 * 2 * 2
+    assert len(by_way) == len(lines) == 4 + 3 * 2 + 4 * 2 * 2 + 2
     for way in ("all groups measured", "ESA"):
         for runs in (1, 3):
             line = by_way[way, runs, ""]
