@@ -58,9 +58,11 @@ def main() -> None:
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for all it writes")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS], help="problems")
-    parser.add_argument("--seeds", type=int, default=3, help="how often each group is trained")
-    parser.add_argument("--runs", type=int, default=5, help="how often affinities are measured")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of 20 steps")
+    parser.add_argument("--seeds", type=positive, default=3, help="how often each group is trained")
+    parser.add_argument(
+        "--runs", type=positive, default=5, help="how often affinities are measured"
+    )
+    parser.add_argument("--epochs", type=positive, default=20, help="epochs of 20 steps")
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
     found = {}
@@ -74,6 +76,14 @@ def main() -> None:
     print(f"Figure: {path}")
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, not {number}")
+    return number
+
+
 def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -> list[Line]:
     """Trains and measures what is not in the folder yet, and judges every way to choose."""
     truth_set = SETS[name](epochs)
@@ -81,7 +91,9 @@ def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -
     groups, seeds = groups_to_train(truth_set), range(num_seeds)
     print(f"{name}: {len(groups)} groups, {num_seeds} seeds", flush=True)
     rows, early = train_groups_of(truth_set, folder, seeds)
-    truth = Truth.from_rows(rows, truth_set.tasks, groups).only(seeds)
+    # There may be those of other seeds, of a run that was stopped.
+    rows = [row for row in rows if row.seed in seeds]
+    truth = Truth.from_rows(rows, truth_set.tasks, groups)
     print(f"{name}: affinities of {num_runs} runs by each estimator", flush=True)
     lines = all_lines(truth, truth.with_validation(early), measure(truth_set, folder, num_runs))
     files.write_json(folder / "truth.json", [_fields(line) for line in lines])
