@@ -67,8 +67,9 @@ def test_at_fixed_weights_the_interval_covers_the_mean_of_all_batches():
     assert 0.90 <= np.mean(shares) <= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*shuffle=True.*")
-@pytest.mark.parametrize("update", ["sgd", pytest.param("optimizer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("update", ["sgd", "optimizer"])
 def test_every_tenth_step_of_a_run_tells_the_mean_of_all_its_steps(update):
     epochs, per_epoch = 15, 20
     keras.utils.set_random_seed(0)

@@ -307,6 +307,7 @@ def test_a_damaged_file_is_named(tmp_path):
             run(tmp_path / name, seeds=(0,), num_groups=1)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     x, record = DATA["test"][0], tmp_path / "served.json"
