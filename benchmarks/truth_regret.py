@@ -90,21 +90,33 @@ def _fixed(truth: Truth) -> Iterator[Line]:
 
 def _by_losses(truth: Truth, early: Truth) -> Iterator[Line]:
     """Choices by the losses of one seed are judged by the others, so that no noise is shared."""
-    for way, table, approximates in (
-        ("all groups measured", truth, False),
-        ("HOA", truth, True),
-        ("ESA", early, False),
-    ):
-
-        def choices(table: Truth, approximates: bool = approximates) -> Choices:
-            scores = table.losses("validation")
-            return _choices(table, higher_order(table, scores) if approximates else scores)
-
+    tables = {
+        ("all groups measured", ""): (truth, False),
+        ("HOA", ""): (truth, True),
+        ("HOA", "forbid"): (truth, True),
+        ("ESA", ""): (early, False),
+        ("ESA", "forbid"): (early, False),
+    }
+    for (way, options), (table, from_pairs) in tables.items():
         if len(truth.seeds) > 1:
-            others = [truth.only([one for one in truth.seeds if one != s]) for s in truth.seeds]
-            by_seed = [choices(table.only([seed])) for seed in truth.seeds]
-            yield _line(way, 1, "", list(zip(others, by_seed, strict=True)))
-        yield _line(way, len(truth.seeds), "", [(truth, choices(table))])
+            judged = []
+            for seed in truth.seeds:
+                choices = _choose_by_losses(table.only([seed]), from_pairs, options)
+                rest = [other for other in truth.seeds if other != seed]
+                judged.append((truth.only(rest), choices))
+            yield _line(way, 1, options, judged)
+        choices = _choose_by_losses(table, from_pairs, options)
+        yield _line(way, len(truth.seeds), options, [(truth, choices)])
+
+
+def _choose_by_losses(table: Truth, from_pairs: bool, options: str) -> Choices:
+    scores = table.losses("validation")
+    if from_pairs:
+        scores = higher_order(table, scores)
+    if options == "forbid":
+        alone = table.members.sum(axis=1, keepdims=True) == 1
+        scores = np.where(alone, -np.inf, scores)
+    return _choices(table, scores)
 
 
 def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Line]:

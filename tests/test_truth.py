@@ -197,12 +197,17 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     measured = {"oracle": [make_affinity(seed) for seed in range(3)]}
     lines = truth_regret.all_lines(truth, truth, measured)
     by_way = {(line.way, line.runs, line.options): line for line in lines}
-    assert len(by_way) == len(lines) == 4 + 3 * 2 + 4 * 2 * 2 + 2
+    assert len(by_way) == len(lines) == 4 + 5 * 2 + 4 * 2 * 2 + 2
     for way in ("all groups measured", "ESA"):
         for runs in (1, 3):
             line = by_way[way, runs, ""]
             assert line.regret == pytest.approx(np.zeros(len(line.totals)), abs=1e-9)
     assert by_way["HOA", 3, ""].regret[0] >= 0
+    # Early losses are the whole ones here; of the choices without tasks alone it takes the best.
+    alone = truth.members.sum(axis=1, keepdims=True) == 1
+    together = np.where(alone, -np.inf, truth.losses("test"))
+    totals = [truth.total(truth.choose(together, number)) for number in truth_regret.NETWORKS]
+    assert by_way["ESA", 3, "forbid"].totals[0] == pytest.approx(totals)
     for line in lines:
         assert (line.regret > -1e-9).all()
     one, three = by_way["oracle", 1, "zero, mean"], by_way["oracle", 3, "zero, mean"]
