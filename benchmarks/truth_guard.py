@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 import tag_keras
 from benchmarks.truth_table import Truth
+from tag_keras.comparison import serving_networks, tasks_of_networks
 from tag_keras.grouping import Grouping
+from tag_keras.loss_table import loss_table
 from tag_keras.results import Row
 
 
@@ -44,21 +44,28 @@ def guarded(truth: Truth, serving: Sequence[int]) -> Guarded:
         serving: Row of the network that serves it, by task, before the guard.
     """
     grouping = grouping_of(truth, serving)
-    result = tag_keras.guard_groups(grouping, rows_of(truth, grouping))
-    served = [result.networks[result.grouping.serves[task]] for task in truth.tasks]
-    groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
-    groups |= {"joint": truth.tasks} | {f"single_{task}": (task,) for task in truth.tasks}
-    rows = [truth.row(groups[name]) for name, _ in served]
-    places = [truth.seeds.index(seed) for _, seed in served]
+    rows = rows_of(truth, grouping)
+    result, table = tag_keras.guard_groups(grouping, rows), loss_table(grouping, rows, "validation")
+    by_kind = serving_networks(grouping)
+    kinds = {"served": {task: result.network_of(task) for task in truth.tasks}}
+    for kind, serves in by_kind.items():
+        seeds = table.served_seeds(serves)
+        kinds[kind] = {task: (name, seeds[name]) for task, name in serves.items()}
+    groups, tests = tasks_of_networks(grouping), {}
+    for kind, networks in kinds.items():
+        tests[kind] = sum(
+            float(truth.test[truth.seeds.index(seed), truth.row(groups[name]), column])
+            for column, (name, seed) in enumerate(networks.values())
+        )
     return Guarded(
-        serving=rows,
+        serving=[truth.row(groups[name]) for name, _ in kinds["served"].values()],
         moved=len(result.moves),
         validation=result.total,
-        validation_joint=_served(truth, truth.joint())[0],
-        test=float(truth.test[places, rows, np.arange(len(rows))].sum()),
-        test_without=_served(truth, serving)[1],
-        test_joint=_served(truth, truth.joint())[1],
-        test_single=_served(truth, truth.single())[1],
+        validation_joint=table.served_total(by_kind["joint"]),
+        test=tests["served"],
+        test_without=tests["grouped"],
+        test_joint=tests["joint"],
+        test_single=tests["single"],
     )
 
 
@@ -72,9 +79,6 @@ def grouping_of(truth: Truth, serving: Sequence[int]) -> Grouping:
 
 def rows_of(truth: Truth, grouping: Grouping) -> list[Row]:
     """Validation losses of the networks of groups, of the joint and of the single ones."""
-    networks = {"joint": truth.tasks}
-    networks |= {f"single_{task}": (task,) for task in truth.tasks}
-    networks |= {f"group_{index}": group for index, group in enumerate(grouping.groups)}
     return [
         Row(
             name,
@@ -86,18 +90,7 @@ def rows_of(truth: Truth, grouping: Grouping) -> list[Row]:
             {},
             0.0,
         )
-        for name, group in networks.items()
+        for name, group in tasks_of_networks(grouping).items()
         for place, seed in enumerate(truth.seeds)
         for task in group
     ]
-
-
-def _served(truth: Truth, serving: Sequence[int]) -> tuple[float, float]:
-    """Total validation and test losses, of each network the seed that is best on validation."""
-    validation = test = 0.0
-    for row in set(serving):
-        columns = np.flatnonzero(np.equal(serving, row))
-        best = truth.validation[:, row, columns].sum(axis=1).argmin()
-        validation += truth.validation[best, row, columns].sum()
-        test += truth.test[best, row, columns].sum()
-    return float(validation), float(test)

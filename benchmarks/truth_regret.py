@@ -99,11 +99,10 @@ def _by_losses(truth: Truth, early: Truth) -> Iterator[Line]:
     }
     for (way, options), (table, from_pairs) in tables.items():
         if len(truth.seeds) > 1:
-            judged = []
-            for seed in truth.seeds:
-                choices = _choose_by_losses(table.only([seed]), from_pairs, options)
-                rest = [other for other in truth.seeds if other != seed]
-                judged.append((truth.only(rest), choices))
+            judged = [
+                (_others(truth, seed), _choose_by_losses(table.only([seed]), from_pairs, options))
+                for seed in truth.seeds
+            ]
             yield _line(way, 1, options, judged)
         choices = _choose_by_losses(table, from_pairs, options)
         yield _line(way, len(truth.seeds), options, [(truth, choices)])
@@ -141,13 +140,17 @@ def _anchored(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Lin
     for seed, affinity in itertools.product(truth.seeds, runs):
         known = truth.only([seed])
         choices = _choices(truth, anchored_scores(truth, affinity, known.losses("validation")))
-        rest = [other for other in truth.seeds if other != seed]
-        judge = truth.only(rest) if rest else truth
-        judged.append((judge, choices))
-        served.append((judge, [_guarded(known, serving) for serving in choices]))
+        judged.append((_others(truth, seed), choices))
+        served.append((_others(truth, seed), [_guarded(known, serving) for serving in choices]))
     agreement = float(np.mean([truth.agreement(one) for one in runs]))
     yield _line(name, 1, "anchored", judged, agreement)
     yield _line(name, 1, "anchored, guarded", served, agreement)
+
+
+def _others(truth: Truth, seed: int) -> Truth:
+    """The seeds that judge what one has chosen; where there is but one, itself."""
+    others = [other for other in truth.seeds if other != seed]
+    return truth.only(others) if others else truth
 
 
 def _line(

@@ -220,28 +220,22 @@ def test_without_noise_what_was_measured_is_the_best_choice():
 
 def test_what_one_seed_measured_is_judged_by_the_others():
     # By seed 0 the joint network is perfect, by the others it is bad.
-    rows = []
-    for row in make_rows(noise=0.0):
-        joint = {True: 0.0, False: 9.0}[row.seed == 0] if row.tasks == TASKS else row.loss
-        rows.append(
-            Row(
-                *row.tasks[:0],
-                row.network,
-                row.tasks,
-                row.seed,
-                row.task,
-                row.split,
-                joint,
-                {},
-                1.0,
-            )
-        )
+    rows = [
+        dataclasses.replace(row, loss=9.0 * (row.seed > 0)) if row.tasks == TASKS else row
+        for row in make_rows(noise=0.0)
+    ]
     truth = Truth.from_rows(rows, TASKS, GROUPS)
-    lines = truth_regret.all_lines(truth, truth, {})
+    lines = truth_regret.all_lines(truth, truth, {"x": [make_affinity()]})
     (line,) = (one for one in lines if (one.way, one.runs) == ("all groups measured", 1))
     assert line.totals[0] == pytest.approx([36.0] * 4)
     # The others, judged with seed 0 among the judges, do not choose it where they need not.
     assert (line.totals[1:, 1:] < 36).all()
+    # One network for all tasks, of which the two others are the judges.
+    for options in ("anchored", "anchored, guarded"):
+        (line,) = (one for one in lines if one.options == options)
+        assert line.totals[0, 0] == pytest.approx(36)
+    (line,) = (one for one in lines if one.options == "anchored")
+    assert line.totals[1:, 0] == pytest.approx([18, 18])
 
 
 def test_regret_is_relative_and_of_two_to_four_networks():
@@ -326,6 +320,10 @@ def test_a_small_truth_table(tmp_path, monkeypatch):
             assert early[row["task"]] == pytest.approx(row["loss"], rel=1e-5)
     names = {line["way"] for line in json.loads((folder / "truth.json").read_text())}
     assert {*some, "ESA", "random"} <= names
+    # With other seeds than those of the groups.
+    measured = folder / "affinities" / "held-out" / "networks"
+    seeds = [path.name for path in sorted(measured.glob("*.affinity.json"))]
+    assert seeds == ["joint_seed100.affinity.json", "joint_seed101.affinity.json"]
     # Nothing is trained again.
     monkeypatch.setattr("tag_keras.job.train_network", None)
     again = truth.judge("small", folder, 2, 2, 1)
