@@ -9,7 +9,7 @@ from tag_keras import files
 from tag_keras.checks import check, check_bool, check_choice, is_number
 from tag_keras.grouping import Grouping
 
-Reason = Literal["beyond the noise", "the guarantee"]
+Reason = Literal["beyond the noise", "the guarantee", "fewer networks"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Move:
         noise: Two standard errors of the mean difference, paired by seed; None for one seed.
         served_before: Validation loss from the one seed's network that would have served it.
         served_after: The same from the one that serves it.
-        reason: `"beyond the noise"`, or `"the guarantee"`: the total validation loss would have
-            been above that of the joint network, or of one network per task.
+        reason: `"beyond the noise"`; or `"the guarantee"`: the total validation loss would have
+            been above that of the joint network, or of one network per task; or `"fewer networks"`:
+            more would have served than there were groups.
     """
 
     task: str

@@ -89,6 +89,8 @@ def test_where_nothing_moves_the_groups_are_served_as_they_were():
 def test_the_guarantee_moves_the_task_that_loses_most_and_no_more():
     # One seed. Total 0.9 + 0.4 + 1.1 = 2.4 against 0.5 + 0.6 + 1.0 = 2.1: a loses 0.4 and c 0.1;
     # with a moved it is 2.0. That single_a is better still is nothing that one seed can tell.
+    # Three networks would serve instead of two: without group_0 the total is 0.5 + 0.1 + 1.1 = 1.7,
+    # without group_1 0.5 + 0.4 + 1.0 = 1.9.
     losses = {
         "group_0": {"a": (0.9,), "b": (0.4,)},
         "group_1": {"b": (0.1,), "c": (1.1,)},
@@ -96,32 +98,55 @@ def test_the_guarantee_moves_the_task_that_loses_most_and_no_more():
         "single_a": {"a": (0.2,)},
     }
     serving = tag_keras.guard_groups(GROUPING, make_rows(losses))
-    assert networks_of(serving) == {"a": ("joint", 0), "b": ("group_0", 0), "c": ("group_1", 0)}
-    (move,) = serving.moves
-    assert (move.task, move.reason, move.noise) == ("a", "the guarantee", None)
-    assert (serving.total, serving.total_without) == pytest.approx((2.0, 2.4))
+    assert networks_of(serving) == {"a": ("joint", 0), "b": ("group_1", 0), "c": ("group_1", 0)}
+    assert [(move.task, move.reason, move.noise) for move in serving.moves] == [
+        ("a", "the guarantee", None),
+        ("b", "fewer networks", None),
+    ]
+    assert (serving.total, serving.total_without) == pytest.approx((1.7, 2.4))
     assert serving.beyond_noise is False
     # Models in the order of the groups, each group with all that its network was trained on.
-    assert serving.grouping.groups == (("a", "b"), ("b", "c"), ("a", "b", "c"))
-    assert serving.grouping.serves == {"a": 2, "b": 0, "c": 1}
+    assert serving.grouping.groups == (("b", "c"), ("a", "b", "c"))
+    assert serving.grouping.serves == {"a": 1, "b": 0, "c": 0}
+
+
+@pytest.mark.parametrize(("b_alone", "network"), [(0.50, "single_b"), (0.68, "group_1")])
+def test_no_more_networks_serve_than_groups_unless_a_task_is_better_off(b_alone, network):
+    # Both a and b are better off alone beyond the noise, 0.6 and 0.2 or 0.02 of 0.7, and c is in
+    # group_1, which would be left as it is: three networks. b in group_1 is not worse beyond the
+    # noise than alone where single_b has 0.68, because there the differences are 0.02, -0.02, 0.06.
+    losses = {
+        "group_0": {"a": (0.9, 0.9, 0.9), "b": (0.7, 0.7, 0.7)},
+        "group_1": {"b": (0.7, 0.66, 0.74), "c": (1.0, 1.0, 1.0)},
+        "single_a": {"a": (0.3, 0.3, 0.3)},
+        "single_b": {"b": (b_alone,) * 3},
+    }
+    serving = tag_keras.guard_groups(GROUPING, make_rows(losses))
+    names = {task: name for task, (name, _) in networks_of(serving).items()}
+    assert names == {"a": "single_a", "b": network, "c": "group_1"}
+    reasons = {"single_b": "beyond the noise", "group_1": "fewer networks"}
+    assert [move.reason for move in serving.moves] == ["beyond the noise", reasons[network]]
 
 
 def test_networks_of_their_own_are_no_better_either():
     # One seed. Total 2.4; the single networks 0.2 + 0.9 + 1.0 = 2.1 are as good as the joint one is
-    # bad. a loses 0.7 and c 0.1: with a moved, the total is 1.7.
+    # bad. a loses 0.7 and c 0.1: with a moved, the total is 1.7. With b in group_1 beside c, where
+    # it has 0.45, two networks are enough, and the total is 1.75.
     losses = {
         "group_0": {"a": (0.9,), "b": (0.4,)},
-        "group_1": {"b": (0.1,), "c": (1.1,)},
+        "group_1": {"b": (0.45,), "c": (1.1,)},
         "joint": {"a": (0.9,), "b": (0.6,), "c": (1.0,)},
         "single_a": {"a": (0.2,)},
         "single_b": {"b": (0.9,)},
         "single_c": {"c": (1.0,)},
     }
     serving = tag_keras.guard_groups(GROUPING, make_rows(losses))
-    (move,) = serving.moves
-    assert (move.task, move.after, move.reason) == ("a", "single_a", "the guarantee")
+    assert [(move.task, move.after, move.reason) for move in serving.moves] == [
+        ("a", "single_a", "the guarantee"),
+        ("b", "group_1", "fewer networks"),
+    ]
     assert (serving.total, serving.total_joint, serving.total_single) == pytest.approx(
-        (1.7, 2.5, 2.1)
+        (1.75, 2.5, 2.1)
     )
 
 
@@ -260,7 +285,29 @@ def plain_guard(grouping, losses):
             moves = [task for task in serves if serves[task] != kind[task]]
             worst = max(moves, key=lambda task: served[task] - other[task])
             serves[worst] = kind[worst]
+    limit = min(least_total(losses, kind) for kind in [own, *kinds])
+    while len({*serves.values()}) > len({*own.values()}):
+        fewer = [plain_takeover(losses, serves, name) for name in {*serves.values()}]
+        totals = {least_total(losses, one): one for one in fewer if None not in one.values()}
+        if min(totals, default=math.inf) > limit + 1e-12:
+            break
+        serves = totals[min(totals)]
     return serves
+
+
+def plain_takeover(losses, serves, left_out):
+    """The tasks of a network go to the best of the others that is not worse beyond the noise."""
+    after = dict(serves)
+    for task in [task for task, name in serves.items() if name == left_out]:
+        means = {}
+        for name in {*serves.values()} - {left_out}:
+            if task in losses[name]:
+                own, other = losses[left_out][task], losses[name][task]
+                known = len(own) >= 3
+                if not (known and scipy.stats.ttest_rel(other, own).statistic > 2):
+                    means[statistics.mean(other)] = name
+        after[task] = means[min(means)] if means else None
+    return after
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -296,7 +343,7 @@ def test_the_guarantee_over_random_losses(part):
             assert group == tasks_of_networks(grouping)[name]
         assert [move.task for move in serving.moves] == [t for t in own if served[t][0] != own[t]]
         moved |= {move.reason for move in serving.moves}
-    assert moved == {"beyond the noise", "the guarantee"}
+    assert moved == {"beyond the noise", "the guarantee", "fewer networks"}
 
 
 @pytest.mark.parametrize("part", range(2))
@@ -338,8 +385,8 @@ def test_the_order_of_tasks_and_rows_does_not_matter():
 def test_the_grouped_model_has_only_the_networks_served():
     layers = keras.layers
     x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
-    losses = {**LOSSES, "joint": {**LOSSES["joint"], "b": (0.10, 0.20, 0.10)}}
-    serving = tag_keras.guard_groups(GROUPING, make_rows(losses))
+    joint = {"a": (0.9, 0.9, 1.0), "b": (0.10, 0.20, 0.10), "c": (1.0, 1.1, 1.1)}
+    serving = tag_keras.guard_groups(GROUPING, make_rows({**LOSSES, "joint": joint}))
     assert [name for name, _ in serving.networks] == ["group_0", "joint", "single_c"]
     models = []
     for tasks in serving.grouping.groups:
@@ -376,11 +423,15 @@ def test_the_text_says_what_moved_and_why():
     )
     losses = {**LOSSES, "group_0": {"a": (0.90, 1.20, 0.75), "b": (0.55, 0.90, 0.90)}}
     # c is moved first; 1.45 + 0.8 is above 2.1 still, and a loses 0.4 against the joint network.
+    # Without group_0 it is 0.5 + 0.6 + 0.8.
     assert text_of(losses).startswith(
-        "The guard moved 2 of 3 tasks: a from group_0 to joint, to keep the total at or below the "
-        "joint and the single networks'; c from group_1 to single_c, better there beyond the noise "
-        "between seeds. Total"
+        "The guard moved 3 of 3 tasks: a from group_0 to joint, to keep the total at or below the "
+        "joint and the single networks'; b from group_0 to joint, where it is as good, for fewer "
+        "networks; c from group_1 to single_c, better there beyond the noise between seeds. Total "
+        "validation loss: 1.9 served, 2.45 without the guard"
     )
+    # a is better alone, too, and nobody else who serves has b.
+    losses["single_a"] = {"a": (0.50, 0.55, 0.50)}
     assert text_of(losses).endswith("It takes 3 networks, the groups 2.")
 
 
@@ -480,7 +531,7 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path, change, message):
         ({"task": 1}, "`task` should be a name"),
         ({"noise": float("nan")}, "`noise` should be a finite number or None"),
         ({"mean_after": None}, "`mean_after` should be a finite number. Received"),
-        ({"reason": "luck"}, '`reason` should be "beyond the noise" or "the guarantee"'),
+        ({"reason": "luck"}, '`reason` should be "beyond the noise", "the guarantee" or'),
     ],
 )
 def test_a_wrong_move_is_named(change, message):
