@@ -21,6 +21,7 @@ from tag_keras.plots import plot_affinity, plot_history
 from tag_keras.report_tables import costs_table, losses_table, metrics_table
 from tag_keras.results import Row
 from tag_keras.selection_plots import describe_stability, plot_frontier, plot_stability
+from tag_keras.selection_problem import Score
 from tag_keras.selection_rules import Singletons
 from tag_keras.serving import Serving
 from tag_keras.serving_tables import moves_table, served_table, serving_as_text
@@ -55,6 +56,7 @@ def write_report(
     stability: GroupingStability | None = None,
     methods: Sequence[MethodLine] = (),
     serving: Serving | None = None,
+    score: Score = "mean",
 ) -> None:
     """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
 
@@ -77,11 +79,12 @@ def write_report(
         methods: Lines of a table of methods, from `method_table.compare_methods`, whose changes are
             those against the joint network.
         serving: What is served, from `guard_groups` of the same `grouping` and `rows`.
+        score: What the groups were selected by, as in `select_groups`, for the words and figures.
 
     Raises:
         ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
             of `grouping` and those of the other arguments disagree, or the groups of `stability`,
-            or if `serving` has networks for other groups.
+            if `serving` has networks for other groups, or if `score` is something else.
 
     Example:
 
@@ -98,10 +101,11 @@ def write_report(
     if serving:
         _check_serving(grouping, serving)
     comparison = compare(grouping, rows)
-    images = _images(affinity, grouping, comparison, frontier, stability)
+    images = _images(affinity, grouping, score, comparison, frontier, stability)
     page = pages.render(
         "report.html.jinja",
         title=title,
+        score=score,
         conclusion=summary,
         served=_served(grouping, serving, rows) if serving else None,
         groups=_groups(grouping),
@@ -126,6 +130,7 @@ def other_groups(
     grouping: Grouping,
     num_groups: int,
     singletons: Singletons,
+    score: Score = "mean",
 ) -> dict[str, Any]:
     """What the report says of other groups: those for more networks, and those that noise makes.
 
@@ -138,9 +143,10 @@ def other_groups(
     if num_tasks < 2 or not np.isfinite(affinity.mean[between]).all():
         return others
     if num_tasks <= _MOST_FOR_FRONTIER:
-        others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
+        others["frontier"] = selection_frontier(affinity, num_tasks, singletons, score=score)
     if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
-        stability = grouping_stability(affinity, num_groups, singletons=singletons)
+        options: dict[str, Any] = {"singletons": singletons, "score": score}
+        stability = grouping_stability(affinity, num_groups, **options)
         if set(stability.grouping.groups) == set(grouping.groups):
             others["stability"] = stability
     return others
@@ -149,13 +155,14 @@ def other_groups(
 def _images(
     affinity: Affinity,
     grouping: Grouping,
+    score: Score,
     comparison: Comparison,
     frontier: Sequence[Grouping] | None,
     stability: GroupingStability | None,
 ) -> dict[str, bytes | None]:
     changes = comparison.changes()
     return {
-        "grouping": pages.png(plot_grouping(grouping, affinity)),
+        "grouping": pages.png(plot_grouping(grouping, affinity, score)),
         "frontier": pages.png(plot_frontier(frontier, grouping, affinity)) if frontier else None,
         "stability": pages.png(plot_stability(stability, grouping)) if stability else None,
         "comparison": pages.png(plot_comparison(grouping.tasks, changes)) if changes else None,
