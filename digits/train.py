@@ -76,8 +76,8 @@ def define_flags() -> None:
         "singletons",
         "measured",
         ["measured", "baseline", "forbid"],
-        "What a task alone counts as: what its own network has shown, or, by the affinities as they "
-        "are, 0, or not allowed as in the TAG paper.",
+        "What a task alone counts as: what its own network has shown, or, by the affinities as "
+        "they are, 0, or not allowed as in the TAG paper.",
     )
     flags.mark_flag_as_required("output_dir")
 

@@ -99,8 +99,8 @@ def run(
         validation loss over the tasks that it serves.
 
     Raises:
-        ValueError: If there is no seed or one twice, if there are too many tasks, or if the folder belongs to a run with other
-            settings or has a damaged file.
+        ValueError: If there is no seed or one twice, or too many tasks for `singletons`, or if the
+            folder belongs to a run with other settings or has a damaged file.
         SweepError: If networks could not be trained; the message lists them.
     """
     from tag_keras.report import (  # It needs matplotlib, which the library does not.
@@ -131,6 +131,8 @@ def run(
     serving = guard_groups(grouping, rows)
     grouped = _put_together(folder, serving)
     others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
+    if singletons == "measured":
+        others["anchored"] = rule["affinity"]
     print(losses_as_text(grouping, rows))
     print(serving_as_text(grouping, serving))
     if rivals:

@@ -56,7 +56,7 @@ def write_report(
     stability: GroupingStability | None = None,
     methods: Sequence[MethodLine] = (),
     serving: Serving | None = None,
-    score: Score = "mean",
+    anchored: Affinity | None = None,
 ) -> None:
     """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
 
@@ -79,12 +79,13 @@ def write_report(
         methods: Lines of a table of methods, from `method_table.compare_methods`, whose changes are
             those against the joint network.
         serving: What is served, from `guard_groups` of the same `grouping` and `rows`.
-        score: What the groups were selected by, as in `select_groups`, for the words and figures.
+        anchored: What the groups were selected by, if not by `affinity` itself: by the same from
+            `anchor_affinity`, which `frontier` and `stability` are of, too.
 
     Raises:
         ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
             of `grouping` and those of the other arguments disagree, or the groups of `stability`,
-            if `serving` has networks for other groups, or if `score` is something else.
+            or if `serving` has networks for other groups.
 
     Example:
 
@@ -101,15 +102,18 @@ def write_report(
     if serving:
         _check_serving(grouping, serving)
     comparison = compare(grouping, rows)
-    images = _images(affinity, grouping, score, comparison, frontier, stability)
+    wanted = "`anchored` should be of the tasks of `affinity`"
+    valid = anchored is None or anchored.tasks == affinity.tasks
+    check(valid, wanted, anchored=anchored and anchored.tasks)
+    images = _images(affinity, anchored, grouping, comparison, frontier, stability)
     page = pages.render(
         "report.html.jinja",
         title=title,
-        score=score,
+        is_anchored=anchored is not None,
         conclusion=summary,
         served=_served(grouping, serving, rows) if serving else None,
         groups=_groups(grouping),
-        stability=describe_stability(stability, affinity) if stability else "",
+        stability=describe_stability(stability, anchored or affinity) if stability else "",
         comparison=comparison,
         kinds={kind: NAMES[kind] for kind in comparison.losses},
         missing=[NAMES[kind] for kind in NAMES if kind not in comparison.losses],
@@ -154,16 +158,18 @@ def other_groups(
 
 def _images(
     affinity: Affinity,
+    anchored: Affinity | None,
     grouping: Grouping,
-    score: Score,
     comparison: Comparison,
     frontier: Sequence[Grouping] | None,
     stability: GroupingStability | None,
 ) -> dict[str, bytes | None]:
     changes = comparison.changes()
+    by = anchored or affinity
+    score: Score = "sum" if anchored else "mean"
     return {
-        "grouping": pages.png(plot_grouping(grouping, affinity, score)),
-        "frontier": pages.png(plot_frontier(frontier, grouping, affinity)) if frontier else None,
+        "grouping": pages.png(plot_grouping(grouping, by, score)),
+        "frontier": pages.png(plot_frontier(frontier, grouping, by)) if frontier else None,
         "stability": pages.png(plot_stability(stability, grouping)) if stability else None,
         "comparison": pages.png(plot_comparison(grouping.tasks, changes)) if changes else None,
         "affinity": pages.png(plot_affinity(affinity)),

@@ -174,20 +174,22 @@ def test_page_has_what_was_given(tmp_path):
     assert heads[0] not in page
 
 
-def test_page_of_groups_that_were_selected_by_sums(tmp_path):
+def test_page_of_groups_that_were_selected_by_anchored_affinities(tmp_path):
     frontier = [make_grouping(0.005), make_grouping()]
-    page, images = write(tmp_path, frontier=frontier, stability=make_stability(), score="sum")
+    anchored = Affinity(TASKS, 2 * (np.ones((4, 4)) - np.eye(4)), np.full((4, 4), 0.01))
+    page, images = write(tmp_path, frontier=frontier, stability=make_stability(), anchored=anchored)
     assert {"grouping", "frontier", "stability"} <= images
     words = " ".join(page.split())
-    assert "the number is the sum of the affinities that the task gets from the other" in words
-    assert "the mean over the tasks of the sum of the affinities that a task gets" in words
-    assert "a row is the task that joins a network" in words
-    assert "mean affinity" not in words and "a step" not in words
+    assert "the number is by how much less loss than in a network of its own the task was" in words
+    assert "the mean over the tasks of the sum of the anchored affinities that a task" in words
+    assert "<dt>Anchored affinity</dt>" in words and "mean affinity" not in words
+    # In their unit, not in the thousandths of the affinities.
+    assert "The expected regret is 0.00027: on average" in words
     page, _ = write(tmp_path, frontier=frontier)
     words = " ".join(page.split())
     assert "the number is the mean affinity that the task gets from the other members" in words
     assert "the mean over the tasks of the affinity that a task gets from its group; each" in words
-    assert "a row is the task that the step was for" in words and "the sum of the a" not in words
+    assert "nchored" not in words
 
 
 def test_what_contradicts_the_grouping_is_an_error(tmp_path):
@@ -200,9 +202,10 @@ def test_what_contradicts_the_grouping_is_an_error(tmp_path):
     match += r"\('a', 'b'\) and \('a', 'b', 'c', 'd<e>\$f\$'\)\."
     with pytest.raises(ValueError, match=match):
         write(tmp_path, frontier=[make_grouping(), short])
-    match = r'`score` should be "mean" or "sum"\. Received: score=\'total\'\.'
+    other = Affinity(("a", "b"), np.zeros((2, 2)))
+    match = r"`anchored` should be of the tasks of `affinity`\. Received: anchored=\('a', 'b'\)"
     with pytest.raises(ValueError, match=match):
-        write(tmp_path, score="total")
+        write(tmp_path, anchored=other)
     assert not list(tmp_path.iterdir())
 
 
