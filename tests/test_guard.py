@@ -125,6 +125,23 @@ def test_networks_of_their_own_are_no_better_either():
     )
 
 
+def test_a_network_that_is_a_group_as_well_is_not_served_twice():
+    # group_0 has all tasks: it is the joint network, trained once under both names. One seed: 1.0
+    # for c against 0.6, so c has to go there.
+    grouping = tag_keras.Grouping(TASKS, (TASKS, ("c",)), {"a": 0, "b": 0, "c": 1}, 0.0, 0.0, True)
+    whole = {"a": (0.5,), "b": (0.5,), "c": (0.6,)}
+    losses = {"group_0": whole, "group_1": {"c": (1.0,)}, "joint": whole, "single_c": {"c": (1.0,)}}
+    serving = tag_keras.guard_groups(grouping, make_rows(losses, grouping))
+    assert serving.networks == (("group_0", 0),)
+    (move,) = serving.moves
+    assert (move.task, move.after, move.reason) == ("c", "group_0", "the guarantee")
+    assert (serving.total, serving.total_joint) == pytest.approx((1.6, 1.6))
+    # One that only has the same tasks is another network.
+    other = {**losses, "joint": {**whole, "a": (0.4,)}}
+    serving = tag_keras.guard_groups(grouping, make_rows(other, grouping))
+    assert serving.networks == (("group_0", 0), ("joint", 0))
+
+
 @pytest.mark.parametrize(("served", "network"), [(0.74, ("group_1", 1)), (0.76, ("single_c", 1))])
 def test_a_move_that_would_raise_what_is_served_is_left_out(served, network):
     # In the mean single_c is better by 0.19 with a noise of 0.13, but the seed of group_1 that is
