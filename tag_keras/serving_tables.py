@@ -14,10 +14,6 @@ from tag_keras.wording import counted, joined, plus_minus, sentence
 
 # By network and seed, split and task.
 _Losses = Mapping[tuple[str, int, str, str], float]
-_WHY = {
-    "beyond the noise": "better there beyond the noise between seeds",
-    "the guarantee": "to keep the total at or below the joint and the single networks'",
-}
 _NAMES = {
     "served": "what is served",
     "grouped": "the groups without the guard",
@@ -29,11 +25,18 @@ _NAMES = {
 def serving_as_text(grouping: Grouping, serving: Serving) -> str:
     """Which tasks were moved and why, and the total validation losses, in a few sentences."""
     num_tasks, seeds = len(grouping.tasks), len(serving.seeds)
+    others = {"joint": serving.total_joint, "single": serving.total_single}
+    known = {_NAMES[kind]: total for kind, total in others.items() if total is not None}
     parts = ["The guard moved no task: each is served by the network of its group."]
     if serving.moves:
         # The first reason of a run comes first.
         reasons = dict.fromkeys(move.reason for move in serving.moves)
-        moved = [f"{_moved(serving.moves, reason)}, {_WHY[reason]}" for reason in reasons]
+        below = joined([f"of {name}" for name in known])
+        why = {
+            "beyond the noise": "better there beyond the noise between seeds",
+            "the guarantee": f"to keep the total at or below that {below}",
+        }
+        moved = [f"{_moved(serving.moves, reason)}, {why[reason]}" for reason in reasons]
         parts = [
             f"The guard moved {len(serving.moves)} of {counted(num_tasks, 'task')}: "
             f"{'; '.join(moved)}."
@@ -44,13 +47,12 @@ def serving_as_text(grouping: Grouping, serving: Serving) -> str:
     totals = f"Total {serving.split} loss: {serving.total:.4g} served"
     if serving.moves:
         totals += f", {serving.total_without:.4g} without the guard"
-    others = {"joint": serving.total_joint, "single": serving.total_single}
-    known = [
-        f"{total:.4g} by {_NAMES[kind]}" for kind, total in others.items() if total is not None
-    ]
-    parts.append(", ".join([totals, *known]) + ".")
+    parts.append(", ".join([totals, *(f"{one:.4g} by {by}" for by, one in known.items())]) + ".")
     if not known:
-        parts.append("There is no other network to compare with, so nothing is guaranteed.")
+        parts.append(
+            "There is neither a joint network nor one network per task to compare with, so nothing "
+            "is guaranteed."
+        )
     needed, before = len(serving.networks), len({*grouping.serves.values()})
     if needed != before:
         parts.append(f"It takes {counted(needed, 'network')}, the groups {before}.")

@@ -394,11 +394,13 @@ def test_the_text_says_what_moved_and_why():
     losses = {**LOSSES, "group_0": {"a": (0.90, 1.20, 0.75), "b": (0.55, 0.90, 0.90)}}
     # c is moved first; 1.45 + 0.8 is above 2.1 still, and a loses 0.4 against the joint network.
     assert text_of(losses).startswith(
-        "The guard moved 2 of 3 tasks: a from group_0 to joint, to keep the total at or below the "
-        "joint and the single networks'; c from group_1 to single_c, better there beyond the noise "
-        "between seeds. Total"
+        "The guard moved 2 of 3 tasks: a from group_0 to joint, to keep the total at or below that "
+        "of the joint network; c from group_1 to single_c, better there beyond the noise between "
+        "seeds. Total"
     )
     assert text_of(losses).endswith("It takes 3 networks, the groups 2.")
+    losses = {**losses, "single_b": {"b": (0.6, 0.6, 0.6)}}
+    assert "at or below that of the joint network and of one network per task; c" in text_of(losses)
 
 
 def test_the_text_where_nothing_moved():
@@ -411,9 +413,11 @@ def test_the_text_where_nothing_moved():
 
 
 def test_the_text_without_a_guarantee():
-    losses = {name: LOSSES[name] for name in ("group_0", "group_1")}
-    assert text_of(losses).endswith(
-        "There is no other network to compare with, so nothing is guaranteed."
+    losses = {name: LOSSES[name] for name in ("group_0", "group_1", "single_c")}
+    assert text_of(losses) == (
+        "The guard moved 1 of 3 tasks: c from group_1 to single_c, better there beyond the noise "
+        "between seeds. Total validation loss: 1.8 served, 2 without the guard. There is neither a "
+        "joint network nor one network per task to compare with, so nothing is guaranteed."
     )
     assert "Tasks move only for the guarantee." in text_of(beyond_noise=False)
 

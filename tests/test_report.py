@@ -786,7 +786,7 @@ def test_page_where_the_guard_moved_nothing(tmp_path):
     rows += [dataclasses.replace(row, split="validation") for row in rows]
     page = write_served(tmp_path, rows)
     assert "The guard moved no task: each is served by the network of its group." in page
-    assert "no other network to compare with, so nothing is guaranteed." in page
+    assert "nor one network per task to compare with, so nothing is guaranteed." in page
     assert [line[0] for line in Tables(page).tables[0][1:]] == [
         ["what is served"],
         ["the groups without the guard"],
