@@ -164,7 +164,6 @@ def _moves(
     better: Mapping[str, str],
     after: Mapping[str, str],
 ) -> tuple[Move, ...]:
-    served_before, served_after = table.served_losses(before), table.served_losses(after)
     moves = []
     for task, name in after.items():
         if name == before[task]:
@@ -178,8 +177,6 @@ def _moves(
                 mean_before=float(old.mean()),
                 mean_after=float(new.mean()),
                 noise=mean_and_noise(old - new)[1] if len(table.seeds) > 1 else None,
-                served_before=served_before[task],
-                served_after=served_after[task],
                 reason="beyond the noise" if better[task] == name else "the guarantee",
             )
         )

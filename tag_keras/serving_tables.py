@@ -66,12 +66,13 @@ def _moved(moves: Sequence[Move], reason: str) -> str:
     return joined(words) if len(words) <= MOST_NAMES else counted(len(words), "task")
 
 
-def moves_table(serving: Serving) -> list[dict[str, str]]:
+def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line for each moved task: from where, to where, why, and its losses in both networks.
 
-    The means are over the seeds, with two standard errors of their paired difference.
+    The means are over the seeds, with two standard errors of their paired difference. Those on test
+    data, of the same seeds, are empty where one is missing.
     """
-    lines = []
+    lines, losses = [], _losses_by_seed(rows)
     for move in serving.moves:
         difference = move.mean_after - move.mean_before
         noise = math.nan if move.noise is None else move.noise
@@ -81,11 +82,27 @@ def moves_table(serving: Serving) -> list[dict[str, str]]:
                 "before": move.before,
                 "after": move.after,
                 "why": sentence(move.reason.removeprefix("the ")),
-                "means": f"{move.mean_before:#.3g} → {move.mean_after:#.3g}",
+                "means": _from_to(move.mean_before, move.mean_after),
                 "difference": _with_sign(plus_minus(difference, noise)),
+                "test": _test_means(losses, move, serving.seeds),
             }
         )
     return lines
+
+
+def _test_means(losses: _Losses, move: Move, seeds: Sequence[int]) -> str:
+    means = []
+    for name in (move.before, move.after):
+        found = [losses.get((name, seed, "test", move.task)) for seed in seeds]
+        known = [loss for loss in found if loss is not None]
+        if len(known) < len(found):
+            return ""
+        means.append(math.fsum(known) / len(known))
+    return _from_to(*means)
+
+
+def _from_to(before: float, after: float) -> str:
+    return f"{before:#.3g} → {after:#.3g}"
 
 
 def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> list[dict[str, Any]]:
