@@ -10,7 +10,7 @@ import tensorflow as tf
 from tag_keras.checks import check_bool, check_choice
 from tag_keras.gradients import select_variables
 from tag_keras.held_out import PLACEHOLDER, check_data
-from tag_keras.probe import AffinityEstimator, Probe
+from tag_keras.probe import AffinityEstimator, Probe, check_estimator
 from tag_keras.train_step import (
     cosine_affinity,
     first_order_affinity,
@@ -25,6 +25,7 @@ __all__ = [
     "FirstOrderAffinity",
     "LookaheadAffinity",
     "Probe",
+    "check_estimator",
 ]
 
 
