@@ -110,7 +110,7 @@ def run(
             f'"test", which is reported. Missing: {missing}. Received: {sorted(data)}.'
         )
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
-    given |= {"affinity": type(affinity).__name__, **affinity.get_config()}
+    given |= {"affinity": type(affinity).__name__, **affinity.settings()}
     given |= {**comparable(fit), **(settings or {})}
     keep_settings(folder, given)
 
@@ -175,7 +175,7 @@ def train_networks(
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     checked = tuple(check_whole("seeds", seed) for seed in seeds)
-    different = checked and len(set(checked)) == len(checked)
+    different = len(set(checked)) == len(checked) > 0
     check(different, "`seeds` should be different numbers", seeds=list(checked))
     return checked
 

@@ -74,6 +74,10 @@ class AffinityEstimator:
         """Held-out data whose losses a probe is to look at; `None` for those of its own batch."""
         return None
 
+    def settings(self) -> dict[str, Any]:
+        """What tells this measuring from another one in the folder of a run."""
+        return self.get_config()
+
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

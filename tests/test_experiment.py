@@ -311,6 +311,16 @@ def test_bad_input_is_refused_before_any_work(tmp_path, change, message):
     assert not (tmp_path / "new").exists()
 
 
+def test_other_held_out_data_are_another_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = {"seeds": (0,), "num_groups": 1, "singletons": "forbid"}
+    run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=DATA["validation"]), **options)
+    run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(1)), **options)
+    message = "another run: on was held-out data, 4 arrays, CRC-32 .* and is held-out data, 4 arr"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(5)), **options)
+
+
 def test_seeds_of_numpy_are_as_good(tmp_path):
     pytest.importorskip("matplotlib")
     run(tmp_path, seeds=np.arange(1), num_groups=1)
