@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tag_keras
 from tag_keras import experiment, job, results, training
@@ -309,6 +310,14 @@ def test_bad_input_is_refused_before_any_work(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "new", **change)
     assert not (tmp_path / "new").exists()
+
+
+def test_datasets_held_out_and_for_validation(tmp_path):
+    pytest.importorskip("matplotlib")
+    batches = tf.data.Dataset.from_tensor_slices(DATA["validation"]).batch(10)
+    affinity = tag_keras.LookaheadAffinity(1, on=batches)
+    run(tmp_path, affinity=affinity, seeds=(0,), num_groups=1, validation_data=batches)
+    assert (tag_keras.Affinity.load(tmp_path / "affinity.json").count == 1).all()
 
 
 def test_other_held_out_data_are_another_run(tmp_path):
