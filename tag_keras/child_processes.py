@@ -118,7 +118,8 @@ def pickled(value: Any, what: str) -> bytes:
     )
     try:
         payload = pickle.dumps(value)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except Exception as error:
+        # What cannot be pickled says so in errors of its own: a dataset in one of TensorFlow.
         message = f"{what} cannot be sent to another process ({error}). {remedy}"
         raise ValueError(message) from None
     main = sys.modules["__main__"]

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tag_keras.checks import check_bool, check_choice
 from tag_keras.gradients import select_variables
-from tag_keras.held_out import PLACEHOLDER, check_data
-from tag_keras.probe import AffinityEstimator, Probe
+from tag_keras.held_out import PLACEHOLDER, check_data, describe_data
+from tag_keras.probe import AffinityEstimator, Probe, check_estimator
 from tag_keras.train_step import (
     cosine_affinity,
     first_order_affinity,
@@ -25,6 +25,7 @@ __all__ = [
     "FirstOrderAffinity",
     "LookaheadAffinity",
     "Probe",
+    "check_estimator",
 ]
 
 
@@ -85,7 +86,9 @@ class LookaheadAffinity(_OfSteps):
             default the training batch. Arrays are cut into batches of the size of the training
             batch, in an order of their own; a dataset is repeated as it is, without its batches of
             other sizes. Configurations and saved models do not hold the data: a loaded model has to
-            be compiled again before it is trained.
+            be compiled again before it is trained. The settings of a run or a study hold a checksum
+            of arrays, so that it does not go on with others; other datasets or functions they
+            cannot tell.
 
     Raises:
         ValueError: If an option is not what it should be.
@@ -116,6 +119,9 @@ class LookaheadAffinity(_OfSteps):
 
     def target_data(self) -> Any:
         return self.on
+
+    def settings(self) -> dict[str, Any]:
+        return {**self.get_config(), "on": None if self.on is None else describe_data(self.on)}
 
     def get_config(self) -> dict[str, Any]:
         placeholder = None if self.on is None else PLACEHOLDER

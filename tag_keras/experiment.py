@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol, get_args
 
 from tag_keras.affinity import Affinity
 from tag_keras.anchoring import anchor_affinity
-from tag_keras.checks import check, check_choice
+from tag_keras.checks import check, check_choice, check_whole
 from tag_keras.comparison import losses_as_text
-from tag_keras.estimators import AffinityEstimator
+from tag_keras.estimators import AffinityEstimator, check_estimator
 from tag_keras.group_selection import TABLE_TASKS, select_groups
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
@@ -99,7 +99,8 @@ def run(
         validation loss over the tasks that it serves.
 
     Raises:
-        ValueError: If there is no seed or one twice, or too many tasks for `singletons`, or if the
+        ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
+            `"train"` or `"validation"`, if there are too many tasks for `singletons`, or if the
             folder belongs to a run with other settings or has a damaged file.
         SweepError: If networks could not be trained; the message lists them.
     """
@@ -108,14 +109,18 @@ def run(
         write_report,
     )
 
-    folder, tasks, seeds = Path(output_dir), check_task_names(list(tasks)), tuple(seeds)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"`seeds` should be different numbers. Received: seeds={list(seeds)}.")
+    folder, tasks, seeds = Path(output_dir), check_task_names(list(tasks)), _checked_seeds(seeds)
+    check_estimator(affinity)
+    if missing := [split for split in ("train", "validation") if split not in data]:
+        raise ValueError(
+            '`data` should hold "train" and "validation", which choices are made by, and '
+            f'"test", which is reported. Missing: {missing}. Received: {sorted(data)}.'
+        )
     check_choice("singletons", singletons, get_args(Singletons))
     wanted = f"with more than {TABLE_TASKS} tasks, `singletons` should be 'baseline' or 'forbid'"
     check(singletons != "measured" or len(tasks) <= TABLE_TASKS, wanted, num_tasks=len(tasks))
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
-    given |= {"affinity": type(affinity).__name__, **affinity.get_config()}
+    given |= {"affinity": type(affinity).__name__, **affinity.settings()}
     given |= {**comparable(fit), **(settings or {})}
     keep_settings(folder, given)
 
@@ -183,6 +188,13 @@ def train_networks(
     """
     jobs = [Job(network, build_model, fit) for network in networks]
     return run_sweep(folder, jobs, data, processes)
+
+
+def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    checked = tuple(check_whole("seeds", seed) for seed in seeds)
+    different = len(set(checked)) == len(checked) > 0
+    check(different, "`seeds` should be different numbers", seeds=list(checked))
+    return checked
 
 
 def _measure(

@@ -25,8 +25,8 @@ def guard_groups(
     A task is served by the network of its group unless
 
     - the mean over seeds of the paired difference in its loss is in favour of another network by
-      more than two standard errors, and the total loss served does not rise: of several such
-      networks, the one with the least mean loss serves it;
+      more than two standard errors: of several such networks, the one with the least mean loss
+      serves it, unless the total loss served would rise by that;
     - or the total loss served would still be above that of the joint network, or of one network
       per task: then the tasks that lose most against the better of the two go to it, one by one,
       until it is not;
@@ -36,9 +36,9 @@ def guard_groups(
       above none of the three that it is compared with.
 
     Of each network one seed is served, the one with the least loss over the tasks that it serves.
-    So the total loss served on `split` is never above that of the joint network's best seed, of the
-    best seeds of one network per task, or of the groups without the guard. Data that took no part
-    may see it otherwise.
+    So the total loss served on `split` is, of the seeds compared, never above that of the joint
+    network's best one, of the best ones of one network per task, or of the groups without the
+    guard. Data that took no part may see it otherwise.
 
     Args:
         grouping: Groups, and which of them serves each task.
@@ -89,11 +89,7 @@ def guard_groups(
         beyond_noise = len(table.seeds) >= FEWEST_SEEDS
     before = serving_networks(grouping)["grouped"]
     better = _move_beyond_noise(table, before) if beyond_noise else before
-    yardsticks = {
-        kind: serves
-        for kind, serves in serving_networks(grouping).items()
-        if kind != "grouped" and {*serves.values()} <= {*table.losses}
-    }
+    yardsticks = _yardsticks(grouping, table)
     totals = {kind: table.served_total(serves) for kind, serves in yardsticks.items()}
     total_without = table.served_total(before)
     no_worse = better
@@ -119,6 +115,20 @@ def guard_groups(
         seeds=table.seeds,
         beyond_noise=beyond_noise,
     )
+
+
+def _yardsticks(grouping: Grouping, table: LossTable) -> dict[str, dict[str, str]]:
+    """Name of the network by task, of the joint and of the single networks, where all are there."""
+    # A group that is one of these was trained once under both names, and is not to serve as two
+    # networks. Groups come first in the table.
+    first: dict[str, str] = {}
+    for name in table.losses:
+        first[name] = next((other for other in first if table.are_alike(other, name)), name)
+    return {
+        kind: {task: first[name] for task, name in serves.items()}
+        for kind, serves in serving_networks(grouping).items()
+        if kind != "grouped" and {*serves.values()} <= {*first}
+    }
 
 
 def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str, str]:
@@ -202,7 +212,6 @@ def _moves(
     no_worse: Mapping[str, str],
     after: Mapping[str, str],
 ) -> tuple[Move, ...]:
-    served_before, served_after = table.served_losses(before), table.served_losses(after)
     moves = []
     for task, name in after.items():
         if name == before[task]:
@@ -216,8 +225,6 @@ def _moves(
                 mean_before=float(old.mean()),
                 mean_after=float(new.mean()),
                 noise=mean_and_noise(old - new)[1] if len(table.seeds) > 1 else None,
-                served_before=served_before[task],
-                served_after=served_after[task],
                 reason=_reason(name, better[task], no_worse[task]),
             )
         )

@@ -1,6 +1,7 @@
 """Held-out data that affinities are measured on: what they may be, cut into batches."""
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -42,6 +43,34 @@ def check_data(on: Any) -> None:
     if not (known or pair or (isinstance(on, str) and on == PLACEHOLDER)):
         what = f"{len(on)} parts" if isinstance(on, tuple | list) else repr(on)
         raise ValueError(f"{_WANTED}. Received: {what}.")
+
+
+def describe_data(on: Any) -> str:
+    """What tells held-out arrays from others: a checksum of their names, shapes, types and values.
+
+    Datasets and functions would have to be run, and may give other data each time.
+    """
+    if not isinstance(on, tuple | list):
+        return PLACEHOLDER
+    x, *others = on
+    by_task = [part if isinstance(part, Mapping) else {"": part} for part in others]
+    arrays = [{task: _array(one) for task, one in part.items()} for part in by_task]
+    parts = (keras.tree.map_structure(_array, x), *arrays)
+    checksum, number = 0, 0
+    for path, array in keras.tree.flatten_with_path(parts):
+        # Sample weights may be None.
+        if array.shape or array.dtype != object:
+            name = f"{path} {array.shape} {array.dtype}"
+            checksum = zlib.crc32(_bytes(array), zlib.crc32(name.encode(), checksum))
+            number += 1
+    return f"{PLACEHOLDER}, {number} arrays, CRC-32 {checksum:08x}"
+
+
+def _bytes(array: npt.NDArray[Any]) -> Any:
+    # Of objects, such as texts of Python, these would be addresses.
+    if array.dtype.hasobject:
+        return repr(array.tolist()).encode()
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def open_data(on: Any, tasks: tuple[str, ...]) -> HeldOut:

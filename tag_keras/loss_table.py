@@ -39,6 +39,11 @@ class LossTable:
         """Sum of the losses that are served; it does not depend on the order of the tasks."""
         return math.fsum(self.served_losses(serves).values())
 
+    def are_alike(self, one: str, other: str) -> bool:
+        """Whether two names have the same tasks and losses, as those of one network."""
+        left, right = self.losses[one], self.losses[other]
+        return {*left} == {*right} and all(np.array_equal(left[t], right[t]) for t in left)
+
     def _places(self, serves: Mapping[str, str]) -> dict[str, int]:
         places = {}
         for name, losses in self.losses.items():

@@ -7,8 +7,7 @@ import keras
 
 from tag_keras.affinity import Affinity
 from tag_keras.cadence import EpochEnds, before_others, peek
-from tag_keras.checks import check, implements
-from tag_keras.estimators import AffinityEstimator
+from tag_keras.estimators import AffinityEstimator, check_estimator
 from tag_keras.gradient_methods import GradientMethod, check_method
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.held_out_batches import HeldOutBatches, HeldOutLabels
@@ -108,11 +107,8 @@ class MultiTaskModel(TaskModel):
                 others, if it needs shared variables and there are none, or if Keras cannot train
                 under the strategy with these arguments.
         """
-        check(
-            affinity is None or implements(affinity, AffinityEstimator, "measure"),
-            "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`",
-            affinity=affinity,
-        )
+        if affinity is not None:
+            check_estimator(affinity)
         check_method(gradient_method, affinity, loss_weighting)
         super().compile(
             optimizer,

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.checks import check_count
+from tag_keras.checks import check, check_count, implements
 from tag_keras.gradients import Gradients
 from tag_keras.replicas import sum_over_replicas
 
@@ -74,9 +74,26 @@ class AffinityEstimator:
         """Held-out data whose losses a probe is to look at; `None` for those of its own batch."""
         return None
 
+    def settings(self) -> dict[str, Any]:
+        """What tells this measuring from another one in the folder of a run."""
+        return self.get_config()
+
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AffinityEstimator":
         return cls(**config)
+
+
+def check_estimator(affinity: Any) -> None:
+    """Checks that something is an estimator.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    check(
+        implements(affinity, AffinityEstimator, "measure"),
+        "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`",
+        affinity=affinity,
+    )

@@ -1,7 +1,6 @@
 """Where the jobs of a sweep are trained: on a Ray cluster, each in a process of its own."""
 
 import os
-import pickle
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,8 @@ class OnRay:
         for what, value in parts_to_send(jobs, data):
             try:
                 ray.cloudpickle.dumps(value)
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
+            except Exception as error:
+                # A dataset says so in an error of TensorFlow.
                 raise ValueError(
                     f"{what} cannot be sent to a cluster ({error}). Give a function that returns "
                     "it, for instance in place of a tf.data.Dataset."

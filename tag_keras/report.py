@@ -190,7 +190,7 @@ def _served(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> dict[s
     return {
         "text": serving_as_text(grouping, serving),
         "split": serving.split,
-        "moves": moves_table(serving),
+        "moves": moves_table(serving, rows),
         "lines": served_table(grouping, serving, rows),
     }
 

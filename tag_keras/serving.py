@@ -23,8 +23,6 @@ class Move:
         mean_before: Validation loss of the task from `before`, mean over the seeds.
         mean_after: The same from `after`.
         noise: Two standard errors of the mean difference, paired by seed; None for one seed.
-        served_before: Validation loss from the one seed's network that would have served it.
-        served_after: The same from the one that serves it.
         reason: `"beyond the noise"`; or `"the guarantee"`: the total validation loss would have
             been above that of the joint network, or of one network per task; or `"fewer networks"`:
             more would have served than there were groups.
@@ -36,15 +34,13 @@ class Move:
     mean_before: float
     mean_after: float
     noise: float | None
-    served_before: float
-    served_after: float
     reason: Reason
 
     def __post_init__(self) -> None:
         for name in ("task", "before", "after"):
             value = getattr(self, name)
             check(isinstance(value, str), f"`{name}` should be a name", **{name: value})
-        for name in ("mean_before", "mean_after", "noise", "served_before", "served_after"):
+        for name in ("mean_before", "mean_after", "noise"):
             _check_loss(name, getattr(self, name), optional=name == "noise")
         check_choice("reason", self.reason, get_args(Reason))
 

@@ -14,11 +14,6 @@ from tag_keras.wording import counted, joined, plus_minus, sentence
 
 # By network and seed, split and task.
 _Losses = Mapping[tuple[str, int, str, str], float]
-_WHY = {
-    "beyond the noise": "better there beyond the noise between seeds",
-    "the guarantee": "to keep the total at or below the joint and the single networks'",
-    "fewer networks": "where it is as good, for fewer networks",
-}
 _NAMES = {
     "served": "what is served",
     "grouped": "the groups without the guard",
@@ -30,28 +25,35 @@ _NAMES = {
 def serving_as_text(grouping: Grouping, serving: Serving) -> str:
     """Which tasks were moved and why, and the total validation losses, in a few sentences."""
     num_tasks, seeds = len(grouping.tasks), len(serving.seeds)
+    others = {"joint": serving.total_joint, "single": serving.total_single}
+    known = {_NAMES[kind]: total for kind, total in others.items() if total is not None}
     parts = ["The guard moved no task: each is served by the network of its group."]
     if serving.moves:
         # The first reason of a run comes first.
         reasons = dict.fromkeys(move.reason for move in serving.moves)
-        moved = [f"{_moved(serving.moves, reason)}, {_WHY[reason]}" for reason in reasons]
+        below = joined([f"of {name}" for name in known])
+        why = {
+            "beyond the noise": "better there beyond the noise between seeds",
+            "the guarantee": f"to keep the total at or below that {below}",
+            "fewer networks": "so that fewer networks serve",
+        }
+        moved = [f"{_moved(serving.moves, reason)}, {why[reason]}" for reason in reasons]
         parts = [
             f"The guard moved {len(serving.moves)} of {counted(num_tasks, 'task')}: "
             f"{'; '.join(moved)}."
         ]
     if not serving.beyond_noise:
-        unknown = f"With {counted(seeds, 'seed')} the noise is not known: tasks"
-        parts.append(f"{unknown if seeds < FEWEST_SEEDS else 'Tasks'} move only for the guarantee.")
+        unknown = f"With {counted(seeds, 'seed')} the noise is not known: no"
+        parts.append(f"{unknown if seeds < FEWEST_SEEDS else 'No'} task moves for its own sake.")
     totals = f"Total {serving.split} loss: {serving.total:.4g} served"
     if serving.moves:
         totals += f", {serving.total_without:.4g} without the guard"
-    others = {"joint": serving.total_joint, "single": serving.total_single}
-    known = [
-        f"{total:.4g} by {_NAMES[kind]}" for kind, total in others.items() if total is not None
-    ]
-    parts.append(", ".join([totals, *known]) + ".")
+    parts.append(", ".join([totals, *(f"{one:.4g} by {by}" for by, one in known.items())]) + ".")
     if not known:
-        parts.append("There is no other network to compare with, so nothing is guaranteed.")
+        parts.append(
+            "There is neither a joint network nor one network per task to compare with, so nothing "
+            "is guaranteed."
+        )
     needed, before = len(serving.networks), len({*grouping.serves.values()})
     if needed != before:
         parts.append(f"It takes {counted(needed, 'network')}, the groups {before}.")
@@ -65,12 +67,13 @@ def _moved(moves: Sequence[Move], reason: str) -> str:
     return joined(words) if len(words) <= MOST_NAMES else counted(len(words), "task")
 
 
-def moves_table(serving: Serving) -> list[dict[str, str]]:
+def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line for each moved task: from where, to where, why, and its losses in both networks.
 
-    The means are over the seeds, with two standard errors of their paired difference.
+    The means are over the seeds, with two standard errors of their paired difference. Those on test
+    data, of the same seeds, are empty where one is missing.
     """
-    lines = []
+    lines, losses = [], _losses_by_seed(rows)
     for move in serving.moves:
         difference = move.mean_after - move.mean_before
         noise = math.nan if move.noise is None else move.noise
@@ -80,11 +83,27 @@ def moves_table(serving: Serving) -> list[dict[str, str]]:
                 "before": move.before,
                 "after": move.after,
                 "why": sentence(move.reason.removeprefix("the ")),
-                "means": f"{move.mean_before:#.3g} → {move.mean_after:#.3g}",
+                "means": _from_to(move.mean_before, move.mean_after),
                 "difference": _with_sign(plus_minus(difference, noise)),
+                "test": _test_means(losses, move, serving.seeds),
             }
         )
     return lines
+
+
+def _test_means(losses: _Losses, move: Move, seeds: Sequence[int]) -> str:
+    means = []
+    for name in (move.before, move.after):
+        found = [losses.get((name, seed, "test", move.task)) for seed in seeds]
+        known = [loss for loss in found if loss is not None]
+        if len(known) < len(found):
+            return ""
+        means.append(math.fsum(known) / len(known))
+    return _from_to(*means)
+
+
+def _from_to(before: float, after: float) -> str:
+    return f"{before:#.3g} → {after:#.3g}"
 
 
 def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def _choose(study: Study, method: str) -> dict[float, list[Choice]]:
     networks = choosing_networks(method, study.tasks, study.half_size)
     options: dict[str, Any] = {"first_seed": seed}
     if method in BY_AFFINITY:
-        options |= study.estimators[method].get_config()
+        options |= study.estimators[method].settings()
     if method in BY_LOSS:
         options["half_size"] = study.half_size
     if method == "esa":

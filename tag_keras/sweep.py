@@ -153,7 +153,8 @@ def _fingerprint(job: Job) -> str | None:
     """Equal for jobs that train in the same way; None where it cannot be told."""
     try:
         return hashlib.sha256(pickle.dumps((job.build_model, job.fit))).hexdigest()
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except Exception:
+        # What cannot be pickled says so in errors of its own: a dataset in one of TensorFlow.
         return None
 
 

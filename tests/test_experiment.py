@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tag_keras
 from tag_keras import experiment, job, results, training
@@ -50,7 +51,8 @@ def run(folder, **kwargs):
         "epochs": 1,
         "verbose": 0,
     }
-    return experiment.run(folder, build_model, DATA, TASKS, **{**arguments, **kwargs})
+    arguments = {"data": DATA, **arguments, **kwargs}
+    return experiment.run(folder, build_model, tasks=TASKS, **arguments)
 
 
 def contents(folder):
@@ -272,13 +274,6 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
         run(tmp_path / "whole", seeds=(0,))
 
 
-@pytest.mark.parametrize("seeds", [(), (0, 1, 0)])
-def test_seeds_are_checked_before_any_work(tmp_path, seeds):
-    with pytest.raises(ValueError, match="`seeds` should be different numbers"):
-        run(tmp_path / "new", seeds=seeds)
-    assert not (tmp_path / "new").exists()
-
-
 def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
     trained = []
     original = training.train_network
@@ -294,6 +289,51 @@ def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
     losses = [[r.loss for r in rows if r.network == network.name] for network in networks]
     assert losses[0] == losses[1] and len(losses[0]) == 4
     assert (tmp_path / "networks" / "group_0_seed0.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"affinity": None},
+            "`affinity` should be an estimator, such as .* Received: affinity=None",
+        ),
+        ({"affinity": tag_keras.LookaheadAffinity}, "`affinity` should be an estimator"),
+        ({"seeds": (0, "1")}, "`seeds` should be an integer from 0 on. Received: seeds='1'"),
+        ({"seeds": ()}, "`seeds` should be different numbers"),
+        ({"seeds": (1, 1)}, r"`seeds` should be different numbers. Received: seeds=\[1, 1\]"),
+        ({"data": {"train": 1, "test": 2}}, r"`data` should hold .* Missing: \['validation'\]"),
+        ({"data": {}}, r"Missing: \['train', 'validation'\]. Received: \[\]"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "new", **change)
+    assert not (tmp_path / "new").exists()
+
+
+def test_datasets_held_out_and_for_validation(tmp_path):
+    pytest.importorskip("matplotlib")
+    batches = tf.data.Dataset.from_tensor_slices(DATA["validation"]).batch(10)
+    affinity = tag_keras.LookaheadAffinity(1, on=batches)
+    run(tmp_path, affinity=affinity, seeds=(0,), num_groups=1, validation_data=batches)
+    assert (tag_keras.Affinity.load(tmp_path / "affinity.json").count == 1).all()
+
+
+def test_other_held_out_data_are_another_run(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = {"seeds": (0,), "num_groups": 1, "singletons": "forbid"}
+    run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=DATA["validation"]), **options)
+    run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(1)), **options)
+    message = "another run: on was held-out data, 4 arrays, CRC-32 .* and is held-out data, 4 arr"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(5)), **options)
+
+
+def test_seeds_of_numpy_are_as_good(tmp_path):
+    pytest.importorskip("matplotlib")
+    run(tmp_path, seeds=np.arange(1), num_groups=1)
+    assert json.loads((tmp_path / "settings.json").read_text())["seeds"] == [0]
 
 
 def test_a_damaged_file_is_named(tmp_path):

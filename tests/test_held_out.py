@@ -303,6 +303,51 @@ def test_options_are_written_copied_and_compared_without_the_data():
     assert options != tag_keras.FirstOrderAffinity(3)
 
 
+def test_settings_tell_arrays_from_others():
+    x, y = make_data()
+
+    def settings(*on):
+        return LookaheadAffinity(3, on=on).settings()
+
+    known = settings(x, y)
+    assert json.loads(json.dumps(known)) == known
+    assert re.fullmatch(r"held-out data, 4 arrays, CRC-32 [0-9a-f]{8}", known.pop("on"))
+    assert known == {"every": 3, "update": "optimizer", "baseline": False}
+    changed = x.copy()
+    changed[-1, -1] += 1
+    others = [
+        (changed, y),
+        (x[:, ::-1], y),
+        (x.reshape(5, 48), y),
+        ([x], y),
+        (x.view("int32"), y),
+        (x, {**y, "a": y["b"], "b": y["a"]}),
+        (x, {"b": y["b"], "a": y["a"]}),
+        (x, y["a"]),
+        (x, y, {"a": np.ones(48)}),
+        (x, y, np.ones(48)),
+    ]
+    found = {settings(*one)["on"] for one in [(x, y), *others]}
+    assert len(found) == 1 + len(others)
+    # The same data in other words: what trains alike.
+    for one in [
+        [x.astype("float64"), {task: label.tolist() for task, label in y.items()}],
+        (np.asfortranarray(x), dict(reversed(y.items())), None),
+        (tf.constant(x), y),
+    ]:
+        assert settings(*one)["on"] == settings(x, y)["on"]
+
+
+def test_settings_do_not_look_into_what_would_have_to_be_run():
+    def never():
+        raise AssertionError
+
+    for on in (never, dataset_of(*make_data()).batch(4), "held-out data"):
+        assert LookaheadAffinity(on=on).settings()["on"] == "held-out data"
+    assert LookaheadAffinity().settings()["on"] is None
+    assert tag_keras.CosineAffinity(3).settings() == {"every": 3, "kernels_only": True}
+
+
 # Batches.
 
 

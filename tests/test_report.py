@@ -776,13 +776,22 @@ def test_page_says_what_is_served(tmp_path):
     # mean difference is 0.5, and two standard errors 2 * 0.1 / sqrt(3) = 0.12.
     assert "The guard moved 1 of 3 tasks: b from group_0 to group_1, better there beyond" in page
     moves, served = Tables(page).tables[:2]
-    assert [cell for (cell,) in moves[0]][:4] == ["Task", "From", "To", "Mean validation loss"]
+    assert [cell for (cell,) in moves[0]] == [
+        "Task",
+        "From",
+        "To",
+        "Mean validation loss",
+        "Difference",
+        "Mean test loss",
+        "Why",
+    ]
     assert [cell for (cell,) in moves[1]] == [
         "b",
         "group_0",
         "group_1",
         "0.725 → 0.225",
         f"{MINUS}0.50 ± 0.12",
+        "0.725 → 0.225",
         "Beyond the noise",
     ]
     # The first seed is the best of each. On test data joint has 3 * 0.1 more.
@@ -798,12 +807,19 @@ def test_page_says_what_is_served(tmp_path):
     )
 
 
+def test_page_of_a_guard_that_looked_at_the_test_data(tmp_path):
+    grouping = make_grouping(**ABC_GROUPING)
+    assert "took no part" in write_served(tmp_path, rows_to_serve())
+    serving = guard_groups(grouping, rows_to_serve(), split="test")
+    assert "took no part" not in write_served(tmp_path, rows_to_serve(), grouping, serving)
+
+
 def test_page_where_the_guard_moved_nothing(tmp_path):
     rows = rows_with_totals(grouped=[0.8, 0.9, 1.0])
     rows += [dataclasses.replace(row, split="validation") for row in rows]
     page = write_served(tmp_path, rows)
     assert "The guard moved no task: each is served by the network of its group." in page
-    assert "no other network to compare with, so nothing is guaranteed." in page
+    assert "nor one network per task to compare with, so nothing is guaranteed." in page
     assert [line[0] for line in Tables(page).tables[0][1:]] == [
         ["what is served"],
         ["the groups without the guard"],

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import sweep_job
+import tensorflow as tf
 from sweep_job import BUILDS, DATA, build_model
 
 import tag_keras
@@ -395,10 +396,23 @@ def test_bad_input_is_refused_before_any_work(tmp_path, jobs, processes, message
     assert not (tmp_path / "new").exists()
 
 
-def test_data_that_cannot_be_sent(tmp_path):
-    data = {"train": lambda: None}
+def dataset():
+    return tf.data.Dataset.from_tensor_slices(DATA["train"]).batch(8)
+
+
+@pytest.mark.parametrize("make", [lambda: lambda: None, dataset])
+def test_data_that_cannot_be_sent(tmp_path, make):
     with pytest.raises(ValueError, match="`data` cannot be sent to another process"):
-        sweep.run_sweep(tmp_path / "new", [make_job("one", "a")], data)
+        sweep.run_sweep(tmp_path / "new", [make_job("one", "a")], {"train": make()})
+
+
+def test_a_dataset_is_no_hindrance_in_this_process(tmp_path, trained):
+    fit = {**FIT, "validation_data": dataset()}
+    networks = [training.Network(name, ("a",)) for name in ("one", "two")]
+    jobs = [job.Job(network, build_model, fit) for network in networks]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert {row.network for row in rows} == {"one", "two"}
+    assert trained == ["one"]
 
 
 def test_a_network_of_other_tasks_is_not_taken_for_the_same(tmp_path, trained):
