@@ -450,7 +450,7 @@ def test_the_text_says_what_moved_and_why():
     losses["single_a"] = {"a": (0.50, 0.55, 0.50)}
     assert text_of(losses).endswith("It takes 3 networks, the groups 2.")
     losses |= {"single_a": LOSSES["single_a"], "single_b": {"b": (0.6, 0.6, 0.6)}}
-    assert "at or below that of the joint network and of one network per task; c" in text_of(losses)
+    assert "at or below that of the joint network and of one network per task; b" in text_of(losses)
 
 
 def test_the_text_where_nothing_moved():
