@@ -17,6 +17,7 @@ deviation over the runs or seeds that the choice went by.
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -34,6 +35,8 @@ from benchmarks.truth_regret import NETWORKS, Line, all_lines
 from benchmarks.truth_sets import SETS
 from benchmarks.truth_table import Truth
 from tag_keras import files, pages
+from tag_keras.checks import check
+from tag_keras.command import command
 from tag_keras.settings import keep_settings
 from tag_keras.text_table import cells_as_markdown
 
@@ -50,6 +53,8 @@ SHOWN = {
     ("ESA", 1, ""): "ESA",
     ("all groups measured", 1, ""): "all groups measured, another seed",
 }
+# What one seed's networks chose is judged by those of the others.
+FEWEST = {"seeds": 2, "runs": 1, "epochs": 1}
 
 
 def main() -> None:
@@ -58,12 +63,22 @@ def main() -> None:
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for all it writes")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS], help="problems")
-    parser.add_argument("--seeds", type=positive, default=3, help="how often each group is trained")
-    parser.add_argument(
-        "--runs", type=positive, default=5, help="how often affinities are measured"
-    )
-    parser.add_argument("--epochs", type=positive, default=20, help="epochs of 20 steps")
+    parser.add_argument("--seeds", type=int, default=3, help="how often each group is trained")
+    parser.add_argument("--runs", type=int, default=5, help="how often affinities are measured")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs of 20 steps")
     options = parser.parse_args()
+    command("benchmarks.truth", functools.partial(run, options))([])
+
+
+def run(options: argparse.Namespace) -> None:
+    """Judges all ways to choose on each set.
+
+    Raises:
+        ValueError: If an option is too small, or if a folder holds another run or damaged files.
+    """
+    for name, fewest in FEWEST.items():
+        number = getattr(options, name)
+        check(number >= fewest, f"--{name} should be at least {fewest}", **{name: number})
     tf.get_logger().setLevel("ERROR")
     found = {}
     for name in options.sets:
@@ -74,14 +89,6 @@ def main() -> None:
     path = options.output_dir / "regret.png"
     pages.write(path, pages.png(plot_regret(found, SHOWN)))
     print(f"Figure: {path}")
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, not {number}")
-    return number
 
 
 def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -> list[Line]:

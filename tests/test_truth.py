@@ -9,11 +9,12 @@ import pytest
 import scipy.stats
 
 import tag_keras
-from benchmarks import truth_networks, truth_regret, truth_sets
+from benchmarks import truth, truth_networks, truth_regret, truth_sets
 from benchmarks.truth_guard import guarded
 from benchmarks.truth_plot import plot_regret
 from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
 from benchmarks.truth_table import Truth
+from tag_keras import files
 from tag_keras.results import Row
 
 TASKS = ("a", "b", "c", "d")
@@ -295,10 +296,24 @@ def test_the_figure_has_a_panel_for_each_set():
     assert one.get_ylim()[0] > one.get_ylim()[1]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--seeds=1"], r"--seeds should be at least 2. Received: seeds=1."),
+        (["--runs=0"], r"--runs should be at least 1. Received: runs=0."),
+        (["--epochs=7"], r"holds another run: epochs was 20 and is 7"),
+    ],
+)
+def test_the_command_ends_with_one_line(given, message, tmp_path, monkeypatch):
+    files.write_json(tmp_path / "planted" / "settings.json", {"set": "planted", "epochs": 20})
+    folder = f"--output_dir={tmp_path}"
+    monkeypatch.setattr("sys.argv", ["truth", folder, "--sets", "planted", *given])
+    with pytest.raises(SystemExit, match=f"^benchmarks.truth: .*{message}"):
+        truth.main()
+
+
 @pytest.mark.slow
 def test_a_small_truth_table(tmp_path, monkeypatch):
-    from benchmarks import truth
-
     whole = truth_sets.planted_clusters(epochs=1)
     tasks = whole.tasks[:3]
     splits = {
