@@ -151,15 +151,15 @@ class Truth:
         mean = getattr(self, split).mean(axis=0)
         return np.where(self.members, -mean, -np.inf)
 
-    def best_total(self, num_networks: int) -> float:
-        """The least total test loss that a choice of so many networks at most could have."""
+    def best_choice(self, num_networks: int) -> list[int]:
+        """Row of the network that serves it, by task, of the least total test loss."""
         number = min(num_networks, len(self.tasks))
         if number not in self._best:
-            self._best[number] = self.total(self.choose(self.losses("test"), number))
+            self._best[number] = self.choose(self.losses("test"), number)
         return self._best[number]
 
     @functools.cached_property
-    def _best(self) -> dict[int, float]:
+    def _best(self) -> dict[int, list[int]]:
         return {}
 
     def random_total(self, num_networks: int, draws: int = 200) -> float:

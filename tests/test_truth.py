@@ -239,6 +239,21 @@ def test_what_one_seed_measured_is_judged_by_the_others():
     assert line.totals[1:, 0] == pytest.approx([18, 18])
 
 
+def test_all_choices_are_compared_with_the_same_best_one():
+    # It is that of all seeds also where two judge what the third has chosen: the best one of the
+    # two alone would be better, the more noise there is. Each seed is among the judges as often.
+    lines = truth_regret.all_lines(make_truth(noise=0.5), make_truth(noise=0.5), {})
+    best = {(line.way, line.runs, line.options): line.best for line in lines}
+    for way in ("all groups measured", "HOA", "ESA"):
+        assert best[way, 1, ""].mean(axis=0) == pytest.approx(best["best choice", 0, ""][0])
+
+
+def test_one_seed_does_not_judge_its_own_choice():
+    truth = make_truth(seeds=(0,))
+    with pytest.raises(ValueError, match=r"need another one to judge them.*seeds=\(0,\)"):
+        truth_regret.all_lines(truth, truth, {})
+
+
 def test_regret_is_relative_and_of_two_to_four_networks():
     totals, best = np.array([[9.0, 2.2, 1.5, 1.0]]), np.array([[1.0, 2.0, 1.0, 1.0]])
     line = truth_regret.Line("x", 1, "", totals, best, best)
@@ -276,8 +291,8 @@ def test_what_serves_more_networks_is_judged_by_as_many():
     truth = make_truth(noise=0.0)
     (single,) = (line for line in truth_regret.all_lines(truth, truth, {}) if line.way == "single")
     assert (single.networks == 4).all()
-    assert single.best == pytest.approx(np.full((1, 4), truth.best_total(4)))
-    totals = [truth.best_total(number) for number in range(1, 6)]
+    assert single.best == pytest.approx(np.full((1, 4), truth.total(truth.best_choice(4))))
+    totals = [truth.total(truth.best_choice(number)) for number in range(1, 6)]
     assert totals == sorted(totals, reverse=True) and totals[3] == totals[4]
 
 
