@@ -8,14 +8,18 @@ seeds measure affinities by each estimator. A command that was stopped goes on w
 again. What each way to choose would have given, on test data, is written to truth.md and truth.json
 in the set's folder, and what the figure regret.png shows of it is printed.
 
-The regret of a choice is how much its total test loss, the mean over the seeds, is above that of the
-best choice of as many networks, relative to it; the mean of 2, 3 and 4 networks. All choices are
-among the groups that were trained, and the best is that by the test losses of all seeds. The guard
-may serve more networks than were asked for, and is then judged by the best choice of as many as it
-serves; it goes by the validation losses of all seeds of the networks that are judged, for it is
-they that are served. Choices by the losses of one seed's networks are judged by those of the other
-seeds, because the groups are trained anew. What follows ± is the standard deviation over the runs
-or seeds that the choice went by; how the table itself would deviate is not in it.
+The regret of a choice is how much its total test loss, the mean over the seeds, is above that of
+the best choice of as many networks, relative to it; the mean of 2, 3 and 4 networks. All choices
+are among the groups that were trained; the best is that by the test losses of all seeds. Choices by
+the losses of one seed's networks are judged by those of the other seeds, for the chosen groups
+would be trained anew.
+
+The guard goes by the validation losses of all seeds of the networks that are judged, for these are
+served. It may serve more networks than were asked for, and is then judged by the best choice of as
+many as it serves.
+
+What follows ± is the standard deviation over the runs or seeds that the choice went by; how the
+table itself would deviate is not in it.
 """
 
 import argparse
