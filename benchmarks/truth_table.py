@@ -183,6 +183,7 @@ class Truth:
         Spearman's correlation over the sources of a target, of the affinity and of the test loss
         in the network of the pair, the sign turned.
         """
+        self.check_tasks(affinity)
         test, found = self.test.mean(axis=0), []
         for target, name in enumerate(self.tasks):
             others = [task for task in self.tasks if task != name]
@@ -191,3 +192,9 @@ class Truth:
             onto = [affinity.mean[self.tasks.index(task), target] for task in others]
             found.append(scipy.stats.spearmanr(gains, onto).statistic)
         return float(np.mean(found))
+
+    def check_tasks(self, affinity: Affinity) -> None:
+        """Raises a `ValueError` unless the affinities are of the tasks of the table."""
+        right = affinity.tasks == self.tasks
+        wanted = "the affinities should be of the tasks of the table"
+        check(right, wanted, affinity=affinity.tasks, table=self.tasks)

@@ -77,6 +77,8 @@ def test_affinities_of_other_tasks():
         scores_of_affinity(make_truth(), affinity, "zero")
     with pytest.raises(ValueError, match="should be of the tasks of the table"):
         anchored_scores(make_truth(), affinity, make_truth().losses("test"))
+    with pytest.raises(ValueError, match="should be of the tasks of the table"):
+        make_truth().agreement(affinity)
 
 
 def test_a_group_that_was_not_trained():
@@ -205,11 +207,6 @@ def test_without_noise_what_was_measured_is_the_best_choice():
             line = by_way[way, runs, ""]
             assert line.regret == pytest.approx(np.zeros(len(line.totals)), abs=1e-9)
     assert by_way["HOA", 3, ""].regret[0] >= 0
-    # Early losses are the whole ones here; of the choices without tasks alone it takes the best.
-    alone = truth.members.sum(axis=1, keepdims=True) == 1
-    together = np.where(alone, -np.inf, truth.losses("test"))
-    totals = [truth.total(truth.choose(together, number)) for number in truth_regret.NETWORKS]
-    assert by_way["ESA", 3, "forbid"].totals[0] == pytest.approx(totals)
     for line in lines:
         assert (line.regret > -1e-9).all()
     one, three = by_way["oracle", 1, "zero, mean"], by_way["oracle", 3, "zero, mean"]
@@ -218,6 +215,34 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     assert one.deviation() == pytest.approx(np.std(one.regret, ddof=1))
     with pytest.raises(ValueError, match="a deviation needs two choices"):
         three.deviation()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("way", ["HOA", "ESA"])
+def test_measured_choices_without_tasks_alone_are_the_best_of_all_families(way, seed):
+    # Without noise, all but the short trainings see the same losses.
+    truth = make_truth(noise=0.0, generator_seed=seed)
+    early = make_truth(noise=0.0, generator_seed=seed + 10)
+    lines = truth_regret.all_lines(truth, early, {})
+    expected = [[np.inf] * 4 for _ in GROUPS]
+    measured = (early if way == "ESA" else truth).validation[0]
+    for row, group in enumerate(GROUPS):
+        for task in group:
+            column = TASKS.index(task)
+            pairs = [tuple(sorted((task, other))) for other in group if other != task]
+            rows = [row] if way == "ESA" else [GROUPS.index(pair) for pair in pairs]
+            if len(group) > 1:
+                expected[row][column] = np.mean([measured[one, column] for one in rows])
+    for number in (1, 2, 3):
+        families = itertools.combinations(range(len(GROUPS)), number)
+        least = [
+            [min((expected[row][t], row) for row in one) for t in range(4)] for one in families
+        ]
+        serving = [row for _, row in min(least, key=lambda one: sum(loss for loss, _ in one))]
+        wanted = truth.total(serving)
+        for line in lines:
+            if (line.way, line.options) == (way, "forbid"):
+                assert line.totals[:, number - 1] == pytest.approx(wanted)
 
 
 def test_what_one_seed_measured_is_judged_by_the_others():
