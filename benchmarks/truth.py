@@ -38,6 +38,7 @@ import tensorflow as tf
 
 from benchmarks.truth_networks import groups_to_train, measure, train_groups_of
 from benchmarks.truth_plot import plot_regret
+from benchmarks.truth_promise import PROMISE_HEADER, promises
 from benchmarks.truth_regret import NETWORKS, Line, all_lines
 from benchmarks.truth_sets import SETS
 from benchmarks.truth_table import Truth
@@ -109,9 +110,12 @@ def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -
     rows = [row for row in rows if row.seed in seeds]
     truth = Truth.from_rows(rows, truth_set.tasks, groups)
     print(f"{name}: affinities of {num_runs} runs by each estimator", flush=True)
-    lines = all_lines(truth, truth.with_validation(early), measure(truth_set, folder, num_runs))
+    measured = measure(truth_set, folder, num_runs)
+    lines = all_lines(truth, truth.with_validation(early), measured)
+    kept = [PROMISE_HEADER, *(promise.cells for promise in promises(truth, measured))]
     files.write_json(folder / "truth.json", [_fields(line) for line in lines])
-    pages.write(folder / "truth.md", f"{cells_as_markdown(as_cells(lines))}\n".encode())
+    tables = f"{cells_as_markdown(as_cells(lines))}\n\nThe guard:\n\n{cells_as_markdown(kept)}\n"
+    pages.write(folder / "truth.md", tables.encode())
     return lines
 
 

@@ -12,6 +12,7 @@ import tag_keras
 from benchmarks import truth, truth_networks, truth_regret, truth_sets
 from benchmarks.truth_guard import guarded
 from benchmarks.truth_plot import plot_regret
+from benchmarks.truth_promise import promises
 from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
 from benchmarks.truth_table import Truth
 from tag_keras import files
@@ -431,7 +432,8 @@ def test_a_small_truth_table(tmp_path, monkeypatch):
     monkeypatch.setattr(truth_networks, "estimators", lambda truth_set: options)
     folder = tmp_path / "small"
     lines = truth.judge("small", folder, 2, 2, 1)
-    assert "| HOA " in (folder / "truth.md").read_text()
+    page = (folder / "truth.md").read_text()
+    assert "| HOA " in page and "The guard:" in page
     # Of one epoch, the first fifth is all of it: ESA measures what the networks have at the end.
     rows = json.loads((folder / "results.json").read_text())
     early = json.loads((folder / "early" / "joint_seed1.json").read_text())
@@ -480,3 +482,31 @@ def test_what_the_guard_serves_is_judged_on_test_data():
     assert result.test == pytest.approx(wanted)
     assert result.test_without == pytest.approx(truth.test[0, serving, range(4)].sum())
     assert result.test_single == pytest.approx(np.trace(truth.test[0, :4]))
+
+
+def test_the_guards_promise_is_counted_against_joint_and_single_networks():
+    # On validation data the joint network is perfect, so that all tasks go to it; on test data it
+    # has half, or twice, of what the single networks have.
+    truth, joint = make_truth(), GROUPS.index(TASKS)
+    validation, test = truth.validation.copy(), truth.test.copy()
+    validation[:, joint] = 0.0
+    test[:, range(4), range(4)] = 1.0
+    for loss, wanted in ((0.5, 0.0), (2.0, 1.0)):
+        test[:, joint] = loss
+        table = dataclasses.replace(truth, validation=validation, test=test.copy())
+        found = promises(table, {"x": [make_affinity(), make_affinity(1)]})
+        assert [one.seeds for one in found] == [(0,), (1,), (2,), (0, 1, 2)]
+        for one in found:
+            assert one.above == 0
+            assert one.change == pytest.approx(np.full(2 * 4 * 3, wanted))
+            change = 100 * wanted
+            assert one.cells[1:4] == ["24", "0", f"{change:+.1f} ± 0.0, {change:+.1f}"]
+
+
+def test_what_was_served_without_the_guard_is_told():
+    truth = make_truth(seeds=(0, 1), noise=0.0)
+    affinity = make_affinity()
+    found = promises(truth, {"x": [affinity]})[0]
+    serving = truth.choose(scores_of_affinity(truth, affinity, "forbid"), 2)
+    better = min(truth.total(truth.joint()), truth.total(truth.single()))
+    assert found.without[0] == pytest.approx(truth.total(serving) / better - 1)
