@@ -14,6 +14,7 @@ are among the groups that were trained; the best is that by the test losses of a
 the losses of one seed's networks are judged by those of the other seeds, for the chosen groups
 would be trained anew.
 
+Joint or single: each task from whichever of the two is better on validation data, without groups.
 The guard goes by the validation losses of all seeds of the networks that are judged, for these are
 served. It may serve more networks than were asked for, and is then judged by the best choice of as
 many as it serves.
@@ -52,6 +53,7 @@ from tag_keras.text_table import cells_as_markdown
 SHOWN = {
     ("joint", 0, ""): "one joint network",
     ("single", 0, ""): "one network per task",
+    ("joint or single", 0, ""): "joint or single, by validation",
     ("random", 0, ""): "random groups",
     ("lookahead, every 10", 1, "forbid, mean"): "TAG as in the paper",
     ("lookahead, every 10", 1, "forbid, mean, guarded"): "the same, guarded",

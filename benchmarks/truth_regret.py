@@ -25,7 +25,8 @@ class Line:
 
     Args:
         way: What it goes by.
-        runs: How many runs each choice goes by; 0 where it goes by nothing that was measured.
+        runs: How many runs each choice goes by; 0 where it goes by none, or by no others than those
+            that are judged.
         options: Singletons, score and guard, where there is a choice.
         totals: Array (N, 4): total test losses of N choices of 1 to 4 networks at most; NaN where
             so many cannot serve all tasks.
@@ -82,10 +83,14 @@ def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affini
 
 
 def _fixed(truth: Truth) -> Iterator[Line]:
+    joint, single = truth.joint(), truth.single()
+    # What can be had by validation losses without any group: the guard should be worth more.
+    either = truth.serve(truth.losses("validation"), [*joint[:1], *single])
     choices = {
         "best choice": _choices(truth, truth.losses("test")),
-        "joint": [truth.joint()] * len(NETWORKS),
-        "single": [truth.single()] * len(NETWORKS),
+        "joint": [joint] * len(NETWORKS),
+        "single": [single] * len(NETWORKS),
+        "joint or single": [either] * len(NETWORKS),
     }
     for way, servings in choices.items():
         yield _line(truth, way, 0, "", [(truth, servings)])

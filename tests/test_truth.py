@@ -202,7 +202,7 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     measured = {"oracle": [make_affinity(seed) for seed in range(3)]}
     lines = truth_regret.all_lines(truth, truth, measured)
     by_way = {(line.way, line.runs, line.options): line for line in lines}
-    assert len(by_way) == len(lines) == 4 + 5 * 2 + 4 * 2 * 2 + 2
+    assert len(by_way) == len(lines) == 5 + 5 * 2 + 4 * 2 * 2 + 2
     for way in ("all groups measured", "ESA"):
         for runs in (1, 3):
             line = by_way[way, runs, ""]
@@ -385,6 +385,19 @@ def test_what_serves_more_networks_is_judged_by_as_many():
     assert single.best == pytest.approx(np.full((1, 4), truth.total(truth.best_choice(4))))
     totals = [truth.total(truth.best_choice(number)) for number in range(1, 6)]
     assert totals == sorted(totals, reverse=True) and totals[3] == totals[4]
+
+
+def test_joint_or_single_networks_are_chosen_by_validation():
+    # Of "a" and "b" the joint network is better, of the others their own.
+    truth = make_truth()
+    joint, validation = truth.row(TASKS), truth.validation.copy()
+    validation[:, joint] = [0, 0, 9, 9]
+    truth = dataclasses.replace(truth, validation=validation)
+    lines = truth_regret.all_lines(truth, truth, {})
+    (line,) = (one for one in lines if one.way == "joint or single")
+    wanted = truth.total([joint, joint, truth.row(("c",)), truth.row(("d",))])
+    assert line.totals == pytest.approx(np.full((1, 4), wanted))
+    assert (line.networks == 3).all()
 
 
 def test_the_figure_has_a_panel_for_each_set():
