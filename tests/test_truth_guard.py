@@ -69,3 +69,6 @@ def test_what_was_served_without_the_guard_is_told():
     serving = truth.choose(scores_of_affinity(truth, affinity, "forbid"), 2)
     better = min(truth.total(truth.joint()), truth.total(truth.single()))
     assert found.without[0] == pytest.approx(truth.total(serving) / better - 1)
+    # What is served is better than the joint network on validation data here, never worse.
+    assert found.above == 0
+    assert guarded(truth.only([0]), serving).validation < truth.validation[0, -1].sum()

@@ -1,6 +1,7 @@
 """What is trained for a truth table, and what is read of it again."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,23 @@ def test_short_trainings_of_what_is_no_loss_or_of_other_tasks(task, trained):
     files.write_json(folder / "early" / "joint_seed1.json", losses)
     with pytest.raises(ValueError, match=r"joint_seed1.json should hold the losses of .*delete it"):
         truth_networks.train_groups_of(small, folder, range(2))
+
+
+def test_short_trainings_are_a_fifth(tmp_path, monkeypatch):
+    # After epochs 1, 2, 3 and so on, of which the fourth of 20 is written.
+    jobs = []
+    monkeypatch.setattr(truth_networks, "run_sweep", lambda folder, own, *_, **__: jobs.extend(own))
+    with pytest.raises(FileNotFoundError):
+        truth_networks.train_groups_of(truth_sets.planted_clusters(), tmp_path, [0])
+    (callback,) = jobs[0].fit["callbacks"]
+    task = jobs[0].network.tasks[0]
+    model = SimpleNamespace(tasks=(task,), evaluate=lambda *_, **__: {f"{task}_loss": 0.5})
+    callback.set_model(model)
+    early = tmp_path / "early" / f"single_{task}_seed0.json"
+    for epoch in range(4):
+        assert not early.exists()
+        callback.on_epoch_end(epoch)
+    assert files.read_json(early) == {task: 0.5}
 
 
 def test_groups_of_the_sets():

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from truth_rows import GROUPS, TASKS, make_affinity, make_rows, make_truth
 
+import tag_keras
 from benchmarks import truth_regret
+from benchmarks.truth_guard import guarded
+from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
 from benchmarks.truth_table import Truth
 
 
@@ -58,6 +61,43 @@ def test_measured_choices_without_tasks_alone_are_the_best_of_all_families(way, 
         for line in lines:
             if (line.way, line.options) == (way, "forbid"):
                 assert line.totals[:, number - 1] == pytest.approx(wanted)
+
+
+def test_no_choice_looks_at_test_data():
+    # On validation data, and early, networks are other ones than on test data.
+    truth = dataclasses.replace(make_truth(), validation=make_truth(generator_seed=1).validation)
+    early = truth.with_validation(
+        [row for row in make_rows(generator_seed=2) if row.split == "validation"]
+    )
+    runs = [make_affinity(seed) for seed in range(3)]
+    lines = truth_regret.all_lines(truth, early, {"x": runs})
+    totals = {(line.way, line.runs, line.options): line.totals[0] for line in lines}
+    validation = truth.losses("validation")
+    for way, scores in {
+        ("all groups measured", 3, ""): validation,
+        ("HOA", 3, ""): higher_order(truth, validation),
+        ("ESA", 3, ""): early.losses("validation"),
+        ("x", 3, "zero, sum"): scores_of_affinity(
+            truth, tag_keras.Affinity.combine(runs), "zero", "sum"
+        ),
+    }.items():
+        wanted = [truth.total(truth.choose(scores, number)) for number in truth_regret.NETWORKS]
+        assert totals[way] == pytest.approx(wanted)
+
+
+def test_anchored_choices_go_by_one_seed_and_are_judged_by_the_others():
+    truth, affinity = make_truth(noise=0.5), make_affinity()
+    lines = truth_regret.all_lines(truth, truth, {"x": [affinity]})
+    totals = {line.options: line.totals for line in lines}
+    for seed in range(3):
+        known = truth.only([seed])
+        others = truth.only([other for other in range(3) if other != seed])
+        scores = anchored_scores(truth, affinity, known.losses("validation"))
+        servings = [truth.choose(scores, number) for number in truth_regret.NETWORKS]
+        wanted = [others.total(serving) for serving in servings]
+        assert totals["anchored"][seed] == pytest.approx(wanted)
+        wanted = [others.total(guarded(known, serving).serving) for serving in servings]
+        assert totals["anchored, guarded"][seed] == pytest.approx(wanted)
 
 
 def test_what_one_seed_measured_is_judged_by_the_others():

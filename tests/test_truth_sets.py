@@ -10,6 +10,7 @@ def test_the_sets_are_whole():
         truth_set = make()
         sizes = {split: len(x) for split, (x, _) in truth_set.splits.items()}
         assert [*sizes] == ["train", "validation", "test"]
+        assert sizes["train"] <= sizes["validation"] <= sizes["test"]
         for split, (_, y) in truth_set.splits.items():
             assert tuple(y) == truth_set.tasks
             assert all(values.shape == (sizes[split], 1) for values in y.values())

@@ -1,5 +1,6 @@
 """The table of all groups' losses, and choices by it, against all families of groups."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -85,12 +86,20 @@ def test_joint_single_and_random():
     assert best < truth.random_total(3)
 
 
+def test_random_networks_are_served_as_validation_says():
+    truth = make_truth()
+    rightly = dataclasses.replace(truth, validation=truth.test)
+    wrongly = dataclasses.replace(truth, validation=-truth.test)
+    assert rightly.random_total(3) < wrongly.random_total(3)
+
+
 def test_agreement_is_spearmans_correlation_with_the_gains_of_pairs():
-    truth, affinity = make_truth(), make_affinity()
+    truth, affinity = make_truth(), make_affinity(2)
     test, found = truth.test.mean(axis=0), []
     for target in range(4):
         sources = [source for source in range(4) if source != target]
         pairs = [tuple(sorted((TASKS[source], TASKS[target]))) for source in sources]
         gains = [test[target, target] - test[GROUPS.index(pair), target] for pair in pairs]
         found.append(scipy.stats.spearmanr(gains, affinity.mean[sources, target])[0])
+    assert abs(np.mean(found)) > 0.1
     assert truth.agreement(affinity) == pytest.approx(np.mean(found))
