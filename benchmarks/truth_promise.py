@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.truth_guard import guarded
-from benchmarks.truth_regret import NETWORKS
+from benchmarks.truth_regret import NETWORKS, RULES
 from benchmarks.truth_scores import scores_of_affinity
 from benchmarks.truth_table import Floats, Truth
 from tag_keras.affinity import Affinity
@@ -57,7 +57,7 @@ def promises(truth: Truth, measured: Mapping[str, Sequence[Affinity]]) -> list[P
     servings = [
         truth.choose(scores_of_affinity(truth, affinity, singletons, score), number)
         for affinity in itertools.chain.from_iterable(measured.values())
-        for singletons, score in itertools.product(("forbid", "zero"), ("mean", "sum"))
+        for singletons, score in RULES
         for number in NETWORKS[1:]
     ]
     trained = [*((seed,) for seed in truth.seeds), truth.seeds]

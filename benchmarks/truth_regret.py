@@ -7,13 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from benchmarks.truth_guard import guarded
-from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
+from benchmarks.truth_scores import Score, Singletons, higher_order, scores_of_affinity
 from benchmarks.truth_table import Floats, Truth
 from tag_keras.affinity import Affinity
 from tag_keras.checks import check
 
 NETWORKS = (1, 2, 3, 4)
-
+# Affinities that are anchored in losses are made to be added up.
+RULES: list[tuple[Singletons, Score]] = [
+    ("forbid", "mean"),
+    ("forbid", "sum"),
+    ("zero", "mean"),
+    ("zero", "sum"),
+    ("measured", "sum"),
+]
 
 # Row of the network that serves it, by task, of choices of 1 to 4 networks; empty for none.
 Choices = list[list[int]]
@@ -76,8 +83,7 @@ def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affini
     seeds = truth.seeds
     check(len(seeds) > 1, "choices by one seed need another one to judge them", seeds=seeds)
     affinities = itertools.chain.from_iterable(
-        [*_by_affinity(truth, name, runs), *_anchored(truth, name, runs)]
-        for name, runs in measured.items()
+        _by_affinity(truth, name, runs) for name, runs in measured.items()
     )
     return [*_fixed(truth), *_by_losses(truth, early), *affinities]
 
@@ -132,7 +138,7 @@ def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[
     several = {1: list(runs)}
     if len(runs) > 1:
         several[len(runs)] = [Affinity.combine(runs)]
-    for singletons, score in itertools.product(("forbid", "zero"), ("mean", "sum")):
+    for singletons, score in RULES:
         for number, affinities in several.items():
             agreement = float(np.mean([truth.agreement(one) for one in affinities]))
             scores = [scores_of_affinity(truth, one, singletons, score) for one in affinities]
@@ -142,19 +148,6 @@ def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[
             yield _line(truth, name, number, options, judged, agreement)
             served = [(truth, [_guarded(truth, one) for one in servings]) for servings in choices]
             yield _line(truth, name, number, f"{options}, guarded", served, agreement)
-
-
-def _anchored(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Line]:
-    """With the joint and the single networks of one seed, judged by the others."""
-    judged, served = [], []
-    for seed, affinity in itertools.product(truth.seeds, runs):
-        known = truth.only([seed])
-        choices = _choices(truth, anchored_scores(truth, affinity, known.losses("validation")))
-        judged.append((_others(truth, seed), choices))
-        served.append((_others(truth, seed), [_guarded(known, serving) for serving in choices]))
-    agreement = float(np.mean([truth.agreement(one) for one in runs]))
-    yield _line(truth, name, 1, "anchored", judged, agreement)
-    yield _line(truth, name, 1, "anchored, guarded", served, agreement)
 
 
 def _others(truth: Truth, seed: int) -> Truth:

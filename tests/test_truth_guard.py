@@ -57,9 +57,9 @@ def test_the_guards_promise_is_counted_against_joint_and_single_networks():
         assert [one.seeds for one in found] == [(0,), (1,), (2,), (0, 1, 2)]
         for one in found:
             assert one.above == 0
-            assert one.change == pytest.approx(np.full(2 * 4 * 3, wanted))
+            assert one.change == pytest.approx(np.full(2 * 5 * 3, wanted))
             change = 100 * wanted
-            assert one.cells[1:4] == ["24", "0", f"{change:+.1f} ± 0.0, {change:+.1f}"]
+            assert one.cells[1:4] == ["30", "0", f"{change:+.1f} ± 0.0, {change:+.1f}"]
 
 
 def test_what_was_served_without_the_guard_is_told():

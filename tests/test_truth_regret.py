@@ -9,8 +9,7 @@ from truth_rows import GROUPS, TASKS, make_affinity, make_rows, make_truth
 
 import tag_keras
 from benchmarks import truth_regret
-from benchmarks.truth_guard import guarded
-from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
+from benchmarks.truth_scores import higher_order, scores_of_affinity
 from benchmarks.truth_table import Truth
 
 
@@ -19,7 +18,7 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     measured = {"oracle": [make_affinity(seed) for seed in range(3)]}
     lines = truth_regret.all_lines(truth, truth, measured)
     by_way = {(line.way, line.runs, line.options): line for line in lines}
-    assert len(by_way) == len(lines) == 5 + 5 * 2 + 4 * 2 * 2 + 2
+    assert len(by_way) == len(lines) == 5 + 5 * 2 + 5 * 2 * 2
     for way in ("all groups measured", "ESA"):
         for runs in (1, 3):
             line = by_way[way, runs, ""]
@@ -77,27 +76,15 @@ def test_no_choice_looks_at_test_data():
         ("all groups measured", 3, ""): validation,
         ("HOA", 3, ""): higher_order(truth, validation),
         ("ESA", 3, ""): early.losses("validation"),
-        ("x", 3, "zero, sum"): scores_of_affinity(
-            truth, tag_keras.Affinity.combine(runs), "zero", "sum"
-        ),
+        **{
+            ("x", 3, f"{singletons}, sum"): scores_of_affinity(
+                truth, tag_keras.Affinity.combine(runs), singletons, "sum"
+            )
+            for singletons in ("zero", "measured")
+        },
     }.items():
         wanted = [truth.total(truth.choose(scores, number)) for number in truth_regret.NETWORKS]
         assert totals[way] == pytest.approx(wanted)
-
-
-def test_anchored_choices_go_by_one_seed_and_are_judged_by_the_others():
-    truth, affinity = make_truth(noise=0.5), make_affinity()
-    lines = truth_regret.all_lines(truth, truth, {"x": [affinity]})
-    totals = {line.options: line.totals for line in lines}
-    for seed in range(3):
-        known = truth.only([seed])
-        others = truth.only([other for other in range(3) if other != seed])
-        scores = anchored_scores(truth, affinity, known.losses("validation"))
-        servings = [truth.choose(scores, number) for number in truth_regret.NETWORKS]
-        wanted = [others.total(serving) for serving in servings]
-        assert totals["anchored"][seed] == pytest.approx(wanted)
-        wanted = [others.total(guarded(known, serving).serving) for serving in servings]
-        assert totals["anchored, guarded"][seed] == pytest.approx(wanted)
 
 
 def test_what_one_seed_measured_is_judged_by_the_others():
@@ -112,12 +99,6 @@ def test_what_one_seed_measured_is_judged_by_the_others():
     assert line.totals[0] == pytest.approx([36.0] * 4)
     # The others, judged with seed 0 among the judges, do not choose it where they need not.
     assert (line.totals[1:, 1:] < 36).all()
-    # One network for all tasks, of which the two others are the judges.
-    for options in ("anchored", "anchored, guarded"):
-        (line,) = (one for one in lines if one.options == options)
-        assert line.totals[0, 0] == pytest.approx(36)
-    (line,) = (one for one in lines if one.options == "anchored")
-    assert line.totals[1:, 0] == pytest.approx([18, 18])
 
 
 def test_all_choices_are_compared_with_the_same_best_one():

@@ -5,15 +5,13 @@ import pytest
 from truth_rows import GROUPS, TASKS, make_affinity, make_truth
 
 import tag_keras
-from benchmarks.truth_scores import anchored_scores, higher_order, scores_of_affinity
+from benchmarks.truth_scores import higher_order, scores_of_affinity
 
 
 def test_affinities_of_other_tasks():
     affinity = tag_keras.Affinity(("a", "b"), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="should be of the tasks of the table"):
         scores_of_affinity(make_truth(), affinity, "zero")
-    with pytest.raises(ValueError, match="should be of the tasks of the table"):
-        anchored_scores(make_truth(), affinity, make_truth().losses("test"))
     with pytest.raises(ValueError, match="should be of the tasks of the table"):
         make_truth().agreement(affinity)
 
@@ -45,11 +43,10 @@ def test_scores_by_mean_and_by_sum():
     assert (scores_of_affinity(truth, affinity, "zero")[~truth.members] == -np.inf).all()
 
 
-def test_anchored_scores_go_from_the_single_to_the_joint_network():
+def test_measured_scores_go_from_the_single_to_the_joint_network():
     truth, affinity = make_truth(), make_affinity()
-    losses = truth.losses("validation")
-    scores = anchored_scores(truth, affinity, losses)
-    mean = -losses
+    scores = scores_of_affinity(truth, affinity, "measured", "sum")
+    mean = truth.validation.mean(axis=0)
     for column, task in enumerate(TASKS):
         alone, together = truth.row((task,)), truth.row(TASKS)
         assert scores[alone, column] == 0
@@ -62,11 +59,6 @@ def test_anchored_scores_go_from_the_single_to_the_joint_network():
         assert np.argsort(scores[pairs, column]).tolist() == order.tolist()
         assert scores[pairs, column].sum() == pytest.approx(gain)
     assert ((scores > -np.inf) == truth.members).all()
-    # By hand, onto "a": two tasks, of which the affinity says nothing, share the gain.
-    flat = tag_keras.Affinity(TASKS, np.ones((4, 4)))
-    row = truth.row(("a", "b", "c"))
-    gain = mean[0, 0] - mean[-1, 0]
-    assert anchored_scores(truth, flat, losses)[row, 0] == pytest.approx(gain * 2 / 3)
 
 
 def test_higher_order_is_that_of_the_library():
