@@ -14,6 +14,7 @@ from test_resume import Kill
 import tag_keras
 from tag_keras import LookaheadAffinity
 from tag_keras.held_out import open_data
+from tag_keras.held_out_batches import HeldOutBatches
 
 TASKS = ("b", "a", "c")
 NAN = float("nan")
@@ -260,6 +261,23 @@ def test_a_killed_training_goes_on_with_the_held_out_batches_that_come_next(tmp_
     np.testing.assert_array_equal(resumed.count, expected.count)
     np.testing.assert_allclose(resumed.mean, expected.mean, atol=1e-6)
     np.testing.assert_allclose(resumed.history, expected.history, atol=1e-6)
+
+
+def test_batches_grow_with_those_of_the_training(monkeypatch):
+    sizes = []
+    original = HeldOutBatches.batch
+
+    def batch(self, *arguments):
+        found = original(self, *arguments)
+        sizes.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(HeldOutBatches, "batch", batch)
+    model = make_model(LookaheadAffinity(1, on=make_data(48, seed=1)))
+    model.fit(*make_data(12), batch_size=8, shuffle=False, verbose=0)
+    model.fit(*make_data(32), batch_size=16, shuffle=False, verbose=0)
+    # The remainder of 4 changes nothing. That batches are larger is known after the first of them.
+    assert sizes == [8, 8, 8, 16]
 
 
 # The options.
