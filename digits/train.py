@@ -74,9 +74,10 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum(
         "singletons",
-        "baseline",
-        ["baseline", "forbid"],
-        "Whether a task may be alone: with a score of 0, or never as in the TAG paper.",
+        "measured",
+        ["measured", "baseline", "forbid"],
+        "What a task alone counts as: what its own network has shown, or, by the affinities as "
+        "they are, 0, or not allowed as in the TAG paper.",
     )
     flags.mark_flag_as_required("output_dir")
 

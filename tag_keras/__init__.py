@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tag_keras.adashare_policy import AdaSharePolicy
     from tag_keras.adashare_search import AdaShareSearch
     from tag_keras.affinity import Affinity
+    from tag_keras.anchoring import anchor_affinity
     from tag_keras.datasets import merge_datasets
     from tag_keras.dynamic_weights import DynamicWeightAverage
     from tag_keras.early_stopping import EarlyStopping
@@ -87,6 +88,7 @@ __all__ = [
     "UPGrad",
     "UncertaintyWeighting",
     "adashare_encoder",
+    "anchor_affinity",
     "grouping_stability",
     "guard_groups",
     "load_network",
@@ -143,6 +145,7 @@ _MODULES = {
     "UPGrad": "gradient_methods",
     "UncertaintyWeighting": "uncertainty_weighting",
     "adashare_encoder": "encoders",
+    "anchor_affinity": "anchoring",
     "grouping_stability": "stability",
     "guard_groups": "guard",
     "load_network": "training",

@@ -8,13 +8,14 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check, check_whole
+from tag_keras.anchoring import anchor_affinity
+from tag_keras.checks import check, check_choice, check_whole
 from tag_keras.comparison import losses_as_text
 from tag_keras.estimators import AffinityEstimator, check_estimator
-from tag_keras.group_selection import select_groups
+from tag_keras.group_selection import TABLE_TASKS, select_groups
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
 from tag_keras.guard import guard_groups
@@ -40,6 +41,8 @@ from tag_keras.training import (
     save_network,
 )
 
+Singletons = Literal["measured", "baseline", "forbid"]
+
 
 class BuildMeasuredModel(Protocol):
     """Gives a compiled model for a tuple of tasks, which measures affinities if asked to."""
@@ -56,17 +59,18 @@ def run(
     tasks: Sequence[str],
     num_groups: int,
     affinity: AffinityEstimator,
-    singletons: Literal["forbid", "baseline"] = "forbid",
+    singletons: Singletons = "measured",
     seeds: Sequence[int] = (0, 1, 2),
     settings: Mapping[str, Any] | None = None,
     rivals: Mapping[str, Sequence[Row]] | None = None,
     processes: int = 0,
     **fit: Any,
 ) -> GroupedModel:
-    """Measures affinities, selects groups, trains them and their yardsticks, and reports.
+    """Measures affinities, trains yardsticks, selects groups, trains them, and reports.
 
-    The yardsticks are one joint network and one network per task; where one of them is better for
-    a task, it serves the task, as `guard_groups` says. Everything is chosen on the split
+    The yardsticks are one joint network and one network per task. They tell the selection what
+    tasks gain from sharing at all, and where one of them is better for a task in the end, it serves
+    the task, as `guard_groups` says. Everything is chosen on the split
     `"validation"`; `"test"` is only reported. Called again, it goes on where it stopped.
 
     Args:
@@ -78,7 +82,10 @@ def run(
         tasks: Task names.
         num_groups: Number of groups at most.
         affinity: How to measure affinities.
-        singletons: As in `select_groups`.
+        singletons: What a task alone counts as. `"measured"`, for up to 15 tasks: what its own
+            network has shown, by affinities that `anchor_affinity` has corrected; `"baseline"` or
+            `"forbid"`: 0 or not allowed, by the affinities as they are, as in `select_groups`. The
+            TAG paper forbids it.
         seeds: Every network is trained once with each; affinities are measured with the first.
         settings: What else tells this run from another in the same folder.
         rivals: Results of other methods with the same tasks and seeds, by the name of the method,
@@ -93,8 +100,8 @@ def run(
 
     Raises:
         ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
-            `"train"` or `"validation"`, or if the folder belongs to a run with other settings or
-            has a damaged file.
+            `"train"` or `"validation"`, if there are too many tasks for `singletons`, or if the
+            folder belongs to a run with other settings or has a damaged file.
         SweepError: If networks could not be trained; the message lists them.
     """
     from tag_keras.report import (  # It needs matplotlib, which the library does not.
@@ -109,6 +116,9 @@ def run(
             '`data` should hold "train" and "validation", which choices are made by, and '
             f'"test", which is reported. Missing: {missing}. Received: {sorted(data)}.'
         )
+    check_choice("singletons", singletons, get_args(Singletons))
+    wanted = f"with more than {TABLE_TASKS} tasks, `singletons` should be 'baseline' or 'forbid'"
+    check(singletons != "measured" or len(tasks) <= TABLE_TASKS, wanted, num_tasks=len(tasks))
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
     given |= {"affinity": type(affinity).__name__, **affinity.settings()}
     given |= {**comparable(fit), **(settings or {})}
@@ -116,23 +126,18 @@ def run(
 
     print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
     measured = _measure(folder, build_model, data, tasks, affinity, seeds[0], processes, **fit)
-    grouping = _select(folder, measured, num_groups, singletons)
+    yardsticks = {"joint": tasks, **{f"single_{task}": (task,) for task in tasks}}
+    rows = _train(folder, yardsticks, seeds, build_model, data, processes, **fit)
+    rule = _rule(measured, rows, singletons)
+    grouping = _select(folder, num_groups, **rule)
     print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
-
-    networks = [
-        network
-        for seed in seeds
-        for network in (
-            Network("joint", tasks, seed),
-            *(Network(f"group_{i}", group, seed) for i, group in enumerate(grouping.groups)),
-            *(Network(f"single_{task}", (task,), seed) for task in tasks),
-        )
-    ]
-    print(f"Training {len(networks)} networks ...", flush=True)
-    rows = train_networks(folder, networks, build_model, data, processes, **fit)
+    groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
+    rows = _train(folder, groups, seeds, build_model, data, processes, **fit)
     serving = guard_groups(grouping, rows)
     grouped = _put_together(folder, serving)
-    others = other_groups(measured, grouping, num_groups, singletons)
+    others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
+    if singletons == "measured":
+        others["anchored"] = rule["affinity"]
     print(losses_as_text(grouping, rows))
     print(serving_as_text(grouping, serving))
     if rivals:
@@ -144,6 +149,18 @@ def run(
     write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
     print(f"Report: {folder / 'report.html'}")
     return grouped
+
+
+def _train(
+    folder: Path,
+    groups: Mapping[str, tuple[str, ...]],
+    seeds: Sequence[int],
+    *args: Any,
+    **fit: Any,
+) -> list[Row]:
+    networks = [Network(name, group, seed) for seed in seeds for name, group in groups.items()]
+    print(f"Training {len(networks)} networks: {', '.join(groups)} ...", flush=True)
+    return train_networks(folder, networks, *args, **fit)
 
 
 def train_networks(
@@ -200,12 +217,18 @@ def _measure(
     return Affinity.load(path)
 
 
-def _select(
-    folder: Path, affinity: Affinity, num_groups: int, singletons: Literal["forbid", "baseline"]
-) -> Grouping:
+def _rule(affinity: Affinity, rows: Sequence[Row], singletons: Singletons) -> dict[str, Any]:
+    """What groups are selected by: `affinity` and options of `select_groups`."""
+    if singletons == "measured":
+        anchored = anchor_affinity(affinity, rows)
+        return {"affinity": anchored, "singletons": "baseline", "score": "sum"}
+    return {"affinity": affinity, "singletons": singletons, "score": "mean"}
+
+
+def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
     path = folder / "groups.json"
     if not path.exists():
-        select_groups(affinity, num_groups, singletons).save(path)
+        select_groups(num_groups=num_groups, **rule).save(path)
     return Grouping.load(path)
 
 

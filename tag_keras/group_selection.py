@@ -10,7 +10,7 @@ from tag_keras.checks import check, check_count, check_seconds
 from tag_keras.grouping import Grouping
 from tag_keras.selection_columns import ColumnSolver
 from tag_keras.selection_cover import fewest_groups
-from tag_keras.selection_problem import Floats, GroupProblem, all_groups
+from tag_keras.selection_problem import Floats, GroupProblem, Score, all_groups
 from tag_keras.selection_rules import Names, Singletons, build_problem
 from tag_keras.selection_solver import choose_families
 
@@ -23,6 +23,7 @@ def select_groups(
     num_groups: int,
     singletons: Singletons = "forbid",
     *,
+    score: Score = "mean",
     partition: bool = False,
     max_group_size: int | None = None,
     together: Names = (),
@@ -31,13 +32,14 @@ def select_groups(
 ) -> Grouping:
     """Network selection of TAG (Fifty et al. 2021, arXiv 2109.04617) and Standley et al. 2020.
 
-    A task's score in a group is the mean affinity of the group's other tasks onto it. Of all
-    families of at most `num_groups` groups (arXiv 1905.07553) that leave no task out, overlapping
-    or not, this finds one with the largest mean over tasks of the best score, and proves it. Ties
-    (within 1e-9 of the largest absolute affinity) go to the fewest groups, then memberships, then
-    the first in the order of tasks; of very many, the rules compare those met first. From 16 tasks
-    on, what is proven is so within a millionth of the mean difference between affinities, and of
-    groups that differ by about the tolerance itself, not always the first come back.
+    A task's score in a group is the mean affinity of the group's other tasks onto it, or by `score`
+    their sum. Of all families of at most `num_groups` groups (arXiv 1905.07553) that leave no task
+    out, overlapping or not, this finds one with the largest mean over tasks of the best score, and
+    proves it. Ties (within 1e-9 of the largest absolute affinity) go to the fewest groups, then
+    memberships, then the first in the order of tasks; of very many, the rules compare those met
+    first. From 16 tasks on, what is proven is so within a millionth of the mean difference between
+    affinities, and of groups that differ by about the tolerance itself, not always the first come
+    back.
 
     Args:
         affinity: Affinities of up to 100 tasks. The diagonal is not used.
@@ -47,6 +49,11 @@ def select_groups(
             one alone score 0, which is for affinities measured with `baseline=True` only; a dict
             gives scores by task, in the unit of the affinities, and a task that is not in it may
             not be alone.
+        score: `"mean"`, as in the paper, or `"sum"`: what a task's score in a group is of the
+            affinities of the group's other tasks onto it. The sum takes up to 15 tasks and is for
+            affinities in units of loss that add up: with each task that joins its network, a
+            task's loss falls by one of them. Those corrected by the losses of measured networks
+            are such; alone, a task then scores 0, as `singletons="baseline"` has it.
         partition: Whether the groups may not overlap: each task is in one group, which serves it.
         max_group_size: Largest number of tasks in a group. Defaults to no limit.
         together: Lists of tasks; a group holds all tasks of a list, or none.
@@ -59,8 +66,9 @@ def select_groups(
         The best `Grouping`.
 
     Raises:
-        ValueError: If an argument is out of range, an affinity of two tasks not finite, or if
-            nothing that the arguments allow covers all tasks.
+        ValueError: If an argument is out of range, an affinity of two tasks not finite, if there
+            are too many tasks for `score`, or if nothing that the arguments allow covers all
+            tasks.
 
     Example:
 
@@ -71,7 +79,7 @@ def select_groups(
     ```
     """
     number = check_count("num_groups", num_groups)
-    problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
+    problem = build_problem(affinity, singletons, partition, max_group_size, together, apart, score)
     check_seconds("time_limit", time_limit)
     start = _start(problem, num_groups=number)
     return _solve(affinity.tasks, problem, start, [number], time_limit)[0]
@@ -82,6 +90,7 @@ def selection_frontier(
     max_groups: int,
     singletons: Singletons = "forbid",
     *,
+    score: Score = "mean",
     partition: bool = False,
     max_group_size: int | None = None,
     together: Names = (),
@@ -96,6 +105,7 @@ def selection_frontier(
         affinity: As in `select_groups`, and so are the arguments after `max_groups`.
         max_groups: Largest number of groups of the last grouping.
         singletons: See `select_groups`.
+        score: See `select_groups`.
         partition: See `select_groups`.
         max_group_size: See `select_groups`.
         together: See `select_groups`.
@@ -120,7 +130,7 @@ def selection_frontier(
     ```
     """
     last = check_count("max_groups", max_groups)
-    problem = build_problem(affinity, singletons, partition, max_group_size, together, apart)
+    problem = build_problem(affinity, singletons, partition, max_group_size, together, apart, score)
     check_seconds("time_limit", time_limit)
     start = _start(problem, max_groups=last)
     return tuple(_solve(affinity.tasks, problem, start, range(len(start), last + 1), time_limit))
@@ -130,6 +140,9 @@ def _start(problem: GroupProblem, **number: int) -> list[tuple[int, ...]]:
     """A smallest family that covers all tasks, checked against the number of groups allowed."""
     num_tasks = len(problem.alone)
     check(num_tasks <= 100, "`affinity` should have at most 100 tasks", num_tasks=num_tasks)
+    valid = problem.score == "mean" or num_tasks <= TABLE_TASKS
+    wanted = f"`score='sum'` takes up to {TABLE_TASKS} tasks, as the search for more bounds means"
+    check(valid, wanted, num_tasks=num_tasks)
     start = fewest_groups(problem)
     ((name, value),) = number.items()
     wanted = f"`{name}` should be at least {len(start)}: fewer groups that are allowed do not cover"
@@ -147,6 +160,8 @@ def _solve(
     """The best grouping for each of the numbers of groups, none of which is too small."""
     used = ~(np.eye(len(tasks), dtype=bool) | problem.apart)
     sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
+    # For sums, too: the total of 15 sums of 14 affinities is rounded by at most 1e-12 of the
+    # largest, and the tolerance of a total is 15e-9 of it, told apart in thousandths.
     tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
     if len(tasks) > TABLE_TASKS:
         return _generate(tasks, problem, start, numbers, tolerance, time_limit)

@@ -7,9 +7,11 @@ import numpy as np
 
 from tag_keras import plots
 from tag_keras.affinity import Affinity
+from tag_keras.checks import check_choice
 from tag_keras.grouping import Grouping
 from tag_keras.plots import Figure
 from tag_keras.results import Array
+from tag_keras.selection_problem import Score
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the same on the whole page.
 COLOURS = {"joint": "#0072B2", "single": "#D55E00", "grouped": "#009E73"}
@@ -17,7 +19,7 @@ NAMES = {"joint": "joint network", "single": "one network per task", "grouped": 
 _MARKERS = {"single": "s", "grouped": "o"}
 
 
-def plot_grouping(grouping: Grouping, affinity: Affinity) -> Figure:
+def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean") -> Figure:
     """Diagram of the groups: tasks on the left, networks on the right.
 
     A solid line runs from a task to the network that serves it, a dashed line to a network that
@@ -26,10 +28,15 @@ def plot_grouping(grouping: Grouping, affinity: Affinity) -> Figure:
     Args:
         grouping: Groups, and which of them serves each task.
         affinity: Affinities of the same tasks.
+        score: What the groups were selected by, as in `select_groups`.
 
     Returns:
         Figure.
+
+    Raises:
+        ValueError: If `score` is something else.
     """
+    check_choice("score", score, ("mean", "sum"))
     order = sorted(affinity.tasks, key=lambda task: grouping.serves[task])
     left = {task: float(-place) for place, task in enumerate(order)}
     right: list[float] = []
@@ -40,7 +47,7 @@ def plot_grouping(grouping: Grouping, affinity: Affinity) -> Figure:
     lowest = min(*left.values(), *right)
     figure = plots.new_figure(8, 1.2 - 0.42 * lowest)
     axes: Any = figure.subplots()
-    _draw_lines(axes, grouping, affinity, left, right)
+    _draw_lines(axes, grouping, affinity, score, left, right)
     axes.scatter([0] * len(left), list(left.values()), s=60, color=plots.INK, zorder=3)
     axes.scatter([1] * len(right), right, s=170, marker="s", color=COLOURS["grouped"], zorder=3)
     axes.set_yticks(list(left.values()), list(left), parse_math=False, fontsize=11)
@@ -54,6 +61,7 @@ def _draw_lines(
     axes: Any,
     grouping: Grouping,
     affinity: Affinity,
+    score: Score,
     left: Mapping[str, float],
     right: Sequence[float],
 ) -> None:
@@ -66,21 +74,27 @@ def _draw_lines(
             start, end = left[task], right[index]
             axes.plot((0, 1), (start, end), **(solid if task in served else dashed))
             if task in served:
-                score = _describe_score(affinity, group, task, factor)
+                words = _describe_score(affinity, group, task, score, factor)
                 style = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 2.5}
                 box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none"}
-                axes.text(0.16, start + 0.16 * (end - start), score, bbox=box, **style)
+                axes.text(0.16, start + 0.16 * (end - start), words, bbox=box, **style)
         helpers = len(group) - len(served)
         text = f"group_{index}\nserves {len(served)}" + f", helped by {helpers}" * (helpers > 0)
         axes.text(1.04, right[index], text, va="center", fontsize=11, linespacing=1.4)
-    words = [f"served by (mean affinity from its group{unit})", "only helps"]
-    plots.add_legend(axes.figure, [solid, dashed], words, "lower")
+    kind = "mean affinity" if score == "mean" else "sum of the affinities"
+    legend = [f"served by ({kind} from its group{unit})", "only helps"]
+    plots.add_legend(axes.figure, [solid, dashed], legend, "lower")
 
 
-def _describe_score(affinity: Affinity, group: Sequence[str], task: str, factor: float) -> str:
+def _describe_score(
+    affinity: Affinity, group: Sequence[str], task: str, score: Score, factor: float
+) -> str:
     sources = [affinity.tasks.index(other) for other in group if other != task]
+    if not sources:
+        return "alone"
     column = affinity.mean[sources, affinity.tasks.index(task)]
-    return plots.with_minus(f"{column.mean() * factor:+.3g}") if sources else "alone"
+    value = column.mean() if score == "mean" else column.sum()
+    return plots.with_minus(f"{value * factor:+.3g}")
 
 
 def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figure:

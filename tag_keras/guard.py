@@ -10,8 +10,8 @@ from tag_keras.checks import check
 from tag_keras.comparison import check_rows, serving_networks, tasks_of_networks
 from tag_keras.grouping import Grouping
 from tag_keras.loss_table import LossTable, loss_table
-from tag_keras.results import FEWEST_SEEDS, Row, mean_and_noise
-from tag_keras.serving import Move, Serving
+from tag_keras.results import FEWEST_SEEDS, Array, Row, mean_and_noise
+from tag_keras.serving import Move, Reason, Serving
 
 
 def guard_groups(
@@ -29,7 +29,11 @@ def guard_groups(
       serves it, unless the total loss served would rise by that;
     - or the total loss served would still be above that of the joint network, or of one network
       per task: then the tasks that lose most against the better of the two go to it, one by one,
-      until it is not.
+      until it is not;
+    - or more networks would serve than were chosen: then one whose tasks others that serve can
+      take over is left out, that with the least total first, as long as no task is worse there
+      beyond its noise (where tasks may move for the first reason) and the total loss served is
+      above none of the three that it is compared with.
 
     Of each network one seed is served, the one with the least loss over the tasks that it serves.
     So the total loss served on `split` is, of the seeds compared, never above that of the joint
@@ -87,9 +91,13 @@ def guard_groups(
     better = _move_beyond_noise(table, before) if beyond_noise else before
     yardsticks = _yardsticks(grouping, table)
     totals = {kind: table.served_total(serves) for kind, serves in yardsticks.items()}
-    after = better
+    total_without = table.served_total(before)
+    no_worse = better
     if totals:
-        after = _move_until_no_worse(table, better, yardsticks[min(totals, key=totals.__getitem__)])
+        yardstick = yardsticks[min(totals, key=totals.__getitem__)]
+        no_worse = _move_until_no_worse(table, better, yardstick)
+    limit, most = min([total_without, *totals.values()]), len({*before.values()})
+    after = _leave_out(table, no_worse, most, limit, beyond_noise)
     seeds, networks = table.served_seeds(after), tasks_of_networks(grouping)
     return Serving(
         grouping=dataclasses.replace(
@@ -98,9 +106,9 @@ def guard_groups(
             serves={task: [*seeds].index(name) for task, name in after.items()},
         ),
         networks=tuple(seeds.items()),
-        moves=_moves(table, before, better, after),
+        moves=_moves(table, before, better, no_worse, after),
         total=table.served_total(after),
-        total_without=table.served_total(before),
+        total_without=total_without,
         total_joint=totals.get("joint"),
         total_single=totals.get("single"),
         split=split,
@@ -158,10 +166,50 @@ def _move_until_no_worse(
     return serves
 
 
+def _leave_out(
+    table: LossTable, serves: Mapping[str, str], most: int, limit: float, beyond_noise: bool
+) -> dict[str, str]:
+    """Name of the network by task, after networks beyond so many were left out, if they can be."""
+    serves = dict(serves)
+    while len(names := sorted({*serves.values()})) > most:
+        others = [_without(table, serves, name, beyond_noise) for name in names]
+        best = min((other for other in others if other), key=table.served_total, default=None)
+        if best is None or table.served_total(best) > limit:
+            break
+        serves = best
+    return serves
+
+
+def _without(
+    table: LossTable, serves: Mapping[str, str], name: str, beyond_noise: bool
+) -> dict[str, str] | None:
+    """The same where other networks that serve take over all tasks of one; None if they cannot."""
+    others, moved = sorted({*serves.values()} - {name}), dict(serves)
+    for task in [task for task in serves if serves[task] == name]:
+        own = table.losses[name][task]
+        means = {
+            other: float(table.losses[other][task].mean())
+            for other in others
+            if task in table.losses[other]
+            and not (beyond_noise and _is_above(table.losses[other][task] - own))
+        }
+        if not means:
+            return None
+        moved[task] = min(means, key=means.__getitem__)
+    return moved
+
+
+def _is_above(differences: Array) -> bool:
+    """Whether the mean of paired differences is above 0 by more than two standard errors."""
+    mean, noise = mean_and_noise(differences)
+    return mean > noise
+
+
 def _moves(
     table: LossTable,
     before: Mapping[str, str],
     better: Mapping[str, str],
+    no_worse: Mapping[str, str],
     after: Mapping[str, str],
 ) -> tuple[Move, ...]:
     moves = []
@@ -177,7 +225,13 @@ def _moves(
                 mean_before=float(old.mean()),
                 mean_after=float(new.mean()),
                 noise=mean_and_noise(old - new)[1] if len(table.seeds) > 1 else None,
-                reason="beyond the noise" if better[task] == name else "the guarantee",
+                reason=_reason(name, better[task], no_worse[task]),
             )
         )
     return tuple(moves)
+
+
+def _reason(after: str, better: str, no_worse: str) -> Reason:
+    if after == better:
+        return "beyond the noise"
+    return "the guarantee" if after == no_worse else "fewer networks"

@@ -11,11 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from tag_keras.affinity import Affinity
 from tag_keras.group_selection import TABLE_TASKS, select_groups, selection_frontier
 from tag_keras.grouping import Grouping
 from tag_keras.network_table import NetworkTable
 from tag_keras.progress import show_elapsed
+from tag_keras.selection_problem import Score
 from tag_keras.selection_summary import reason, summary
 from tag_keras.stability import grouping_stability
 from tag_keras.table_selection import NetworkSelection, select_networks
@@ -86,6 +89,8 @@ def _define_flags(given: Any) -> None:
     flags.DEFINE_enum("sense", None, ["max", "min"], text, given)
     text = "Groups of one, for affinities."
     flags.DEFINE_enum("singletons", "forbid", ["forbid", "baseline"], text, given)
+    text = "What a group gives a task, for affinities: of its other tasks, the mean or the sum."
+    flags.DEFINE_enum("score", "mean", ["mean", "sum"], text, given)
     text = "Whether each task is in one network only."
     flags.DEFINE_boolean("partition", False, text, flag_values=given)
     text = "Seconds after which the best networks found so far are taken, where that takes long."
@@ -112,6 +117,8 @@ def _wrong_flags(given: Any, scores: Affinity | NetworkTable) -> str:
         return "flag --sense must be min or max for a table of networks: losses are min."
     if given["singletons"].present:
         return "flag --singletons is for affinities: a table holds the networks of one task."
+    if given["score"].present:
+        return "flag --score is for affinities: a table holds the scores of its networks."
     if given.budget is not None and given.num_groups is not None:
         return "flags --budget and --num_groups are both given: a table takes one of them."
     if given.budget is None and given.num_groups is None:
@@ -123,27 +130,30 @@ def _wrong_flags(given: Any, scores: Affinity | NetworkTable) -> str:
 
 def _from_affinity(affinity: Affinity, given: Any) -> tuple[Grouping, list[str]]:
     """The grouping, and what to print of it."""
-    options = {"partition": given.partition, "time_limit": given.time_limit}
+    options = {"score": given.score, "partition": given.partition, "time_limit": given.time_limit}
     num_groups, start = given.num_groups, time.monotonic()
     # All numbers of groups at once: quick only where there is a table of all groups.
     if len(affinity.tasks) > TABLE_TASKS or num_groups < 1:
         grouping = select_groups(affinity, num_groups, given.singletons, **options)
         seconds = time.monotonic() - start
-        return grouping, summary(grouping, _scores(affinity, grouping), seconds=seconds)
+        scores = _scores(affinity, grouping, given.score)
+        return grouping, summary(grouping, scores, seconds=seconds)
     # More groups than tasks are of no use.
     most = min(num_groups, len(affinity.tasks)) + 1
     frontier = selection_frontier(affinity, most, given.singletons, **options)
     grouping = frontier[-2]
-    return grouping, [*summary(grouping, _scores(affinity, grouping)), reason(grouping, frontier)]
+    scores = _scores(affinity, grouping, given.score)
+    return grouping, [*summary(grouping, scores), reason(grouping, frontier)]
 
 
-def _scores(affinity: Affinity, grouping: Grouping) -> dict[str, float]:
+def _scores(affinity: Affinity, grouping: Grouping, score: Score) -> dict[str, float]:
     """What each task gets in the group that serves it; a task that may be alone gets 0 there."""
     scores = {}
+    combine = np.mean if score == "mean" else np.sum
     for target, task in enumerate(grouping.tasks):
         group = grouping.groups[grouping.serves[task]]
         others = [affinity.tasks.index(source) for source in group if source != task]
-        scores[task] = float(affinity.mean[others, target].mean()) if others else 0.0
+        scores[task] = float(combine(affinity.mean[others, target])) if others else 0.0
     return scores
 
 

@@ -21,6 +21,7 @@ from tag_keras.plots import plot_affinity, plot_history
 from tag_keras.report_tables import costs_table, losses_table, metrics_table
 from tag_keras.results import Row
 from tag_keras.selection_plots import describe_stability, plot_frontier, plot_stability
+from tag_keras.selection_problem import Score
 from tag_keras.selection_rules import Singletons
 from tag_keras.serving import Serving
 from tag_keras.serving_tables import moves_table, served_table, serving_as_text
@@ -55,6 +56,7 @@ def write_report(
     stability: GroupingStability | None = None,
     methods: Sequence[MethodLine] = (),
     serving: Serving | None = None,
+    anchored: Affinity | None = None,
 ) -> None:
     """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
 
@@ -77,6 +79,8 @@ def write_report(
         methods: Lines of a table of methods, from `method_table.compare_methods`, whose changes are
             those against the joint network.
         serving: What is served, from `guard_groups` of the same `grouping` and `rows`.
+        anchored: What the groups were selected by, if not by `affinity` itself: by the same from
+            `anchor_affinity`, which `frontier` and `stability` are of, too.
 
     Raises:
         ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
@@ -98,14 +102,18 @@ def write_report(
     if serving:
         _check_serving(grouping, serving)
     comparison = compare(grouping, rows)
-    images = _images(affinity, grouping, comparison, frontier, stability)
+    wanted = "`anchored` should be of the tasks of `affinity`"
+    valid = anchored is None or anchored.tasks == affinity.tasks
+    check(valid, wanted, anchored=anchored and anchored.tasks)
+    images = _images(affinity, anchored, grouping, comparison, frontier, stability)
     page = pages.render(
         "report.html.jinja",
         title=title,
+        is_anchored=anchored is not None,
         conclusion=summary,
         served=_served(grouping, serving, rows) if serving else None,
         groups=_groups(grouping),
-        stability=describe_stability(stability, affinity) if stability else "",
+        stability=describe_stability(stability, anchored or affinity) if stability else "",
         comparison=comparison,
         kinds={kind: NAMES[kind] for kind in comparison.losses},
         missing=[NAMES[kind] for kind in NAMES if kind not in comparison.losses],
@@ -126,6 +134,7 @@ def other_groups(
     grouping: Grouping,
     num_groups: int,
     singletons: Singletons,
+    score: Score = "mean",
 ) -> dict[str, Any]:
     """What the report says of other groups: those for more networks, and those that noise makes.
 
@@ -138,9 +147,10 @@ def other_groups(
     if num_tasks < 2 or not np.isfinite(affinity.mean[between]).all():
         return others
     if num_tasks <= _MOST_FOR_FRONTIER:
-        others["frontier"] = selection_frontier(affinity, num_tasks, singletons)
+        others["frontier"] = selection_frontier(affinity, num_tasks, singletons, score=score)
     if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
-        stability = grouping_stability(affinity, num_groups, singletons=singletons)
+        options: dict[str, Any] = {"singletons": singletons, "score": score}
+        stability = grouping_stability(affinity, num_groups, **options)
         if set(stability.grouping.groups) == set(grouping.groups):
             others["stability"] = stability
     return others
@@ -148,15 +158,18 @@ def other_groups(
 
 def _images(
     affinity: Affinity,
+    anchored: Affinity | None,
     grouping: Grouping,
     comparison: Comparison,
     frontier: Sequence[Grouping] | None,
     stability: GroupingStability | None,
 ) -> dict[str, bytes | None]:
     changes = comparison.changes()
+    by = anchored or affinity
+    score: Score = "sum" if anchored else "mean"
     return {
-        "grouping": pages.png(plot_grouping(grouping, affinity)),
-        "frontier": pages.png(plot_frontier(frontier, grouping, affinity)) if frontier else None,
+        "grouping": pages.png(plot_grouping(grouping, by, score)),
+        "frontier": pages.png(plot_frontier(frontier, grouping, by)) if frontier else None,
         "stability": pages.png(plot_stability(stability, grouping)) if stability else None,
         "comparison": pages.png(plot_comparison(grouping.tasks, changes)) if changes else None,
         "affinity": pages.png(plot_affinity(affinity)),

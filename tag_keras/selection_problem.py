@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
+Score = Literal["mean", "sum"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,9 @@ class GroupProblem:
         units: Sets of tasks, as positions in increasing order, that are always in the same groups.
             Every task is in one of them, most often by itself.
         apart: Boolean array (T, T), symmetric: pairs of tasks that are never in the same group.
+        score: Whether a task's score in a group is the mean affinity of the group's other tasks
+            onto it, or the sum. Only scores that are means can be `scaled`, so that only these go
+            through column generation.
     """
 
     affinity: Floats
@@ -30,6 +35,7 @@ class GroupProblem:
     max_size: int
     units: tuple[tuple[int, ...], ...]
     apart: Booleans
+    score: Score = "mean"
 
     def scaled(self) -> tuple["GroupProblem", Floats, float]:
         """The problem with scores of at most 0 that differ by about 1, and how to undo that.
@@ -71,14 +77,15 @@ class GroupProblem:
     def scores(self, members: Booleans) -> Floats:
         """Scores (G, T) of the tasks in groups (G, T); -inf for a task that is not in the group.
 
-        A task's score is the mean affinity of the group's other tasks onto it.
+        A task's score is the mean or the sum of the affinities of the group's other tasks onto it.
         """
         inside = members.astype(np.float64)
         partners = inside.sum(axis=1, keepdims=True) - 1
         between = np.where(np.eye(len(self.alone), dtype=bool), 0.0, self.affinity)
         sums = inside @ between
-        means = np.where(partners > 0, sums / np.maximum(partners, 1), self.alone)
-        return np.where(members, means, -np.inf)
+        divisors = np.maximum(partners, 1) if self.score == "mean" else 1.0
+        together = np.where(partners > 0, sums / divisors, self.alone)
+        return np.where(members, together, -np.inf)
 
 
 def all_groups(num_tasks: int) -> Booleans:

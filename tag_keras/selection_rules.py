@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check, check_bool, check_count, is_number
-from tag_keras.selection_problem import Booleans, Floats, GroupProblem
+from tag_keras.checks import check, check_bool, check_choice, check_count, is_number
+from tag_keras.selection_problem import Booleans, Floats, GroupProblem, Score
 
 Singletons = Literal["forbid", "baseline"] | Mapping[str, float]
 Names = Iterable[Sequence[str]]
@@ -22,6 +22,7 @@ def build_problem(
     max_group_size: int | None,
     together: Names,
     apart: Names,
+    score: Score = "mean",
 ) -> GroupProblem:
     """The problem that the arguments of `select_groups` describe.
 
@@ -33,6 +34,7 @@ def build_problem(
     tasks = affinity.tasks
     alone = _alone(tasks, singletons)
     check_bool("partition", partition)
+    check_choice("score", score, ("mean", "sum"))
     wrong = ~np.isfinite(affinity.mean) & ~np.eye(len(tasks), dtype=bool)
     wanted = "`affinity` should be finite for all pairs of two tasks; measure for more steps"
     check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
@@ -48,7 +50,7 @@ def build_problem(
         check(valid, wanted, max_group_size=max_group_size)
     units = _units(tasks, _positions("together", together, tasks))
     forbidden = _apart(tasks, units, _positions("apart", apart, tasks))
-    problem = GroupProblem(affinity.mean, alone, partition, largest, units, forbidden)
+    problem = GroupProblem(affinity.mean, alone, partition, largest, units, forbidden, score)
     _check_units(tasks, problem)
     return problem
 

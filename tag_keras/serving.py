@@ -9,7 +9,7 @@ from tag_keras import files
 from tag_keras.checks import check, check_bool, check_choice, is_number
 from tag_keras.grouping import Grouping
 
-Reason = Literal["beyond the noise", "the guarantee"]
+Reason = Literal["beyond the noise", "the guarantee", "fewer networks"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Move:
         mean_before: Validation loss of the task from `before`, mean over the seeds.
         mean_after: The same from `after`.
         noise: Two standard errors of the mean difference, paired by seed; None for one seed.
-        reason: `"beyond the noise"`, or `"the guarantee"`: the total validation loss would have
-            been above that of the joint network, or of one network per task.
+        reason: `"beyond the noise"`; or `"the guarantee"`: the total validation loss would have
+            been above that of the joint network, or of one network per task; or `"fewer networks"`:
+            more would have served than there were groups.
     """
 
     task: str

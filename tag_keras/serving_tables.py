@@ -29,8 +29,8 @@ def serving_as_text(grouping: Grouping, serving: Serving) -> str:
     known = {_NAMES[kind]: total for kind, total in others.items() if total is not None}
     parts = [_moves_as_text(serving, known)]
     if not serving.beyond_noise:
-        unknown = f"With {counted(seeds, 'seed')} the noise is not known: tasks"
-        parts.append(f"{unknown if seeds < FEWEST_SEEDS else 'Tasks'} move only for the guarantee.")
+        unknown = f"With {counted(seeds, 'seed')} the noise is not known: no"
+        parts.append(f"{unknown if seeds < FEWEST_SEEDS else 'No'} task moves for its own sake.")
     totals = f"Total {serving.split} loss: {serving.total:.4g} served"
     if serving.moves:
         totals += f", {serving.total_without:.4g} without the guard"
@@ -54,6 +54,7 @@ def _moves_as_text(serving: Serving, known: Iterable[str]) -> str:
     why = {
         "beyond the noise": "better there beyond the noise between seeds",
         "the guarantee": f"to keep the total at or below that {held_to}",
+        "fewer networks": "so that fewer networks serve",
     }
     # The first reason of a run comes first.
     reasons = dict.fromkeys(move.reason for move in serving.moves)

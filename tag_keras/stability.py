@@ -66,7 +66,8 @@ def grouping_stability(
         num_samples: Number of draws. On one core, 200 take 4 s for 9 tasks, 40 s for 12,
             5 minutes for 15, 2 for 20.
         seed: Of the random draws; the same seed gives the same result.
-        **options: Of `select_groups`, such as `singletons`, for the means and for every draw.
+        **options: Of `select_groups`, such as `singletons` and `score`, for the means and for every
+            draw.
 
     Returns:
         The `GroupingStability`.
@@ -94,7 +95,8 @@ def grouping_stability(
     chosen = _members(grouping)
     # What may be chosen does not matter for the score of what was chosen.
     singletons = options.get("singletons", "forbid")
-    problem = build_problem(affinity, singletons, False, None, together=(), apart=())
+    score = options.get("score", "mean")
+    problem = build_problem(affinity, singletons, False, None, (), (), score)
     for mean in _draw(affinity, num_samples, np.random.default_rng(seed)):
         best = select_groups(Affinity(affinity.tasks, mean), num_groups, **options)
         members = _members(best)

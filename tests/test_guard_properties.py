@@ -92,7 +92,29 @@ def plain_guard(grouping, losses):
             moves = [task for task in serves if serves[task] != kind[task]]
             worst = max(moves, key=lambda task: served[task] - other[task])
             serves[worst] = kind[worst]
+    limit = min(least_total(losses, kind) for kind in [own, *kinds])
+    while len({*serves.values()}) > len({*own.values()}):
+        fewer = [plain_takeover(losses, serves, name) for name in {*serves.values()}]
+        totals = {least_total(losses, one): one for one in fewer if None not in one.values()}
+        if min(totals, default=math.inf) > limit + 1e-12:
+            break
+        serves = totals[min(totals)]
     return serves
+
+
+def plain_takeover(losses, serves, left_out):
+    """The tasks of a network go to the best of the others that is not worse beyond the noise."""
+    after = dict(serves)
+    for task in [task for task, name in serves.items() if name == left_out]:
+        means = {}
+        for name in {*serves.values()} - {left_out}:
+            if task in losses[name]:
+                own, other = losses[left_out][task], losses[name][task]
+                known = len(own) >= 3
+                if not (known and scipy.stats.ttest_rel(other, own).statistic > 2):
+                    means[statistics.mean(other)] = name
+        after[task] = means[min(means)] if means else None
+    return after
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -128,7 +150,7 @@ def test_the_guarantee_over_random_losses(part):
             assert group == tasks_of_networks(grouping)[name]
         assert [move.task for move in serving.moves] == [t for t in own if served[t][0] != own[t]]
         moved |= {move.reason for move in serving.moves}
-    assert moved == {"beyond the noise", "the guarantee"}
+    assert moved == {"beyond the noise", "the guarantee", "fewer networks"}
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -60,6 +60,7 @@ FLOORS = {
     "weighting": 1,
     "adashare_layer": 2,
     "adashare_search": 2,
+    "anchoring": 2,
     "comparison": 2,
     "dynamic_weights": 2,
     "gradnorm": 2,

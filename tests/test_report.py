@@ -426,6 +426,23 @@ def test_grouping_diagram_has_a_line_for_each_member():
     assert "group_1\nserves 1, helped by 1" in words
 
 
+def test_grouping_diagram_says_whether_its_numbers_are_means_or_sums():
+    # a gets .2 from b and .4 from c; b -.1 and .2; c .3 and .3.
+    mean = [[0.9, -0.1, 0.3], [0.2, 0.9, 0.3], [0.4, 0.2, 0.9]]
+    grouping = make_grouping(ABC, (ABC,))
+    numbers = {"mean": ["+300", "+50", "+300"], "sum": ["+600", "+100", "+600"]}
+    words = {"mean": "mean affinity", "sum": "sum of the affinities"}
+    for score, expected in numbers.items():
+        figure = report.plot_grouping(grouping, Affinity(ABC, mean), score)
+        texts = [text.get_text() for text in figure.axes[0].texts]
+        assert [text for text in texts if text[0] in "+" + MINUS] == expected
+        assert figure.legends[0].get_texts()[0].get_text() == (
+            f"served by ({words[score]} from its group, in units of 10⁻³)"
+        )
+    with pytest.raises(ValueError, match='`score` should be "mean" or "sum"'):
+        report.plot_grouping(grouping, Affinity(ABC, mean), "total")
+
+
 def test_grouping_diagram_of_lone_tasks_and_idle_networks():
     grouping = make_grouping(ABC, (("a",), ("b", "c"), ("a", "c")), {"a": 0, "b": 1, "c": 1})
     axes = report.plot_grouping(grouping, make_affinity(ABC)).axes[0]

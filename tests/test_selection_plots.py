@@ -174,6 +174,24 @@ def test_page_has_what_was_given(tmp_path):
     assert heads[0] not in page
 
 
+def test_page_of_groups_that_were_selected_by_anchored_affinities(tmp_path):
+    frontier = [make_grouping(0.005), make_grouping()]
+    anchored = Affinity(TASKS, 2 * (np.ones((4, 4)) - np.eye(4)), np.full((4, 4), 0.01))
+    page, images = write(tmp_path, frontier=frontier, stability=make_stability(), anchored=anchored)
+    assert {"grouping", "frontier", "stability"} <= images
+    words = " ".join(page.split())
+    assert "the number is by how much less loss than in a network of its own the task was" in words
+    assert "the mean over the tasks of the sum of the anchored affinities that a task" in words
+    assert "<dt>Anchored affinity</dt>" in words and "mean affinity" not in words
+    # In their unit, not in the thousandths of the affinities.
+    assert "The expected regret is 0.00027: on average" in words
+    page, _ = write(tmp_path, frontier=frontier)
+    words = " ".join(page.split())
+    assert "the number is the mean affinity that the task gets from the other members" in words
+    assert "the mean over the tasks of the affinity that a task gets from its group; each" in words
+    assert "nchored" not in words
+
+
 def test_what_contradicts_the_grouping_is_an_error(tmp_path):
     other = make_grouping(groups=(("a", "b"), ("c", "d<e>$f$")))
     match = r"`stability` should be of the groups of `grouping`. Received: \(\('a', 'b'\), .*'c'"
@@ -184,6 +202,10 @@ def test_what_contradicts_the_grouping_is_an_error(tmp_path):
     match += r"\('a', 'b'\) and \('a', 'b', 'c', 'd<e>\$f\$'\)\."
     with pytest.raises(ValueError, match=match):
         write(tmp_path, frontier=[make_grouping(), short])
+    other = Affinity(("a", "b"), np.zeros((2, 2)))
+    match = r"`anchored` should be of the tasks of `affinity`\. Received: anchored=\('a', 'b'\)"
+    with pytest.raises(ValueError, match=match):
+        write(tmp_path, anchored=other)
     assert not list(tmp_path.iterdir())
 
 
@@ -209,6 +231,17 @@ def test_what_a_run_tells_of_other_groups():
     assert set(report.other_groups(Affinity(tasks, mean, error), frontier[1], 2, "baseline")) == {
         "frontier"
     }
+
+
+def test_other_groups_have_the_score_of_the_chosen_ones():
+    # In one group, a, b and c have .3 + .3, .2 + .2 and .1 + .1 from each other; means are half.
+    tasks = ("a", "b", "c")
+    affinity = Affinity(tasks, np.tile([0.3, 0.2, 0.1], (3, 1)), np.full((3, 3), 0.01))
+    one = make_grouping(groups=(tasks,), tasks=tasks)
+    for score, expected in {"mean": 0.2, "sum": 0.4}.items():
+        others = report.other_groups(affinity, one, 1, "baseline", score)
+        assert [best.score for best in others["frontier"]] == [pytest.approx(expected)] * 3
+        assert others["stability"].grouping.score == pytest.approx(expected)
 
 
 def test_nothing_is_told_where_groups_cannot_be_selected():

@@ -55,7 +55,7 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path, change, message):
         ({"task": 1}, "`task` should be a name"),
         ({"noise": float("nan")}, "`noise` should be a finite number or None"),
         ({"mean_after": None}, "`mean_after` should be a finite number. Received"),
-        ({"reason": "luck"}, '`reason` should be "beyond the noise" or "the guarantee"'),
+        ({"reason": "luck"}, '`reason` should be "beyond the noise", "the guarantee" or'),
     ],
 )
 def test_a_wrong_move_is_named(change, message):

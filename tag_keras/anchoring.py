@@ -1,0 +1,99 @@
+"""Affinities anchored in measured losses: what a joint network gained over networks of one task."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tag_keras.affinity import Affinity
+from tag_keras.results import Array, Row, losses_of
+
+
+def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "validation") -> Affinity:
+    """Corrects affinities by the losses of a joint network and of one network per task.
+
+    Affinities say which source is better for a target than which other one, but hardly whether the
+    target is better off alone. The two kinds of network, which are trained as yardsticks anyway,
+    do: with all other tasks beside it, target t has gained g[t], the loss of its own network minus
+    that in the joint one. Of T tasks, each source i is given an equal share of that, and more or
+    less by how much its affinity Z[i, t] is above or below the mean of the sources of t:
+
+        A[i, t] = (g[t] + c[t] (Z[i, t] - mean over i of Z[i, t])) / (T - 1)
+
+    Affinities have no scale that losses would share. With c[t], what they add to the losses of t,
+    relative to that of its own network, deviates between all pairs as much as the relative gains do
+    between tasks. So the sum over the sources in a group is the gain expected of it: for the joint
+    network and for a task alone, what was measured.
+
+    It is a rule of this package; how often it is right, `benchmarks.truth` measures.
+
+    Args:
+        affinity: Affinities of T tasks, by any estimator.
+        rows: Results of the networks `"joint"` and `"single_<task>"`, of one seed or several, for
+            instance from `tag_keras.results.load_results("results.json")`; others are not looked
+            at.
+        split: Split whose losses count, the mean over the seeds. Not one that is to judge.
+
+    Returns:
+        Affinities in the unit of the losses, for
+        `select_groups(anchored, num_groups, singletons="baseline", score="sum")`.
+
+    Raises:
+        ValueError: If results of one of the networks are missing.
+
+    Example:
+
+    ```python
+    from tag_keras.results import Row
+
+    losses = {"joint": {"a": 0.6, "b": 0.4}, "single_a": {"a": 0.9}, "single_b": {"b": 0.3}}
+    rows = [
+        Row(name, tuple(by_task), 0, task, "validation", loss, {}, 60.0)
+        for name, by_task in losses.items()
+        for task, loss in by_task.items()
+    ]
+    affinity = tag_keras.Affinity(["a", "b"], [[0.0, 0.2], [0.1, 0.0]])
+    anchored = tag_keras.anchor_affinity(affinity, rows)
+    print(anchored.mean.round(2))  # "a" is to gain 0.3 from "b", which is to lose 0.1
+    tag_keras.select_groups(anchored, 2, "baseline", score="sum").groups  # (("a", "b"), ("b",))
+    ```
+    """
+    tasks = affinity.tasks
+    joint = _means(rows, dict.fromkeys(tasks, "joint"), split)
+    single = _means(rows, {task: f"single_{task}" for task in tasks}, split)
+    gain, above, others = single - joint, _above_mean(affinity.mean), max(len(tasks) - 1, 1)
+    size, spread = np.abs(single), _deviation(above[~np.isnan(above)])
+    relative = _deviation(gain[size > 0] / size[size > 0])
+    scale = size * relative / spread if spread else np.zeros(len(tasks))
+
+    def anchored(values: Array) -> Array:
+        shares: Array = (gain + scale * _above_mean(values)) / others
+        np.fill_diagonal(shares, 0.0)
+        return shares
+
+    errors = affinity.standard_error * scale / others
+    return Affinity(
+        tasks,
+        anchored(affinity.mean),
+        standard_error=None if len(affinity.replicates) else errors,
+        count=affinity.count,
+        skipped=affinity.skipped,
+        replicates=[anchored(one) for one in affinity.replicates],
+    )
+
+
+def _means(rows: Sequence[Row], serves: dict[str, str], split: str) -> Array:
+    """Mean losses (T,) over the seeds, of the networks that serve the tasks."""
+    means: Array = np.array([losses.mean() for losses in losses_of(rows, serves, split).values()])
+    return means
+
+
+def _deviation(values: Array) -> float:
+    return float(values.std()) if len(values) else 0.0
+
+
+def _above_mean(values: Array) -> Array:
+    """What affinities (T, T) are above the mean of the sources of a target; NaN on the diagonal."""
+    others = np.where(np.eye(len(values), dtype=bool), np.nan, values)
+    number = np.maximum((~np.isnan(others)).sum(axis=0), 1)
+    above: Array = others - np.nansum(others, axis=0) / number
+    return above

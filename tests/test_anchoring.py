@@ -1,0 +1,160 @@
+"""Anchored affinities: against the formula pair by pair, and what has to follow from it."""
+
+import itertools
+import statistics
+
+import numpy as np
+import pytest
+
+import tag_keras
+from tag_keras.results import Row
+
+TASKS = ("a", "b", "c", "d")
+JOINT = {"a": 0.6, "b": 1.2, "c": 0.5, "d": 2.0}
+SINGLE = {"a": 0.9, "b": 1.0, "c": 0.8, "d": 2.2}
+
+
+def make_rows(joint=JOINT, single=SINGLE, seed=0, split="validation"):
+    rows = [Row("joint", tuple(joint), seed, task, split, joint[task], {}, 1.0) for task in joint]
+    return rows + [
+        Row(f"single_{task}", (task,), seed, task, split, single[task], {}, 1.0) for task in single
+    ]
+
+
+def random_affinity(seed=0, tasks=TASKS, **options):
+    mean = np.random.default_rng(seed).normal(size=(len(tasks),) * 2)
+    return tag_keras.Affinity(tasks, mean, **options)
+
+
+def test_the_formula_pair_by_pair():
+    affinity = random_affinity()
+    found = tag_keras.anchor_affinity(affinity, make_rows())
+    pairs = list(itertools.permutations(range(4), 2))
+    above = {
+        (i, t): affinity.mean[i, t]
+        - statistics.mean(affinity.mean[j, t] for j in {*range(4)} - {t})
+        for i, t in pairs
+    }
+    relative = statistics.pstdev((SINGLE[task] - JOINT[task]) / SINGLE[task] for task in TASKS)
+    for i, t in pairs:
+        task = TASKS[t]
+        scale = relative * SINGLE[task] / statistics.pstdev(above.values())
+        expected = (SINGLE[task] - JOINT[task] + scale * above[i, t]) / 3
+        assert found.mean[i, t] == pytest.approx(expected)
+    assert found.tasks == TASKS
+    np.testing.assert_array_equal(np.diag(found.mean), 0)
+
+
+def test_all_sources_together_give_what_the_joint_network_gained():
+    for seed in range(5):
+        found = tag_keras.anchor_affinity(random_affinity(seed), make_rows())
+        gains = [SINGLE[task] - JOINT[task] for task in TASKS]
+        np.testing.assert_allclose(found.mean.sum(axis=0), gains)
+        # So the groups expected to be best are never expected to be worse than the joint network,
+        # or than networks of one task.
+        for number in range(1, 5):
+            score = tag_keras.select_groups(found, number, "baseline", score="sum").score
+            assert score >= np.mean(gains) - 1e-12
+        assert score >= 0
+
+
+def test_neither_scale_nor_level_of_affinities_counts():
+    affinity = random_affinity()
+    level = np.random.default_rng(1).normal(size=4)
+    other = tag_keras.Affinity(TASKS, 7 * affinity.mean + level)
+    np.testing.assert_allclose(
+        tag_keras.anchor_affinity(other, make_rows()).mean,
+        tag_keras.anchor_affinity(affinity, make_rows()).mean,
+    )
+
+
+def test_of_several_seeds_the_mean_counts():
+    doubled = [{task: 2 * loss for task, loss in losses.items()} for losses in (JOINT, SINGLE)]
+    rows = make_rows() + make_rows(*doubled, seed=1)
+    halves = [{task: 1.5 * loss for task, loss in losses.items()} for losses in (JOINT, SINGLE)]
+    np.testing.assert_allclose(
+        tag_keras.anchor_affinity(random_affinity(), rows).mean,
+        tag_keras.anchor_affinity(random_affinity(), make_rows(*halves)).mean,
+    )
+
+
+def test_what_tasks_gain_alike_leaves_nothing_to_affinities():
+    joint = {task: 0.8 * loss for task, loss in SINGLE.items()}
+    found = tag_keras.anchor_affinity(random_affinity(), make_rows(joint))
+    expected = np.tile([0.2 * SINGLE[task] / 3 for task in TASKS], (4, 1))
+    np.testing.assert_allclose(found.mean, np.where(np.eye(4), 0, expected), atol=1e-12)
+    # Nor is there anything to tell apart where all affinities are the same, or of two tasks.
+    same = tag_keras.Affinity(TASKS, np.ones((4, 4)))
+    found = tag_keras.anchor_affinity(same, make_rows())
+    expected = np.tile([(SINGLE[task] - JOINT[task]) / 3 for task in TASKS], (4, 1))
+    np.testing.assert_allclose(found.mean, np.where(np.eye(4), 0, expected), atol=1e-12)
+
+
+def test_one_task_and_two():
+    for number in (1, 2):
+        tasks = TASKS[:number]
+        rows = make_rows(*({task: losses[task] for task in tasks} for losses in (JOINT, SINGLE)))
+        found = tag_keras.anchor_affinity(random_affinity(tasks=tasks), rows).mean
+        np.testing.assert_allclose(found, [[0]] if number == 1 else [[0, -0.2], [0.3, 0]])
+
+
+def test_noise_is_that_of_the_affinities():
+    replicates = np.random.default_rng(2).normal(size=(6, 4, 4))
+    affinity = tag_keras.Affinity(TASKS, replicates.mean(axis=0), replicates=replicates)
+    found = tag_keras.anchor_affinity(affinity, make_rows())
+    np.testing.assert_allclose(found.replicates.mean(axis=0), found.mean, atol=1e-12)
+    # The formula is linear in the affinities: their differences grow by one factor per target.
+    factor = (found.mean[1] - found.mean[2]) / (affinity.mean[1] - affinity.mean[2])
+    np.testing.assert_allclose(
+        (found.replicates[:, 1] - found.replicates[:, 2])[:, [0, 3]],
+        (factor * (replicates[:, 1] - replicates[:, 2]))[:, [0, 3]],
+    )
+    errors = found.replicates.std(axis=0, ddof=1) / np.sqrt(6)
+    np.testing.assert_allclose(found.standard_error, errors)
+    # Where only errors are known, they grow by the same factor.
+    error = np.full((4, 4), 0.1)
+    alone = tag_keras.Affinity(TASKS, affinity.mean, standard_error=error)
+    found = tag_keras.anchor_affinity(alone, make_rows())
+    np.testing.assert_allclose(
+        found.standard_error[:, [0, 3]], 0.1 * np.tile(factor, (4, 1))[:, [0, 3]]
+    )
+
+
+def test_what_was_not_measured_stays_unknown():
+    affinity = random_affinity()
+    count, mean = np.full((4, 4), 5), affinity.mean.copy()
+    count[0, 1], mean[0, 1] = 0, np.nan
+    affinity = tag_keras.Affinity(TASKS, mean, count=count, skipped=count + 1)
+    found = tag_keras.anchor_affinity(affinity, make_rows())
+    assert np.argwhere(np.isnan(found.mean)).tolist() == [[0, 1]]
+    np.testing.assert_array_equal(found.count, count)
+    np.testing.assert_array_equal(found.skipped, count + 1)
+
+
+def test_errors():
+    affinity = random_affinity()
+    rows = [row for row in make_rows() if row.network != "single_c"]
+    with pytest.raises(ValueError, match="no result on 'validation' for: c from single_c"):
+        tag_keras.anchor_affinity(affinity, rows)
+    with pytest.raises(ValueError, match="no result on 'test' for: a from joint"):
+        tag_keras.anchor_affinity(affinity, make_rows(), split="test")
+
+
+def test_losses_may_be_zero_or_negative():
+    # Of what no relative gain is known, all sources have the same.
+    found = tag_keras.anchor_affinity(random_affinity(), make_rows(single={**SINGLE, "b": 0.0}))
+    np.testing.assert_allclose(found.mean[[0, 2, 3], 1], -1.2 / 3)
+    joint, single = ({task: loss - 3 for task, loss in one.items()} for one in (JOINT, SINGLE))
+    found = tag_keras.anchor_affinity(random_affinity(), make_rows(joint, single)).mean
+    np.testing.assert_allclose(found.sum(axis=0), [SINGLE[task] - JOINT[task] for task in TASKS])
+    for target in range(4):
+        others = [source for source in range(4) if source != target]
+        order = np.argsort(random_affinity().mean[others, target])
+        np.testing.assert_array_equal(order, np.argsort(found[others, target]))
+
+
+def test_the_example_runs(capsys):
+    text = tag_keras.anchor_affinity.__doc__.split("```python")[1].split("```")[0]
+    lines = [line.removeprefix("    ") for line in text.splitlines()]
+    exec("\n".join(lines), {"tag_keras": tag_keras})
+    assert capsys.readouterr().out == "[[ 0.  -0.1]\n [ 0.3  0. ]]\n"
