@@ -1,13 +1,16 @@
 """A multi-task problem whose answer is known: clusters of tasks over disjoint latent factors."""
 
 import numpy as np
+import numpy.typing as npt
 
 CLUSTERS = (("a0", "a1", "a2"), ("b0", "b1", "b2"), ("c0", "c1", "c2"))
 RANDOM = "random"
 TASKS = (*(task for cluster in CLUSTERS for task in cluster), RANDOM)
 
 
-def make_data(seed, size=1024, factors=3, noise=0.1):
+def make_data(
+    seed: int, size: int = 1024, factors: int = 3, noise: float = 0.1
+) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
     """Inputs (N, 3 * factors) and labels (N,) by task.
 
     Each cluster has latent factors of its own, which are a third of the inputs after a random
@@ -28,7 +31,7 @@ def make_data(seed, size=1024, factors=3, noise=0.1):
     return (latent @ rotation).astype("float32"), labels
 
 
-def same_cluster():
+def same_cluster() -> npt.NDArray[np.bool_]:
     """Boolean (T, T): whether two different tasks are of the same cluster."""
     cluster_of = {task: index for index, cluster in enumerate(CLUSTERS) for task in cluster}
     owners = [cluster_of.get(task, -1) for task in TASKS]
@@ -36,7 +39,7 @@ def same_cluster():
     return same & ~np.eye(len(TASKS), dtype=bool)
 
 
-def area_under_the_curve(scores, positive):
+def area_under_the_curve(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
     """Share of pairs (positive, negative) that the scores order rightly; ties count half."""
     up, down = scores[positive][:, None], scores[~positive][None]
     return float(np.mean((up > down) + 0.5 * (up == down)))

@@ -14,8 +14,9 @@ import tag_keras
 from benchmarks.truth_sets import TruthSet
 from tag_keras import files
 from tag_keras.affinity import Affinity
+from tag_keras.checks import check, is_number
 from tag_keras.job import Job, JobFiles
-from tag_keras.results import Row
+from tag_keras.results import Row, load_sweep_results, save_results
 from tag_keras.study_networks import Candidate, Group
 from tag_keras.sweep import run_sweep
 from tag_keras.training import Network
@@ -71,6 +72,9 @@ def train_groups_of(
 
     Returns:
         Rows of the trained networks, and rows of the split `"validation"` of the short trainings.
+
+    Raises:
+        ValueError: If a file in the folder is damaged or of other tasks; the message names it.
     """
     early_epoch = math.ceil(truth_set.epochs / EARLY)
     jobs, early = [], []
@@ -82,13 +86,25 @@ def train_groups_of(
         fit = {**truth_set.fit, "callbacks": [callback]}
         jobs.append(Job(network, truth_set.build_model, fit, saves=False))
         early.append((network, path))
-    (folder / "early").mkdir(parents=True, exist_ok=True)
+    _forget([network for network, path in early if not path.exists()], folder)
     rows = run_sweep(folder, jobs, truth_set.data, processes=0)
     return rows, [row for network, path in early for row in _early_rows(network, path)]
 
 
+def _forget(networks: Sequence[Network], folder: Path) -> None:
+    """Takes networks out of results.json, so that they are trained again."""
+    names = {(network.name, network.seed) for network in networks}
+    rows = load_sweep_results(folder)
+    kept = [row for row in rows if (row.network, row.seed) not in names]
+    if len(kept) < len(rows):
+        save_results(folder / "results.json", kept)
+
+
 def _early_rows(network: Network, path: Path) -> list[Row]:
     losses = files.read_fields(path, network.tasks)
+    right = {*losses} == {*network.tasks} and all(map(is_number, losses.values()))
+    wanted = f"{path} should hold the losses of {list(network.tasks)}; delete it, and the network"
+    check(right, f"{wanted} is trained again", losses=losses)
     trained = (network.name, network.tasks, network.seed)
     return [
         Row(*trained, task, "validation", loss, {}, seconds=0.0) for task, loss in losses.items()

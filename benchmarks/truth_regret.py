@@ -25,12 +25,13 @@ class Line:
 
     Args:
         way: What it goes by.
-        runs: How many runs each choice goes by; 0 where it goes by nothing that was measured.
+        runs: How many runs each choice goes by; 0 where it goes by none, or by no others than those
+            that are judged.
         options: Singletons, score and guard, where there is a choice.
         totals: Array (N, 4): total test losses of N choices of 1 to 4 networks at most; NaN where
             so many cannot serve all tasks.
-        best: Array (N, 4): the least total that a choice of as many networks could have, or of as
-            many as serve, where these are more.
+        best: Array (N, 4): total of the best choice of as many networks by the test losses of all
+            seeds, or of as many as serve, where these are more.
         networks: Array (N, 4): number of networks that serve.
         agreement: Rank agreement with the gains of pairs; NaN where it is not defined.
     """
@@ -67,7 +68,13 @@ def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affini
         truth: The table.
         early: The validation losses of the short trainings, as a table.
         measured: Affinities of some runs, by estimator.
+
+    Raises:
+        ValueError: If the table has but one seed, which would judge its own choice, or if the
+            affinities are of other tasks.
     """
+    seeds = truth.seeds
+    check(len(seeds) > 1, "choices by one seed need another one to judge them", seeds=seeds)
     affinities = itertools.chain.from_iterable(
         [*_by_affinity(truth, name, runs), *_anchored(truth, name, runs)]
         for name, runs in measured.items()
@@ -76,15 +83,19 @@ def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affini
 
 
 def _fixed(truth: Truth) -> Iterator[Line]:
+    joint, single = truth.joint(), truth.single()
+    # What can be had by validation losses without any group: the guard should be worth more.
+    either = truth.serve(truth.losses("validation"), [*joint[:1], *single])
     choices = {
         "best choice": _choices(truth, truth.losses("test")),
-        "joint": [truth.joint()] * len(NETWORKS),
-        "single": [truth.single()] * len(NETWORKS),
+        "joint": [joint] * len(NETWORKS),
+        "single": [single] * len(NETWORKS),
+        "joint or single": [either] * len(NETWORKS),
     }
     for way, servings in choices.items():
-        yield _line(way, 0, "", [(truth, servings)])
+        yield _line(truth, way, 0, "", [(truth, servings)])
     totals = np.array([[truth.random_total(number) for number in NETWORKS]])
-    best = np.array([[truth.best_total(number) for number in NETWORKS]])
+    best = np.array([[truth.total(truth.best_choice(number)) for number in NETWORKS]])
     yield Line("random", 0, "", totals, best, np.array([NETWORKS], float))
 
 
@@ -98,14 +109,13 @@ def _by_losses(truth: Truth, early: Truth) -> Iterator[Line]:
         ("ESA", "forbid"): (early, False),
     }
     for (way, options), (table, from_pairs) in tables.items():
-        if len(truth.seeds) > 1:
-            judged = [
-                (_others(truth, seed), _choose_by_losses(table.only([seed]), from_pairs, options))
-                for seed in truth.seeds
-            ]
-            yield _line(way, 1, options, judged)
+        judged = [
+            (_others(truth, seed), _choose_by_losses(table.only([seed]), from_pairs, options))
+            for seed in truth.seeds
+        ]
+        yield _line(truth, way, 1, options, judged)
         choices = _choose_by_losses(table, from_pairs, options)
-        yield _line(way, len(truth.seeds), options, [(truth, choices)])
+        yield _line(truth, way, len(truth.seeds), options, [(truth, choices)])
 
 
 def _choose_by_losses(table: Truth, from_pairs: bool, options: str) -> Choices:
@@ -129,9 +139,9 @@ def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[
             choices = [_choices(truth, one) for one in scores]
             options = f"{singletons}, {score}"
             judged = [(truth, servings) for servings in choices]
-            yield _line(name, number, options, judged, agreement)
+            yield _line(truth, name, number, options, judged, agreement)
             served = [(truth, [_guarded(truth, one) for one in servings]) for servings in choices]
-            yield _line(name, number, f"{options}, guarded", served, agreement)
+            yield _line(truth, name, number, f"{options}, guarded", served, agreement)
 
 
 def _anchored(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Line]:
@@ -143,37 +153,42 @@ def _anchored(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[Lin
         judged.append((_others(truth, seed), choices))
         served.append((_others(truth, seed), [_guarded(known, serving) for serving in choices]))
     agreement = float(np.mean([truth.agreement(one) for one in runs]))
-    yield _line(name, 1, "anchored", judged, agreement)
-    yield _line(name, 1, "anchored, guarded", served, agreement)
+    yield _line(truth, name, 1, "anchored", judged, agreement)
+    yield _line(truth, name, 1, "anchored, guarded", served, agreement)
 
 
 def _others(truth: Truth, seed: int) -> Truth:
-    """The seeds that judge what one has chosen; where there is but one, itself."""
-    others = [other for other in truth.seeds if other != seed]
-    return truth.only(others) if others else truth
+    """The seeds that judge what one has chosen."""
+    return truth.only([other for other in truth.seeds if other != seed])
 
 
 def _line(
+    truth: Truth,
     way: str,
     runs: int,
     options: str,
     judged: Sequence[tuple[Truth, Choices]],
     agreement: float = float("nan"),
 ) -> Line:
-    """The line of some choices, each with the table that judges it."""
+    """The line of some choices, each with the seeds of the table that judge it."""
     cells = [
-        [_cell(judge, serving, number) for serving, number in zip(servings, NETWORKS, strict=True)]
+        [_cell(truth, judge, *one) for one in zip(servings, NETWORKS, strict=True)]
         for judge, servings in judged
     ]
     return Line(way, runs, options, *np.moveaxis(np.array(cells), -1, 0), agreement)
 
 
-def _cell(judge: Truth, serving: list[int], number: int) -> tuple[float, float, float]:
-    """Total, the best one, and the number of networks that serve."""
-    if not serving:
-        return float("nan"), judge.best_total(number), float("nan")
+def _cell(
+    truth: Truth, judge: Truth, serving: list[int], number: int
+) -> tuple[float, float, float]:
+    """Total, that of the best choice, and the number of networks that serve.
+
+    The best choice is that of all seeds, whichever judge. That of the judges alone would fit their
+    noise, the more the fewer they are, so that choices judged by few would look worse than others.
+    """
     networks = len(set(serving))
-    return judge.total(serving), judge.best_total(max(number, networks)), networks
+    best = judge.total(truth.best_choice(max(number, networks)))
+    return (judge.total(serving), best, networks) if serving else (np.nan, best, np.nan)
 
 
 def _guarded(truth: Truth, serving: list[int]) -> list[int]:

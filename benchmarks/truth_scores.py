@@ -6,7 +6,6 @@ import numpy as np
 
 from benchmarks.truth_table import Floats, Truth
 from tag_keras.affinity import Affinity
-from tag_keras.checks import check
 
 Singletons = Literal["forbid", "zero"]
 Score = Literal["mean", "sum"]
@@ -23,7 +22,7 @@ def scores_of_affinity(
         singletons: Whether a task may be alone, with a score of 0.
         score: Whether a task's score is the mean or the sum over the others in its group.
     """
-    _check_tasks(truth, affinity)
+    truth.check_tasks(affinity)
     members = truth.members
     onto = np.where(np.eye(len(truth.tasks), dtype=bool), 0.0, affinity.mean)
     scores = members.astype(float) @ onto
@@ -71,7 +70,7 @@ def anchored_scores(truth: Truth, affinity: Affinity, losses: Floats) -> Floats:
         affinity: Affinities of the same tasks.
         losses: Scores (M, T), of which those of the joint and the single networks are used.
     """
-    _check_tasks(truth, affinity)
+    truth.check_tasks(affinity)
     size, columns = len(truth.tasks), np.arange(len(truth.tasks))
     single = -losses[truth.single(), columns]
     gain = single + losses[truth.joint(), columns]
@@ -82,12 +81,3 @@ def anchored_scores(truth: Truth, affinity: Affinity, losses: Floats) -> Floats:
     scale = np.std(gain / single) * single / spread if spread else np.zeros(size)
     shares = np.where(other, gain + scale * above, 0.0) / (size - 1)
     return np.where(truth.members, truth.members.astype(float) @ shares, -np.inf)
-
-
-def _check_tasks(truth: Truth, affinity: Affinity) -> None:
-    check(
-        affinity.tasks == truth.tasks,
-        "the affinities should be of the tasks of the table",
-        affinity=affinity.tasks,
-        table=truth.tasks,
-    )

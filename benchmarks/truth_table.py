@@ -151,15 +151,15 @@ class Truth:
         mean = getattr(self, split).mean(axis=0)
         return np.where(self.members, -mean, -np.inf)
 
-    def best_total(self, num_networks: int) -> float:
-        """The least total test loss that a choice of so many networks at most could have."""
+    def best_choice(self, num_networks: int) -> list[int]:
+        """Row of the network that serves it, by task, of the least total test loss."""
         number = min(num_networks, len(self.tasks))
         if number not in self._best:
-            self._best[number] = self.total(self.choose(self.losses("test"), number))
+            self._best[number] = self.choose(self.losses("test"), number)
         return self._best[number]
 
     @functools.cached_property
-    def _best(self) -> dict[int, float]:
+    def _best(self) -> dict[int, list[int]]:
         return {}
 
     def random_total(self, num_networks: int, draws: int = 200) -> float:
@@ -183,6 +183,7 @@ class Truth:
         Spearman's correlation over the sources of a target, of the affinity and of the test loss
         in the network of the pair, the sign turned.
         """
+        self.check_tasks(affinity)
         test, found = self.test.mean(axis=0), []
         for target, name in enumerate(self.tasks):
             others = [task for task in self.tasks if task != name]
@@ -191,3 +192,9 @@ class Truth:
             onto = [affinity.mean[self.tasks.index(task), target] for task in others]
             found.append(scipy.stats.spearmanr(gains, onto).statistic)
         return float(np.mean(found))
+
+    def check_tasks(self, affinity: Affinity) -> None:
+        """Raises a `ValueError` unless the affinities are of the tasks of the table."""
+        right = affinity.tasks == self.tasks
+        wanted = "the affinities should be of the tasks of the table"
+        check(right, wanted, affinity=affinity.tasks, table=self.tasks)

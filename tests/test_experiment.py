@@ -45,8 +45,7 @@ def build_model(tasks, affinity=None):
 def run(folder, **kwargs):
     arguments = {
         "num_groups": 2,
-        "affinity": tag_keras.LookaheadAffinity(1, baseline=True),
-        "singletons": "baseline",
+        "affinity": tag_keras.LookaheadAffinity(1),
         "seeds": (0, 1),
         "epochs": 1,
         "verbose": 0,
@@ -223,6 +222,11 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
     assert "total" in printed and printed.rstrip().endswith("report.html")
     rows = results.load_results(tmp_path / "whole" / "results.json")
     grouping = tag_keras.Grouping.load(tmp_path / "whole" / "groups.json")
+    # By default, by affinities corrected by the yardsticks that are there.
+    affinity = tag_keras.Affinity.load(tmp_path / "whole" / "affinity.json")
+    anchored = tag_keras.anchor_affinity(affinity, rows)
+    assert grouping == tag_keras.select_groups(anchored, 2, "baseline", score="sum")
+    assert "<dt>Anchored affinity</dt>" in (tmp_path / "whole" / "report.html").read_text()
     names = {"affinity", "joint", *(f"single_{task}" for task in TASKS)}
     names |= {f"group_{index}" for index in range(len(grouping.groups))}
     assert {row.network for row in rows} == names
@@ -272,6 +276,16 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     with pytest.raises(ValueError, match=r"holds another run: seeds was \[0, 1\] and is \[0\]"):
         run(tmp_path / "whole", seeds=(0,))
+
+
+def test_singletons_are_checked_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match='`singletons` should be "measured", "baseline" or "forb'):
+        run(tmp_path / "new", singletons="allow")
+    tasks = [f"t{index}" for index in range(16)]
+    message = "with more than 15 tasks, `singletons` should be 'baseline' or 'forbid'.*num_tasks=16"
+    with pytest.raises(ValueError, match=message):
+        experiment.run(tmp_path / "new", build_model, DATA, tasks, 2, tag_keras.LookaheadAffinity())
+    assert not (tmp_path / "new").exists()
 
 
 def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
@@ -329,6 +343,7 @@ def test_bad_input_is_refused_before_any_work(tmp_path, change, message):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_datasets_held_out_and_for_validation(tmp_path):
     pytest.importorskip("matplotlib")
     batches = tf.data.Dataset.from_tensor_slices(DATA["validation"]).batch(10)
@@ -341,12 +356,17 @@ def test_other_held_out_data_are_another_run(tmp_path):
     pytest.importorskip("matplotlib")
     options = {"seeds": (0,), "num_groups": 1, "singletons": "forbid"}
     run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=DATA["validation"]), **options)
+    affinity = tag_keras.Affinity.load(tmp_path / "affinity.json")
+    grouping = tag_keras.Grouping.load(tmp_path / "groups.json")
+    assert grouping == tag_keras.select_groups(affinity, 1, "forbid")
+    assert "nchored" not in (tmp_path / "report.html").read_text()
     run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(1)), **options)
     message = "another run: on was held-out data, 4 arrays, CRC-32 .* and is held-out data, 4 arr"
     with pytest.raises(ValueError, match=message):
         run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(5)), **options)
 
 
+@pytest.mark.slow
 def test_seeds_of_numpy_are_as_good(tmp_path):
     pytest.importorskip("matplotlib")
     run(tmp_path, seeds=np.arange(1), num_groups=1)
