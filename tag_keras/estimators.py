@@ -70,7 +70,8 @@ class LookaheadAffinity(_OfSteps):
     float32, because a step changes them by less than float16 or bfloat16 resolve.
 
     With held-out data the gradients are those of the training batch, and all losses of Z those of a
-    held-out batch: it tells what generalises, not what fits. That costs one more forward pass.
+    held-out batch, with dropout and BatchNorm as in training: it tells what generalises, not what
+    fits. That costs one more forward pass.
 
     Args:
         every: Probe one step of the optimizer in `every`, the first one included. The paper's

@@ -40,6 +40,7 @@ from tag_keras.training import (
     load_network,
     save_network,
 )
+from tag_keras.wording import counted
 
 Singletons = Literal["measured", "baseline", "forbid"]
 
@@ -132,7 +133,8 @@ def run(
     grouping = _select(folder, num_groups, **rule)
     print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
     groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
-    rows = _train(folder, groups, seeds, build_model, data, processes, **fit)
+    # With the yardsticks, because a group may be one of them, and is not trained again then.
+    rows = _train(folder, {**yardsticks, **groups}, seeds, build_model, data, processes, **fit)
     serving = guard_groups(grouping, rows)
     grouped = _put_together(folder, serving)
     others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
@@ -159,7 +161,7 @@ def _train(
     **fit: Any,
 ) -> list[Row]:
     networks = [Network(name, group, seed) for seed in seeds for name, group in groups.items()]
-    print(f"Training {len(networks)} networks: {', '.join(groups)} ...", flush=True)
+    print(f"Networks, with {counted(len(seeds), 'seed')}: {', '.join(groups)} ...", flush=True)
     return train_networks(folder, networks, *args, **fit)
 
 

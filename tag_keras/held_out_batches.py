@@ -27,8 +27,8 @@ class HeldOutBatches:
         self._strategy: Any = None
         self._data: HeldOut | None = None
         self._iterator: Any = None
-        # The probe that the next batch of the iterator is for.
-        self._next = 0
+        # The probe that the next batch of the iterator is for, and what size they were made for.
+        self._next = self._length = 0
 
     @classmethod
     def of(cls, on: Any, tasks: tuple[str, ...]) -> "HeldOutBatches | None":
@@ -53,14 +53,15 @@ class HeldOutBatches:
         Args:
             probe: Number of the probe; each has its batch.
             like: The training batch.
-            size: Number of examples in a whole training batch, if it is more than `like` has.
+            size: Number of examples in the largest training batch before, that of a whole one.
 
         Raises:
             ValueError: If its inputs are not like those of the training batch.
         """
-        is_first = self._iterator is None or probe != self._next
+        is_first = self._iterator is None or probe != self._next or size > self._length
         if is_first:
-            batches = self._opened().batches(max(size, self._size(like)), probe)
+            self._length = max(size, self._size(like))
+            batches = self._opened().batches(self._length, probe)
             self._iterator = iter(self._strategy.experimental_distribute_dataset(batches))
         self._next = probe + 1
         batch = next(self._iterator, None)
@@ -90,9 +91,13 @@ class HeldOutBatches:
 
     def _size(self, batch: Any) -> int:
         """Number of examples of a batch that is distributed over the replicas of all workers."""
-        replicas = self._strategy.experimental_local_results(keras.tree.flatten(_inputs(batch))[0])
-        number = sum(int(one.shape[0]) for one in replicas)
-        return number * int(self._strategy.num_replicas_in_sync) // len(replicas)
+        first = keras.tree.flatten(_inputs(batch))[0]
+        sizes = iter([len(one) for one in self._strategy.experimental_local_results(first)])
+        # Those of other workers may have one example more or less.
+        own = self._strategy.experimental_distribute_values_from_function(
+            lambda _: tf.constant(next(sizes), "float32")
+        )
+        return int(self._strategy.reduce("SUM", own, axis=None))
 
     def _check_inputs(self, training: Any, held_out: Any) -> None:
         def shape(value: Any) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What is served, in words and as tables: which tasks were moved and why, and what it is worth."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tag_keras.comparison import serving_networks
@@ -24,24 +24,10 @@ _NAMES = {
 
 def serving_as_text(grouping: Grouping, serving: Serving) -> str:
     """Which tasks were moved and why, and the total validation losses, in a few sentences."""
-    num_tasks, seeds = len(grouping.tasks), len(serving.seeds)
+    seeds = len(serving.seeds)
     others = {"joint": serving.total_joint, "single": serving.total_single}
     known = {_NAMES[kind]: total for kind, total in others.items() if total is not None}
-    parts = ["The guard moved no task: each is served by the network of its group."]
-    if serving.moves:
-        # The first reason of a run comes first.
-        reasons = dict.fromkeys(move.reason for move in serving.moves)
-        below = joined([f"of {name}" for name in known])
-        why = {
-            "beyond the noise": "better there beyond the noise between seeds",
-            "the guarantee": f"to keep the total at or below that {below}",
-            "fewer networks": "so that fewer networks serve",
-        }
-        moved = [f"{_moved(serving.moves, reason)}, {why[reason]}" for reason in reasons]
-        parts = [
-            f"The guard moved {len(serving.moves)} of {counted(num_tasks, 'task')}: "
-            f"{'; '.join(moved)}."
-        ]
+    parts = [_moves_as_text(serving, known)]
     if not serving.beyond_noise:
         unknown = f"With {counted(seeds, 'seed')} the noise is not known: no"
         parts.append(f"{unknown if seeds < FEWEST_SEEDS else 'No'} task moves for its own sake.")
@@ -58,6 +44,23 @@ def serving_as_text(grouping: Grouping, serving: Serving) -> str:
     if needed != before:
         parts.append(f"It takes {counted(needed, 'network')}, the groups {before}.")
     return " ".join(parts)
+
+
+def _moves_as_text(serving: Serving, known: Iterable[str]) -> str:
+    """Which tasks were moved and why; `known` names the networks that the guarantee speaks of."""
+    if not serving.moves:
+        return "The guard moved no task: each is served by the network of its group."
+    held_to = joined(f"of {name}" for name in known)
+    why = {
+        "beyond the noise": "better there beyond the noise between seeds",
+        "the guarantee": f"to keep the total at or below that {held_to}",
+        "fewer networks": "so that fewer networks serve",
+    }
+    # The first reason of a run comes first.
+    reasons = dict.fromkeys(move.reason for move in serving.moves)
+    moved = [f"{_moved(serving.moves, reason)}, {why[reason]}" for reason in reasons]
+    num_tasks = counted(len(serving.grouping.tasks), "task")
+    return f"The guard moved {len(serving.moves)} of {num_tasks}: {'; '.join(moved)}."
 
 
 def _moved(moves: Sequence[Move], reason: str) -> str:

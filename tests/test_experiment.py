@@ -305,6 +305,23 @@ def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
     assert (tmp_path / "networks" / "group_0_seed0.keras").exists()
 
 
+def test_a_group_that_is_a_yardstick_is_not_trained_again(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    trained = []
+    original = training.train_network
+
+    def count(build, network, *args, **kwargs):
+        trained.append(network.name)
+        return original(build, network, *args, **kwargs)
+
+    monkeypatch.setattr(job, "train_network", count)
+    run(tmp_path, seeds=(0,), num_groups=1, singletons="forbid")
+    assert trained == ["affinity", "joint", *(f"single_{task}" for task in TASKS)]
+    rows = results.load_results(tmp_path / "results.json")
+    losses = [[r.loss for r in rows if r.network == name] for name in ("joint", "group_0")]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
