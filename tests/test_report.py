@@ -780,9 +780,9 @@ def test_page_says_what_is_served(tmp_path):
         "Task",
         "From",
         "To",
-        "Mean validation loss",
+        "Validation loss",
         "Difference",
-        "Mean test loss",
+        "Test loss",
         "Why",
     ]
     assert [cell for (cell,) in moves[1]] == [
