@@ -57,6 +57,7 @@ SHOWN = {
     ("random", 0, ""): "random groups",
     ("lookahead, every 10", 1, "forbid, mean"): "TAG as in the paper",
     ("lookahead, every 10", 1, "forbid, mean, guarded"): "TAG as in the paper, guarded",
+    ("all sources alike", 0, "measured, sum"): "anchored, without affinities",
     ("lookahead, plain step", 1, "measured, sum"): "anchored affinities",
     ("lookahead, plain step", 1, "measured, sum, guarded"): "anchored affinities, guarded",
     ("HOA", 1, ""): "HOA",

@@ -100,6 +100,10 @@ def _fixed(truth: Truth) -> Iterator[Line]:
     }
     for way, servings in choices.items():
         yield _line(truth, way, 0, "", [(truth, servings)])
+    # What anchored affinities are without affinities: all sources of a task are alike.
+    alike = Affinity(truth.tasks, np.zeros((len(truth.tasks),) * 2))
+    servings = _choices(truth, scores_of_affinity(truth, alike, "measured", "sum"))
+    yield from _with_guard(truth, "all sources alike", 0, "measured, sum", [servings])
     totals = np.array([[truth.random_total(number) for number in NETWORKS]])
     best = np.array([[truth.total(truth.best_choice(number)) for number in NETWORKS]])
     yield Line("random", 0, "", totals, best, np.array([NETWORKS], float))
@@ -144,10 +148,22 @@ def _by_affinity(truth: Truth, name: str, runs: Sequence[Affinity]) -> Iterator[
             scores = [scores_of_affinity(truth, one, singletons, score) for one in affinities]
             choices = [_choices(truth, one) for one in scores]
             options = f"{singletons}, {score}"
-            judged = [(truth, servings) for servings in choices]
-            yield _line(truth, name, number, options, judged, agreement)
-            served = [(truth, [_guarded(truth, one) for one in servings]) for servings in choices]
-            yield _line(truth, name, number, f"{options}, guarded", served, agreement)
+            yield from _with_guard(truth, name, number, options, choices, agreement)
+
+
+def _with_guard(
+    truth: Truth,
+    way: str,
+    runs: int,
+    options: str,
+    choices: Sequence[Choices],
+    agreement: float = float("nan"),
+) -> Iterator[Line]:
+    """The line of some choices, and that of what the guard makes of them."""
+    judged = [(truth, servings) for servings in choices]
+    yield _line(truth, way, runs, options, judged, agreement)
+    served = [(truth, [_guarded(truth, one) for one in servings]) for servings in choices]
+    yield _line(truth, way, runs, f"{options}, guarded", served, agreement)
 
 
 def _others(truth: Truth, seed: int) -> Truth:

@@ -18,7 +18,7 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     measured = {"oracle": [make_affinity(seed) for seed in range(3)]}
     lines = truth_regret.all_lines(truth, truth, measured)
     by_way = {(line.way, line.runs, line.options): line for line in lines}
-    assert len(by_way) == len(lines) == 5 + 5 * 2 + 5 * 2 * 2
+    assert len(by_way) == len(lines) == 5 + 2 + 5 * 2 + 5 * 2 * 2
     for way in ("all groups measured", "ESA"):
         for runs in (1, 3):
             line = by_way[way, runs, ""]
@@ -85,6 +85,25 @@ def test_no_choice_looks_at_test_data():
     }.items():
         wanted = [truth.total(truth.choose(scores, number)) for number in truth_regret.NETWORKS]
         assert totals[way] == pytest.approx(wanted)
+
+
+def test_without_affinities_each_other_task_gives_the_same_share_of_what_joint_gained():
+    truth = make_truth()
+    lines = truth_regret.all_lines(truth, truth, {})
+    (line,) = (
+        one for one in lines if (one.way, one.options) == ("all sources alike", "measured, sum")
+    )
+    mean = truth.validation.mean(axis=0)
+    gains = [mean[truth.row((task,)), place] - mean[-1, place] for place, task in enumerate(TASKS)]
+    scores = [
+        [
+            gains[place] * (len(group) - 1) / 3 if task in group else -np.inf
+            for place, task in enumerate(TASKS)
+        ]
+        for group in GROUPS
+    ]
+    servings = [truth.choose(np.array(scores), number) for number in truth_regret.NETWORKS]
+    assert line.totals[0] == pytest.approx([truth.total(serving) for serving in servings])
 
 
 def test_what_one_seed_measured_is_judged_by_the_others():
