@@ -1,7 +1,7 @@
 """Which questions about a handwritten digit should share a network?
 
-Measures inter-task affinities between nine tasks on scikit-learn's digits, selects groups, trains
-them beside one joint network and one network per task, and writes a report:
+Measures inter-task affinities between nine tasks on scikit-learn's digits, trains one joint network
+and one network per task, selects groups by both, trains them, and writes a report:
 
     python -m digits.train --output_dir=runs/digits
 
