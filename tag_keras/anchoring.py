@@ -20,9 +20,9 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
         A[i, t] = (g[t] + c[t] (Z[i, t] - mean over i of Z[i, t])) / (T - 1)
 
     Affinities have no scale that losses would share. With c[t], what they add to the losses of t,
-    relative to that of its own network, deviates between all pairs as much as the relative gains do
-    between tasks. So the sum over the sources in a group is the gain expected of it: for the joint
-    network and for a task alone, what was measured.
+    relative to that of its own network, deviates between all pairs as much as the relative gains,
+    of which none counts as beyond -2 or 2, do between tasks. So the sum over the sources in a group
+    is the gain expected of it: for the joint network and for a task alone, what was measured.
 
     It is a rule of this package; how often it is right, `benchmarks.truth` measures.
 
@@ -62,7 +62,9 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
     single = _means(rows, {task: f"single_{task}" for task in tasks}, split)
     gain, above, others = single - joint, _above_mean(affinity.mean), max(len(tasks) - 1, 1)
     size, spread = np.abs(single), _deviation(above[~np.isnan(above)])
-    relative = _deviation(gain[size > 0] / size[size > 0])
+    # A loss that more than triples counts as one that tripled: else a task that is nearly solved
+    # alone would have the affinities of all others weighed by what it loses.
+    relative = _deviation(np.clip(gain[size > 0] / size[size > 0], -2.0, 2.0))
     scale = size * relative / spread if spread else np.zeros(len(tasks))
 
     def anchored(values: Array) -> Array:
@@ -96,4 +98,6 @@ def _above_mean(values: Array) -> Array:
     others = np.where(np.eye(len(values), dtype=bool), np.nan, values)
     number = np.maximum((~np.isnan(others)).sum(axis=0), 1)
     above: Array = others - np.nansum(others, axis=0) / number
+    # Where all sources are the same, the mean differs from them by rounding alone.
+    above[np.abs(above) <= 1e-12 * np.abs(np.nan_to_num(others)).max()] = 0.0
     return above

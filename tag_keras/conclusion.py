@@ -53,7 +53,9 @@ class Conclusion:
     trust: str
 
 
-def conclusion(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> Conclusion:
+def conclusion(
+    affinity: Affinity, grouping: Grouping, rows: Sequence[Row], anchored: bool = False
+) -> Conclusion:
     """Says what was chosen, whether it paid, and how far to trust it.
 
     A kind of network is within the noise of the winner unless the mean over seeds of their
@@ -63,6 +65,7 @@ def conclusion(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> C
         affinity: Affinities of T tasks.
         grouping: Groups of the same tasks.
         rows: Results, as `write_report` takes them.
+        anchored: Whether the groups were selected by what `anchor_affinity` gave.
 
     Returns:
         Conclusion.
@@ -78,6 +81,7 @@ def conclusion(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> C
     gaps = {kind: mean_and_noise(totals[kind] - totals[order[0]]) for kind in order[1:]}
     noise_known = len(comparison.seeds) >= FEWEST_SEEDS
     tied = [kind for kind, (mean, noise) in gaps.items() if noise_known and mean <= noise]
+    parts = [_noise(affinity, anchored), _probes(affinity), _optimality(grouping, anchored)]
     networks = {"joint": 1, "single": len(grouping.tasks)}
     networks["grouped"] = len(set(grouping.serves.values()))
     # The winner comes first, and so wins among as many networks.
@@ -90,7 +94,7 @@ def conclusion(affinity: Affinity, grouping: Grouping, rows: Sequence[Row]) -> C
         chosen=_chosen(grouping),
         numbers=_numbers(totals, gaps, len(comparison.seeds)),
         advice=_advice(order, tied, networks, advised),
-        trust=" ".join([_noise(affinity), _probes(affinity), _optimality(grouping)]),
+        trust=" ".join(parts),
     )
 
 
@@ -116,7 +120,7 @@ def _chosen(grouping: Grouping) -> str:
     chosen = f"Chosen: {counted(len(grouping.groups), 'network')}"
     chosen += f" for {counted(len(grouping.tasks), 'task')}"
     if len(grouping.groups) == 1:
-        return f"{chosen}, the same as the joint network, trained again."
+        return f"{chosen}: a joint network."
     if len(grouping.tasks) > MOST_NAMES:
         return f"{chosen}, listed below."
     parts = []
@@ -165,10 +169,13 @@ def _advice(
     return f"{use}."
 
 
-def _noise(affinity: Affinity) -> str:
+def _noise(affinity: Affinity, anchored: bool) -> str:
     size = len(affinity.tasks)
     if size == 1:
         return "With one task there are no affinities between tasks."
+    if size == 2 and anchored:
+        text = "With two tasks the affinities take no part in the selection"
+        return f"{text}: what the joint network gained over single ones decides."
     if size == 2:
         low, high = (ends[~np.eye(2, dtype=bool)] for ends in affinity.interval(0.95))
         text = "With two tasks no target has two sources to compare."
@@ -214,9 +221,10 @@ def _probes(affinity: Affinity) -> str:
     )
 
 
-def _optimality(grouping: Grouping) -> str:
+def _optimality(grouping: Grouping, anchored: bool) -> str:
     if grouping.optimal:
-        return "The selection is provably optimal for these affinities."
+        which = "the anchored" if anchored else "these"
+        return f"The selection is provably optimal for {which} affinities."
     return (
         f"The selection is not proven optimal: its score is {grouping.score:.4g}, and no choice "
         f"of as many groups scores more than {grouping.upper_bound:.4g}."

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
+
 from tag_keras.affinity import Affinity
 from tag_keras.anchoring import anchor_affinity
-from tag_keras.checks import check, check_choice, check_whole
+from tag_keras.checks import check, check_choice, check_count, check_whole
 from tag_keras.comparison import losses_as_text
 from tag_keras.estimators import AffinityEstimator, check_estimator
 from tag_keras.group_selection import TABLE_TASKS, select_groups
@@ -28,6 +30,7 @@ from tag_keras.method_table import (
 )
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row
+from tag_keras.selection_rules import build_problem
 from tag_keras.serving import Serving
 from tag_keras.serving_tables import serving_as_text
 from tag_keras.settings import comparable, keep_settings
@@ -101,8 +104,9 @@ def run(
 
     Raises:
         ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
-            `"train"` or `"validation"`, if there are too many tasks for `singletons`, or if the
-            folder belongs to a run with other settings or has a damaged file.
+            `"train"` or `"validation"`, if there are too many tasks for `singletons`, if a pair of
+            tasks was never measured, or if the folder belongs to a run with other settings or has
+            a damaged file.
         SweepError: If networks could not be trained; the message lists them.
     """
     from tag_keras.report import (  # It needs matplotlib, which the library does not.
@@ -120,6 +124,8 @@ def run(
     check_choice("singletons", singletons, get_args(Singletons))
     wanted = f"with more than {TABLE_TASKS} tasks, `singletons` should be 'baseline' or 'forbid'"
     check(singletons != "measured" or len(tasks) <= TABLE_TASKS, wanted, num_tasks=len(tasks))
+    # As far as it can be known before anything was measured.
+    _check_selection(Affinity(tasks, np.zeros((len(tasks),) * 2)), num_groups, singletons)
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
     given |= {"affinity": type(affinity).__name__, **affinity.settings()}
     given |= {**comparable(fit), **(settings or {})}
@@ -127,6 +133,8 @@ def run(
 
     print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
     measured = _measure(folder, build_model, data, tasks, affinity, seeds[0], processes, **fit)
+    if not (folder / "groups.json").exists():
+        _check_selection(measured, num_groups, singletons)
     yardsticks = {"joint": tasks, **{f"single_{task}": (task,) for task in tasks}}
     rows = _train(folder, yardsticks, seeds, build_model, data, processes, **fit)
     rule = _rule(measured, rows, singletons)
@@ -143,7 +151,7 @@ def run(
     print(losses_as_text(grouping, rows))
     print(serving_as_text(grouping, serving))
     if rivals:
-        methods = grouping_methods(grouping)
+        methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
         methods |= {name: method_of(name, results) for name, results in rivals.items()}
         every = [*rows, *(row for results in rivals.values() for row in results)]
         others["methods"] = compare_methods(every, methods, baseline="mtl")
@@ -197,6 +205,13 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     different = len(set(checked)) == len(checked) > 0
     check(different, "`seeds` should be different numbers", seeds=list(checked))
     return checked
+
+
+def _check_selection(affinity: Affinity, num_groups: int, singletons: Singletons) -> None:
+    """Checks what `select_groups` would, before the hours that the yardsticks may take."""
+    check_count("num_groups", num_groups)
+    alone = "baseline" if singletons == "measured" else singletons
+    build_problem(affinity, alone, False, None, (), ())
 
 
 def _measure(

@@ -31,7 +31,7 @@ def guard_groups(
       per task: then the tasks that lose most against the better of the two go to it, one by one,
       until it is not;
     - or more networks would serve than were chosen: then one whose tasks others that serve can
-      take over is left out, that with the least total first, as long as no task is worse there
+      take over is left out, that with the least total first, as long as no task ends up worse
       beyond its noise (where tasks may move for the first reason) and the total loss served is
       above none of the three that it is compared with.
 
@@ -170,9 +170,9 @@ def _leave_out(
     table: LossTable, serves: Mapping[str, str], most: int, limit: float, beyond_noise: bool
 ) -> dict[str, str]:
     """Name of the network by task, after networks beyond so many were left out, if they can be."""
-    serves = dict(serves)
+    first, serves = serves, dict(serves)
     while len(names := sorted({*serves.values()})) > most:
-        others = [_without(table, serves, name, beyond_noise) for name in names]
+        others = [_without(table, serves, name, first if beyond_noise else {}) for name in names]
         best = min((other for other in others if other), key=table.served_total, default=None)
         if best is None or table.served_total(best) > limit:
             break
@@ -181,18 +181,21 @@ def _leave_out(
 
 
 def _without(
-    table: LossTable, serves: Mapping[str, str], name: str, beyond_noise: bool
+    table: LossTable, serves: Mapping[str, str], name: str, no_worse_than: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """The same where other networks that serve take over all tasks of one; None if they cannot."""
+    """The same where other networks that serve take over all tasks of one; None if they cannot.
+
+    Those cannot where a task is worse, beyond the noise, than in its network of `no_worse_than`.
+    """
     others, moved = sorted({*serves.values()} - {name}), dict(serves)
     for task in [task for task in serves if serves[task] == name]:
-        own = table.losses[name][task]
-        means = {
-            other: float(table.losses[other][task].mean())
-            for other in others
-            if task in table.losses[other]
-            and not (beyond_noise and _is_above(table.losses[other][task] - own))
+        losses = {
+            other: table.losses[other][task] for other in others if task in table.losses[other]
         }
+        if task in no_worse_than:
+            own = table.losses[no_worse_than[task]][task]
+            losses = {other: one for other, one in losses.items() if not _is_above(one - own)}
+        means = {other: float(one.mean()) for other, one in losses.items()}
         if not means:
             return None
         moved[task] = min(means, key=means.__getitem__)

@@ -16,6 +16,7 @@ from tag_keras.results import (
     losses_of,
     mean_and_deviation,
     total_error,
+    training_seconds,
 )
 from tag_keras.text_table import cells_as_markdown
 
@@ -60,18 +61,23 @@ def method_of(name: str, rows: Sequence[Row]) -> Method:
     return Method(serves, sorted({row.network for row in rows} - {name}))
 
 
-def grouping_methods(grouping: Grouping) -> dict[str, Method]:
+def grouping_methods(grouping: Grouping, by_yardsticks: bool = False) -> dict[str, Method]:
     """The methods of a run of TAG, by the short names of the paper (Fifty et al. 2021, table 1).
+
+    Args:
+        grouping: Groups.
+        by_yardsticks: Whether they were selected by what the networks of the other two measured.
 
     Returns:
         `"mtl"`, one joint network; `"stl"`, one network per task; and `"tag"`, the groups, with the
-        training that measures the affinities.
+        training that measures the affinities, and with `by_yardsticks` those of the other two.
     """
     serving = serving_networks(grouping)
+    yardsticks = ["joint", *serving["single"].values()] if by_yardsticks else []
     return {
         "mtl": Method(serving["joint"]),
         "stl": Method(serving["single"]),
-        "tag": Method(serving["grouped"], further=["affinity"]),
+        "tag": Method(serving["grouped"], further=["affinity", *yardsticks]),
     }
 
 
@@ -145,10 +151,9 @@ def _with_deviation(values: Array, form: str) -> str:
 
 def _seconds(rows: Sequence[Row], method: Method) -> float:
     """Seconds of training all networks of a method once; means over the seeds."""
-    total = 0.0
-    for name in dict.fromkeys([*method.serves.values(), *method.further]):
-        # A network has a row for every task and split.
-        seconds = {row.seed: row.seconds for row in rows if row.network == name}
-        check(bool(seconds), f"`rows` should hold results of the network {name!r}", rows=len(rows))
-        total += float(np.mean([*seconds.values()]))
-    return total
+    names = dict.fromkeys([*method.serves.values(), *method.further])
+    seconds = training_seconds(rows, names)
+    for name in names:
+        known = name in seconds
+        check(known, f"`rows` should hold results of the network {name!r}", rows=len(rows))
+    return sum(float(np.mean([*by_seed.values()])) for by_seed in seconds.values() if by_seed)

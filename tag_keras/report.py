@@ -98,7 +98,7 @@ def write_report(
     tag_keras.write_report("report.html", affinity, grouping, rows)
     ```
     """
-    summary = conclusion(affinity, grouping, rows)
+    summary = conclusion(affinity, grouping, rows, anchored is not None)
     if serving:
         _check_serving(grouping, serving)
     comparison = compare(grouping, rows)
@@ -120,7 +120,7 @@ def write_report(
         colours=COLOURS,
         losses=losses_table(grouping, comparison),
         metrics=metrics_table(grouping, comparison, rows),
-        costs=costs_table(grouping, rows),
+        costs=costs_table(grouping, rows, anchored is not None),
         methods=[method_cells(line) for line in methods],
         images={name: base64.b64encode(png).decode() for name, png in images.items() if png},
     )

@@ -80,21 +80,29 @@ def _decimals(series: Iterable[Array]) -> int:
     return 3
 
 
-def costs_table(grouping: Grouping, rows: Sequence[Row]) -> dict[str, Any]:
-    """A line for each stage and their sum, and what it takes to measure and train groups once."""
-    # Each network has a row for every task and split.
-    runs: dict[str, dict[int, float]] = {}
-    for row in rows:
-        runs.setdefault(row.network, {})[row.seed] = row.seconds
+def costs_table(
+    grouping: Grouping, rows: Sequence[Row], by_yardsticks: bool = False
+) -> dict[str, Any]:
+    """A line for each stage and their sum, and what it takes to measure and train groups once.
+
+    With `by_yardsticks`, the selection takes these, too.
+    """
+    names = dict.fromkeys(row.network for row in rows)
+    # A group that is a yardstick was trained as that.
+    runs = results.training_seconds(rows, sorted(names, key=lambda name: name.startswith("group_")))
     joint = float(np.mean([*runs.get("joint", {0: np.nan}).values()]))
     stages: dict[str, list[float]] = {}
     for name, words in _STAGES.items():
         networks = [n for n in runs if n == name or (name.endswith("_") and n.startswith(name))]
-        if networks:
-            stages[words] = [value for network in networks for value in runs[network].values()]
+        if seconds := [value for network in networks for value in runs[network].values()]:
+            stages[words] = seconds
     stages["Sum"] = [value for values in stages.values() for value in values]
     needed = ["affinity", *(f"group_{index}" for index in range(len(grouping.groups)))]
-    once = sum(float(np.mean([*runs.get(name, {0: np.nan}).values()])) for name in needed)
+    if by_yardsticks:
+        needed += ["joint", *(f"single_{task}" for task in grouping.tasks)]
+    trained = results.training_seconds(rows, needed)
+    means = [float(np.mean([*by_seed.values()])) for by_seed in trained.values() if by_seed]
+    once = sum(means) if len(trained) == len(needed) else np.nan
     return {
         "lines": [_cost(words, values, joint) for words, values in stages.items()],
         "once": _ratio(once, joint),

@@ -137,6 +137,35 @@ def complete_seeds(rows: Iterable[Row], serves: Mapping[str, str], split: str) -
     return set.intersection(*seeds.values())
 
 
+def training_seconds(rows: Iterable[Row], names: Iterable[str]) -> dict[str, dict[int, float]]:
+    """Seconds of training by seed, by name of the network, each training once.
+
+    Networks with the same tasks and seed are trained once, and have the same rows but for the name.
+
+    Args:
+        rows: Results.
+        names: Names of networks; of those that are the same, the first has the seconds.
+
+    Returns:
+        Seconds by seed, by name, of the networks that have rows.
+    """
+    found: dict[str, dict[int, list[Row]]] = {}
+    for row in rows:
+        found.setdefault(row.network, {}).setdefault(row.seed, []).append(row)
+    seconds: dict[str, dict[int, float]] = {}
+    known = set()
+    for name in (name for name in names if name in found):
+        seconds[name] = {}
+        for seed, same in found[name].items():
+            training = frozenset(
+                (row.tasks, seed, row.task, row.split, row.loss, row.seconds) for row in same
+            )
+            if training not in known:
+                known.add(training)
+                seconds[name][seed] = same[-1].seconds
+    return seconds
+
+
 def total_error(losses: Mapping[str, Array]) -> Array:
     """Total error (Standley et al. 2020, arXiv 1905.07553): sum over the tasks, for each seed.
 

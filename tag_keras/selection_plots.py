@@ -142,5 +142,5 @@ def describe_stability(stability: GroupingStability, affinity: Affinity) -> str:
         f"The chosen groups win in {wins} of {draws} draws of the affinities from their standard "
         f"errors. The expected regret is {stability.regret * factor:.2g}{unit}: on average over "
         "the draws, the chosen groups score by that much less than the best groups for the draw. "
-        f"For the affinities as measured they score {score}."
+        f"For the means of the affinities they score {score}."
     )

@@ -158,3 +158,22 @@ def test_the_example_runs(capsys):
     lines = [line.removeprefix("    ") for line in text.splitlines()]
     exec("\n".join(lines), {"tag_keras": tag_keras})
     assert capsys.readouterr().out == "[[ 0.  -0.1]\n [ 0.3  0. ]]\n"
+
+
+def test_a_task_that_is_nearly_solved_does_not_blow_up_the_others():
+    # Alone, d has 2e-6, in the joint network 2: a million times as much counts as three times as
+    # much, a relative gain of -2.
+    found = tag_keras.anchor_affinity(random_affinity(), make_rows(single={**SINGLE, "d": 2e-6}))
+    relative = statistics.pstdev([0.3 / 0.9, -0.2 / 1.0, 0.3 / 0.8, -2])
+    shares = found.mean[~np.eye(4, dtype=bool)] * 3
+    sizes = np.tile([0.9, 1.0, 0.8, 2e-6], (4, 1))[~np.eye(4, dtype=bool)]
+    gains = np.tile([0.3, -0.2, 0.3, 2e-6 - 2], (4, 1))[~np.eye(4, dtype=bool)]
+    assert ((shares - gains) / sizes).std() == pytest.approx(relative)
+
+
+def test_what_rounding_leaves_of_equal_sources_is_no_difference():
+    # The mean of three times 0.1 is not 0.1, and that of three times 0.7 neither.
+    same = tag_keras.Affinity(TASKS, np.tile([0.1, 0.7, 0.3, 0.9], (4, 1)))
+    found = tag_keras.anchor_affinity(same, make_rows()).mean
+    expected = np.tile([(SINGLE[task] - JOINT[task]) / 3 for task in TASKS], (4, 1))
+    np.testing.assert_allclose(found, np.where(np.eye(4), 0, expected), atol=1e-12)

@@ -50,8 +50,8 @@ def run(folder, **kwargs):
         "epochs": 1,
         "verbose": 0,
     }
-    arguments = {"data": DATA, **arguments, **kwargs}
-    return experiment.run(folder, build_model, tasks=TASKS, **arguments)
+    arguments = {"data": DATA, "tasks": TASKS, **arguments, **kwargs}
+    return experiment.run(folder, build_model, **arguments)
 
 
 def contents(folder):
@@ -288,6 +288,34 @@ def test_singletons_are_checked_before_any_work(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_groups": 0}, "`num_groups` should be at least 1"),
+        ({"tasks": ("a",), "singletons": "forbid"}, "'a' should have a group: it may not be alone"),
+    ],
+)
+def test_what_no_groups_could_be_selected_by_is_told_before_any_work(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "new", **change)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_pair_that_was_not_measured_is_told_before_the_yardsticks(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    mean, count = np.ones((3, 3)), np.ones((3, 3), int)
+    mean[0, 1], count[0, 1] = np.nan, 0
+    affinity = tag_keras.Affinity(TASKS, mean, count=count)
+    monkeypatch.setattr(experiment, "_measure", lambda *args, **kwargs: affinity)
+    with pytest.raises(ValueError, match=r"should be finite for all pairs.*a -> b: nan"):
+        run(tmp_path, seeds=(0,))
+    assert not list(tmp_path.glob("networks/*.keras"))
+    # Groups that are there need no affinities.
+    GROUPING.save(tmp_path / "groups.json")
+    run(tmp_path, seeds=(0,))
+    assert (tmp_path / "report.html").exists()
+
+
 def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
     trained = []
     original = training.train_network
@@ -493,9 +521,11 @@ raise last
 
 STAGES = {
     "measuring": lambda folder: (folder / "settings.json").exists(),
-    "selecting": lambda folder: (folder / "affinity.json").exists(),
-    "training the first network": lambda folder: (folder / "groups.json").exists(),
-    "training the third": lambda folder: len(list(folder.glob("networks/[!.]*.keras"))) >= 2,
+    "training the first yardstick": lambda folder: (folder / "affinity.json").exists(),
+    "training the groups": lambda folder: (folder / "groups.json").exists(),
+    "training the third yardstick": lambda folder: (
+        len(list(folder.glob("networks/[!.]*.keras"))) >= 2
+    ),
     "training the last": lambda folder: len(list(folder.glob("networks/[!.]*seed1.keras"))) >= 3,
     "putting together": lambda folder: list(folder.glob("*grouped.keras")),
     "reporting": lambda folder: list(folder.glob("*.png")),

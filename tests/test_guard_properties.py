@@ -92,9 +92,9 @@ def plain_guard(grouping, losses):
             moves = [task for task in serves if serves[task] != kind[task]]
             worst = max(moves, key=lambda task: served[task] - other[task])
             serves[worst] = kind[worst]
-    limit = min(least_total(losses, kind) for kind in [own, *kinds])
+    limit, start = min(least_total(losses, kind) for kind in [own, *kinds]), serves
     while len({*serves.values()}) > len({*own.values()}):
-        fewer = [plain_takeover(losses, serves, name) for name in {*serves.values()}]
+        fewer = [plain_takeover(losses, serves, name, start) for name in {*serves.values()}]
         totals = {least_total(losses, one): one for one in fewer if None not in one.values()}
         if min(totals, default=math.inf) > limit + 1e-12:
             break
@@ -102,14 +102,14 @@ def plain_guard(grouping, losses):
     return serves
 
 
-def plain_takeover(losses, serves, left_out):
-    """The tasks of a network go to the best of the others that is not worse beyond the noise."""
+def plain_takeover(losses, serves, left_out, start):
+    """The tasks of a network go to the best of the others, none worse than at the start."""
     after = dict(serves)
     for task in [task for task, name in serves.items() if name == left_out]:
         means = {}
         for name in {*serves.values()} - {left_out}:
             if task in losses[name]:
-                own, other = losses[left_out][task], losses[name][task]
+                own, other = losses[start[task]][task], losses[name][task]
                 known = len(own) >= 3
                 if not (known and scipy.stats.ttest_rel(other, own).statistic > 2):
                     means[statistics.mean(other)] = name

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from tag_keras.method_table import Method, compare_methods, method_cells, methods_as_markdown
+from tag_keras.grouping import Grouping
+from tag_keras.method_table import (
+    Method,
+    compare_methods,
+    grouping_methods,
+    method_cells,
+    methods_as_markdown,
+)
 from tag_keras.results import Row
 
 TASKS = ("a", "b")
@@ -63,6 +70,26 @@ def test_the_table_in_words():
         [row for row in ROWS if row.seed == 0], {"joint": METHODS["joint"]}, "joint"
     )
     assert method_cells(line)["total"] == "3.000"
+
+
+def test_groups_that_were_selected_by_yardsticks_cost_these_too():
+    # a alone is single_a under another name, of which there is one training. Seconds: 10 for joint,
+    # 5 and 6 for the single ones, 20 for what measures.
+    losses = {0: (1.0,), 1: (2.0,)}
+    rows = [
+        *make_rows("joint", TASKS, {0: (1.0, 2.0), 1: (2.0, 3.0)}, 10.0),
+        *make_rows("single_a", ("a",), losses, 5.0),
+        *make_rows("single_b", ("b",), losses, 6.0),
+        *make_rows("group_0", ("a",), losses, 5.0),
+        *make_rows("group_1", TASKS, {0: (1.0, 2.0), 1: (2.0, 4.0)}, 12.0),
+        *make_rows("affinity", TASKS, {0: (1.0, 2.0)}, 20.0),
+    ]
+    grouping = Grouping(TASKS, (("a",), TASKS), {"a": 0, "b": 1}, 0.0, 0.0, True)
+    for by_yardsticks, seconds in ((False, 5 + 12 + 20), (True, 5 + 12 + 20 + 10 + 6)):
+        lines = compare_methods(rows, grouping_methods(grouping, by_yardsticks), "mtl")
+        assert {line.name: line.cost for line in lines} == pytest.approx(
+            {"mtl": 1, "stl": 1.1, "tag": seconds / 10}
+        )
 
 
 @pytest.mark.parametrize(

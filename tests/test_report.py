@@ -18,6 +18,7 @@ from tag_keras import report
 from tag_keras.affinity import Affinity
 from tag_keras.grouping import Grouping
 from tag_keras.guard import guard_groups
+from tag_keras.report_tables import costs_table
 from tag_keras.results import Row
 
 TASKS = (
@@ -317,10 +318,19 @@ def test_trust_says_when_the_selection_is_not_proven():
 def test_one_group_is_the_joint_network():
     grouping = make_grouping(ABC, (ABC,))
     found = report.conclusion(make_affinity(ABC), grouping, rows_with_totals(joint=[1.0]))
-    assert (
-        found.chosen
-        == "Chosen: 1 network for 3 tasks, the same as the joint network, trained again."
-    )
+    # Trained again or not: `experiment.run` does not.
+    assert found.chosen == "Chosen: 1 network for 3 tasks: a joint network."
+
+
+def test_trust_names_the_affinities_that_groups_were_selected_by():
+    rows = rows_with_totals(joint=[1.0])
+    found = report.conclusion(make_affinity(ABC), make_grouping(**ABC_GROUPING), rows, True)
+    assert found.trust.endswith("The selection is provably optimal for the anchored affinities.")
+    # Of two tasks, the anchored affinities are what the joint network gained.
+    two = ("a", "b")
+    rows = [Row("joint", two, 0, task, "test", 1.0, {}, 1.0) for task in two]
+    found = report.conclusion(make_affinity(two), make_grouping(two, (two,)), rows, True)
+    assert found.trust.startswith("With two tasks the affinities take no part in the selection: ")
 
 
 def test_one_task():
@@ -684,6 +694,38 @@ def test_costs_count_each_network_once(page):
     ]
     # (60 + 40) / 18.75
     assert "To measure once and to train each group once takes 5.33 joint trainings." in page
+
+
+def test_costs_of_a_group_that_is_a_yardstick():
+    # By name: tasks and seconds with each of two seeds. group_1 is single_c under another name, as
+    # its losses and seconds to the last bit say; group_0 has only as many.
+    networks = {
+        "affinity": (ABC, 20.0),
+        "joint": (ABC, 10.0),
+        **{f"single_{task}": ((task,), 4.0) for task in ABC},
+        "group_0": (("a", "b"), 7.0),
+        "group_1": (("c",), 4.0),
+    }
+    rows = [
+        Row(name, tasks, seed, task, "test", 0.5, {}, seconds + seed)
+        for name, (tasks, seconds) in networks.items()
+        for seed in (0, 1)
+        for task in tasks
+    ]
+    costs = costs_table(make_grouping(ABC, (("a", "b"), ("c",))), rows)
+    found = {line["stage"]: (line["networks"], line["seconds"]) for line in costs["lines"]}
+    assert found == {
+        "Measuring: joint training with probes": ("2", "41.0"),
+        "Retraining the groups": ("2", "15.0"),
+        "Yardstick: joint network": ("2", "21.0"),
+        "Yardstick: one network per task": ("6", "27.0"),
+        "Sum": ("12", "104"),
+    }
+    # Means over the seeds: 20.5 + 7.5 + 4.5 of 10.5, and with all yardsticks 20.5 + 10.5 + 3 * 4.5
+    # + 7.5.
+    assert costs["once"] == "3.10"
+    costs = costs_table(make_grouping(ABC, (("a", "b"), ("c",))), rows, by_yardsticks=True)
+    assert costs["once"] == "4.95"
 
 
 def write_small(folder, affinity=None, **totals):

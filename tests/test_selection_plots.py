@@ -137,8 +137,8 @@ def test_stability_in_words():
     assert describe_stability(make_stability(), AFFINITY) == (
         "The chosen groups win in 129 of 200 draws of the affinities from their standard errors. "
         "The expected regret is 0.27, in units of 10⁻³: on average over the draws, the chosen "
-        "groups score by that much less than the best groups for the draw. For the affinities as "
-        "measured they score 10."
+        "groups score by that much less than the best groups for the draw. For the means of "
+        "the affinities they score 10."
     )
     worse = make_stability(grouping=make_grouping(-0.0123), regret=0.0)
     words = describe_stability(worse, AFFINITY)
@@ -183,6 +183,8 @@ def test_page_of_groups_that_were_selected_by_anchored_affinities(tmp_path):
     assert "the number is by how much less loss than in a network of its own the task was" in words
     assert "the mean over the tasks of the sum of the anchored affinities that a task" in words
     assert "<dt>Anchored affinity</dt>" in words and "mean affinity" not in words
+    assert "optimal for the anchored affinities." in words
+    assert "The losses of the yardsticks are taken as exact." in words
     # In their unit, not in the thousandths of the affinities.
     assert "The expected regret is 0.00027: on average" in words
     page, _ = write(tmp_path, frontier=frontier)
