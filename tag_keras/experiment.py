@@ -8,21 +8,21 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
-
-import numpy as np
+from typing import Any, Protocol
 
 from tag_keras.affinity import Affinity
-from tag_keras.anchoring import anchor_affinity
-from tag_keras.checks import check, check_choice, check_count, check_whole
+from tag_keras.anchored_selection import Singletons, check_affinity, check_options, selection_rule
+from tag_keras.checks import check, check_whole
 from tag_keras.comparison import losses_as_text
 from tag_keras.estimators import AffinityEstimator, check_estimator
-from tag_keras.group_selection import TABLE_TASKS, select_groups
+from tag_keras.group_selection import select_groups
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.grouping import Grouping
 from tag_keras.guard import guard_groups
 from tag_keras.job import Job, JobFiles
 from tag_keras.method_table import (
+    Method,
+    MethodLine,
     compare_methods,
     grouping_methods,
     method_of,
@@ -30,22 +30,13 @@ from tag_keras.method_table import (
 )
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row
-from tag_keras.selection_rules import build_problem
 from tag_keras.serving import Serving
 from tag_keras.serving_tables import serving_as_text
 from tag_keras.settings import comparable, keep_settings
 from tag_keras.sweep import run_sweep
 from tag_keras.tasks import check_task_names
-from tag_keras.training import (
-    BuildModel,
-    Data,
-    Network,
-    load_network,
-    save_network,
-)
+from tag_keras.training import BuildModel, Data, Network, load_network, save_network
 from tag_keras.wording import counted
-
-Singletons = Literal["measured", "baseline", "forbid"]
 
 
 class BuildMeasuredModel(Protocol):
@@ -121,11 +112,7 @@ def run(
             '`data` should hold "train" and "validation", which choices are made by, and '
             f'"test", which is reported. Missing: {missing}. Received: {sorted(data)}.'
         )
-    check_choice("singletons", singletons, get_args(Singletons))
-    wanted = f"with more than {TABLE_TASKS} tasks, `singletons` should be 'baseline' or 'forbid'"
-    check(singletons != "measured" or len(tasks) <= TABLE_TASKS, wanted, num_tasks=len(tasks))
-    # As far as it can be known before anything was measured.
-    _check_selection(Affinity(tasks, np.zeros((len(tasks),) * 2)), num_groups, singletons)
+    check_options(tasks, num_groups, singletons)
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
     given |= {"affinity": type(affinity).__name__, **affinity.settings()}
     given |= {**comparable(fit), **(settings or {})}
@@ -134,10 +121,10 @@ def run(
     print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
     measured = _measure(folder, build_model, data, tasks, affinity, seeds[0], processes, **fit)
     if not (folder / "groups.json").exists():
-        _check_selection(measured, num_groups, singletons)
+        check_affinity(measured, singletons)
     yardsticks = {"joint": tasks, **{f"single_{task}": (task,) for task in tasks}}
     rows = _train(folder, yardsticks, seeds, build_model, data, processes, **fit)
-    rule = _rule(measured, rows, singletons)
+    rule = selection_rule(measured, rows, singletons)
     grouping = _select(folder, num_groups, **rule)
     print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
     groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
@@ -152,9 +139,7 @@ def run(
     print(serving_as_text(grouping, serving))
     if rivals:
         methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
-        methods |= {name: method_of(name, results) for name, results in rivals.items()}
-        every = [*rows, *(row for results in rivals.values() for row in results)]
-        others["methods"] = compare_methods(every, methods, baseline="mtl")
+        others["methods"] = _compare(methods, rows, rivals)
         print(methods_as_markdown(others["methods"]))
     write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
     print(f"Report: {folder / 'report.html'}")
@@ -207,13 +192,6 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def _check_selection(affinity: Affinity, num_groups: int, singletons: Singletons) -> None:
-    """Checks what `select_groups` would, before the hours that the yardsticks may take."""
-    check_count("num_groups", num_groups)
-    alone = "baseline" if singletons == "measured" else singletons
-    build_problem(affinity, alone, False, None, (), ())
-
-
 def _measure(
     folder: Path,
     build_model: BuildMeasuredModel,
@@ -234,19 +212,19 @@ def _measure(
     return Affinity.load(path)
 
 
-def _rule(affinity: Affinity, rows: Sequence[Row], singletons: Singletons) -> dict[str, Any]:
-    """What groups are selected by: `affinity` and options of `select_groups`."""
-    if singletons == "measured":
-        anchored = anchor_affinity(affinity, rows)
-        return {"affinity": anchored, "singletons": "baseline", "score": "sum"}
-    return {"affinity": affinity, "singletons": singletons, "score": "mean"}
-
-
 def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
     path = folder / "groups.json"
     if not path.exists():
         select_groups(num_groups=num_groups, **rule).save(path)
     return Grouping.load(path)
+
+
+def _compare(
+    methods: Mapping[str, Method], rows: Sequence[Row], rivals: Mapping[str, Sequence[Row]]
+) -> list[MethodLine]:
+    every = [*rows, *(row for results in rivals.values() for row in results)]
+    others = {name: method_of(name, results) for name, results in rivals.items()}
+    return compare_methods(every, {**methods, **others}, baseline="mtl")
 
 
 def _put_together(folder: Path, serving: Serving) -> GroupedModel:

@@ -116,6 +116,7 @@ FLOORS = {
     "grouped_model": 5,
     "network_cost": 5,
     "table_selection": 5,
+    "anchored_selection": 6,
     "group_update_step": 6,
     "network_yardsticks": 6,
     "stability": 6,
