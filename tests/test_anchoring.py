@@ -90,6 +90,14 @@ def test_of_several_seeds_the_mean_counts():
     )
 
 
+def test_losses_of_other_splits_do_not_count():
+    others = make_rows(SINGLE, JOINT)
+    rows = make_rows(split="held out")
+    expected = tag_keras.anchor_affinity(random_affinity(), make_rows()).mean
+    found = tag_keras.anchor_affinity(random_affinity(), [*others, *rows], split="held out").mean
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_what_tasks_gain_alike_leaves_nothing_to_affinities():
     joint = {task: 0.8 * loss for task, loss in SINGLE.items()}
     found = tag_keras.anchor_affinity(random_affinity(), make_rows(joint))
