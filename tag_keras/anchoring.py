@@ -72,14 +72,21 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
         np.fill_diagonal(shares, 0.0)
         return shares
 
+    # What a replicate lacks is as in the mean, so that it does not shift that of the sources.
+    lacking = np.isnan(affinity.replicates)
+    whole = np.where(lacking, affinity.mean, affinity.replicates)
+    replicates = [
+        np.where(unknown, np.nan, anchored(one))
+        for unknown, one in zip(lacking, whole, strict=True)
+    ]
     errors = affinity.standard_error * scale / others
     return Affinity(
         tasks,
         anchored(affinity.mean),
-        standard_error=None if len(affinity.replicates) else errors,
+        standard_error=None if replicates else errors,
         count=affinity.count,
         skipped=affinity.skipped,
-        replicates=[anchored(one) for one in affinity.replicates],
+        replicates=replicates,
     )
 
 

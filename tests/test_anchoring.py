@@ -68,6 +68,18 @@ def test_neither_scale_nor_level_of_affinities_counts():
     )
 
 
+def test_what_a_task_does_to_itself_does_not_count():
+    mean = random_affinity().mean
+    for diagonal in (np.nan, 1e15):
+        other = tag_keras.Affinity(
+            TASKS, np.where(np.eye(4), diagonal, mean), count=1 - np.eye(4, dtype=int)
+        )
+        np.testing.assert_allclose(
+            tag_keras.anchor_affinity(other, make_rows()).mean,
+            tag_keras.anchor_affinity(random_affinity(), make_rows()).mean,
+        )
+
+
 def test_of_several_seeds_the_mean_counts():
     doubled = [{task: 2 * loss for task, loss in losses.items()} for losses in (JOINT, SINGLE)]
     rows = make_rows() + make_rows(*doubled, seed=1)
@@ -76,6 +88,14 @@ def test_of_several_seeds_the_mean_counts():
         tag_keras.anchor_affinity(random_affinity(), rows).mean,
         tag_keras.anchor_affinity(random_affinity(), make_rows(*halves)).mean,
     )
+
+
+def test_losses_of_other_splits_do_not_count():
+    others = make_rows(SINGLE, JOINT)
+    rows = make_rows(split="held out")
+    expected = tag_keras.anchor_affinity(random_affinity(), make_rows()).mean
+    found = tag_keras.anchor_affinity(random_affinity(), [*others, *rows], split="held out").mean
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_what_tasks_gain_alike_leaves_nothing_to_affinities():
@@ -120,6 +140,17 @@ def test_noise_is_that_of_the_affinities():
     )
 
 
+def test_a_pair_that_a_replicate_lacks_is_no_noise_of_the_others():
+    # All replicates are the same, but that the first lacks a onto b.
+    mean = random_affinity().mean
+    replicates = np.stack([mean] * 6)
+    replicates[0, 0, 1] = np.nan
+    affinity = tag_keras.Affinity(TASKS, mean, replicates=replicates)
+    found = tag_keras.anchor_affinity(affinity, make_rows())
+    np.testing.assert_allclose(found.standard_error, 0, atol=1e-12)
+    assert np.argwhere(np.isnan(found.replicates)).tolist() == [[0, 0, 1]]
+
+
 def test_what_was_not_measured_stays_unknown():
     affinity = random_affinity()
     count, mean = np.full((4, 4), 5), affinity.mean.copy()
@@ -160,14 +191,16 @@ def test_the_example_runs(capsys):
     assert capsys.readouterr().out == "[[ 0.  -0.1]\n [ 0.3  0. ]]\n"
 
 
-def test_a_task_that_is_nearly_solved_does_not_blow_up_the_others():
+@pytest.mark.parametrize(("joint", "counts"), [(2.0, -2), (-2.0, 2)])
+def test_a_task_that_is_nearly_solved_does_not_blow_up_the_others(joint, counts):
     # Alone, d has 2e-6, in the joint network 2: a million times as much counts as three times as
-    # much, a relative gain of -2.
-    found = tag_keras.anchor_affinity(random_affinity(), make_rows(single={**SINGLE, "d": 2e-6}))
-    relative = statistics.pstdev([0.3 / 0.9, -0.2 / 1.0, 0.3 / 0.8, -2])
+    # much, a relative gain of -2. With losses that may be negative, it is the same upwards.
+    rows = make_rows({**JOINT, "d": joint}, {**SINGLE, "d": 2e-6})
+    found = tag_keras.anchor_affinity(random_affinity(), rows)
+    relative = statistics.pstdev([0.3 / 0.9, -0.2 / 1.0, 0.3 / 0.8, counts])
     shares = found.mean[~np.eye(4, dtype=bool)] * 3
     sizes = np.tile([0.9, 1.0, 0.8, 2e-6], (4, 1))[~np.eye(4, dtype=bool)]
-    gains = np.tile([0.3, -0.2, 0.3, 2e-6 - 2], (4, 1))[~np.eye(4, dtype=bool)]
+    gains = np.tile([0.3, -0.2, 0.3, 2e-6 - joint], (4, 1))[~np.eye(4, dtype=bool)]
     assert ((shares - gains) / sizes).std() == pytest.approx(relative)
 
 
