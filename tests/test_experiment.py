@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -6,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -29,7 +32,9 @@ def make_data(seed=0, size=40):
     return x, {task: x[:, i] + rng.normal(size=size) for i, task in enumerate(TASKS)}
 
 
-DATA = {split: make_data(seed) for seed, split in enumerate(("train", "validation", "test"))}
+# Two batches to train on, of 32 and 8 examples, and one to evaluate on.
+SIZES = {"train": 40, "validation": 32, "test": 32}
+DATA = {split: make_data(seed, size) for seed, (split, size) in enumerate(SIZES.items())}
 
 
 def build_model(tasks, affinity=None):
@@ -44,13 +49,14 @@ def build_model(tasks, affinity=None):
 
 def run(folder, **kwargs):
     arguments = {
+        "tasks": TASKS,
         "num_groups": 2,
         "affinity": tag_keras.LookaheadAffinity(1),
         "seeds": (0, 1),
         "epochs": 1,
         "verbose": 0,
     }
-    arguments = {"data": DATA, "tasks": TASKS, **arguments, **kwargs}
+    arguments = {"data": DATA, **arguments, **kwargs}
     return experiment.run(folder, build_model, **arguments)
 
 
@@ -215,31 +221,84 @@ def test_a_loss_that_is_not_finite_names_the_network():
         training.evaluate_network(model, network, data, seconds=1.0)
 
 
-def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
+def run_stopped_before_each_training(folder, **options):
+    """Runs anew until it is through. Gives the names of the networks in the order of training."""
+    trained = []
+    original = training.train_network
+
+    def train_one(build, network, *args, **kwargs):
+        patch.setattr(job, "train_network", interrupt)
+        trained.append(network.name)
+        return original(build, network, *args, **kwargs)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        while True:
+            patch.setattr(job, "train_network", train_one)
+            try:
+                run(folder, **options)
+                return trained
+            except KeyboardInterrupt:
+                pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run: its folder, that folder as it was before a late training, and what run gave."""
     pytest.importorskip("matplotlib")
-    grouped = run(tmp_path / "whole")
-    printed = capsys.readouterr().out
+    folder, cut_off = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut_off")
+    original = training.train_network
+
+    def train_network(build, network, *args, **kwargs):
+        if (network.name, network.seed) == ("single_b", 1):
+            shutil.copytree(folder, cut_off, dirs_exist_ok=True)
+        return original(build, network, *args, **kwargs)
+
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(job, "train_network", train_network)
+        grouped = run(folder)
+    return types.SimpleNamespace(
+        folder=folder, cut_off=cut_off, grouped=grouped, printed=printed.getvalue()
+    )
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """A run of one group, by held-out data, that was stopped before each training."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("pieces")
+    options = {"seeds": (0,), "num_groups": 1, "singletons": "forbid"}
+    on = tag_keras.LookaheadAffinity(1, on=DATA["validation"])
+    trained = run_stopped_before_each_training(folder, affinity=on, **options)
+    return types.SimpleNamespace(folder=folder, options=options, trained=trained)
+
+
+def test_run_writes_everything(whole):
+    folder, printed = whole.folder, whole.printed
     assert "total" in printed and printed.rstrip().endswith("report.html")
-    rows = results.load_results(tmp_path / "whole" / "results.json")
-    grouping = tag_keras.Grouping.load(tmp_path / "whole" / "groups.json")
+    rows = results.load_results(folder / "results.json")
+    grouping = tag_keras.Grouping.load(folder / "groups.json")
     # By default, by affinities corrected by the yardsticks that are there.
-    affinity = tag_keras.Affinity.load(tmp_path / "whole" / "affinity.json")
+    affinity = tag_keras.Affinity.load(folder / "affinity.json")
     anchored = tag_keras.anchor_affinity(affinity, rows)
     assert grouping == tag_keras.select_groups(anchored, 2, "baseline", score="sum")
-    assert "<dt>Anchored affinity</dt>" in (tmp_path / "whole" / "report.html").read_text()
+    assert "<dt>Anchored affinity</dt>" in (folder / "report.html").read_text()
     names = {"affinity", "joint", *(f"single_{task}" for task in TASKS)}
     names |= {f"group_{index}" for index in range(len(grouping.groups))}
     assert {row.network for row in rows} == names
     assert {row.split for row in rows} == {"validation", "test"}
-    figures = {path.stem for path in (tmp_path / "whole").glob("*.png")}
+    figures = {path.stem for path in folder.glob("*.png")}
     assert figures >= {"affinity", "grouping", "comparison", "frontier"}
-    saved = keras.models.load_model(tmp_path / "whole" / "grouped.keras")
-    serving = json.loads((tmp_path / "whole" / "served.json").read_text())
+    saved = keras.models.load_model(folder / "grouped.keras")
+    serving = json.loads((folder / "served.json").read_text())
     loss = {(row.network, row.seed, row.split, row.task): row.loss for row in rows}
     x, y = DATA["test"]
-    total = 0
+    expected, total = whole.grouped.predict(x, verbose=0), 0
     for task, prediction in saved.predict(x, verbose=0).items():
-        np.testing.assert_array_equal(prediction, grouped.predict(x, verbose=0)[task])
+        np.testing.assert_array_equal(prediction, expected[task])
         index = serving["grouping"]["serves"][task]
         name, seed = serving["networks"][index]
         served = [one for one in TASKS if serving["grouping"]["serves"][one] == index]
@@ -252,30 +311,31 @@ def test_run_writes_everything_and_resumes(tmp_path, monkeypatch, capsys):
     joint = [sum(loss["joint", seed, "validation", task] for task in TASKS) for seed in (0, 1)]
     assert total == pytest.approx(serving["total"]) and total <= min(joint) + 1e-9
     assert f"{total:.4g} served" in printed
-    assert f"{total:.4g} served" in (tmp_path / "whole" / "report.html").read_text()
-
-    # Stopped before each training in turn, it ends with the same files.
-    original = training.train_network
-
-    def stop(*args, **kwargs):
-        monkeypatch.setattr(job, "train_network", lambda *a, **k: interrupt())
-        return original(*args, **kwargs)
-
-    def interrupt():
-        raise KeyboardInterrupt
-
-    stops = 0
-    while True:
-        monkeypatch.setattr(job, "train_network", stop)
-        try:
-            run(tmp_path / "stopped")
-            break
-        except KeyboardInterrupt:
-            stops += 1
-    assert stops >= 8
-    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    assert f"{total:.4g} served" in (folder / "report.html").read_text()
     with pytest.raises(ValueError, match=r"holds another run: seeds was \[0, 1\] and is \[0\]"):
-        run(tmp_path / "whole", seeds=(0,))
+        run(folder, seeds=(0,))
+
+
+def test_cut_off_it_ends_with_the_same_files(whole):
+    trained = run_stopped_before_each_training(whole.cut_off)
+    # Yardsticks, and groups with both seeds.
+    assert trained[:2] == ["single_b", "single_c"] and len(trained) >= 4
+    assert contents(whole.cut_off) == contents(whole.folder)
+
+
+def test_stopped_before_each_training_it_trains_the_same_networks(whole, pieces):
+    names = ["joint", *(f"single_{task}" for task in TASKS)]
+    # Each once; the group of all tasks is the joint network, which is not trained again.
+    assert pieces.trained == ["affinity", *names]
+    rows, expected = (
+        [
+            dataclasses.replace(row, seconds=0.0)
+            for row in results.load_results(folder / "results.json")
+            if row.network in names and row.seed == 0
+        ]
+        for folder in (pieces.folder, whole.folder)
+    )
+    assert rows == expected and len(rows) == 2 * (3 + 3)
 
 
 def test_singletons_are_checked_before_any_work(tmp_path):
@@ -357,19 +417,9 @@ def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
     assert (tmp_path / "networks" / "group_0_seed0.keras").exists()
 
 
-def test_a_group_that_is_a_yardstick_is_not_trained_again(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    trained = []
-    original = training.train_network
-
-    def count(build, network, *args, **kwargs):
-        trained.append(network.name)
-        return original(build, network, *args, **kwargs)
-
-    monkeypatch.setattr(job, "train_network", count)
-    run(tmp_path, seeds=(0,), num_groups=1, singletons="forbid")
-    assert trained == ["affinity", "joint", *(f"single_{task}" for task in TASKS)]
-    rows = results.load_results(tmp_path / "results.json")
+def test_a_group_that_is_a_yardstick_is_not_trained_again(pieces):
+    assert not [name for name in pieces.trained if name.startswith("group")]
+    rows = results.load_results(pieces.folder / "results.json")
     losses = [[r.loss for r in rows if r.network == name] for name in ("joint", "group_0")]
     assert losses[0] == losses[1] and len(losses[0]) == 6
 
@@ -404,18 +454,18 @@ def test_datasets_held_out_and_for_validation(tmp_path):
     assert (tag_keras.Affinity.load(tmp_path / "affinity.json").count == 1).all()
 
 
-def test_other_held_out_data_are_another_run(tmp_path):
-    pytest.importorskip("matplotlib")
-    options = {"seeds": (0,), "num_groups": 1, "singletons": "forbid"}
-    run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=DATA["validation"]), **options)
-    affinity = tag_keras.Affinity.load(tmp_path / "affinity.json")
-    grouping = tag_keras.Grouping.load(tmp_path / "groups.json")
+def test_other_held_out_data_are_another_run(pieces):
+    affinity = tag_keras.Affinity.load(pieces.folder / "affinity.json")
+    grouping = tag_keras.Grouping.load(pieces.folder / "groups.json")
     assert grouping == tag_keras.select_groups(affinity, 1, "forbid")
-    assert "nchored" not in (tmp_path / "report.html").read_text()
-    run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(1)), **options)
+    assert "nchored" not in (pieces.folder / "report.html").read_text()
+    # Equal data are the same run, of which nothing is left to do.
+    equal = tag_keras.LookaheadAffinity(1, on=make_data(1, SIZES["validation"]))
+    run(pieces.folder, affinity=equal, **pieces.options)
+    other = tag_keras.LookaheadAffinity(1, on=make_data(5))
     message = "another run: on was held-out data, 4 arrays, CRC-32 .* and is held-out data, 4 arr"
     with pytest.raises(ValueError, match=message):
-        run(tmp_path, affinity=tag_keras.LookaheadAffinity(1, on=make_data(5)), **options)
+        run(pieces.folder, affinity=other, **pieces.options)
 
 
 @pytest.mark.slow
@@ -425,15 +475,13 @@ def test_seeds_of_numpy_are_as_good(tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text())["seeds"] == [0]
 
 
-def test_a_damaged_file_is_named(tmp_path):
-    pytest.importorskip("matplotlib")
-    run(tmp_path / "whole", seeds=(0,), num_groups=1)
+def test_a_damaged_file_is_named(whole, tmp_path):
     names = ("settings.json", "affinity.json", "groups.json", "results.json", "served.json")
     for name in names:
-        shutil.copytree(tmp_path / "whole", tmp_path / name)
+        shutil.copytree(whole.folder, tmp_path / name)
         (tmp_path / name / name).write_text("{")
         with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
-            run(tmp_path / name, seeds=(0,), num_groups=1)
+            run(tmp_path / name)
 
 
 @pytest.mark.slow
@@ -479,10 +527,12 @@ def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys)
 ROOT = Path(__file__).resolve().parents[1]
 
 
+DIGITS = ["--tasks=is_even,ink", "--seeds=0,1", "--epochs=2", "--num_groups=2"]
+
+
 def train_digits(folder, until=None, flags=()):
     """Runs the digits script; kills it as soon as `until(folder)` is true."""
-    command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}"]
-    command += ["--tasks=is_even,ink", "--seeds=0,1", "--epochs=2", "--num_groups=2", *flags]
+    command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}", *DIGITS, *flags]
     # One thread, because the order in which several add up is not fixed.
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     process = subprocess.Popen(
@@ -500,12 +550,6 @@ def train_digits(folder, until=None, flags=()):
     return process.wait()
 
 
-def test_the_digits_script_from_beginning_to_end(tmp_path):
-    pytest.importorskip("matplotlib")
-    assert train_digits(tmp_path / "run", flags=["--seeds=0"]) == 0
-    assert "is_even" in (tmp_path / "run" / "report.html").read_text()
-
-
 WRONG_FLAGS = [
     (["--tasks=nonsense"], "unknown ['nonsense']"),
     (["--seeds=a"], "--seeds should be whole numbers"),
@@ -515,19 +559,30 @@ WRONG_FLAGS = [
 ]
 
 
-def test_the_digits_script_says_what_is_wrong_with_a_flag(tmp_path):
-    # All in one process, because TensorFlow takes its time to be imported; the last one ends it.
+@pytest.fixture(scope="module")
+def digits_script(tmp_path_factory):
+    """The script from beginning to end, then with wrong flags: its folders and what it printed.
+
+    All in one process, because TensorFlow takes its time to be imported; the last one ends it.
+    """
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("digits")
     code = f"""
+import runpy, sys
 from absl import app
 from absl.testing import flagsaver
-from digits import train
 from tag_keras.command import command
-train.define_flags()
+sys.argv = ["train", "--output_dir={folder / "right"}", *{DIGITS}, "--seeds=0"]
+try:
+    runpy.run_module("digits.train", run_name="__main__", alter_sys=True)
+except SystemExit as error:
+    print("ended with", error.code)
+from digits import train
 main = command("digits.train", train.run)
 for given in {[given for given, _ in WRONG_FLAGS]}:
     try:
         with flagsaver.flagsaver():
-            app.run(main, ["train", "--output_dir={tmp_path}", *given])
+            app.run(main, ["train", "--output_dir={folder / "wrong"}", *given])
     except SystemExit as error:
         print(error)
         last = error
@@ -535,12 +590,23 @@ raise last
 """
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return folder, result
+
+
+def test_the_digits_script_from_beginning_to_end(digits_script):
+    folder, result = digits_script
+    assert "\nended with None\n" in result.stdout, result.stderr
+    assert "is_even" in (folder / "right" / "report.html").read_text()
+
+
+def test_the_digits_script_says_what_is_wrong_with_a_flag(digits_script):
+    folder, result = digits_script
     assert result.returncode == 1
-    lines = result.stdout.splitlines()
+    lines = result.stdout.partition("ended with None\n")[2].splitlines()
     for line, (_, message) in zip(lines, WRONG_FLAGS, strict=True):
         assert line.startswith("digits.train: ") and message in line
     assert result.stderr.splitlines()[-1] == lines[-1]
-    assert not list(tmp_path.iterdir())
+    assert not (folder / "wrong").exists()
 
 
 STAGES = {

@@ -1,6 +1,7 @@
 """What importing the package does, and what it does not: most of it in processes of its own."""
 
 import ast
+import functools
 import importlib
 import os
 import pathlib
@@ -27,22 +28,22 @@ import tag_keras
 """
 
 
+def run_python(home, code, **environment):
+    """Runs code in a new interpreter whose home folder is empty; warnings are errors there, too."""
+    inherited = {name: value for name, value in os.environ.items() if name not in DECIDES}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**inherited, "HOME": str(home), **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 @pytest.fixture
 def python(tmp_path):
-    """Runs code in a new interpreter whose home folder is empty; warnings are errors there, too."""
-
-    def run(code, **environment):
-        inherited = {name: value for name, value in os.environ.items() if name not in DECIDES}
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-c", code],
-            env={**inherited, "HOME": str(tmp_path), **environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    return run
+    return functools.partial(run_python, tmp_path)
 
 
 def configure_keras(folder, content):
@@ -137,32 +138,38 @@ def test_keras_that_was_imported_before_tells_its_backend(python):
     assert_succeeds(python(code, KERAS_BACKEND="jax"))
 
 
-def test_importing_the_modules_defines_no_flags(python):
-    # Flags are for whole programs: they would clash with those of the program that imports.
-    process = python(
-        "import sys, absl.app, absl.logging, tensorflow, keras\n"
-        "from absl import flags\n"
-        "before = set(flags.FLAGS)\n"
-        "import tag_keras.network_selection, tag_keras.experiment, digits.train\n"
-        "print(sorted(set(flags.FLAGS) - before))",
-        TF_CPP_MIN_LOG_LEVEL="3",
-    )
+# Prints the classes that Keras knows, each on a line.
+KNOWN = """
+known = keras.saving.get_custom_objects().values()
+print(*(f'{one.__module__} {one.__name__}' for one in known), sep='\\n')
+"""
+AFTER_KERAS = f"""
+import sys, absl.app, absl.logging, tensorflow, keras
+from absl import flags
+before = set(flags.FLAGS)
+import tag_keras
+{KNOWN}
+import tag_keras.network_selection, tag_keras.experiment, digits.train
+print(sorted(set(flags.FLAGS) - before))
+"""
+
+
+@pytest.fixture(scope="module")
+def after_keras(tmp_path_factory):
+    """Lines of a program that imports Keras first, then the package, then its modules."""
+    home = tmp_path_factory.mktemp("home")
+    process = run_python(home, AFTER_KERAS, TF_CPP_MIN_LOG_LEVEL="3")
     assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines() == ["[]"]
+    return process.stdout.splitlines()
 
 
-IMPORTS = {
-    "keras first": "import keras\nimport tag_keras",
-    "keras last": "import tag_keras\nimport keras\ntag_keras.MultiTaskModel",
-    "training": "import tag_keras.training\nimport keras",
-}
+def test_importing_the_modules_defines_no_flags(after_keras):
+    # Flags are for whole programs: they would clash with those of the program that imports.
+    assert after_keras[-1] == "[]"
 
 
-@pytest.mark.parametrize(
-    "order", ["keras first", "keras last", pytest.param("training", marks=pytest.mark.slow)]
-)
-def test_keras_knows_every_class_of_a_saved_model(python, order):
-    # Who loads a model has used none of its classes before.
+def assert_knows_every_class(lines):
+    known = {tuple(line.removeprefix("tag_keras.").split()) for line in lines}
     registered = {
         (path.stem, node.name)
         for path in (ROOT / "tag_keras").glob("*.py")
@@ -171,15 +178,26 @@ def test_keras_knows_every_class_of_a_saved_model(python, order):
         and any("register_keras_serializable" in ast.unparse(one) for one in node.decorator_list)
     }
     assert ("uncertainty_weighting", "UncertaintyWeighting") in registered
-    process = python(
-        f"{IMPORTS[order]}\n"
-        "known = keras.saving.get_custom_objects().values()\n"
-        "print(*(f'{one.__module__} {one.__name__}' for one in known), sep='\\n')",
-        TF_CPP_MIN_LOG_LEVEL="3",
-    )
-    assert process.returncode == 0, process.stderr
-    known = {tuple(line.removeprefix("tag_keras.").split()) for line in process.stdout.splitlines()}
     assert registered <= known
+
+
+# Who loads a model has used none of its classes before.
+def test_keras_that_was_imported_first_knows_every_class_of_a_saved_model(after_keras):
+    assert_knows_every_class(after_keras[:-1])
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tag_keras\nimport keras\ntag_keras.MultiTaskModel",
+        pytest.param("import tag_keras.training\nimport keras", marks=pytest.mark.slow),
+    ],
+    ids=["keras last", "training"],
+)
+def test_keras_knows_every_class_of_a_saved_model(python, imports):
+    process = python(f"{imports}\n{KNOWN}", TF_CPP_MIN_LOG_LEVEL="3")
+    assert process.returncode == 0, process.stderr
+    assert_knows_every_class(process.stdout.splitlines())
 
 
 def test_every_public_name_resolves_to_what_its_module_defines():

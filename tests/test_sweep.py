@@ -65,15 +65,28 @@ def trained(monkeypatch):
     return names
 
 
-def test_networks_in_processes_of_their_own(tmp_path, monkeypatch):
+def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
     measured = functools.partial(build_model, affinity=tag_keras.LookaheadAffinity(1))
+    talking = {"epochs": 3}
     jobs = [
         make_job("killed", "a", build=sweep_job.build_killed),
-        make_job("measured", "abc", build=measured),
+        job.Job(training.Network("measured", tuple("abc")), measured, talking),
     ]
     folder = tmp_path / "there"
     sweep.run_sweep(folder, jobs, DATA, processes=2)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"Training 2 of 2 networks; logs in {folder / 'logs'}"
+    # How many are done is a line of its own.
+    assert len(printed) == 4 and printed[-1] == "2/2 networks"
+    # A child shows that it is alive: one line for each epoch, as with verbose=2 of Keras' fit.
+    lines = (folder / "logs" / "measured_seed0.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("Epoch")] == [
+        f"Epoch {i}/3" for i in (1, 2, 3)
+    ]
+    assert len([line for line in lines if " - loss: " in line]) == 3
+    sweep.run_sweep(folder, jobs[1:], DATA)
+    assert capsys.readouterr().out == ""
     built = sweep_job.read_builds(tmp_path / "builds")
     assert sorted(tasks for tasks, _ in built) == ["a", "a", "abc"]
     assert len({process for _, process in built}) == 3
@@ -311,21 +324,6 @@ def test_why_a_process_failed(tmp_path, monkeypatch, code, printed, reason, atte
     assert first == "1 of 1 networks failed. The same command tries these again:"
     assert rest == f"- 'one', seed 0, of the tasks a, b: {reason} ({log})"
     assert calls == [log] * attempts
-
-
-def test_a_child_shows_that_it_is_alive(tmp_path, capsys):
-    network = training.Network("one", ("a",))
-    jobs = [job.Job(network, build_model, {"epochs": 3})]
-    sweep.run_sweep(tmp_path, jobs, DATA)
-    assert capsys.readouterr().out == f"Training 1 of 1 networks; logs in {tmp_path / 'logs'}\n"
-    # One line for each epoch, as with verbose=2 of Keras' fit.
-    lines = (tmp_path / "logs" / "one_seed0.log").read_text().splitlines()
-    assert [line for line in lines if line.startswith("Epoch")] == [
-        f"Epoch {i}/3" for i in (1, 2, 3)
-    ]
-    assert len([line for line in lines if " - loss: " in line]) == 3
-    sweep.run_sweep(tmp_path, jobs, DATA)
-    assert capsys.readouterr().out == ""
 
 
 def test_a_process_that_fails_after_its_rows_has_not_failed(tmp_path, monkeypatch):
