@@ -60,6 +60,14 @@ def run(folder, **kwargs):
     return experiment.run(folder, build_model, **arguments)
 
 
+RIVAL = [
+    results.Row("rival", TASKS, seed, task, split, 5.0, {}, seconds=7.0)
+    for seed in (0, 1)
+    for split in ("validation", "test")
+    for task in TASKS
+]
+
+
 def contents(folder):
     """All files that hold results, without the seconds that the training took."""
     rows = json.loads((folder / "results.json").read_text())
@@ -259,7 +267,7 @@ def whole(tmp_path_factory):
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setattr(job, "train_network", train_network)
-        grouped = run(folder)
+        grouped = run(folder, rivals={"rival": RIVAL})
     return types.SimpleNamespace(
         folder=folder, cut_off=cut_off, grouped=grouped, printed=printed.getvalue()
     )
@@ -312,6 +320,15 @@ def test_run_writes_everything(whole):
     assert total == pytest.approx(serving["total"]) and total <= min(joint) + 1e-9
     assert f"{total:.4g} served" in printed
     assert f"{total:.4g} served" in (folder / "report.html").read_text()
+    # A rival costs its own training, the groups all that were needed to select them.
+    seconds = {(row.network == "affinity", row.tasks, row.seed): row.seconds for row in rows}
+    joint = seconds[False, TASKS, 0] + seconds[False, TASKS, 1]
+    lines = [line.split("|") for line in printed.splitlines() if line.startswith("|")]
+    costs = {line[1].strip(): line[-2].strip() for line in lines}
+    assert costs["rival"] == f"{14 / joint:.1f}"
+    # Affinities were measured with one seed.
+    both = seconds[True, TASKS, 0] + sum(seconds.values())
+    assert costs["tag"] == f"{both / joint:.1f}"
     with pytest.raises(ValueError, match=r"holds another run: seeds was \[0, 1\] and is \[0\]"):
         run(folder, seeds=(0,))
 
@@ -338,44 +355,15 @@ def test_stopped_before_each_training_it_trains_the_same_networks(whole, pieces)
     assert rows == expected and len(rows) == 2 * (3 + 3)
 
 
-def test_singletons_are_checked_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match='`singletons` should be "measured", "baseline" or "forb'):
-        run(tmp_path / "new", singletons="allow")
-    tasks = [f"t{index}" for index in range(16)]
-    message = "with more than 15 tasks, `singletons` should be 'baseline' or 'forbid'.*num_tasks=16"
-    with pytest.raises(ValueError, match=message):
-        experiment.run(tmp_path / "new", build_model, DATA, tasks, 2, tag_keras.LookaheadAffinity())
-    assert not (tmp_path / "new").exists()
-
-
-def test_what_groups_are_selected_by():
-    # On validation data each task gains 0.3 from both others, 0.15 from each, if the affinities are
-    # all the same; on test data it loses. The sum in a group of three is 0.3, where the mean were
-    # 0.15, and alone it is 0, which is better than what test data would have.
-    losses = {"validation": (0.6, 0.9), "test": (0.9, 0.6)}
-    rows = [
-        results.Row(name, tasks, 0, task, split, pair[name != "joint"], {}, 1.0)
-        for split, pair in losses.items()
-        for name, tasks in [("joint", TASKS), *((f"single_{task}", (task,)) for task in TASKS)]
-        for task in tasks
-    ]
-    affinity = tag_keras.Affinity(TASKS, np.ones((3, 3)))
-    rule = experiment._rule(affinity, rows, "measured")
-    anchored = rule["affinity"]
-    np.testing.assert_allclose(anchored.mean, 0.15 * (1 - np.eye(3)))
-    assert tag_keras.select_groups(num_groups=1, **rule).score == pytest.approx(0.3)
-    negative = tag_keras.Affinity(TASKS, -np.ones((3, 3)))
-    assert tag_keras.select_groups(num_groups=3, **{**rule, "affinity": negative}).score == 0
-    # Otherwise by the affinities as they are, means, and what was asked for.
-    for singletons in ("baseline", "forbid"):
-        rule = experiment._rule(affinity, [], singletons)
-        assert rule == {"affinity": affinity, "singletons": singletons, "score": "mean"}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_groups": 0}, "`num_groups` should be at least 1"),
+        ({"singletons": "allow"}, '`singletons` should be "measured", "baseline" or "forbid"'),
+        (
+            {"tasks": [f"t{index}" for index in range(16)]},
+            "with more than 15 tasks, `singletons` should be 'baseline' or 'forb.*num_tasks=16",
+        ),
         ({"tasks": ("a",), "singletons": "forbid"}, "'a' should have a group: it may not be alone"),
     ],
 )
