@@ -135,22 +135,17 @@ def adam():
     return keras.optimizers.Adam(0.01)
 
 
-def probe_adam(strategy):
-    # A probe in each step: one function to be traced.
-    model = make_model(strategy, adam, tag_keras.LookaheadAffinity(every=1, baseline=True))
-    return results(model, model.fit(make_dataset(), epochs=2, shuffle=False, verbose=0))
-
-
 def probe_held_out(strategy):
     # Of batches of 15 the first worker gets 8 examples, the second 7; held out are two and a half.
     on = keras.tree.map_structure(lambda array: array[:38], make_data())
-    model = make_model(strategy, momentum, tag_keras.LookaheadAffinity(every=1, on=on))
+    # A probe in each step: one function to be traced.
+    affinity = tag_keras.LookaheadAffinity(every=1, baseline=True, on=on)
+    model = make_model(strategy, adam, affinity)
     return results(model, model.fit(make_dataset(15), epochs=2, shuffle=False, verbose=0))
 
 
 CASES = {
     "momentum": train_and_evaluate,
-    "adam": probe_adam,
     "own_part": train_on_own_part,
     "arrays": train_on_arrays,
     "mended": train_with_keras_mended,

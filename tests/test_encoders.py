@@ -167,7 +167,8 @@ def test_the_adashare_encoder_is_the_resnet_plus_a_policy(tmp_path):
     encoder = tag_keras.adashare_encoder(TASKS, **SMALL)
     plain = tag_keras.resnet_encoder(TASKS, **SMALL)
     model = tag_keras.AdaShareModel(encoder, {task: keras.layers.Dense(1) for task in TASKS})
-    model.compile("sgd", "mse", search=tag_keras.AdaShareSearch(warm_up=1))
+    search = tag_keras.AdaShareSearch(warm_up=1)
+    model.compile("sgd", "mse", search=search, run_eagerly=True)
     model.fit(images(), labels(), batch_size=4, verbose=0)
     # Three tasks, four blocks, two logits each.
     assert count(encoder.trainable_variables) == count(plain.trainable_variables) + 3 * 4 * 2
