@@ -189,13 +189,13 @@ def number_of_workers():
     return len(task().get("cluster", {}).get("worker", [None]))
 
 
-def main(folder, kind, victim=None):
+def main(folder, kind, argument=None):
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     folder = pathlib.Path(folder)
     if kind == "cases":
-        found = {name: case(strategy) for name, case in CASES.items()}
+        found = {name: CASES[name](strategy) for name in argument.split(",")}
     else:
-        found = train_with_backup(strategy, folder, victim and int(victim))
+        found = train_with_backup(strategy, folder, argument and int(argument))
     (folder / f"{own_index()}.pickle").write_bytes(pickle.dumps(found))
 
 

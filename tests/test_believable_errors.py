@@ -43,6 +43,7 @@ def coverage(statistics, values, epochs, truth):
     return ((low <= truth) & (truth <= high))[different].mean()
 
 
+@pytest.mark.slow
 def test_at_fixed_weights_the_interval_covers_the_mean_of_all_batches():
     tasks, steps, probes = ("a", "b", "c"), 4000, 40
     keras.utils.set_random_seed(0)

@@ -174,7 +174,7 @@ def test_an_epoch_that_was_interrupted_counts_once(affinity, tmp_path):
     assert seen.numbers == [[48.0] * 3] * 2
 
 
-@methods("uncertainty", "both")
+@methods("both")
 def test_two_replicas_train_as_one_device(method, two_replicas):
     # GradNorm's step and PCGrad's projections depend on signs: the momentum of Adam does not
     # amplify rounding here, but the order of the random seeds has to be that of one device.

@@ -40,6 +40,7 @@ def test_a_method_is_trained_once_with_each_seed(name, splits, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.keras")} == files
 
 
+@pytest.mark.slow
 def test_the_long_joint_training_makes_five_times_the_steps(splits, tmp_path):
     rows = methods.train_rival("mtl_long", tmp_path, TASKS, (0,), splits, **FIT)
     # What is there is not trained again: the seconds are the same, too.

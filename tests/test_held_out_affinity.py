@@ -199,6 +199,7 @@ def in_precision(dtype):
     return [keras.layers.Dense(8, "tanh", dtype=dtype), keras.layers.Dense(4, dtype=dtype)]
 
 
+@pytest.mark.slow
 def test_mixed_precision():
     means = []
     for dtype in ("float32", "mixed_bfloat16"):

@@ -80,7 +80,7 @@ def assert_same(one, two, atol=1e-6, rtol=1e-5):
 @pytest.mark.parametrize(
     ("optimizer", "synchronized", "size"),
     [
-        ("momentum", False, SHORT),
+        pytest.param("momentum", False, SHORT, marks=pytest.mark.slow),
         pytest.param("momentum", True, WHOLE, marks=pytest.mark.slow),
         pytest.param("adam", False, SHORT, marks=pytest.mark.slow),
         ("adam", True, UNEVEN),
@@ -217,7 +217,7 @@ def test_a_strategy_whose_replicas_do_not_train_in_step():
         make_model().compile("sgd", "mse")
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_model_that_is_not_built_with_batches_that_do_not_part_evenly(two_replicas, batch_size):
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):

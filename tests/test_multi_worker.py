@@ -91,15 +91,23 @@ def one_device(case, *arguments):
     return case(tf.distribute.get_strategy(), *arguments)
 
 
+def find(folder, *cases):
+    """What each of two workers found, by case."""
+    return load_results(folder, run_workers(folder, "cases", ",".join(cases)))
+
+
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    """What each of two workers found, by case."""
-    folder = tmp_path_factory.mktemp("workers")
-    return load_results(folder, run_workers(folder, "cases"))
+    return find(tmp_path_factory.mktemp("workers"), "momentum", "apart")
 
 
-@pytest.mark.parametrize("case", ["momentum", "own_part", "arrays", "held_out"])
-def test_two_workers_find_what_one_device_finds(workers, case):
+@pytest.fixture(scope="module")
+def slow_workers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slow_workers")
+    return find(folder, "own_part", "arrays", "held_out", "mended")
+
+
+def assert_case(workers, case):
     expected = one_device(job.CASES[case])
     for found in workers:
         assert_equal(found[case], expected)
@@ -108,10 +116,21 @@ def test_two_workers_find_what_one_device_finds(workers, case):
         assert (np.abs(expected["affinity"]) > 1e-4).all()
 
 
-def test_a_keras_that_is_mended_does_not_mind_the_detours(workers):
+def test_two_workers_find_what_one_device_finds(workers):
+    assert_case(workers, "momentum")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["own_part", "arrays", "held_out"])
+def test_two_workers_find_it_with_other_data(slow_workers, case):
+    assert_case(slow_workers, case)
+
+
+@pytest.mark.slow
+def test_a_keras_that_is_mended_does_not_mind_the_detours(slow_workers):
     model = job.make_model(tf.distribute.get_strategy(), job.momentum)
     expected = job.results(model, model.fit(job.make_dataset(), epochs=1, shuffle=False, verbose=0))
-    for found in workers:
+    for found in slow_workers:
         assert_equal(found["mended"], expected)
 
 

@@ -50,7 +50,11 @@ def fit(model, folder, *callbacks):
 @pytest.mark.parametrize(
     # Single steps, saved after the 4th and the 8th; or pairs, of which the second one is saved.
     ("steps_per_execution", "kills"),
-    [(1, [9]), pytest.param(1, [6, 1], marks=pytest.mark.slow), (2, [5])],
+    [
+        pytest.param(1, [9], marks=pytest.mark.slow),
+        pytest.param(1, [6, 1], marks=pytest.mark.slow),
+        (2, [5]),
+    ],
 )
 def test_a_killed_training_measures_what_an_uninterrupted_one_measures(
     tmp_path, steps_per_execution, kills
