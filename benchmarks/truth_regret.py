@@ -7,18 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from benchmarks.truth_guard import guarded
-from benchmarks.truth_scores import Score, Singletons, higher_order, scores_of_affinity
+from benchmarks.truth_scores import higher_order, scores_of_affinity
 from benchmarks.truth_table import Floats, Truth
 from tag_keras.affinity import Affinity
+from tag_keras.anchored_selection import Singletons
 from tag_keras.checks import check
+from tag_keras.selection_problem import Score
 
 NETWORKS = (1, 2, 3, 4)
 # Affinities that are anchored in losses are made to be added up.
 RULES: list[tuple[Singletons, Score]] = [
     ("forbid", "mean"),
     ("forbid", "sum"),
-    ("zero", "mean"),
-    ("zero", "sum"),
+    ("baseline", "mean"),
+    ("baseline", "sum"),
     ("measured", "sum"),
 ]
 

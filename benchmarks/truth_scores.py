@@ -1,42 +1,31 @@
 """What is expected of groups that nobody trained: scores out of affinities and measured losses."""
 
-from typing import Literal
+from typing import Any
 
-import numpy as np
-
-import tag_keras
 from benchmarks.truth_guard import grouping_of, rows_of
 from benchmarks.truth_table import Floats, Truth
 from tag_keras.affinity import Affinity
-
-Singletons = Literal["forbid", "zero", "measured"]
-Score = Literal["mean", "sum"]
+from tag_keras.anchored_selection import Singletons, selection_rule
+from tag_keras.selection_problem import Score
+from tag_keras.selection_rules import build_problem
 
 
 def scores_of_affinity(
     truth: Truth, affinity: Affinity, singletons: Singletons, score: Score = "mean"
 ) -> Floats:
-    """Scores (M, T) of the groups of a table by affinities.
+    """Scores (M, T) of the groups of a table by affinities, as `select_groups` has them.
 
     Args:
-        truth: Table.
+        truth: Table, whose validation losses anchor the affinities with `"measured"`.
         affinity: Affinities of the same tasks.
-        singletons: Whether a task may be alone, with a score of 0; with `"measured"` it may, and
-            the affinities are anchored in validation losses of the joint and the single networks.
-        score: Whether a task's score is the mean or the sum over the others in its group.
+        singletons: As in `experiment.run`.
+        score: As in `select_groups`.
     """
     truth.check_tasks(affinity)
-    if singletons == "measured":
-        rows = rows_of(truth, grouping_of(truth, truth.joint()))
-        affinity = tag_keras.anchor_affinity(affinity, rows)
-    members = truth.members
-    onto = np.where(np.eye(len(truth.tasks), dtype=bool), 0.0, affinity.mean)
-    scores = members.astype(float) @ onto
-    others = members.sum(axis=1, keepdims=True) - 1
-    if score == "mean":
-        scores = scores / np.maximum(others, 1)
-    alone = -np.inf if singletons == "forbid" else 0.0
-    return np.where(members, np.where(others > 0, scores, alone), -np.inf)
+    rows = rows_of(truth, grouping_of(truth, truth.joint()))
+    rule = {**selection_rule(affinity, rows, singletons), "score": score}
+    free: dict[str, Any] = {"partition": False, "max_group_size": None, "together": (), "apart": ()}
+    return build_problem(**rule, **free).scores(truth.members)
 
 
 def higher_order(truth: Truth, losses: Floats) -> Floats:

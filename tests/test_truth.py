@@ -13,8 +13,8 @@ from tag_keras import files
 def test_the_figure_has_a_panel_for_each_set():
     best = np.ones((2, 4))
     joint = truth_regret.Line("joint", 0, "", best[:1] * 1.5, best[:1], best[:1])
-    lookahead = truth_regret.Line("x", 1, "zero", best * [[1.1], [1.3]], best, best)
-    ways = {("x", 1, "zero"): "lookahead", ("y", 1, ""): "not there", ("joint", 0, ""): "joint"}
+    lookahead = truth_regret.Line("x", 1, "baseline", best * [[1.1], [1.3]], best, best)
+    ways = {("x", 1, "baseline"): "lookahead", ("y", 1, ""): "not there", ("joint", 0, ""): "joint"}
     figure = plot_regret({"one": [joint, lookahead], "two": [joint]}, ways)
     one, two = figure.axes
     assert (one.get_title(), two.get_title()) == ("one", "two")

@@ -17,7 +17,9 @@ def test_the_guard_never_loses_against_the_joint_network_on_validation(seeds, se
     truth = make_truth(seeds=seeds, generator_seed=seed)
     for number in (2, 3):
         affinity = make_affinity(seed)
-        result = guarded(truth, truth.choose(scores_of_affinity(truth, affinity, "zero"), number))
+        result = guarded(
+            truth, truth.choose(scores_of_affinity(truth, affinity, "baseline"), number)
+        )
         assert result.validation <= result.validation_joint
         joint = truth.row(TASKS)
         best = truth.validation[:, joint].sum(axis=1).argmin()

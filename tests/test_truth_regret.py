@@ -26,7 +26,7 @@ def test_without_noise_what_was_measured_is_the_best_choice():
     assert by_way["HOA", 3, ""].regret[0] >= 0
     for line in lines:
         assert (line.regret > -1e-9).all()
-    one, three = by_way["oracle", 1, "zero, mean"], by_way["oracle", 3, "zero, mean"]
+    one, three = by_way["oracle", 1, "baseline, mean"], by_way["oracle", 3, "baseline, mean"]
     assert one.totals.shape == (3, 4)
     assert three.totals.shape == (1, 4)
     assert one.deviation() == pytest.approx(np.std(one.regret, ddof=1))
@@ -80,7 +80,7 @@ def test_no_choice_looks_at_test_data():
             ("x", 3, f"{singletons}, sum"): scores_of_affinity(
                 truth, tag_keras.Affinity.combine(runs), singletons, "sum"
             )
-            for singletons in ("zero", "measured")
+            for singletons in ("baseline", "measured")
         },
     }.items():
         wanted = [truth.total(truth.choose(scores, number)) for number in truth_regret.NETWORKS]

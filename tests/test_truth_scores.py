@@ -11,7 +11,7 @@ from benchmarks.truth_scores import higher_order, scores_of_affinity
 def test_affinities_of_other_tasks():
     affinity = tag_keras.Affinity(("a", "b"), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="should be of the tasks of the table"):
-        scores_of_affinity(make_truth(), affinity, "zero")
+        scores_of_affinity(make_truth(), affinity, "baseline")
     with pytest.raises(ValueError, match="should be of the tasks of the table"):
         make_truth().agreement(affinity)
 
@@ -20,8 +20,8 @@ def test_affinities_of_other_tasks():
 @pytest.mark.parametrize("seed", range(5))
 def test_choices_by_affinity_are_those_of_the_library(number, seed):
     truth, affinity = make_truth(), make_affinity(seed)
-    for singletons, name in (("forbid", "forbid"), ("zero", "baseline")):
-        grouping = tag_keras.select_groups(affinity, number, name)
+    for singletons in ("forbid", "baseline"):
+        grouping = tag_keras.select_groups(affinity, number, singletons)
         wanted = [truth.row(grouping.groups[grouping.serves[task]]) for task in TASKS]
         assert truth.choose(scores_of_affinity(truth, affinity, singletons), number) == wanted
 
@@ -36,11 +36,11 @@ def test_scores_by_mean_and_by_sum():
     for options, wanted in {
         ("forbid", "mean"): [forbidden, 3, 1],
         ("forbid", "sum"): [forbidden, 3, 2],
-        ("zero", "mean"): [0, 3, 1],
-        ("zero", "sum"): [0, 3, 2],
+        ("baseline", "mean"): [0, 3, 1],
+        ("baseline", "sum"): [0, 3, 2],
     }.items():
         assert scores_of_affinity(truth, affinity, *options)[rows, 0].tolist() == wanted
-    assert (scores_of_affinity(truth, affinity, "zero")[~truth.members] == -np.inf).all()
+    assert (scores_of_affinity(truth, affinity, "baseline")[~truth.members] == -np.inf).all()
 
 
 def test_measured_scores_go_from_the_single_to_the_joint_network():
