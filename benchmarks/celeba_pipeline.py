@@ -33,7 +33,7 @@ from benchmarks.measuring import (
     time_in_turns,
 )
 from celeba.data import ATTRIBUTES, TASKS, CelebA
-from tag_keras import files
+from tag_keras.utils import files
 
 NOTEBOOK, ON_DISC, IN_MEMORY = "the notebook's way", "ours, on disc", "ours, in memory"
 PIXELS = {ON_DISC: "float32", IN_MEMORY: "uint8"}

@@ -25,10 +25,10 @@ import tensorflow as tf
 import tag_keras
 from digits import data, network
 from tag_keras.results import load_results
-from tag_keras.study import Study
-from tag_keras.study_methods import run_method
-from tag_keras.study_networks import choosing_networks
-from tag_keras.study_table import study_lines
+from tag_keras.study.methods import run_method
+from tag_keras.study.networks import choosing_networks
+from tag_keras.study.study import Study
+from tag_keras.study.table import study_lines
 
 TASKS = ("is_even", "at_least_five", "has_loop", "left_heavy", "ink", "slant")
 METHODS = ("tag", "hoa", "optimal")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from celeba.lists import ATTRIBUTES, SPLITS
-from tag_keras import files
+from tag_keras.utils import files
 
 Kind = Literal["float32", "uint8"]
 

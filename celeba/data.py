@@ -16,8 +16,8 @@ from celeba.cache import Cache, Kind
 from celeba.finding import find_source
 from celeba.lists import ATTRIBUTES, SPLITS
 from celeba.preparation import prepare_cache
-from tag_keras.checks import check, check_count
-from tag_keras.tasks import check_task_names
+from tag_keras.utils.checks import check, check_count
+from tag_keras.utils.tasks import check_task_names
 
 __all__ = ["ATTRIBUTES", "SPLITS", "TASKS", "CelebA"]
 

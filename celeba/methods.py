@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import tag_keras
 from celeba import network
-from tag_keras.estimators import AffinityEstimator
-from tag_keras.method_options import method_options
+from tag_keras.estimators.base import AffinityEstimator
 from tag_keras.results import Row
+from tag_keras.study.methods import method_options
 
 # GradNorm's alpha in the release.
 _ALPHA = 0.1
@@ -25,7 +25,7 @@ def build_model(
 
     Args:
         tasks: Some of CelebA's attributes.
-        method: One of `tag_keras.study_networks.ONE_NETWORK`.
+        method: One of `tag_keras.study.networks.ONE_NETWORK`.
         affinity: What to measure while it trains.
         half_size: There is no network of half the size.
         learning_rate: Learning rate of SGD, and of GradNorm's weights.

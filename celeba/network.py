@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 import tag_keras
-from tag_keras.tasks import check_task_names
+from tag_keras.utils.tasks import check_task_names
 
 layers = keras.layers
 

@@ -20,7 +20,7 @@ from celeba.cache import Cache, Kind, open_cache
 from celeba.decoding import Pixels, decode_all, decoder
 from celeba.lists import ATTRIBUTES, SPLITS
 from celeba.sources import Example, Source
-from tag_keras import files
+from tag_keras.utils import files
 
 # Of the disc, or of what its user may take.
 _FULL = (errno.ENOSPC, errno.EDQUOT)

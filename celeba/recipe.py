@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from tag_keras.early_stopping import EarlyStopping
+from tag_keras.estimators.early_stopping import EarlyStopping
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 100, 256, 5e-4
 _PATIENCE, _HALVED_EVERY = 10, 15

@@ -14,10 +14,10 @@ import keras
 import tag_keras
 from digits import network
 from tag_keras.experiment import train_networks
-from tag_keras.job import Job
 from tag_keras.results import Row
-from tag_keras.sweep import run_sweep
-from tag_keras.training import Data, Network, load_network
+from tag_keras.sweep.job import Job
+from tag_keras.sweep.network import Data, Network, load_network
+from tag_keras.sweep.sweep import run_sweep
 
 SIZES: dict[str, Any] = {"input_shape": (8, 8, 1), "depth": (2, 2), "widths": (16, 32)}
 # The last of these blocks, at whose last kernel GradNorm looks.

@@ -22,9 +22,9 @@ from absl import app, flags
 import tag_keras
 from digits import data, methods, network
 from tag_keras import experiment
-from tag_keras.command import command
-from tag_keras.method_table import compare_methods, method_of, methods_as_markdown
-from tag_keras.settings import comparable, keep_settings
+from tag_keras.comparison.method_table import compare_methods, method_of, methods_as_markdown
+from tag_keras.study.command import command
+from tag_keras.utils.files import comparable, keep_settings
 
 FLAGS = flags.FLAGS
 ENCODERS = {"conv": network.conv_encoder, "resnet": methods.small_resnet}

@@ -2,13 +2,72 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras import arrays, files, replication
-from tag_keras.replication import Interval
-from tag_keras.tasks import check_task_names
+from tag_keras.utils import files
+from tag_keras.utils.replicates import (
+    Interval,
+    interval,
+    interval_of_differences,
+    mean_and_error,
+)
+from tag_keras.utils.tasks import check_task_names
+
+
+def checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtype: Any) -> Any:
+    """A read-only copy of `value`, in which None stands for NaN.
+
+    Args:
+        name: What messages call it.
+        value: Numbers, nested or in an array.
+        shape: Shape that it should have; a first axis of None may have any length.
+        dtype: `np.float64`, or `np.int64` for whole numbers of at least 0.
+
+    Raises:
+        ValueError: If `value` is anything else.
+    """
+    try:
+        # Through float64, because None stands for NaN in the files.
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` should be an array of numbers of shape {shape}.") from None
+    if array.size == 0 and shape[0] is None:
+        array = array.reshape((0, *shape[1:]))
+    if array.ndim != len(shape) or array.shape[-2:] != shape[-2:]:
+        raise ValueError(
+            f"`{name}` should have the shape {shape}, [source, target] in the order of `tasks`. "
+            f"Received: shape {array.shape}."
+        )
+    if dtype is np.int64 and not ((array >= 0) & (array == np.floor(array))).all():
+        raise ValueError(f"`{name}` should hold whole numbers of at least 0.")
+    array = array.astype(dtype)
+    array.setflags(write=False)
+    return array
+
+
+def checked_series(name: str, value: npt.ArrayLike | None, pairs: tuple[int, int]) -> Any:
+    """As `checked_array`: any number of arrays of shape `pairs`, finite or NaN; None gives none."""
+    series = checked_array(name, () if value is None else value, (None, *pairs), np.float64)
+    if np.isinf(series).any():
+        raise ValueError(f"`{name}` should be finite or NaN.")
+    return series
+
+
+def to_lists(array: npt.NDArray[Any]) -> Any:
+    """Nested lists of numbers, with None for NaN."""
+    if array.dtype.kind == "i":
+        return array.tolist()
+    values = array.astype(object)
+    values[np.isnan(array)] = None
+    return values.tolist()
+
+
+def to_text(array: npt.NDArray[Any]) -> str:
+    """Lines of four digits; what is too large for a screen is cut short."""
+    return np.array2string(array, precision=4, max_line_width=100)
 
 
 class Affinity:
@@ -55,18 +114,14 @@ class Affinity:
         self.tasks = check_task_names(tasks)
         pairs = (len(self.tasks), len(self.tasks))
         nothing = np.zeros(pairs, np.int64)
-        self.mean = arrays.checked_array("mean", mean, pairs, np.float64)
-        self.history = arrays.checked_series("history", history, pairs)
-        self.replicates = arrays.checked_series("replicates", replicates, pairs)
+        self.mean = checked_array("mean", mean, pairs, np.float64)
+        self.history = checked_series("history", history, pairs)
+        self.replicates = checked_series("replicates", replicates, pairs)
         if standard_error is None:
-            standard_error = replication.mean_and_error(self.replicates)[1]
-        self.standard_error = arrays.checked_array(
-            "standard_error", standard_error, pairs, np.float64
-        )
-        self.count = arrays.checked_array(
-            "count", nothing if count is None else count, pairs, np.int64
-        )
-        self.skipped = arrays.checked_array(
+            standard_error = mean_and_error(self.replicates)[1]
+        self.standard_error = checked_array("standard_error", standard_error, pairs, np.float64)
+        self.count = checked_array("count", nothing if count is None else count, pairs, np.int64)
+        self.skipped = checked_array(
             "skipped", nothing if skipped is None else skipped, pairs, np.int64
         )
         measured = self.count > 0 if count is not None else np.ones(pairs, bool)
@@ -108,7 +163,7 @@ class Affinity:
             ValueError: If `confidence` is out of range.
         """
         number = (~np.isnan(self.replicates)).sum(axis=0) if len(self.replicates) else None
-        return replication.interval(self.mean, self.standard_error, number, confidence)
+        return interval(self.mean, self.standard_error, number, confidence)
 
     def better_sources(self, confidence: float = 0.95) -> npt.NDArray[np.bool_]:
         """Which source is better for which target than which other source, beyond the noise.
@@ -130,7 +185,7 @@ class Affinity:
         Raises:
             ValueError: If `confidence` is out of range.
         """
-        low, _ = replication.interval_of_differences(
+        low, _ = interval_of_differences(
             self.mean, self.standard_error, self.replicates, confidence
         )
         return low > 0
@@ -168,16 +223,16 @@ class Affinity:
         alike = len({len(history) for history in epochs}) == 1
         return cls(
             runs[0].tasks,
-            mean=replication.mean_and_error(means)[0],
+            mean=mean_and_error(means)[0],
             count=np.sum([run.count for run in runs], axis=0),
-            history=replication.mean_and_error(np.stack(epochs))[0] if alike else None,
+            history=mean_and_error(np.stack(epochs))[0] if alike else None,
             skipped=np.sum([run.skipped for run in runs], axis=0),
             replicates=means,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the affinities as JSON, atomically; NaN is written as null."""
-        lists = {name: arrays.to_lists(getattr(self, name)) for name in _ARRAYS}
+        lists = {name: to_lists(getattr(self, name)) for name in _ARRAYS}
         files.write_json(path, {"tasks": list(self.tasks), **lists})
 
     @classmethod
@@ -194,9 +249,9 @@ class Affinity:
             raise ValueError(f"{os.fspath(path)} does not hold affinities: {error}") from None
 
     def __repr__(self) -> str:
-        text = f"Affinity(tasks={self.tasks}, mean=\n{arrays.to_text(self.mean)}"
+        text = f"Affinity(tasks={self.tasks}, mean=\n{to_text(self.mean)}"
         if np.isfinite(self.standard_error).any():
-            text += f", standard_error=\n{arrays.to_text(self.standard_error)}"
+            text += f", standard_error=\n{to_text(self.standard_error)}"
         return text + ")"
 
 

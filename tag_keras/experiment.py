@@ -11,16 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tag_keras.affinity import Affinity
-from tag_keras.anchored_selection import Singletons, check_affinity, check_options, selection_rule
-from tag_keras.checks import check, check_whole
-from tag_keras.comparison import losses_as_text
-from tag_keras.estimators import AffinityEstimator, check_estimator
-from tag_keras.group_selection import select_groups
-from tag_keras.grouped_model import GroupedModel
-from tag_keras.grouping import Grouping
-from tag_keras.guard import guard_groups
-from tag_keras.job import Job, JobFiles
-from tag_keras.method_table import (
+from tag_keras.comparison.comparison import losses_as_text
+from tag_keras.comparison.guard import guard_groups
+from tag_keras.comparison.method_table import (
     Method,
     MethodLine,
     compare_methods,
@@ -28,15 +21,21 @@ from tag_keras.method_table import (
     method_of,
     methods_as_markdown,
 )
+from tag_keras.comparison.serving import Serving, serving_as_text
+from tag_keras.estimators.base import AffinityEstimator, check_estimator
+from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row
-from tag_keras.serving import Serving
-from tag_keras.serving_tables import serving_as_text
-from tag_keras.settings import comparable, keep_settings
-from tag_keras.sweep import run_sweep
-from tag_keras.tasks import check_task_names
-from tag_keras.training import BuildModel, Data, Network, load_network, save_network
-from tag_keras.wording import counted
+from tag_keras.selection.anchoring import Singletons, check_affinity, check_options, selection_rule
+from tag_keras.selection.grouping import Grouping
+from tag_keras.selection.groups import select_groups
+from tag_keras.sweep.job import Job, JobFiles
+from tag_keras.sweep.network import BuildModel, Data, Network, load_network, save_network
+from tag_keras.sweep.sweep import run_sweep
+from tag_keras.utils.checks import check, check_whole
+from tag_keras.utils.files import comparable, keep_settings
+from tag_keras.utils.tasks import check_task_names
+from tag_keras.utils.text import counted
 
 
 class BuildMeasuredModel(Protocol):
@@ -100,10 +99,8 @@ def run(
             a damaged file.
         SweepError: If networks could not be trained; the message lists them.
     """
-    from tag_keras.report import (  # It needs matplotlib, which the library does not.
-        other_groups,
-        write_report,
-    )
+    # It needs matplotlib, which the library does not.
+    from tag_keras.report.report import other_groups, write_report
 
     folder, tasks, seeds = Path(output_dir), check_task_names(list(tasks)), _checked_seeds(seeds)
     check_estimator(affinity)

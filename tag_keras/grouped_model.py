@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.grouping import Grouping
-from tag_keras.task_model import input_signature
+from tag_keras.multitask.task_model import input_signature
+from tag_keras.selection.grouping import Grouping
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

@@ -6,19 +6,16 @@ from typing import Any
 import keras
 
 from tag_keras.affinity import Affinity
-from tag_keras.cadence import EpochEnds, before_others, peek
-from tag_keras.estimators import AffinityEstimator, check_estimator
-from tag_keras.gradient_methods import GradientMethod, check_method
-from tag_keras.grouped_model import GroupedModel
-from tag_keras.held_out_batches import HeldOutBatches, HeldOutLabels
-from tag_keras.probe_statistics import ProbeStatistics
-from tag_keras.probe_step import probing_steps
-from tag_keras.strategy import check_strategy
-from tag_keras.task_model import TaskModel
-from tag_keras.task_step import TaskStep
-from tag_keras.weighting import LossWeighting, WeightingEpochs
-
-__all__ = ["GroupedModel", "MultiTaskModel"]
+from tag_keras.backend.replicas import check_strategy
+from tag_keras.backend.steps import before_others, build_for, compiled, peek
+from tag_keras.estimators.base import AffinityEstimator, check_estimator
+from tag_keras.estimators.cadence import EpochEnds
+from tag_keras.estimators.held_out import HeldOutBatches, HeldOutLabels
+from tag_keras.estimators.statistics import ProbeStatistics
+from tag_keras.gradient_methods.base import GradientMethod, check_method
+from tag_keras.loss_weighting.base import LossWeighting, WeightingEpochs
+from tag_keras.multitask.task_model import TaskModel
+from tag_keras.train_step import TaskStep, probing_steps
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -136,10 +133,10 @@ class MultiTaskModel(TaskModel):
         step = self._training_step()
         options = self._affinity_options
         if options is None and self.gradient_method is None:
-            self.train_function = self._make_function(step)
+            self.train_function = compiled(self, step)
             return
         function = (
-            self._make_function(step)
+            compiled(self, step)
             if options is None
             else probing_steps(self, options, self._statistics, step, self._held_out)
         )
@@ -164,7 +161,7 @@ class MultiTaskModel(TaskModel):
         """The step without a probe."""
         method: GradientMethod | None = self.gradient_method
         if method is not None:
-            return method.make_step(self)
+            return method.make_step(self) or TaskStep(self)
         if self.loss_weighting is not None and self.loss_weighting.needs_norms:
             return TaskStep(self)
         return self.train_step
@@ -176,7 +173,7 @@ class MultiTaskModel(TaskModel):
             The iterator with the batches that it was given with.
         """
         batch, iterator = peek(iterator)
-        self._symbolic_build(data_batch=batch)
+        build_for(self, batch)
         self._check_encoder()
         return iterator
 

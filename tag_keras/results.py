@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras import files
-from tag_keras.checks import is_number
+from tag_keras.utils import files
+from tag_keras.utils.checks import is_number
 
 Array = npt.NDArray[np.float64]
 # With fewer seeds the noise between them counts as not known.

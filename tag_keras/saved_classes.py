@@ -7,24 +7,20 @@ who loads a model uses none of them before.
 
 # ruff: noqa: F401
 
-import tag_keras.adashare
-import tag_keras.adashare_layer
-import tag_keras.adashare_policy
-import tag_keras.adashare_search
-import tag_keras.dynamic_weights
 import tag_keras.estimators
 import tag_keras.gradient_methods
-import tag_keras.gradnorm
 import tag_keras.grouped_model
 import tag_keras.loss_weighting
 import tag_keras.model
-import tag_keras.resnet
-import tag_keras.routed_encoder
-import tag_keras.routed_networks
-import tag_keras.selective_updates
-import tag_keras.task_attention
-import tag_keras.task_dense
-import tag_keras.task_routing
-import tag_keras.task_routing_model
-import tag_keras.uncertainty_weighting
-import tag_keras.unpooling
+import tag_keras.networks.adashare.encoder
+import tag_keras.networks.adashare.model
+import tag_keras.networks.adashare.options
+import tag_keras.networks.adashare.policy
+import tag_keras.networks.mtan
+import tag_keras.networks.resnet
+import tag_keras.networks.segnet
+import tag_keras.networks.task_routing.encoder
+import tag_keras.networks.task_routing.heads
+import tag_keras.networks.task_routing.layer
+import tag_keras.networks.task_routing.model
+import tag_keras.networks.task_routing.trunks

@@ -1,231 +1,261 @@
-"""The steps of training: what a probe computes, from losses, gradients and an optimizer."""
+"""A training step that measures affinities on its way."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tag_keras.gradients import Gradients, map_tasks, stack_columns
-from tag_keras.optimizers import inner_optimizer
-from tag_keras.replicas import sum_over_replicas
-
-Step = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
-
-
-def lookahead_affinity(
-    losses: tf.Tensor,
-    gradients: Gradients,
-    step: Step,
-    loss_sums: Callable[[list[tf.Tensor]], tf.Tensor],
-    zero_step: Sequence[tf.Tensor] | None = None,
-) -> tf.Tensor:
-    """Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1).
-
-        Z[i, j] = 1 - L_j(values after the step for task i) / L_j
-
-    Args:
-        losses: Float32 tensor (T,): the losses L_j at the current values.
-        gradients: Gradients of the T losses with respect to the P shared variables.
-        step: Gives the values of the shared variables after a step with P gradients.
-        loss_sums: Gives for values of the shared variables a float32 tensor (2, T): sums and
-            divisors of the losses. Those of all replicas are added up before they are divided,
-            because the ratio is one of losses of the whole batch.
-        zero_step: The values after a step with zero gradients, if the Z of that step is to be
-            subtracted from every row.
-
-    Returns:
-        Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
-    """
-    sums = map_tasks(lambda row: loss_sums(step(row)), gradients)
-    if zero_step is not None:
-        sums = tf.concat([sums, loss_sums(list(zero_step))[None]], axis=0)
-    (sums,) = sum_over_replicas([sums])
-    values = 1.0 - tf.math.divide_no_nan(sums[:, 0], sums[:, 1]) / losses
-    if zero_step is not None:
-        values = values[:-1] - values[-1]
-    return _where_positive(losses, values)
+from tag_keras.backend.gradients import (
+    Gradients,
+    gradient_norms,
+    gram_matrix,
+    of_whole_batch,
+    overflowed,
+    select_variables,
+)
+from tag_keras.backend.optimizers import accumulated_batches, loss_scale
+from tag_keras.backend.precision import FullPrecision
+from tag_keras.backend.replicas import sum_over_replicas
+from tag_keras.backend.steps import Steps, steps_of
+from tag_keras.estimators.base import AffinityEstimator, Probe
+from tag_keras.estimators.cadence import Cadence
+from tag_keras.estimators.held_out import HeldOutBatches
+from tag_keras.estimators.statistics import ProbeStatistics
+from tag_keras.multitask.backward_passes import BackwardPasses
+from tag_keras.multitask.task_model import TaskModel
 
 
-def first_order_affinity(
-    losses: tf.Tensor,
-    gradients: Gradients,
-    step: Step,
-    values: Sequence[tf.Tensor],
-) -> tf.Tensor:
-    """Inter-task affinity to first order in the step: the Taylor expansion of the lookahead.
-
-        Z[i, j] = -<g_j, values after the step for task i - values> / L_j
-
-    For a step of plain gradient descent this is `learning_rate * <g_i, g_j> / L_j` (Fifty et al.
-    2021, arXiv 2109.04617, section 3). It needs no forward pass.
+class Observed(NamedTuple):
+    """What a training step knows before it moves the variables.
 
     Args:
-        losses: Float32 tensor (T,): the losses L_j.
-        gradients: Gradients g_i of the T losses with respect to the P shared variables.
-        step: Gives the values of the shared variables after a step with P gradients.
-        values: P tensors that the steps are measured from: the current values, or those after a
-            step with zero gradients.
-
-    Returns:
-        Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
+        losses: T scalars, this replica's shares.
+        labels: Tensor (T,): number of labels in the whole batch.
+        gradients: Gradients of the losses of the whole batch, with respect to the shared variables.
+        is_scaled: Whether mixed precision multiplied the losses before the backward passes; the
+            gradients are divided by it again.
+        batch_size: Number of examples in the batch of this replica.
     """
-    columns = stack_columns(gradients)
 
-    def gains(row: Sequence[tf.Tensor]) -> tf.Tensor:
-        moves = [after - before for after, before in zip(step(row), values, strict=True)]
-        products = [
-            tf.linalg.matvec(column, tf.reshape(move, [-1]))
-            for column, move in zip(columns, moves, strict=True)
-        ]
-        return -tf.add_n([tf.cast(one, "float32") for one in products])
-
-    return _where_positive(losses, map_tasks(gains, gradients) / losses)
+    losses: Sequence[tf.Tensor]
+    labels: tf.Tensor
+    gradients: Gradients
+    is_scaled: bool
+    batch_size: tf.Tensor
 
 
-def cosine_affinity(gradients: Gradients) -> tf.Tensor:
-    """Cosine similarity of the gradients of two tasks (CS of Fifty et al. 2021, arXiv 2109.04617).
+class TaskStep:
+    """Makes a training step with a batch, as `train_step` does, from the gradients of the tasks.
 
-        Z[i, j] = <g_i, g_j> / (|g_i| |g_j|)
+    The model's gradient method combines them, if it has one, and its loss weighting gets their
+    norms, if it needs them.
 
     Args:
-        gradients: Gradients of the T losses with respect to P variables.
-
-    Returns:
-        Float32 tensor (T, T), symmetric, in [-1, 1]. NaN where a gradient is 0.
+        model: Compiled model.
     """
-    columns = [tf.cast(column, "float32") for column in stack_columns(gradients)]
-    # Divided by the largest first, so that squares of small gradients do not vanish.
-    largest = tf.reduce_max([tf.reduce_max(tf.abs(column), axis=1) for column in columns], axis=0)
-    scaled = [tf.math.divide_no_nan(column, largest[:, None]) for column in columns]
-    gram = tf.add_n([tf.matmul(column, column, transpose_b=True) for column in scaled])
-    norms = tf.sqrt(tf.linalg.diag_part(gram))
-    products = norms[:, None] * norms[None, :]
-    cosines = tf.clip_by_value(tf.math.divide_no_nan(gram, products), -1.0, 1.0)
-    return tf.where(products > 0, cosines, float("nan"))
+
+    def __init__(self, model: TaskModel) -> None:
+        self._model = model
+
+    def __call__(self, data: Any) -> dict[str, Any]:
+        return self.train_on(data)
+
+    def train_on(
+        self, batch: Any, observe: Callable[[Observed], None] | None = None
+    ) -> dict[str, Any]:
+        """Makes the step.
+
+        Args:
+            batch: The batch.
+            observe: What is to be done before the variables move.
+
+        Returns:
+            The logs.
+        """
+        model, task_losses = self._model, self._model.task_losses
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        with tf.GradientTape(persistent=True) as tape:
+            y_pred = model(x, training=True)
+            losses, labels = task_losses(y, y_pred, sample_weight)
+            factors = task_losses.factors()
+            total = task_losses.joint(losses, labels, factors)
+            own_losses = model.own_losses()
+            scaled = [model.optimizer.scale_loss(one) for one in (*losses, total, *own_losses)]
+        task_losses.track(losses, labels)
+
+        kernel, method = self._kernel(), self._method()
+        alone = kernel if observe is None and method is None else None
+        of_tasks, joint = scaled[: len(losses)], scaled[len(losses) :]
+        passes = BackwardPasses(model, tape, of_tasks, joint, factors, alone)
+        scale = loss_scale(model.optimizer)
+        whole = of_whole_batch(passes.of_tasks, passes.chosen, scale)
+        if observe is not None:
+            size = tf.shape(y_pred[model.tasks[0]])[0]
+            observe(Observed(losses, labels, whole, scale is not None, size))
+        coefficients = None if method is None else method.coefficients(gram_matrix(whole, factors))
+        model.optimizer.apply(*zip(*passes.of_joint_loss(coefficients), strict=True))
+
+        of_kernel = select_variables(whole, [variable is kernel for variable in passes.chosen])
+        norms = None if kernel is None else gradient_norms(of_kernel)
+        task_losses.update(losses, labels, norms)
+        return model.logs_after(x, y, y_pred, sample_weight, tf.add_n([total, *own_losses]))
+
+    def check(self) -> None:
+        """Checks that a built encoder has what the step needs.
+
+        Raises:
+            ValueError: If it has not.
+        """
+        self._kernel()
+        self._method()
+
+    def _kernel(self) -> keras.Variable | None:
+        """The variable whose gradients the loss weighting looks at."""
+        model = self._model
+        if model.loss_weighting is None or not model.loss_weighting.needs_norms:
+            return None
+        shared = model.shared_variables
+        if not shared and len(model.tasks) == 1:
+            shared = model.encoder.trainable_variables
+        return model.loss_weighting.kernel_in(model.encoder, shared)
+
+    def _method(self) -> Any:
+        """The gradient method; `None` also where one task has nothing to share."""
+        model = self._model
+        if model.gradient_method is None:
+            return None
+        if len(model.tasks) > 1:
+            model.check_shares("a gradient method could combine")
+        return model.gradient_method if model.shared_variables else None
 
 
-def overflowed(gradients: Gradients) -> tf.Tensor:
-    """Boolean tensor (T,): whether the gradients of a task are not all finite."""
-    finite = [
-        tf.reduce_all(tf.math.is_finite(column), axis=1) for column in stack_columns(gradients)
-    ]
-    return ~tf.reduce_all(finite, axis=0)
+class ProbeStep(TaskStep):
+    """Makes a training step with a batch, as `train_step` does, and a probe.
 
-
-def lookahead_step(
-    optimizer: keras.optimizers.Optimizer,
-    gradients: Sequence[tf.Tensor],
-    variables: Sequence[keras.Variable],
-    update: Literal["optimizer", "sgd"] = "optimizer",
-) -> list[tf.Tensor]:
-    """Values that the variables would have after one step of the optimizer. Nothing changes.
-
-    With `update="optimizer"` this is the step that `optimizer.apply` would really take: momentum,
-    adaptive rates, clipping, weight decay and constraints included. Left out are what belongs to
-    several steps: gradient accumulation and the moving average of the weights.
+    With held-out data it gets pairs of a training batch and a held-out batch, whose losses are then
+    those that a probe looks at.
 
     Args:
-        optimizer: A built optimizer.
-        gradients: P tensors, not multiplied by a loss scale.
-        variables: P variables that the optimizer was built with.
-        update: `"sgd"` gives `variable - learning_rate * gradient` instead.
-
-    Returns:
-        P tensors with the shapes of the variables.
-    """
-    optimizer = inner_optimizer(optimizer)
-    if update == "sgd":
-        rate = tf.convert_to_tensor(optimizer.learning_rate)
-        return [
-            tf.convert_to_tensor(variable) - tf.cast(rate, gradient.dtype) * gradient
-            for variable, gradient in zip(variables, gradients, strict=True)
-        ]
-    view = stateless_view(optimizer, variables)
-    with keras.StatelessScope() as scope:
-        view.apply(list(gradients), list(variables))
-    return [scope.get_current_value(variable) for variable in variables]
-
-
-class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """What Keras' TensorFlow optimizers do to tf.Variables, done to Keras variables instead.
-
-    `Optimizer.stateless_apply` raises on the TensorFlow backend, because the methods below write
-    to tf.Variables, which a `StatelessScope` does not see. Everything of Keras that this relies on
-    and that is not public stands in this class and in `stateless_view`.
+        model: Compiled model.
+        estimator: What to measure.
+        statistics: Statistics that the probe is added to.
     """
 
-    def assign(self, variable: keras.Variable, value: tf.Tensor) -> None:
-        variable.assign(value)
-
-    def assign_add(self, variable: keras.Variable, value: tf.Tensor) -> None:
-        variable.assign(variable + value)
-
-    def assign_sub(self, variable: keras.Variable, value: tf.Tensor) -> None:
-        variable.assign(variable - value)
-
-    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
-        for variable in variables:
-            if self.weight_decay is not None and self._use_weight_decay(variable):
-                decay = keras.ops.cast(self.learning_rate * self.weight_decay, variable.dtype)
-                variable.assign(variable - variable * decay)
-
-    def _backend_update_step(
-        self,
-        gradients: Sequence[tf.Tensor],
-        variables: Sequence[keras.Variable],
-        learning_rate: tf.Tensor,
+    def __init__(
+        self, model: TaskModel, estimator: AffinityEstimator, statistics: ProbeStatistics
     ) -> None:
-        for gradient, variable in zip(gradients, variables, strict=True):
-            self.update_step(gradient, variable, learning_rate)
+        super().__init__(model)
+        self._estimator = estimator
+        self._statistics = statistics
+        self._is_held_out = estimator.target_data() is not None
+        self._full_precision = FullPrecision(model)
 
-    @property
-    def iterations(self) -> Any:
-        # Keras counts batches; the step that comes after accumulating gradients counts once.
-        return self._iterations // self._steps_of_one_update + self._more_updates
+    def __call__(self, data: Any) -> dict[str, Any]:
+        batch, target = data if self._is_held_out else (data, data)
+        return self.train_on(batch, self._observer(target))
 
-    def _var_key(self, variable: keras.Variable) -> Any:
-        # The original asks the tf.Variable, which is hidden once the scope holds a new value.
-        return self._keys[id(variable)]
+    def _observer(self, target: Any) -> Callable[[Observed], None]:
+        """Probes with the losses of the batch `target`; called before the forward pass."""
+        model, task_losses = self._model, self._model.task_losses
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(target)
+        # As it is before the forward pass moves it, so that lookaheads share its dropout masks.
+        state = [tf.convert_to_tensor(variable) for variable in model.non_trainable_variables]
+        shared, variables = model.shared_variables, model.trainable_variables
+
+        def sums_at(values: Sequence[tf.Tensor]) -> tf.Tensor:
+            new = {id(variable): value for variable, value in zip(shared, values, strict=True)}
+            mixed = [new.get(id(variable), variable) for variable in variables]
+            with self._full_precision():
+                predictions, _ = model.stateless_call(mixed, state, x, training=True)
+                sums, *counts = task_losses.sums(y, predictions, sample_weight)
+            return tf.stack([tf.stack([tf.cast(one, "float32") for one in sums]), *counts])
+
+        return lambda observed: self._measure(observed, sums_at)
+
+    def _measure(self, observed: Observed, sums_at: Callable[[Sequence[Any]], tf.Tensor]) -> None:
+        """Adds a probe to the statistics.
+
+        Args:
+            observed: Losses and gradients of the training batch.
+            sums_at: Gives for values of the shared variables a float32 tensor (3, T): sums and
+                divisors of this replica's losses of the target batch, and numbers of labels.
+        """
+        shared = self._model.shared_variables
+        stacked = tf.stack([tf.cast(loss, "float32") for loss in observed.losses])
+        # All of one type: TensorFlow does not reduce tensors of host and device together.
+        size = tf.cast(observed.batch_size, "float32")
+        losses, whole_size = sum_over_replicas([stacked, size])
+        has_labels = has_target_labels = observed.labels > 0
+        if self._is_held_out:
+            (whole,) = sum_over_replicas([sums_at([tf.convert_to_tensor(one) for one in shared])])
+            losses = tf.math.divide_no_nan(whole[0], whole[1])
+            has_target_labels = whole[2] > 0
+        probe = Probe(
+            losses=losses,
+            gradients=observed.gradients,
+            variables=shared,
+            optimizer=self._model.optimizer,
+            loss_sums=lambda values: sums_at(values)[:2],
+            low_precision=not self._is_held_out and self._full_precision.is_needed(),
+        )
+        values = self._estimator.measure(probe)
+        too_large = None
+        if observed.is_scaled:
+            too_large = has_labels & overflowed(observed.gradients)
+            # A ReLU takes NaN for 0: after a step to no number the losses may be numbers again.
+            values = tf.where(too_large[:, None], float("nan"), values)
+        self._statistics.update(values, whole_size, has_labels, too_large, has_target_labels)
 
 
-def stateless_view(
-    optimizer: keras.optimizers.Optimizer,
-    variables: Sequence[keras.Variable],
-    more_updates: tf.Tensor | int = 0,
-    **attributes: Any,
-) -> keras.optimizers.Optimizer:
-    """A second face of `optimizer`, over the same state, that can be applied in a scope.
+def probing_steps(
+    model: TaskModel,
+    estimator: AffinityEstimator,
+    statistics: ProbeStatistics,
+    plain_step: Callable[[Any], dict[str, Any]],
+    held_out: HeldOutBatches | None = None,
+) -> Cadence:
+    """A train function of steps, some of which measure affinities.
 
     Args:
-        optimizer: A built optimizer that wraps no other.
-        variables: Variables that it was built with.
-        more_updates: Integer: updates that these variables had beyond `optimizer.iterations`. They
-            count for the optimizer's own formulas, as Adam's correction, and not for a learning
-            rate schedule.
-        **attributes: What the view is to have otherwise than `optimizer`.
-
-    Returns:
-        An optimizer to be applied in a `keras.StatelessScope`.
+        model: Compiled model.
+        estimator: What to measure.
+        statistics: Statistics that the probes are added to.
+        plain_step: Makes a step without a probe.
+        held_out: Batches that the probes look at; by default those of the training.
     """
-    # Python's method order puts _StatelessUpdates after the optimizer's own classes and before
-    # keras.optimizers.Optimizer, so what Muon or Nadam override for themselves stays in force.
-    kind = type("StatelessView", (type(optimizer), _StatelessUpdates), {})
-    view: Any = object.__new__(kind)
-    view.__dict__.update(optimizer.__dict__)
-    view.__dict__.update(
-        _keys={id(variable): optimizer._var_key(variable) for variable in variables},
-        _steps_of_one_update=optimizer.gradient_accumulation_steps or 1,
-        _more_updates=more_updates,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        use_ema=False,
-        **attributes,
+
+    every = estimator.every * (accumulated_batches(model.optimizer) or 1)
+    probing = steps_of(model, ProbeStep(model, estimator, statistics))
+    if held_out is not None:
+        held_out.open(model.distribute_strategy)
+        probing = _on_pairs(model, probing, held_out, statistics, every)
+    return Cadence(
+        statistics,
+        every,
+        model.steps_per_execution,
+        steps_of(model, plain_step),
+        probing,
+        model.get_metrics_result,
     )
-    return view
 
 
-def _where_positive(losses: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    # Relative to a loss that is not positive, a gain says nothing.
-    usable = (losses > 0) & tf.math.is_finite(losses) & tf.math.is_finite(values)
-    return tf.where(usable, values, float("nan"))
+def _on_pairs(
+    model: TaskModel,
+    steps: Steps,
+    held_out: HeldOutBatches,
+    statistics: ProbeStatistics,
+    every: int,
+) -> Steps:
+    """Steps that get each batch together with a held-out one; the cadence asks for one."""
+
+    def on_pairs(iterator: Any, number: int) -> tuple[Any, int]:
+        for batch in itertools.islice(iterator, 1):
+            # By the number of the probe, so that a restart goes on with the batches to come.
+            probe = statistics.steps // every
+            pair = batch, held_out.batch(probe, batch, statistics.largest_batch())
+            return steps(iter([pair]), 1)
+        return model.get_metrics_result(), 0
+
+    return on_pairs

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tag_keras.checks import check
+from tag_keras.utils.checks import check
 
 SPLITS = ("train", "validation", "test")
 SUBSETS = ("tiny", "medium", "full", "fullplus")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tag_keras.checks import check, check_count
+from tag_keras.utils.checks import check, check_count
 from taskonomy import pipeline
 from taskonomy.buildings import SPLITS, Buildings, building_lists
 from taskonomy.domains import TASKS, domains_of, task_names

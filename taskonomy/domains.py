@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from tag_keras.checks import check
+from tag_keras.utils.checks import check
 
 DEPTH = "depth_zbuffer"
 SEGMENTATION = "segment_semantic"

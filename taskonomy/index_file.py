@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tag_keras import files
+from tag_keras.utils import files
 from taskonomy.index import Index, Samples
 from taskonomy.layouts import Layout
 from taskonomy.scan import Unreadable

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tag_keras.checks import check
+from tag_keras.utils.checks import check
 
 # As for Standley et al.; by building, as Taskonomy's sample is; tar files extracted into folders of
 # their own; by Omnidata's download tool, which puts other data sets beside; and the tar files

@@ -10,7 +10,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from tag_keras.checks import check
+from tag_keras.utils.checks import check
 from taskonomy.domains import DOMAINS, SEGMENTATION
 
 Over = Literal["all", "known"]

@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 import tag_keras
-from tag_keras.checks import check
-from tag_keras.estimators import AffinityEstimator
-from tag_keras.method_options import method_options
+from tag_keras.estimators.base import AffinityEstimator
+from tag_keras.study.methods import method_options
+from tag_keras.utils.checks import check
 from taskonomy import network, xception, xception_mtan
 from taskonomy.data import Taskonomy
 from taskonomy.network import Width
@@ -32,7 +32,7 @@ def build_model(
 
     Args:
         tasks: Names of tasks.
-        method: One of `tag_keras.study_networks.ONE_NETWORK`.
+        method: One of `tag_keras.study.networks.ONE_NETWORK`.
         affinity: What to measure while it trains.
         half_size: Whether to build Standley's network of half the size.
         learning_rate: As in `network.build_model`, and so are the arguments after it.

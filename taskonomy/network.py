@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 
 import tag_keras
-from tag_keras.checks import check
+from tag_keras.utils.checks import check
 from taskonomy import xception
 from taskonomy.domains import DOMAINS, SEGMENTATION, task_names
 from taskonomy.losses import Over, build_losses

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.checks import check
+from tag_keras.utils.checks import check
 
 
 @keras.saving.register_keras_serializable(package="taskonomy")

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import scipy.special
 
-from tag_keras.checks import check, check_count
-from tag_keras.early_stopping import EarlyStopping
+from tag_keras.estimators.early_stopping import EarlyStopping
+from tag_keras.utils.checks import check, check_count
 
 # What both leave at their defaults: at most 100 epochs.
 EPOCHS = 100

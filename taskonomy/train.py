@@ -15,11 +15,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
 
-from tag_keras import study_command, study_flags
-from tag_keras.command import command
-from tag_keras.study import Study
-from tag_keras.study_methods import run_method
-from tag_keras.study_report import write_study_report
+from tag_keras.study import flags as study_command
+from tag_keras.study import flags as study_flags
+from tag_keras.study.command import command
+from tag_keras.study.methods import run_method
+from tag_keras.study.report import write_study_report
+from tag_keras.study.study import Study
 from taskonomy import data, domains, methods, recipe, xception
 
 FLAGS = flags.FLAGS

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.checks import check
+from tag_keras.utils.checks import check
 
 layers = keras.layers
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import keras
 
-from tag_keras.task_attention import TaskAttention
-from tag_keras.tasks import check_task_names
+from tag_keras.networks.mtan import TaskAttention
+from tag_keras.utils.tasks import check_task_names
 from taskonomy import xception
 
 layers = keras.layers

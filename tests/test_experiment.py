@@ -17,7 +17,9 @@ import pytest
 import tensorflow as tf
 
 import tag_keras
-from tag_keras import experiment, job, results, training
+from tag_keras import experiment, results
+from tag_keras.sweep import job
+from tag_keras.sweep import network as training
 
 layers = keras.layers
 TASKS = ("a", "b", "c")
@@ -559,7 +561,7 @@ def digits_script(tmp_path_factory):
 import runpy, sys
 from absl import app
 from absl.testing import flagsaver
-from tag_keras.command import command
+from tag_keras.study.command import command
 sys.argv = ["train", "--output_dir={folder / "right"}", *{DIGITS}, "--seeds=0"]
 try:
     runpy.run_module("digits.train", run_name="__main__", alter_sys=True)

@@ -169,15 +169,15 @@ def test_importing_the_modules_defines_no_flags(after_keras):
 
 
 def assert_knows_every_class(lines):
-    known = {tuple(line.removeprefix("tag_keras.").split()) for line in lines}
+    known = {tuple(line.split()) for line in lines}
     registered = {
-        (path.stem, node.name)
-        for path in (ROOT / "tag_keras").glob("*.py")
+        (".".join(path.relative_to(ROOT).with_suffix("").parts), node.name)
+        for path in (ROOT / "tag_keras").rglob("*.py")
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.ClassDef)
         and any("register_keras_serializable" in ast.unparse(one) for one in node.decorator_list)
     }
-    assert ("uncertainty_weighting", "UncertaintyWeighting") in registered
+    assert ("tag_keras.loss_weighting.uncertainty", "UncertaintyWeighting") in registered
     assert registered <= known
 
 
@@ -190,7 +190,7 @@ def test_keras_that_was_imported_first_knows_every_class_of_a_saved_model(after_
     "imports",
     [
         "import tag_keras\nimport keras\ntag_keras.MultiTaskModel",
-        pytest.param("import tag_keras.training\nimport keras", marks=pytest.mark.slow),
+        pytest.param("import tag_keras.sweep\nimport keras", marks=pytest.mark.slow),
     ],
     ids=["keras last", "training"],
 )
@@ -200,38 +200,71 @@ def test_keras_knows_every_class_of_a_saved_model(python, imports):
     assert_knows_every_class(process.stdout.splitlines())
 
 
-def test_every_public_name_resolves_to_what_its_module_defines():
-    for name in tag_keras.__all__:
-        value = getattr(tag_keras, name)
-        assert value.__name__ == name
-        assert value is getattr(sys.modules[f"tag_keras.{tag_keras._MODULES[name]}"], name)
-        assert name in dir(tag_keras)
-
-
-def test_public_names_are_written_down_alike_three_times():
-    tree = ast.parse((ROOT / "tag_keras" / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = [
-        node
+def stub():
+    """What `__init__.pyi` imports: by public name, the module that defines it, or "" for a module."""
+    tree = ast.parse((ROOT / "tag_keras" / "__init__.pyi").read_text(encoding="utf-8"))
+    return {
+        alias.asname: node.module or ""
         for node in tree.body
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    ]
-    for_type_checkers = {
-        alias.name: node.module.removeprefix("tag_keras.")
-        for node in block.body
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert for_type_checkers == tag_keras._MODULES
-    assert tag_keras.__all__ == list(tag_keras._MODULES) == sorted(tag_keras._MODULES)
 
 
-def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'tag_keras' has no attribute 'MultiTask'"):
-        _ = tag_keras.MultiTask
+def test_every_public_name_is_what_its_module_defines():
+    assert sorted(tag_keras.__all__) == sorted(stub())
+    for name, module in stub().items():
+        value = getattr(tag_keras, name)
+        assert name in dir(tag_keras)
+        if module:
+            assert value is getattr(sys.modules[f"tag_keras.{module}"], name)
+            assert (value.__module__, value.__name__) == (f"tag_keras.{module}", name)
+        else:
+            assert value is sys.modules[f"tag_keras.{name}"]
+
+
+def test_the_names_of_version_0_1_are_still_there():
+    names = (
+        "AdaShareEncoder AdaShareModel AdaSharePolicy AdaShareSearch Affinity CosineAffinity "
+        "DynamicWeightAverage EarlyStopping EqualWeighting FirstOrderAffinity GradNorm "
+        "GradientMethod GroupedModel Grouping GroupingStability LookaheadAffinity LossWeighting "
+        "MultiTaskModel NetworkCost NetworkSelection NetworkTable PCGrad ResidualBlock "
+        "RoutedEncoder SelectiveTaskGroupUpdates Serving TaskAttention TaskDense TaskRouting "
+        "TaskRoutingModel UPGrad UncertaintyWeighting adashare_encoder anchor_affinity "
+        "grouping_stability guard_groups load_network measure_cost merge_datasets mtan_encoder "
+        "mtan_segnet random_networks resnet_encoder routed_resnet routed_vgg11 segnet "
+        "select_groups select_networks selection_frontier task_network task_routing_encoder "
+        "train_groups write_report"
+    ).split()
+    assert len(names) == 53
+    assert set(names) <= set(tag_keras.__all__)
+
+
+def test_modules_are_served_by_their_names(python):
+    process = python(
+        "import tag_keras\n"
+        "print(tag_keras.experiment.run.__module__, tag_keras.results.load_results.__module__)",
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+    assert process.stdout.split() == ["tag_keras.experiment", "tag_keras.results"]
+
+
+def test_an_unknown_name_is_an_attribute_error_that_knows_the_nearest_one():
+    with pytest.raises(AttributeError) as caught:
+        _ = tag_keras.select_group
+    message = "module 'tag_keras' has no attribute 'select_group'. Did you mean 'select_groups'?"
+    assert str(caught.value) == message
+    with pytest.raises(AttributeError, match="has no attribute 'zzz'$"):
+        _ = tag_keras.zzz
     assert not hasattr(tag_keras, "nothing")
 
 
-@pytest.mark.parametrize("family", ["layers", "loss_weighting"])
+@pytest.mark.parametrize(
+    "family", ["estimators", "gradient_methods", "layers", "loss_weighting", "report"]
+)
 def test_a_family_is_at_its_own_import_path_too(family):
     module = importlib.import_module(f"tag_keras.{family}")
-    for name in module.__all__:
+    shared = set(module.__all__).intersection(tag_keras.__all__)
+    assert shared
+    for name in shared:
         assert getattr(module, name) is getattr(tag_keras, name)

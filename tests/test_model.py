@@ -2,43 +2,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_models import TASKS, make_data, make_deep_model, make_model
 
 import tag_keras
-from tag_keras.estimators import AffinityEstimator
-from tag_keras.probe_step import ProbeStep
+from tag_keras.estimators.base import AffinityEstimator
+from tag_keras.train_step import ProbeStep
 
 layers = keras.layers
-TASKS = ("b", "a", "c")
-
-
-def make_data(size=96, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(size, 5)).astype("float32")
-    noise = rng.normal(size=(4, size)).astype("float32")
-    return x, {task: x[:, i] + noise[i] for i, task in enumerate(("a", "b", "c", "unused"))}
-
-
-def make_model(tasks=TASKS, regularizer=None):
-    """A network that is traced in no time."""
-    keras.utils.set_random_seed(0)
-    encoder = keras.Sequential([layers.Dense(8, "tanh", kernel_regularizer=regularizer)])
-    return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
-
-
-def make_deep_model(dropout=0.3, regularizer=None):
-    """A network with layers that keep a state."""
-    keras.utils.set_random_seed(0)
-    encoder = keras.Sequential(
-        [
-            # No bias: before BatchNorm its gradient is 0 but for rounding, which Adam amplifies.
-            layers.Dense(8, use_bias=False, kernel_regularizer=regularizer),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.Dropout(dropout),
-            layers.Dense(6, activation="relu"),
-        ]
-    )
-    return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
 
 
 def state(model):

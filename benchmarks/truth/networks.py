@@ -1,0 +1,145 @@
+"""Trains what a truth table is made of: the networks of all groups, and affinity estimators."""
+
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import tag_keras
+from benchmarks.truth.sets import TruthSet
+from tag_keras.affinity import Affinity
+from tag_keras.results import Row, load_sweep_results, save_results
+from tag_keras.study.networks import Candidate, Group
+from tag_keras.sweep.job import Job, JobFiles
+from tag_keras.sweep.network import Network
+from tag_keras.sweep.sweep import run_sweep
+from tag_keras.utils import files
+from tag_keras.utils.checks import check, is_number
+
+# The short training of ESA (Standley et al. 2020) is the first fifth of the whole one.
+EARLY = 5
+# No network of a truth table has been trained with the seeds of the joint trainings that measure.
+FIRST_MEASURING_SEED = 100
+
+
+class EarlyLosses(keras.callbacks.Callback):  # type: ignore[misc]
+    """Writes the validation losses by task after an epoch.
+
+    Args:
+        path: File to write.
+        data: Validation data, `(x, y)`.
+        epoch: After how many epochs.
+    """
+
+    def __init__(self, path: Path, data: Any, epoch: int) -> None:
+        super().__init__()
+        self._path, self._data, self._epoch = path, data, epoch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch + 1 != self._epoch:
+            return
+        values = self.model.evaluate(*self._data, return_dict=True, verbose=0)
+        files.write_json(
+            self._path, {task: float(values[f"{task}_loss"]) for task in self.model.tasks}
+        )
+
+    def __deepcopy__(self, memo: Any) -> "EarlyLosses":
+        # A network gets a copy, but not of the data.
+        return EarlyLosses(self._path, self._data, self._epoch)
+
+
+def groups_to_train(truth_set: TruthSet) -> list[Group]:
+    """All groups of up to `largest` tasks, some larger ones, and all tasks."""
+    tasks = truth_set.tasks
+    sizes = range(1, truth_set.largest + 1)
+    groups = [group for size in sizes for group in itertools.combinations(tasks, size)]
+    larger = range(truth_set.largest + 1, len(tasks))
+    others = [group for size in larger for group in itertools.combinations(tasks, size)]
+    drawn = np.random.default_rng(0).permutation(len(others))[: truth_set.num_larger]
+    groups += [others[index] for index in sorted(drawn)]
+    return groups if tasks in groups else [*groups, tasks]
+
+
+def train_groups_of(
+    truth_set: TruthSet, folder: Path, seeds: Sequence[int]
+) -> tuple[list[Row], list[Row]]:
+    """Trains all groups with all seeds; what is in the folder is not trained again.
+
+    Returns:
+        Rows of the trained networks, and rows of the split `"validation"` of the short trainings.
+
+    Raises:
+        ValueError: If a file in the folder is damaged or of other tasks; the message names it.
+    """
+    early_epoch = math.ceil(truth_set.epochs / EARLY)
+    jobs, early = [], []
+    for seed, group in itertools.product(seeds, groups_to_train(truth_set)):
+        name = Candidate(group).name(truth_set.tasks)
+        path = folder / "early" / f"{name}_seed{seed}.json"
+        callback = EarlyLosses(path, truth_set.splits["validation"], early_epoch)
+        network = Network(name, group, seed)
+        fit = {**truth_set.fit, "callbacks": [callback]}
+        jobs.append(Job(network, truth_set.build_model, fit, saves=False))
+        early.append((network, path))
+    _forget([network for network, path in early if not path.exists()], folder)
+    rows = run_sweep(folder, jobs, truth_set.data, processes=0)
+    return rows, [row for network, path in early for row in _early_rows(network, path)]
+
+
+def _forget(networks: Sequence[Network], folder: Path) -> None:
+    """Takes networks out of results.json, so that they are trained again."""
+    names = {(network.name, network.seed) for network in networks}
+    rows = load_sweep_results(folder)
+    kept = [row for row in rows if (row.network, row.seed) not in names]
+    if len(kept) < len(rows):
+        save_results(folder / "results.json", kept)
+
+
+def _early_rows(network: Network, path: Path) -> list[Row]:
+    losses = files.read_fields(path, network.tasks)
+    right = {*losses} == {*network.tasks} and all(map(is_number, losses.values()))
+    wanted = f"{path} should hold the losses of {list(network.tasks)}; delete it, and the network"
+    check(right, f"{wanted} is trained again", losses=losses)
+    trained = (network.name, network.tasks, network.seed)
+    return [
+        Row(*trained, task, "validation", loss, {}, seconds=0.0) for task, loss in losses.items()
+    ]
+
+
+def estimators(truth_set: TruthSet) -> dict[str, Mapping[str, Any]]:
+    """Arguments of `compile` of a joint training that measures, by the name of the estimator."""
+    lookahead = tag_keras.LookaheadAffinity
+    held_out = functools.partial(lookahead, on=truth_set.splits["validation"])
+    return {
+        "lookahead, every 10": {"affinity": lookahead(10)},
+        "lookahead": {"affinity": lookahead(2)},
+        "lookahead - baseline": {"affinity": lookahead(2, baseline=True)},
+        "lookahead, plain step": {"affinity": lookahead(2, "sgd")},
+        "held-out": {"affinity": held_out(2)},
+        "held-out - baseline": {"affinity": held_out(2, baseline=True)},
+        "held-out, plain step": {"affinity": held_out(2, "sgd")},
+        "first order": {"affinity": tag_keras.FirstOrderAffinity(2)},
+        "first order, plain step": {"affinity": tag_keras.FirstOrderAffinity(2, "sgd")},
+        "cosine": {"affinity": tag_keras.CosineAffinity(2)},
+        # The authors' averages reach over more batches than there are here.
+        "proximal": {"gradient_method": tag_keras.SelectiveTaskGroupUpdates(decay=0.01)},
+    }
+
+
+def measure(truth_set: TruthSet, folder: Path, num_runs: int) -> dict[str, list[Affinity]]:
+    """Affinities of several joint trainings by each estimator, none of them measured twice."""
+    measured = {}
+    for name, options in estimators(truth_set).items():
+        build = functools.partial(truth_set.build_model, **options)
+        own = folder / "affinities" / name.replace(",", "").replace(" ", "_")
+        seeds = range(FIRST_MEASURING_SEED, FIRST_MEASURING_SEED + num_runs)
+        networks = [Network("joint", truth_set.tasks, seed) for seed in seeds]
+        jobs = [Job(one, build, truth_set.fit, saves=False, measures=True) for one in networks]
+        run_sweep(own, jobs, truth_set.data, processes=0)
+        measured[name] = [Affinity.load(JobFiles(own, network).affinity) for network in networks]
+    return measured

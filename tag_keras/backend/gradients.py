@@ -1,0 +1,220 @@
+"""Per-task gradients and their sums: one backward pass per task, unrolled or in a loop."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tag_keras.backend.replicas import num_replicas, sum_over_replicas
+
+
+class StackedGradients(NamedTuple):
+    """Gradients of T losses as P tensors (T, ...), for a loop in the graph over the tasks.
+
+    Args:
+        columns: P tensors; `None` for a variable that no loss depends on.
+    """
+
+    columns: list[tf.Tensor | None]
+
+
+# Unrolled: T lists of P tensors; `None` where the loss does not depend on the variable.
+Gradients = Sequence[Sequence[tf.Tensor | None]] | StackedGradients
+
+
+def task_gradients(
+    tape: tf.GradientTape, losses: Sequence[tf.Tensor], variables: Sequence[Any]
+) -> list[list[tf.Tensor | None]]:
+    """Gradients of each loss with respect to each variable, by one backward pass per loss.
+
+    Args:
+        tape: Persistent tape that recorded the losses.
+        losses: T scalars.
+        variables: P variables.
+
+    Returns:
+        T lists of P dense tensors with the shapes of the variables; `None` where the loss does
+        not depend on the variable.
+    """
+
+    def gradients(loss: tf.Tensor) -> list[tf.Tensor | None]:
+        return [_dense(gradient) for gradient in tape.gradient(loss, list(variables))]
+
+    return _one_after_the_other(gradients, losses)
+
+
+def looped_gradients(
+    tape: tf.GradientTape, losses: Sequence[tf.Tensor], variables: Sequence[Any]
+) -> Gradients:
+    """The same by one backward pass in a loop of the graph, which so does not grow with T.
+
+    Each pass runs back through whatever any of the losses depends on, with zeros for the others.
+    """
+    with tape:
+        stacked = tf.stack(losses)
+    depends: list[bool] = []
+
+    def gradients(seed: tf.Tensor) -> list[tf.Tensor]:
+        row = tape.gradient(stacked, list(variables), output_gradients=seed)
+        depends.extend(gradient is not None for gradient in row)
+        return [
+            tf.zeros_like(variable) if gradient is None else _dense(gradient)
+            for variable, gradient in zip(variables, row, strict=True)
+        ]
+
+    columns = _map(gradients, tf.eye(len(losses), dtype=stacked.dtype), like=variables)
+    if not any(depends):
+        # Nothing to stack, and no column to tell the number of tasks.
+        return [[None] * len(variables) for _ in losses]
+    return StackedGradients(
+        [column if used else None for column, used in zip(columns, depends, strict=False)]
+    )
+
+
+def weighted_sum(gradients: Gradients, weights: Sequence[Any]) -> list[tf.Tensor | None]:
+    """Gradient of `sum_i weights[i] * L_i` from the gradients of the losses.
+
+    Args:
+        gradients: Gradients of T losses with respect to P variables.
+        weights: T scalars.
+
+    Returns:
+        P tensors; `None` where no loss depends on the variable.
+    """
+    if not isinstance(gradients, StackedGradients):
+        return [_sum_one(column, weights) for column in zip(*gradients, strict=True)]
+    factors = tf.stack([tf.cast(weight, "float32") for weight in weights])
+    return [
+        None if column is None else tf.tensordot(tf.cast(factors, column.dtype), column, 1)
+        for column in gradients.columns
+    ]
+
+
+def of_whole_batch(gradients: Gradients, variables: Sequence[Any], scale: Any = None) -> Gradients:
+    """Gradients of the losses of the whole batch, from those of each replica's share.
+
+    Args:
+        gradients: Gradients of T losses with respect to P variables, of this replica.
+        variables: The P variables.
+        scale: What the losses were multiplied by before the backward passes.
+
+    Returns:
+        The same without `None`: no gradient becomes a zero gradient.
+    """
+
+    def dense(row: Sequence[tf.Tensor | None], axes: list[int]) -> list[tf.Tensor]:
+        zeros = [tf.zeros([*axes, *variable.shape], variable.dtype) for variable in variables]
+        filled = [zero if one is None else one for zero, one in zip(zeros, row, strict=True)]
+        return filled if scale is None else [one / tf.cast(scale, one.dtype) for one in filled]
+
+    if isinstance(gradients, StackedGradients):
+        (length,) = {column.shape[0] for column in gradients.columns if column is not None}
+        return StackedGradients(sum_over_replicas(dense(gradients.columns, [length])))
+    rows = [dense(row, []) for row in gradients]
+    if num_replicas() == 1 or not variables:
+        return rows
+    # One all-reduce of all, not one per task.
+    together = iter(sum_over_replicas([one for row in rows for one in row]))
+    return [[next(together) for _ in row] for row in rows]
+
+
+def map_tasks(function: Callable[[list[tf.Tensor]], tf.Tensor], gradients: Gradients) -> tf.Tensor:
+    """Applies a function to the gradients of each task, one task after the other in a loop.
+
+    Args:
+        function: From P dense gradients to a float32 tensor.
+        gradients: Dense gradients of T losses.
+
+    Returns:
+        Float32 tensor (T, ...): the T results.
+    """
+    if isinstance(gradients, StackedGradients):
+        return _map(function, gradients.columns)
+    return tf.stack(_one_after_the_other(function, gradients))
+
+
+def select_variables(gradients: Gradients, chosen: Sequence[bool]) -> Gradients:
+    """The gradients with respect to those of the P variables that are chosen."""
+
+    def select(row: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        return [one for one, is_chosen in zip(row, chosen, strict=True) if is_chosen]
+
+    if isinstance(gradients, StackedGradients):
+        return StackedGradients(select(gradients.columns))
+    return [select(row) for row in gradients]
+
+
+def stack_columns(gradients: Gradients) -> list[tf.Tensor]:
+    """Dense gradients of T losses as P matrices (T, size of the variable)."""
+    if isinstance(gradients, StackedGradients):
+        columns: Any = gradients.columns
+    else:
+        columns = [tf.stack(column) for column in zip(*gradients, strict=True)]
+    return [tf.reshape(column, [column.shape[0], -1]) for column in columns]
+
+
+def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tf.Tensor:
+    """Products `<w_i g_i, w_j g_j>` of weighted gradients, all divided by one number.
+
+    Args:
+        gradients: Dense gradients g_i of T losses.
+        weights: T scalars w_i.
+
+    Returns:
+        Float32 tensor (T, T). The gradients are divided by the largest of their numbers, so that
+        squares of small ones do not vanish.
+    """
+    factors = tf.stack([tf.cast(weight, "float32") for weight in weights])
+    columns = [tf.cast(column, "float32") * factors[:, None] for column in stack_columns(gradients)]
+    largest = tf.reduce_max([tf.reduce_max(tf.abs(column)) for column in columns])
+    scaled = [tf.math.divide_no_nan(column, largest) for column in columns]
+    return tf.add_n([tf.matmul(column, column, transpose_b=True) for column in scaled])
+
+
+def gradient_norms(gradients: Gradients) -> tf.Tensor:
+    """Float32 tensor (T,): the lengths of the dense gradients of T losses."""
+    norms = [tf.norm(tf.cast(column, "float32"), axis=1) for column in stack_columns(gradients)]
+    return tf.norm(tf.stack(norms), axis=0)
+
+
+def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | None = None) -> Any:
+    signature: Any = "float32"
+    if like is not None:
+        signature = [tf.TensorSpec(variable.shape, variable.dtype) for variable in like]
+    return tf.map_fn(function, elements, fn_output_signature=signature, parallel_iterations=1)
+
+
+def _one_after_the_other(function: Callable[[Any], Any], elements: Iterable[Any]) -> list[Any]:
+    """The results of a function, which the graph may not compute all at once.
+
+    Each backward pass and each lookahead takes as much memory as a step.
+    """
+    results: list[Any] = []
+    for element in elements:
+        before = [one for one in tf.nest.flatten(results[-1:]) if one is not None]
+        with tf.control_dependencies(before):
+            results.append(function(element))
+    return results
+
+
+def _sum_one(column: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> tf.Tensor | None:
+    terms = [
+        # A Python weight of 1 costs no operation, which is every weight by default.
+        gradient if isinstance(weight, float) and weight == 1.0 else gradient * weight
+        for gradient, weight in zip(column, weights, strict=True)
+        if gradient is not None
+    ]
+    return tf.add_n(terms) if terms else None
+
+
+def _dense(gradient: Any) -> tf.Tensor | None:
+    # An Embedding's gradient comes as tf.IndexedSlices.
+    return None if gradient is None else tf.convert_to_tensor(gradient)
+
+
+def overflowed(gradients: Gradients) -> tf.Tensor:
+    """Boolean tensor (T,): whether the gradients of a task are not all finite."""
+    finite = [
+        tf.reduce_all(tf.math.is_finite(column), axis=1) for column in stack_columns(gradients)
+    ]
+    return ~tf.reduce_all(finite, axis=0)

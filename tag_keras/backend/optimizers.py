@@ -1,0 +1,158 @@
+"""What stands inside of a Keras optimizer, and is not all public."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+
+def inner_optimizer(optimizer: Any) -> Any:
+    """The optimizer that makes the steps: mixed precision wraps it in one that scales losses."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def accumulated_batches(optimizer: Any) -> int | None:
+    """Number of batches whose gradients make one step; `None` where every batch makes one."""
+    steps: int | None = getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None)
+    return steps
+
+
+def loss_scale(optimizer: Any) -> tf.Tensor | None:
+    """What mixed precision multiplies losses by; `None` without it."""
+    one = tf.ones(())
+    scale = optimizer.scale_loss(one)
+    return None if scale is one else scale
+
+
+def variables_of_all(optimizer: Any) -> list[keras.Variable]:
+    """The variables of an optimizer that belong to no weight: its iterations and learning rate."""
+    return [optimizer.iterations, optimizer._learning_rate]
+
+
+def clipped_gradients(optimizer: Any, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Gradients, clipped as the optimizer was told to; as they are if it was not."""
+    return list(optimizer._clip_gradients(gradients))
+
+
+def exclude_from_weight_decay(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
+    """Excludes variables besides those that the user has excluded.
+
+    Keras' own method forgets what was excluded before.
+    """
+    optimizer = inner_optimizer(optimizer)
+    excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
+    keys = {optimizer._var_key(variable) for variable in variables}
+    optimizer._exclude_from_weight_decay = excluded | keys
+
+
+def lookahead_step(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[keras.Variable],
+    update: Literal["optimizer", "sgd"] = "optimizer",
+) -> list[tf.Tensor]:
+    """Values that the variables would have after one step of the optimizer. Nothing changes.
+
+    With `update="optimizer"` this is the step that `optimizer.apply` would really take: momentum,
+    adaptive rates, clipping, weight decay and constraints included. Left out are what belongs to
+    several steps: gradient accumulation and the moving average of the weights.
+
+    Args:
+        optimizer: A built optimizer.
+        gradients: P tensors, not multiplied by a loss scale.
+        variables: P variables that the optimizer was built with.
+        update: `"sgd"` gives `variable - learning_rate * gradient` instead.
+
+    Returns:
+        P tensors with the shapes of the variables.
+    """
+    optimizer = inner_optimizer(optimizer)
+    if update == "sgd":
+        rate = tf.convert_to_tensor(optimizer.learning_rate)
+        return [
+            tf.convert_to_tensor(variable) - tf.cast(rate, gradient.dtype) * gradient
+            for variable, gradient in zip(variables, gradients, strict=True)
+        ]
+    view = stateless_view(optimizer, variables)
+    with keras.StatelessScope() as scope:
+        view.apply(list(gradients), list(variables))
+    return [scope.get_current_value(variable) for variable in variables]
+
+
+class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """What Keras' TensorFlow optimizers do to tf.Variables, done to Keras variables instead.
+
+    `Optimizer.stateless_apply` raises on the TensorFlow backend, because the methods below write
+    to tf.Variables, which a `StatelessScope` does not see. Everything of Keras that this relies on
+    and that is not public stands in this class and in `stateless_view`.
+    """
+
+    def assign(self, variable: keras.Variable, value: tf.Tensor) -> None:
+        variable.assign(value)
+
+    def assign_add(self, variable: keras.Variable, value: tf.Tensor) -> None:
+        variable.assign(variable + value)
+
+    def assign_sub(self, variable: keras.Variable, value: tf.Tensor) -> None:
+        variable.assign(variable - value)
+
+    def _apply_weight_decay(self, variables: Sequence[keras.Variable]) -> None:
+        for variable in variables:
+            if self.weight_decay is not None and self._use_weight_decay(variable):
+                decay = keras.ops.cast(self.learning_rate * self.weight_decay, variable.dtype)
+                variable.assign(variable - variable * decay)
+
+    def _backend_update_step(
+        self,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[keras.Variable],
+        learning_rate: tf.Tensor,
+    ) -> None:
+        for gradient, variable in zip(gradients, variables, strict=True):
+            self.update_step(gradient, variable, learning_rate)
+
+    @property
+    def iterations(self) -> Any:
+        # Keras counts batches; the step that comes after accumulating gradients counts once.
+        return self._iterations // self._steps_of_one_update + self._more_updates
+
+    def _var_key(self, variable: keras.Variable) -> Any:
+        # The original asks the tf.Variable, which is hidden once the scope holds a new value.
+        return self._keys[id(variable)]
+
+
+def stateless_view(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    more_updates: tf.Tensor | int = 0,
+    **attributes: Any,
+) -> keras.optimizers.Optimizer:
+    """A second face of `optimizer`, over the same state, that can be applied in a scope.
+
+    Args:
+        optimizer: A built optimizer that wraps no other.
+        variables: Variables that it was built with.
+        more_updates: Integer: updates that these variables had beyond `optimizer.iterations`. They
+            count for the optimizer's own formulas, as Adam's correction, and not for a learning
+            rate schedule.
+        **attributes: What the view is to have otherwise than `optimizer`.
+
+    Returns:
+        An optimizer to be applied in a `keras.StatelessScope`.
+    """
+    # Python's method order puts _StatelessUpdates after the optimizer's own classes and before
+    # keras.optimizers.Optimizer, so what Muon or Nadam override for themselves stays in force.
+    kind = type("StatelessView", (type(optimizer), _StatelessUpdates), {})
+    view: Any = object.__new__(kind)
+    view.__dict__.update(optimizer.__dict__)
+    view.__dict__.update(
+        _keys={id(variable): optimizer._var_key(variable) for variable in variables},
+        _steps_of_one_update=optimizer.gradient_accumulation_steps or 1,
+        _more_updates=more_updates,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        use_ema=False,
+        **attributes,
+    )
+    return view

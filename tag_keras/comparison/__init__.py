@@ -1,0 +1,1 @@
+"""Compare and decide: joint, single and grouped networks side by side. NumPy only."""

@@ -1,0 +1,231 @@
+"""What the results say in plain words: what was chosen, whether it paid, whether to trust it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import scipy.special
+
+from tag_keras import results
+from tag_keras.affinity import Affinity
+from tag_keras.comparison.comparison import check_results, compare
+from tag_keras.results import FEWEST_SEEDS, Array, Row, mean_and_noise
+from tag_keras.selection.grouping import Grouping
+from tag_keras.utils.replicates import interval_of_differences
+from tag_keras.utils.text import counted, joined, percent, plus_minus, sentence
+
+NAMES = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
+_PAID = {
+    "joint": "Grouping did not pay",
+    "single": "Sharing did not pay",
+    "grouped": "Grouping paid",
+}
+_FEWEST_PROBES = 30
+# Where fewer comparisons are significant, chance explains more than a quarter of them. More cannot
+# be asked for: with many small clusters of tasks, most sources of a target are equally useless.
+_FEWEST_SIGNIFICANT = 0.2
+# A sentence does not hold the names of more tasks.
+MOST_NAMES = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """What the results say.
+
+    Args:
+        winner: Kind of network (`"joint"`, `"single"`, `"grouped"`) with the lowest total test
+            loss; None if no kind has a complete seed.
+        advised: Kind to use: of those that are within the noise of the winner, and the winner,
+            the one with the fewest networks. None if the noise is not known.
+        verdict: Who won, and whether beyond the noise.
+        chosen: The groups.
+        numbers: Totals and their differences.
+        advice: What to do.
+        trust: How far to trust the affinities and the selection.
+    """
+
+    winner: str | None
+    advised: str | None
+    verdict: str
+    chosen: str
+    numbers: str
+    advice: str
+    trust: str
+
+
+def conclusion(
+    affinity: Affinity, grouping: Grouping, rows: Sequence[Row], anchored: bool = False
+) -> Conclusion:
+    """Says what was chosen, whether it paid, and how far to trust it.
+
+    A kind of network is within the noise of the winner unless the mean over seeds of their
+    paired differences in total test loss exceeds two of its standard errors.
+
+    Args:
+        affinity: Affinities of T tasks.
+        grouping: Groups of the same tasks.
+        rows: Results, as `write_report` takes them.
+        anchored: Whether the groups were selected by what `anchor_affinity` gave.
+
+    Returns:
+        Conclusion.
+
+    Raises:
+        ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
+            of `grouping` and those of `affinity` disagree.
+    """
+    check_results(affinity, grouping, rows)
+    comparison = compare(grouping, rows)
+    totals = {kind: losses[-1] for kind, losses in comparison.losses.items()}
+    order = sorted(totals, key=lambda kind: float(totals[kind].mean()))
+    gaps = {kind: mean_and_noise(totals[kind] - totals[order[0]]) for kind in order[1:]}
+    noise_known = len(comparison.seeds) >= FEWEST_SEEDS
+    tied = [kind for kind, (mean, noise) in gaps.items() if noise_known and mean <= noise]
+    parts = [_noise(affinity, anchored), _probes(affinity), _optimality(grouping, anchored)]
+    networks = {"joint": 1, "single": len(grouping.tasks)}
+    networks["grouped"] = len(set(grouping.serves.values()))
+    # The winner comes first, and so wins among as many networks.
+    best = sorted([*order[:1], *tied], key=lambda kind: networks[kind])
+    advised = best[0] if gaps and noise_known else None
+    return Conclusion(
+        winner=order[0] if order else None,
+        advised=advised,
+        verdict=_verdict(order, tied, len(comparison.seeds)),
+        chosen=_chosen(grouping),
+        numbers=_numbers(totals, gaps, len(comparison.seeds)),
+        advice=_advice(order, tied, networks, advised),
+        trust=" ".join(parts),
+    )
+
+
+def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
+    if not order:
+        return "No kind of network has a complete set of test losses: nothing can be compared."
+    if len(order) == 1:
+        return f"Only {NAMES[order[0]]} has complete test losses: there is nothing to compare."
+    won = f"{NAMES[order[0]]} has the lowest total test loss"
+    beaten = joined(NAMES[kind] for kind in order[1:] if kind not in tied)
+    if seeds < FEWEST_SEEDS:
+        return f"{sentence(won)}, but with {counted(seeds, 'seed')} the noise is not known."
+    if tied:
+        level = joined(NAMES[kind] for kind in tied)
+        be = "is" if len(tied) == 1 else "are"
+        rest = f"; the difference from {beaten} is beyond it" if beaten else ""
+        return f"No clear winner: {won}, but {level} {be} within the noise{rest}."
+    won += f"; the difference from {beaten} is beyond the noise."
+    return f"{_PAID[order[0]]}: {won}" if {"joint", "grouped"} <= {*order} else sentence(won)
+
+
+def _chosen(grouping: Grouping) -> str:
+    chosen = f"Chosen: {counted(len(grouping.groups), 'network')}"
+    chosen += f" for {counted(len(grouping.tasks), 'task')}"
+    if len(grouping.groups) == 1:
+        return f"{chosen}: a joint network."
+    if len(grouping.tasks) > MOST_NAMES:
+        return f"{chosen}, listed below."
+    parts = []
+    for index in range(len(grouping.groups)):
+        part = f"group_{index} serves {joined(grouping.served(index)) or 'no task'}"
+        helpers = joined(grouping.helpers(index))
+        parts.append(part + (f", helped by {helpers}" if helpers else ""))
+    return f"{chosen}: {'; '.join(parts)}."
+
+
+def _numbers(
+    totals: Mapping[str, Array], gaps: Mapping[str, tuple[float, float]], seeds: int
+) -> str:
+    if not totals:
+        return ""
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    values = [
+        f"{NAMES[kind]} {plus_minus(*results.mean_and_deviation(total))}"
+        for kind, total in totals.items()
+    ]
+    text = f"Total test loss ({over}): {', '.join(values)}."
+    if not gaps or seeds < FEWEST_SEEDS:
+        return text
+    above = [f"{NAMES[kind]} by {plus_minus(*gap)}" for kind, gap in gaps.items()]
+    # Student's t with S - 1 degrees of freedom: two standard errors are few for few seeds.
+    chance = percent(2 * float(scipy.special.stdtr(seeds - 1, -2)))
+    return (
+        f"{text} Above the lowest, paired by seed (mean ± two standard errors): "
+        f"{', '.join(above)}. With {seeds} seeds, chance alone passes two standard errors in "
+        f"{chance} of cases."
+    )
+
+
+def _advice(
+    order: Sequence[str], tied: Sequence[str], networks: Mapping[str, int], advised: str | None
+) -> str:
+    if len(order) < 2:
+        return "Train the other kinds of networks with the same seeds to compare them."
+    if advised is None:
+        return f"Train at least {FEWEST_SEEDS} seeds of each kind before you choose."
+    use = f"Use {NAMES[advised]}"
+    if networks[advised] > 1:
+        use += f" ({networks[advised]} networks)"
+    if tied:
+        use += ": of those within the noise it takes the fewest networks. More seeds may tell more"
+    return f"{use}."
+
+
+def _noise(affinity: Affinity, anchored: bool) -> str:
+    size = len(affinity.tasks)
+    if size == 1:
+        return "With one task there are no affinities between tasks."
+    if size == 2 and anchored:
+        text = "With two tasks the affinities take no part in the selection"
+        return f"{text}: what the joint network gained over single ones decides."
+    if size == 2:
+        low, high = (ends[~np.eye(2, dtype=bool)] for ends in affinity.interval(0.95))
+        text = "With two tasks no target has two sources to compare."
+        return f"{text} {_beyond(low, high, '2 affinities between them are different from 0')}"
+    # Selection ranks the sources of a target: each unordered pair of them, without the target.
+    source, other, target = np.indices((size, size, size))
+    pairs = (source < other) & (source != target) & (other != target)
+    low, high = interval_of_differences(
+        affinity.mean, affinity.standard_error, affinity.replicates, 0.95
+    )
+    what = f"{pairs.sum()} comparisons between two sources of one target are significant"
+    return _beyond(low[pairs], high[pairs], what)
+
+
+def _beyond(low: Array, high: Array, what: str) -> str:
+    known = int(np.isfinite(low).sum())
+    if not known:
+        return "The standard errors of the affinities are not known: all of it may be noise."
+    # A comparison with NaN is false: what is not known does not count.
+    beyond = int(((low > 0) | (high < 0)).sum())
+    share = percent(beyond / known)
+    share += f" of the {known} whose noise is known" if known < len(low) else ""
+    text = f"{beyond} of the {what} at 95 % ({share}); chance alone would give about 5 %."
+    if beyond < _FEWEST_SIGNIFICANT * known:
+        text += " These are few: another run may choose other groups."
+    return text
+
+
+def _probes(affinity: Affinity) -> str:
+    other = ~np.eye(len(affinity.tasks), dtype=bool)
+    text = "The number of probes is not known."
+    if affinity.count[other].any():
+        fewest = int(affinity.count[other].min())
+        few = ", which is few: probe more often or train longer" if fewest < _FEWEST_PROBES else ""
+        text = f"The pair with the fewest probes has {fewest}{few}."
+    skipped = dict(zip(affinity.tasks, affinity.skipped.sum(axis=0).tolist(), strict=True))
+    if not any(skipped.values()):
+        return f"{text} No probe value was skipped."
+    targets = [f"{task} {number}" for task, number in skipped.items() if number]
+    return (
+        f"{text} {counted(sum(skipped.values()), 'probe value')} left out because a loss was not "
+        f"positive or not finite, by target: {', '.join(targets)}."
+    )
+
+
+def _optimality(grouping: Grouping, anchored: bool) -> str:
+    if grouping.optimal:
+        which = "the anchored" if anchored else "these"
+        return f"The selection is provably optimal for {which} affinities."
+    return (
+        f"The selection is not proven optimal: its score is {grouping.score:.4g}, and no choice "
+        f"of as many groups scores more than {grouping.upper_bound:.4g}."
+    )

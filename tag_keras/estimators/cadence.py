@@ -1,0 +1,105 @@
+"""When probes are made: the function that `fit` calls for its steps, and what follows epochs."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tag_keras.backend.steps import EpochBounds, Steps, StepsInTurns
+from tag_keras.estimators.statistics import ProbeStatistics
+
+
+class Cadence(StepsInTurns):
+    """A train function that chooses for every step between two others, in Python.
+
+    So the plain one holds no trace of the probe, and there is no `tf.cond` around all-reduces,
+    which does not run under MirroredStrategy.
+
+    Args:
+        statistics: Statistics that the probes update; they count the steps.
+        every: Number of batches from one probe to the next.
+        steps_per_execution: Number of steps that `fit` asks for at once.
+        plain: Makes steps.
+        probing: Makes steps with a probe in each.
+        logs: Gives the logs of the epoch so far.
+    """
+
+    def __init__(
+        self,
+        statistics: ProbeStatistics,
+        every: int,
+        steps_per_execution: int,
+        plain: Steps,
+        probing: Steps,
+        logs: Callable[[], Any],
+    ) -> None:
+        super().__init__(statistics, steps_per_execution, logs)
+        self._every, self._plain, self._probing = every, plain, probing
+
+    def choose(self, number: int) -> tuple[Steps, int]:
+        position = self._counter.steps % self._every
+        if position == 0:
+            return self._probing, 1
+        return self._plain, min(number, self._every - position)
+
+
+class EpochEnds(EpochBounds):
+    """Closes the epochs of the statistics, and reports at the end what was left out of them.
+
+    Args:
+        statistics: Statistics that the training updates.
+        tasks: Task names.
+        labels_seen: Gives the number of labels (T,) in the epoch so far.
+    """
+
+    def __init__(
+        self,
+        statistics: ProbeStatistics,
+        tasks: tuple[str, ...],
+        labels_seen: Callable[[], Sequence[float]],
+    ) -> None:
+        super().__init__(statistics)
+        self._statistics = statistics
+        self._tasks = tasks
+        self._labels_seen = labels_seen
+        # Whether the running epoch is made from its first step on; and what the first one that was
+        # had of labels.
+        self._is_whole = True
+        self._labels: dict[str, float] = {}
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._is_whole = not self._statistics.steps_to_skip
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        # Validation at the end of the epoch resets what counts the labels.
+        self._count_labels()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._count_labels()
+        if without := [task for task, number in self._labels.items() if number == 0]:
+            raise ValueError(
+                f"The tasks {without} had no label in the whole first epoch: all are NaN or have "
+                "the sample weight 0. Check the labels, or leave these tasks out of the model."
+            )
+
+    def on_train_end(self, logs: Any = None) -> None:
+        skipped = self._statistics.affinity(self._tasks).skipped.sum(axis=0)
+        if not skipped.any():
+            return
+        message = (
+            "Some probe values were left out of the affinities, because a loss was not positive "
+            "or not finite, or because a gradient was 0 or overflowed. Values left out by target: "
+            f"{_by_task(self._tasks, skipped)}."
+        )
+        if (overflowed := self._statistics.overflowed()).any():
+            message += f" Overflows by source: {_by_task(self._tasks, overflowed)}."
+        warnings.warn(message, stacklevel=2)
+
+    def _count_labels(self) -> None:
+        if self._is_whole and not self._labels:
+            self._labels = dict(zip(self._tasks, self._labels_seen(), strict=True))
+
+
+def _by_task(tasks: Sequence[str], numbers: Any) -> dict[str, int]:
+    return {task: int(one) for task, one in zip(tasks, numbers, strict=True) if one}

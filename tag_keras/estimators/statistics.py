@@ -1,0 +1,244 @@
+"""Running statistics of the probes, kept in weights."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tag_keras.affinity import Affinity
+from tag_keras.backend.steps import StepCounter
+from tag_keras.utils.replicates import replicates_of
+
+# The probes of the running epoch are in slots of consecutive probes, those of earlier epochs in
+# at most so many, and the affinities get their standard errors from so many batches of slots: with
+# more, those of few probes would still be correlated.
+_SLOTS, _MOST_SLOTS, _BATCHES = 16, 64, 8
+
+
+class ProbeStatistics(StepCounter):
+    """Means and counts per pair of tasks, over slots of consecutive probes.
+
+    The slots of the running epoch are in weights, which the compiled step updates; when all are
+    full, neighbours are merged and each holds twice as many probes (dynamic batch means; Yeh and
+    Schmeiser 2000). An epoch that has ended is in float64 arrays. Both are in checkpoints, as is
+    `steps`, the number of training steps made since `start`. There are no weights until `start`.
+
+    A probe of less than half of the largest batch so far is left out: the rest of a data set at the
+    end of an epoch may be one example, whose affinities would outweigh all others.
+
+    Args:
+        num_tasks: Number T of tasks.
+    """
+
+    def __init__(self, num_tasks: int, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        pairs, slots = (num_tasks, num_tasks), (_SLOTS, num_tasks, num_tasks)
+        self._shapes = {"mean": slots, "count": slots, "skipped": pairs}
+        self._shapes |= {"overflowed": (num_tasks,), "probes": (), "width": ()}
+        self._host: dict[str, npt.NDArray[np.float64]] = {}
+
+    def start(self) -> None:
+        """Creates the weights or, where they are there, sets all back to no probe."""
+        self.reset_steps()
+        pairs = self._shapes["skipped"]
+        self._host = {
+            # By epoch: mean, count and skipped. By slot: mean and count. By task.
+            "epochs": np.zeros((0, 3, *pairs)),
+            "slots": np.zeros((0, 2, *pairs)),
+            "overflowed": np.zeros(pairs[:1]),
+        }
+        if not self.weights:
+            for name, shape in {**self._shapes, "largest_batch": ()}.items():
+                # Replicas hold equal values; "mean" keeps them so when they are restored.
+                self.add_weight(
+                    shape=shape,
+                    initializer="zeros",
+                    trainable=False,
+                    aggregation="mean",
+                    name=name,
+                )
+        self.weights[-1].assign(0.0)
+        self._start_epoch()
+
+    def update(
+        self,
+        values: tf.Tensor,
+        batch_size: tf.Tensor,
+        has_labels: tf.Tensor | None = None,
+        overflowed: tf.Tensor | None = None,
+        has_target_labels: tf.Tensor | None = None,
+    ) -> None:
+        """Adds one probe.
+
+        Args:
+            values: Tensor (T, T); NaN stands for a value that is to be skipped.
+            batch_size: Number of examples in the batch.
+            has_labels: Boolean tensor (T,): false for a task that takes no part in this probe.
+                By default all do.
+            overflowed: Boolean tensor (T,): whose gradients overflowed. By default none.
+            has_target_labels: Boolean tensor (T,): the same as `has_labels`, of the batch that the
+                targets' losses are of. By default that is the same batch.
+        """
+        mean, count, skipped, overflows, probes, width, largest_batch = self.weights
+        batch_size = tf.cast(batch_size, "float32")
+        whole = batch_size >= largest_batch / 2
+        largest_batch.assign(tf.maximum(largest_batch, batch_size))
+        taking_part = tf.fill(tf.shape(values), whole)
+        if has_labels is not None:
+            targets = has_labels if has_target_labels is None else has_target_labels
+            taking_part &= has_labels[:, None] & targets[None, :]
+        # Larger values could not be averaged in float32. The comparison is false for NaN.
+        usable = (tf.abs(values) < 1e15) & taking_part
+        skipped.assign(skipped + tf.cast(taking_part & ~usable, "float32"))
+        if overflowed is not None:
+            overflows.assign(overflows + tf.cast(overflowed & whole, "float32"))
+
+        full = probes >= _SLOTS * width
+        means, counts = _merged(tf.convert_to_tensor(mean), tf.convert_to_tensor(count))
+        means, counts = tf.where(full, means, mean), tf.where(full, counts, count)
+        width.assign(tf.where(full, 2 * width, width))
+        slot = tf.one_hot(tf.cast(probes // width, "int32"), _SLOTS)[:, None, None]
+        here = slot * tf.cast(usable, "float32")
+        counts += here
+        means += tf.where(here > 0, (values - means) / tf.maximum(counts, 1.0), 0.0)
+        mean.assign(means)
+        count.assign(counts)
+        probes.assign(probes + tf.cast(whole, "float32"))
+
+    def end_epoch(self) -> None:
+        """Closes the running epoch, also one without probes."""
+        super().end_epoch()
+        self._host = self._with_running_epoch()
+        self._start_epoch()
+
+    def end_interrupted_epoch(self) -> None:
+        if self.is_running():
+            self.end_epoch()
+        # Also of an epoch without probes, of which there is nothing to close.
+        super().end_epoch()
+
+    def is_running(self) -> bool:
+        """Whether there were probes since the last epoch ended."""
+        return bool(self.weights and self._values()["probes"])
+
+    def affinity(self, tasks: tuple[str, ...]) -> Affinity:
+        """Affinities over all epochs; one that is still running counts as an epoch, too."""
+        host = self._with_running_epoch() if self.is_running() else self._host
+        means, counts, skipped = host["epochs"].transpose(1, 0, 2, 3)
+        count = counts.sum(axis=0)
+        mean = _mean(means, counts, axis=0)
+        batches = _batches(host["slots"], _BATCHES)
+        return Affinity(
+            tasks,
+            mean,
+            count=count,
+            history=np.where(counts > 0, means, np.nan),
+            skipped=skipped.sum(axis=0),
+            replicates=replicates_of(batches[:, 0], batches[:, 1]),
+        )
+
+    def measured_affinity(self, tasks: tuple[str, ...]) -> Affinity:
+        """The same.
+
+        Raises:
+            ValueError: If nothing was measured.
+        """
+        affinity = self.affinity(tasks) if self.weights else None
+        if affinity is None or not (affinity.count + affinity.skipped).any():
+            raise ValueError(
+                "No affinities have been measured. Compile with "
+                "`affinity=tag_keras.LookaheadAffinity(...)` and call `fit` first."
+            )
+        if not affinity.count.any():
+            reason, remedy = "a loss was not positive or not finite", "Check the losses"
+            if self.overflowed().any():
+                reason = "the gradients overflowed in float16"
+                remedy = 'Use the policy "mixed_bfloat16", or losses of smaller values'
+            raise ValueError(
+                f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
+            )
+        return affinity
+
+    def largest_batch(self) -> int:
+        """Number of examples in the largest batch that was probed so far."""
+        return int(self.weights[-1].numpy())
+
+    def values_by_target(self) -> npt.NDArray[np.float64]:
+        """Number of values (T,) of the epochs that have ended, with those that were left out."""
+        return np.asarray(self._host["epochs"][:, 1:].sum(axis=(0, 1, 2)))
+
+    def overflowed(self) -> npt.NDArray[np.float64]:
+        """Number of probes, by task (T,), in which the task's gradient overflowed."""
+        running = self._values()["overflowed"]
+        return np.asarray(self._host["overflowed"] + running)
+
+    def save_own_variables(self, store: Any) -> None:
+        if self.weights:
+            super().save_own_variables(store)
+            for name, array in self._host.items():
+                store[name] = array
+
+    def load_own_variables(self, store: Any) -> None:
+        if "steps" not in store:
+            return
+        self.start()
+        super().load_own_variables(store)
+        self._host = {name: np.array(store[name], np.float64) for name in self._host}
+        for index, weight in enumerate(self.weights):
+            weight.assign(store[str(index)])
+
+    def _start_epoch(self) -> None:
+        for name, weight in zip(self._shapes, self.weights, strict=False):
+            weight.assign(tf.ones_like(weight) if name == "width" else tf.zeros_like(weight))
+
+    def _values(self) -> dict[str, npt.NDArray[np.float64]]:
+        return {
+            name: np.array(weight.numpy(), np.float64)
+            for name, weight in zip(self._shapes, self.weights, strict=False)
+        }
+
+    def _with_running_epoch(self) -> dict[str, npt.NDArray[np.float64]]:
+        values = self._values()
+        means, counts = values["mean"], values["count"]
+        epoch = [_mean(means, counts, axis=0), counts.sum(axis=0), values["skipped"]]
+        slots = np.stack([means, counts], axis=1)[counts.any(axis=(1, 2))]
+        return {
+            "epochs": np.concatenate([self._host["epochs"], np.nan_to_num(epoch)[None]]),
+            "slots": _batches(np.concatenate([self._host["slots"], slots]), _MOST_SLOTS),
+            "overflowed": self._host["overflowed"] + values["overflowed"],
+        }
+
+
+def _merged(means: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Means and counts (S, T, T) with each two neighbours merged, and nothing behind them."""
+    shape = [_SLOTS // 2, 2, *means.shape[1:]]
+    means, counts = tf.reshape(means, shape), tf.reshape(counts, shape)
+    together = tf.reduce_sum(counts, axis=1)
+    merged = tf.math.divide_no_nan(tf.reduce_sum(means * counts, axis=1), together)
+    nothing = tf.zeros_like(merged)
+    return tf.concat([merged, nothing], axis=0), tf.concat([together, nothing], axis=0)
+
+
+def _batches(slots: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
+    """Slots (S, 2, T, T), means and counts, merged to at most so many of about equal counts."""
+    if len(slots) <= most:
+        return slots
+    sizes = slots[:, 1].max(axis=(1, 2))
+    middles = np.cumsum(sizes) - sizes / 2
+    batch = np.floor(middles / sizes.sum() * most).astype(int)
+    parts = [slots[batch == index] for index in np.unique(batch)]
+    return np.stack(
+        [
+            [np.nan_to_num(_mean(part[:, 0], part[:, 1], axis=0)), part[:, 1].sum(axis=0)]
+            for part in parts
+        ]
+    )
+
+
+def _mean(
+    means: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], axis: int
+) -> npt.NDArray[np.float64]:
+    """Mean of all values from the means of their parts; NaN for no values."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((means * counts).sum(axis=axis) / counts.sum(axis=axis))

@@ -1,0 +1,209 @@
+"""Selective task group updates: joint training by groups that form while it runs."""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tag_keras.affinity import Affinity
+from tag_keras.gradient_methods.base import GradientMethod
+from tag_keras.gradient_methods.selective_updates.clustering import check_clustering, cluster_tasks
+from tag_keras.gradient_methods.selective_updates.optimizer import check_partial
+from tag_keras.gradient_methods.selective_updates.step import GroupUpdateStep
+from tag_keras.utils.checks import check_bool, check_count, check_number, check_seed, check_whole
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+class SelectiveTaskGroupUpdates(GradientMethod):
+    """Selective Task Group Updates (Jeong and Yoon 2025, arXiv 2502.11986).
+
+    Each batch is used for as many updates as there are groups of tasks, in random order. An update
+    for a group is the optimizer's step from the loss of the group, on the shared variables and on
+    the heads of the group. It is real and kept. What it does to the losses of all tasks on the same
+    batch is the proximal inter-task affinity, of which moving averages are kept:
+
+        B[i, j] = (1 - decay) * B[i, j] + decay * (1 - L_j after the update / L_j before it)
+
+    shared out among the tasks i of the group. The groups start as single tasks, and after the
+    warm-up they are formed from B by affinity propagation, anew after every batch. A task is in one
+    group. `model.get_affinity()` gives B, and `groups` the groups.
+
+    One batch costs as many forward and backward passes as there are groups, and one more forward
+    pass with `measure_last`. With several replicas of `tf.distribute` it costs as many as there are
+    tasks, whatever the groups. `optimizer.iterations` counts batches; weight decay and
+    regularisation losses take effect in every update.
+
+    Forming groups needs scikit-learn: `pip install "tag_keras[clustering]"`.
+
+    Args:
+        decay: Weight of a new value in the moving averages, in (0, 1]. The authors use 0.001, and
+            0.0001 for Taskonomy.
+        preference: Similarity of a task to itself in the affinity propagation, relative to its
+            affinity onto itself, which is 1: the higher, the more groups. Defaults to the median
+            of all similarities.
+        warmup: Number of batches with groups of one task each.
+        regroup_every: Number of batches after which the groups are formed anew. With
+            `steps_per_execution` of `compile`, groups are formed after an execution at most.
+        group_norm: Whether the loss of a group is divided by its number of tasks.
+        measure_last: Whether the last update of a batch is measured, by one forward pass. Without,
+            nothing is measured as long as all tasks are in one group.
+        seed: Of the order of the groups, and of the affinity propagation. Defaults to one that is
+            drawn, and saved with the model.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If an option is not what it should be.
+
+    Example:
+
+    ```python
+    model.compile("adam", loss, gradient_method=tag_keras.SelectiveTaskGroupUpdates())
+    model.fit(x, y, epochs=10)
+    model.gradient_method.groups  # (("age", "smiling"), ("hat",))
+    affinity = model.get_affinity()
+    ```
+    """
+
+    measures_affinity = True
+
+    def __init__(
+        self,
+        decay: float = 0.001,
+        preference: float | None = None,
+        warmup: int = 100,
+        regroup_every: int = 1,
+        group_norm: bool = False,
+        measure_last: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        self.decay = check_number("decay", decay, "in (0, 1]", lambda number: 0 < number <= 1)
+        self.preference = preference
+        if preference is not None:
+            wanted = "a finite number, or None"
+            self.preference = check_number("preference", preference, wanted)
+        self.warmup = check_whole("warmup", warmup)
+        check_bool("group_norm", group_norm)
+        check_bool("measure_last", measure_last)
+        self.regroup_every = check_count("regroup_every", regroup_every)
+        self.group_norm, self.measure_last = group_norm, measure_last
+        # Python's generator, which keras.utils.set_random_seed sets, too.
+        self.seed = random.randrange(2**24) if seed is None else check_seed(seed)
+        self._tasks: tuple[str, ...] = ()
+        self.built = True
+
+    def start(self, tasks: tuple[str, ...]) -> None:
+        self._tasks, number = tasks, len(tasks)
+        # The number of its group by task.
+        self.assignment = self._add("assignment", (number,))
+        self.affinity = self._add("affinity", (number, number))
+        self.count = self._add("count", (number, number), "int64")
+        self.batches = self._add("batches", (), "int64")
+        self.grouped_at = self._add("grouped_at", (), "int64")
+        self.more_updates = self._add("more_updates", (), "int64")
+        # Also a weight, so that a run that is resumed goes on with it.
+        self.seed_used = self._add("seed", (), "int64")
+        self.assignment.assign(np.arange(number, dtype="float32"))
+        self.seed_used.assign(tf.constant(self.seed, "int64"))
+
+    def _add(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> keras.Variable:
+        return self.add_weight(
+            shape=shape,
+            dtype=dtype,
+            initializer="zeros",
+            trainable=False,
+            # Replicas hold equal values; this keeps them so when they are restored.
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of tasks, as they are now.
+
+        Raises:
+            ValueError: If this is not the copy that a model has made of it.
+        """
+        self._check_started()
+        numbers = self.assignment.numpy()
+        return tuple(
+            tuple(task for task, one in zip(self._tasks, numbers, strict=True) if one == number)
+            for number in np.unique(numbers)
+        )
+
+    def shuffled_groups(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The groups in an order that is random and the same for all replicas.
+
+        Returns:
+            Boolean tensor (T, T), one group by row, those without a task last; and the number of
+            those with one, int32.
+        """
+        numbers = tf.range(len(self._tasks), dtype="float32")
+        groups = numbers[:, None] == tf.convert_to_tensor(self.assignment)[None, :]
+        filled = tf.reduce_any(groups, axis=1)
+        seed = tf.stack([tf.convert_to_tensor(one) for one in (self.seed_used, self.batches)])
+        keys = tf.random.stateless_uniform([len(self._tasks)], seed)
+        order = tf.argsort(tf.where(filled, keys, 2.0))
+        return tf.gather(groups, order), tf.reduce_sum(tf.cast(filled, "int32"))
+
+    def make_step(self, model: Any) -> Callable[[Any], dict[str, Any]]:
+        check_clustering()
+        check_partial(model.optimizer)
+        return GroupUpdateStep(model, self)
+
+    def after_execution(self) -> None:
+        batches, grouped_at = int(self.batches.numpy()), int(self.grouped_at.numpy())
+        if batches < self.warmup or batches - grouped_at < self.regroup_every:
+            return
+        # The generator there takes 32 bits.
+        seed = int(self.seed_used.numpy()) % 2**32
+        labels = cluster_tasks(self.affinity.numpy(), self.preference, seed=seed)
+        self.grouped_at.assign(tf.constant(batches, "int64"))
+        if labels is not None:
+            self.assignment.assign(labels.astype("float32"))
+
+    def get_affinity(self) -> Affinity:
+        """The proximal affinities, moving averages over all batches since `compile`.
+
+        They are corrected for their start from 0, as Adam's averages are; those that groups are
+        formed of are not. The diagonal is not negative, because no update that raised a task's own
+        loss counts there. Standard errors are not known.
+
+        Raises:
+            ValueError: If nothing was measured.
+        """
+        self._check_started()
+        count = self.count.numpy()
+        if not count.any():
+            raise ValueError(
+                "No affinities have been measured. Call `fit` first, with losses that are positive."
+            )
+        with np.errstate(invalid="ignore"):
+            mean = self.affinity.numpy().astype(np.float64) / -np.expm1(count * _log1m(self.decay))
+        return Affinity(self._tasks, mean, count=count)
+
+    def _check_started(self) -> None:
+        if not self._tasks:
+            raise ValueError(
+                "A model trains with a copy of its own: ask `model.gradient_method`, after "
+                "`model.compile(gradient_method=...)`."
+            )
+
+    def load_own_variables(self, store: Any) -> None:
+        # Weights of a model that was trained otherwise have none of these.
+        if "0" in store:
+            super().load_own_variables(store)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ["decay", "preference", "warmup", "regroup_every", "group_norm", "measure_last"]
+        options = {name: getattr(self, name) for name in [*names, "seed"]}
+        return {**super().get_config(), **options}
+
+
+def _log1m(decay: float) -> float:
+    return math.log1p(-decay) if decay < 1 else -math.inf

@@ -1,0 +1,274 @@
+"""The optimizer's step for one group of tasks: on the shared variables and the group's heads."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tag_keras.backend.optimizers import (
+    clipped_gradients,
+    inner_optimizer,
+    loss_scale,
+    stateless_view,
+    variables_of_all,
+)
+from tag_keras.backend.replicas import sum_over_replicas
+from tag_keras.multitask.task_model import TaskModel
+
+# A tensor, or tf.IndexedSlices.
+Gradient = Any
+
+
+class PartialUpdates:
+    """Steps of an optimizer on parts of the variables that are chosen in the graph.
+
+    A part that is not chosen keeps its values and the optimizer's state of them, momentum
+    included: a step with a gradient of 0 would move both. So the step is computed for all parts,
+    from values to values, and taken for those that are chosen: equal to `optimizer.apply` with
+    the gradients and variables of these alone. No variable is assigned; the optimizer's
+    `iterations` stay.
+
+    Args:
+        optimizer: A built optimizer.
+        variables: P trainable variables that it was built with.
+        parts: Index of its part by variable.
+
+    Raises:
+        ValueError: If the optimizer was made with `use_ema` or `gradient_accumulation_steps`.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: Sequence[keras.Variable],
+        parts: Sequence[int],
+    ) -> None:
+        optimizer = inner_optimizer(optimizer)
+        check_partial(optimizer)
+        self._optimizer = optimizer
+        self._parts = list(parts)
+        self._number = len(variables)
+        common = {id(variable) for variable in variables_of_all(optimizer)}
+        own = [variable for variable in optimizer.variables if id(variable) not in common]
+        # The optimizer's state follows the variables.
+        self.variables = [*variables, *own]
+        # By index into `variables`, the part that moves it.
+        self._owners: dict[int, int] = {}
+
+    def __call__(
+        self,
+        values: Sequence[tf.Tensor],
+        gradients: Sequence[Gradient | None],
+        chosen: tf.Tensor,
+        more_updates: Sequence[tf.Tensor | int],
+    ) -> list[tf.Tensor]:
+        """The values after a step.
+
+        Args:
+            values: Values of `self.variables`.
+            gradients: P gradients of the whole batch; `None` leaves a variable alone.
+            chosen: Boolean tensor, by part.
+            more_updates: By part, integers: see `stateless_view`.
+
+        Returns:
+            New values of `self.variables`.
+
+        Raises:
+            ValueError: If the optimizer has a state that several parts have in common.
+        """
+        present = [index for index, one in enumerate(gradients) if one is not None]
+        # Before clipping by the global norm, which is to be that of the chosen.
+        masked = [_where(chosen[self._parts[index]], gradients[index]) for index in present]
+        clipped = dict(zip(present, clipped_gradients(self._optimizer, masked), strict=True))
+        result = list(values)
+        for part, number in enumerate(more_updates):
+            indices = [index for index in present if self._parts[index] == part]
+            rows = [clipped[index] for index in indices]
+            for index, new in self._stepped(values, rows, indices, number).items():
+                self._check_owner(index, part)
+                result[index] = tf.where(chosen[part], new, values[index])
+        return result
+
+    def _stepped(
+        self,
+        values: Sequence[tf.Tensor],
+        gradients: Sequence[Gradient],
+        indices: Sequence[int],
+        more_updates: tf.Tensor | int,
+    ) -> dict[int, tf.Tensor]:
+        """What a step on some variables makes of all that it changes, by index."""
+        if not indices:
+            return {}
+        variables = [self.variables[index] for index in indices]
+        unclipped = {"clipnorm": None, "global_clipnorm": None, "clipvalue": None}
+        view = stateless_view(self._optimizer, variables, more_updates, **unclipped)
+        mapping = list(zip(self.variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            before = [scope.get_current_value(variable) for variable in self.variables]
+            view.apply(list(gradients), variables)
+        after = [scope.get_current_value(variable) for variable in self.variables]
+        return {
+            index: new
+            for index, (old, new) in enumerate(zip(before, after, strict=True))
+            if new is not old
+        }
+
+    def _check_owner(self, index: int, part: int) -> None:
+        if self._owners.setdefault(index, part) != part:
+            raise ValueError(
+                f"The optimizer {type(self._optimizer).__name__} has a state that all variables "
+                "have in common, so it cannot update some of them alone. Use another one, such as "
+                "Adam."
+            )
+
+
+def check_partial(optimizer: keras.optimizers.Optimizer) -> None:
+    """Checks that the options of an optimizer go with updates of some of its variables.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    optimizer = inner_optimizer(optimizer)
+    for name in ("gradient_accumulation_steps", "use_ema"):
+        if value := getattr(optimizer, name):
+            raise ValueError(
+                "Updates by groups of tasks are several in one batch, which does not go with "
+                f"{name} of the optimizer: leave it out. Received: {name}={value!r}."
+            )
+
+
+def _where(condition: tf.Tensor, gradient: Gradient) -> Gradient:
+    """The gradient, or 0."""
+    if isinstance(gradient, tf.IndexedSlices):
+        values = _where(condition, gradient.values)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.where(condition, gradient, tf.zeros_like(gradient))
+
+
+class Update(NamedTuple):
+    """What a step for a group gave.
+
+    Args:
+        values: Values of the variables after it.
+        moved: Whether it was made: a group without a label in the batch makes none, nor does one
+            whose gradients are not finite, if the loss is scaled.
+        overflowed: Whether it was not made for that second reason.
+    """
+
+    values: list[tf.Tensor]
+    moved: tf.Tensor
+    overflowed: tf.Tensor
+
+
+class GroupOptimizer:
+    """Makes the steps of a model's optimizer for groups of tasks.
+
+    A variable belongs to the tasks that depend on it, and moves with the groups that have one of
+    them: so shared variables move with every group, heads with one.
+
+    `iterations` advances once per batch, and with it a learning rate schedule. The optimizer's own
+    formulas, such as Adam's correction, go by the number of updates that a variable had: for a
+    head that of the batches, for shared variables that of the groups in all batches.
+
+    Args:
+        model: Compiled model; all its variables are there.
+        more_updates: Number of updates of the shared variables beyond `iterations`, so far.
+    """
+
+    def __init__(self, model: TaskModel, more_updates: keras.Variable) -> None:
+        sets = _tasks_by_variable(model)
+        # In the order of tasks, so that all replicas and all runs have the same.
+        distinct = sorted(set(sets), key=sorted)
+        self._members = tf.constant(
+            [[task in tasks for task in range(len(model.tasks))] for tasks in distinct]
+        )
+        self._are_common = [len(tasks) > 1 for tasks in distinct]
+        self._more_updates = more_updates
+        self._optimizer = model.optimizer
+        self._updates = PartialUpdates(
+            model.optimizer, model.trainable_variables, [distinct.index(one) for one in sets]
+        )
+        self.variables = self._updates.variables
+        self._scale = loss_scale(model.optimizer)
+
+    def step(
+        self,
+        values: Sequence[tf.Tensor],
+        gradients: Sequence[Gradient | None],
+        group: tf.Tensor,
+        present: tf.Tensor,
+        updates: tf.Tensor,
+    ) -> Update:
+        """A step for one group.
+
+        Args:
+            values: Values of `self.variables`.
+            gradients: Gradients of this replica's share of the group's loss, scaled, with respect
+                to the trainable variables; `None` where nothing depends on one.
+            group: Boolean tensor (T,): the tasks of the group.
+            present: Boolean tensor (T,): the tasks with labels in the batch.
+            updates: Number of updates made in this batch, int32.
+        """
+        gradients = self._of_whole_batch(gradients)
+        has_labels = tf.reduce_any(group & present)
+        finite = tf.constant(True) if self._scale is None else _are_finite(gradients)
+        moved = has_labels & finite
+        chosen = moved & tf.reduce_any(self._members & group, axis=1)
+        integer = self._optimizer.iterations.dtype
+        more = tf.cast(self._more_updates, integer) + tf.cast(updates, integer)
+        new = self._updates(
+            values, gradients, chosen, [more if common else 0 for common in self._are_common]
+        )
+        return Update(new, moved, has_labels & ~finite)
+
+    def counters(
+        self, updates: tf.Tensor, overflowed: tf.Tensor
+    ) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """What the end of a batch makes of the optimizer's counters.
+
+        The loss scale counts batches, too: it is halved after one with an overflow.
+
+        Args:
+            updates: Number of updates made in this batch, int32.
+            overflowed: Whether gradients of a group were not finite.
+        """
+        optimizer, inner = self._optimizer, getattr(self._optimizer, "inner_optimizer", None)
+        iterations = optimizer.iterations
+        # As Keras has it, a batch of which nothing remains does not count.
+        counts = tf.cast((updates > 0) | ~overflowed, iterations.dtype)
+        result = [(iterations, tf.convert_to_tensor(iterations) + counts)]
+        if inner is None:
+            return result
+        scale = tf.convert_to_tensor(optimizer.dynamic_scale)
+        counter = tf.convert_to_tensor(optimizer.step_counter)
+        grows = ~overflowed & (counter >= optimizer.dynamic_growth_steps - 1)
+        factor = tf.where(overflowed, 0.5, tf.where(grows, 2.0, 1.0))
+        following = tf.where(overflowed | grows, tf.zeros_like(counter), counter + 1)
+        return [
+            *result,
+            (optimizer.dynamic_scale, scale * factor),
+            (optimizer.step_counter, following),
+        ]
+
+    def _of_whole_batch(self, gradients: Sequence[Gradient | None]) -> list[Gradient | None]:
+        present = [one for one in gradients if one is not None]
+        if self._scale is not None:
+            # Of Keras, because it also divides an Embedding's tf.IndexedSlices.
+            present = [keras.ops.divide(one, self._scale) for one in present]
+        summed = iter(sum_over_replicas(present))
+        return [None if one is None else next(summed) for one in gradients]
+
+
+def _tasks_by_variable(model: TaskModel) -> list[frozenset[int]]:
+    """Indices of the tasks that depend on each trainable variable of a model."""
+    tasks: dict[int, frozenset[int]] = dict(model._sharing.tasks_of(model.encoder))
+    for index, task in enumerate(model.tasks):
+        for variable in model.heads[task].variables:
+            tasks[id(variable)] = tasks.get(id(variable), frozenset()) | {index}
+    return [tasks.get(id(variable), frozenset()) for variable in model.trainable_variables]
+
+
+def _are_finite(gradients: Sequence[Any]) -> tf.Tensor:
+    values = [getattr(one, "values", one) for one in gradients if one is not None]
+    return tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in values])

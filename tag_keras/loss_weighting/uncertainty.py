@@ -1,0 +1,98 @@
+"""Uncertainty weighting: trained weights of the tasks in the joint loss."""
+
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from tag_keras.loss_weighting.base import LossWeighting
+from tag_keras.utils.checks import check_choice
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+class UncertaintyWeighting(LossWeighting):
+    """Uncertainty weighting (Kendall, Gal and Cipolla, CVPR 2018, arXiv 1705.07115).
+
+    Every task has a trainable scalar s, the logarithm of its noise, which the optimizer of the
+    model trains. With the sums over the tasks that have a label in the batch, the joint loss is
+
+        "V1": sum_i  exp(-s_i) L_i + s_i                 s = log(variance), 0 at the start
+        "V2": sum_i  exp(-s_i) L_i / 2 + s_i / 2         s = log(variance), -0.5 at the start
+        "V3": sum_i  exp(-2 c_i) L_i + c_i               s = log(sigma), 1 at the start
+
+    with c = s clipped to [0.01, 10]. V1 is the code of the authors of the paper, V2 that of MTAN
+    (Liu et al., CVPR 2019) and V3 that of TAG. Their optima are s = log(L) for V1 and V2, and
+    s = log(2 L) / 2 for V3: in all of them a task counts the less the larger its loss is. Outside
+    of the interval, V3 does not train s any more; that is where it ends for losses below 0.51.
+
+    The scalars are left out of weight decay, and stay between -20 and 20. The joint loss may be
+    negative.
+
+    Args:
+        variant: `"V1"`, `"V2"` or `"V3"`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If there is no such variant.
+
+    Example:
+
+    ```python
+    model.compile("adam", "mse", loss_weighting=tag_keras.UncertaintyWeighting())
+    ```
+    """
+
+    is_trained = True
+
+    def __init__(self, variant: Literal["V1", "V2", "V3"] = "V2", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_choice("variant", variant, tuple(_START))
+        self.variant = variant
+        self.log_noise: Any = None
+
+    def start(self, num_tasks: int) -> None:
+        super().start(num_tasks)
+        self.log_noise = self.add_weight(
+            shape=(num_tasks,),
+            initializer=keras.initializers.Constant(_START[self.variant]),
+            # The loss of a task that is 0 throughout has s fall without end, and exp(-s) overflow.
+            constraint=_bounded,
+            # Replicas hold equal values.
+            aggregation="mean",
+            name="log_noise",
+        )
+
+    def task_weights(self) -> tf.Tensor:
+        return uncertainty_terms(tf.convert_to_tensor(self.log_noise), self.variant)[0]
+
+    def penalty(self, has_labels: tf.Tensor) -> tf.Tensor:
+        penalties = uncertainty_terms(tf.convert_to_tensor(self.log_noise), self.variant)[1]
+        return tf.reduce_sum(tf.where(has_labels, penalties, 0.0))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "variant": self.variant}
+
+
+def _bounded(log_noise: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(log_noise, -20.0, 20.0)
+
+
+def uncertainty_terms(log_noise: tf.Tensor, variant: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Weight of each task's loss in `UncertaintyWeighting`, and what is added to it.
+
+    Args:
+        log_noise: Tensor (T,): s.
+        variant: `"V1"`, `"V2"` or `"V3"`.
+
+    Returns:
+        Two tensors (T,).
+    """
+    if variant == "V1":
+        return tf.exp(-log_noise), log_noise
+    if variant == "V2":
+        return tf.exp(-log_noise) / 2.0, log_noise / 2.0
+    clipped = tf.clip_by_value(log_noise, 0.01, 10.0)
+    return tf.exp(-2.0 * clipped), clipped
+
+
+_START = {"V1": 0.0, "V2": -0.5, "V3": 1.0}

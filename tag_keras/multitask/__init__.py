@@ -1,0 +1,1 @@
+"""Train one network: losses, labels, metrics and logs by task."""

@@ -1,0 +1,1 @@
+"""Networks and layers that decide what of one network each task uses."""

@@ -1,0 +1,221 @@
+"""Encoders for images that can stand in for each other: what tasks share, and what they do not.
+
+All are made of the same blocks, and take the same arguments before their own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tag_keras.backend.layers import layers_in
+from tag_keras.networks.adashare.policy import AdaSharePolicy
+from tag_keras.networks.resnet import resnet_layers
+from tag_keras.utils.checks import check, check_input_shape
+
+layers = keras.layers
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
+    """Residual blocks that each task executes or skips: AdaShare (Sun et al. 2020, section 3).
+
+    With the decision (u, 1 - u) of a task at a block, the block turns its input x into
+
+        u relu(shortcut(x) + residual(x)) + (1 - u) shortcut(x)
+
+    A task that executes all blocks has the features of the plain residual network, exactly.
+
+    K tasks make K passes through the blocks. In training each of them moves the moving statistics
+    of a BatchNorm, as in the authors' code: they are means over the tasks, and follow the batches
+    faster than with one pass.
+
+    Args:
+        stem: Layer before the blocks.
+        blocks: L layers such as `tag_keras.ResidualBlock`, with the methods
+            `shortcut(inputs, training=None)` and `residual(inputs, training=None)`, of whose sum
+            `call` gives the ReLU. They are made of Keras layers and `keras.ops`.
+        tasks: Names of the K tasks.
+        top: Layer after the blocks, such as a pooling layer, if there is to be one.
+        temperature: Of the policy's samples, at the beginning.
+        seed: Of the policy's samples.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Returns:
+        Features by task.
+
+    Raises:
+        ValueError: If there is no block, if one has no shortcut and residual, or if one has weights
+            outside of its layers.
+
+    Example:
+
+    ```python
+    encoder = tag_keras.AdaShareEncoder(
+        stem=keras.layers.Conv2D(16, 3, padding="same"),
+        blocks=[tag_keras.ResidualBlock(16), tag_keras.ResidualBlock(32, strides=2)],
+        tasks=["age", "smiling"],
+        top=keras.layers.GlobalAveragePooling2D(),
+    )
+    encoder.policy.probabilities()  # (2, 2)
+    ```
+    """
+
+    def __init__(
+        self,
+        stem: keras.layers.Layer,
+        blocks: Sequence[keras.layers.Layer],
+        tasks: Sequence[str],
+        top: keras.layers.Layer | None = None,
+        temperature: float = 5.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        # The layers cast what they get as their own types say.
+        super().__init__(**{"autocast": False, **kwargs})
+        for name, layer in (("stem", stem), ("top", top)):
+            is_layer = isinstance(layer, keras.layers.Layer) or (name == "top" and layer is None)
+            check(is_layer, f"`{name}` should be a layer", **{name: layer})
+        self.blocks = _check_blocks(blocks)
+        self.stem, self.top = stem, top
+        self.policy = AdaSharePolicy(tasks, len(self.blocks), temperature, seed, name="policy")
+        self.tasks = self.policy.tasks
+
+    def layers_in_order(self) -> list[keras.layers.Layer]:
+        """The stem, the blocks, and the top if there is one."""
+        return [self.stem, *self.blocks, *([] if self.top is None else [self.top])]
+
+    def build(self, input_shape: Any) -> None:
+        # A block is never called below, only its two halves: here it makes its weights.
+        features = keras.tree.map_shape_structure(symbolic_input, input_shape)
+        for layer in self.layers_in_order():
+            following = layer(features)
+            if layer in self.blocks:
+                # Of functions of TensorFlow no pruned network can be made. Now is the time to say
+                # so, which Keras does, not after the search.
+                layer.residual(features)
+            features = following
+        _check_weights(self.blocks)
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
+        decisions = tf.unstack(self.policy.decisions(training))
+        start = self.stem(inputs, training=training)
+        return {
+            task: self._features(start, rows, training)
+            for task, rows in zip(self.tasks, decisions, strict=True)
+        }
+
+    def _features(self, features: tf.Tensor, rows: tf.Tensor, training: bool | None) -> tf.Tensor:
+        for block, decision in zip(self.blocks, tf.unstack(rows), strict=True):
+            skipped = block.shortcut(features, training=training)
+            executed = keras.ops.relu(skipped + block.residual(features, training=training))
+            features = _mixed(decision, executed, skipped)
+        return features if self.top is None else self.top(features, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.saving.serialize_keras_object
+        policy = self.policy.get_config()
+        return {
+            **super().get_config(),
+            "stem": serialize(self.stem),
+            "blocks": [serialize(block) for block in self.blocks],
+            "top": serialize(self.top),
+            **{name: policy[name] for name in ("tasks", "temperature", "seed")},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "AdaShareEncoder":
+        def deserialize(layer: Any) -> Any:
+            return keras.saving.deserialize_keras_object(layer, custom_objects)
+
+        layers = {name: deserialize(config[name]) for name in ("stem", "top")}
+        return cls(**{**config, **layers, "blocks": [deserialize(one) for one in config["blocks"]]})
+
+
+def symbolic_input(shape: Sequence[int | None]) -> keras.KerasTensor:
+    """Stands for an input of that shape, with any number of examples."""
+    return keras.KerasTensor((None, *shape[1:]))
+
+
+def _check_blocks(blocks: Any) -> list[Any]:
+    found: list[Any] = list(blocks) if isinstance(blocks, list | tuple) else [blocks]
+    methods = ("shortcut", "residual")
+    for block in found:
+        is_layer = isinstance(block, keras.layers.Layer)
+        if not is_layer or not all(callable(getattr(block, name, None)) for name in methods):
+            raise ValueError(
+                "`blocks` should be a list of layers with the methods `shortcut` and `residual`, "
+                f"such as `tag_keras.ResidualBlock`. Received: {block!r}."
+            )
+    if not found:
+        raise ValueError(
+            "`blocks` should hold at least one layer, for a policy to decide on. Received: []."
+        )
+    if len({id(block) for block in found}) < len(found):
+        raise ValueError(
+            "`blocks` should hold every layer once, because each has a decision of its own. "
+            f"Received: {[block.name for block in found]}."
+        )
+    return found
+
+
+def _check_weights(blocks: Sequence[Any]) -> None:
+    for block in blocks:
+        inner = layers_in(block, include_self=False)
+        in_layers = {id(variable) for layer in inner for variable in layer.weights}
+        own = [variable.name for variable in block.weights if id(variable) not in in_layers]
+        if own:
+            raise ValueError(
+                f"The block {block.name!r} should have its weights in layers, so that what a task "
+                f"does not execute can be left out. Put these in a layer: {own}."
+            )
+
+
+def _mixed(decision: tf.Tensor, executed: tf.Tensor, skipped: tf.Tensor) -> tf.Tensor:
+    # In float32, because the gradient of a decision is a sum over all features of the batch.
+    one, other = (tf.cast(features, "float32") for features in (executed, skipped))
+    return tf.cast(decision[0] * one + decision[1] * other, executed.dtype)
+
+
+def adashare_encoder(
+    tasks: Sequence[str],
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    depth: int | Sequence[int] = 18,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    temperature: float = 5.0,
+    seed: int = 0,
+) -> AdaShareEncoder:
+    """A ResNet of whose blocks each task executes some (AdaShare; Sun et al. 2020).
+
+    arXiv 1911.12423. It is the encoder of an `AdaShareModel`, which finds out which ones.
+
+    Args:
+        tasks: Task names.
+        input_shape: Height, width and channels of the images.
+        depth: 18 or 34, or the number of blocks of each stage.
+        widths: Number of channels of each stage.
+        temperature: Of the policy's samples, at the beginning.
+        seed: Of the policy's samples.
+
+    Returns:
+        Encoder from images (B, H, W, channels) to a dict of features (B, widths[-1]) by task.
+
+    Raises:
+        ValueError: If there are not as many widths as stages, or if a number is out of range.
+
+    Example:
+
+    ```python
+    tasks = ["smiling", "young"]
+    encoder = tag_keras.adashare_encoder(tasks, (64, 64, 3), widths=(16, 32, 64, 128))
+    model = tag_keras.AdaShareModel(encoder, {task: keras.layers.Dense(1) for task in tasks})
+    ```
+    """
+    resnet = resnet_layers(depth, widths)
+    stem = keras.Sequential(
+        [keras.Input(check_input_shape(input_shape)), resnet.stem, layers.ReLU()], name="stem"
+    )
+    top = layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32")
+    return AdaShareEncoder(stem, resnet.blocks, tasks, top, temperature, seed)

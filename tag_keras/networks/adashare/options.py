@@ -1,0 +1,126 @@
+"""Options of an AdaShare search: when weights and policy are trained, and by which losses."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tag_keras.networks.adashare.policy import (
+    SharingWeight,
+    active_blocks,
+    sharing_loss,
+    sparsity_loss,
+    temperature_after,
+)
+from tag_keras.utils.checks import check_choice, check_count, check_number, check_whole
+
+
+class Phase(NamedTuple):
+    """What a step of the training is.
+
+    Args:
+        trains_policy: Whether it trains the policy. Otherwise it trains the weights.
+        active: Number of last blocks that have a policy.
+        temperature: Of the policy's samples.
+        left: Number of steps, this one included, of the same phase.
+    """
+
+    trains_policy: bool
+    active: int
+    temperature: float
+    left: int
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+@dataclasses.dataclass(frozen=True)
+class AdaShareSearch:
+    """Schedule and losses of AdaShare (Sun et al. 2020, arXiv 1911.12423, section 3).
+
+    First the weights are trained alone, with all blocks executed. Then cycles follow, of some
+    batches that train the weights and some that train the policy. After each cycle the temperature
+    falls, and after every few of them one more block, from the last one down, has a policy.
+
+    Args:
+        warm_up: Number of batches before the first cycle. The authors take a fifth of all: 4000,
+            and 20000 for Taskonomy.
+        weight_steps: Number of batches of a cycle that train the weights. The authors take an epoch
+            of one half of the data, and for Taskonomy 400 batches.
+        policy_steps: Number of batches of a cycle that train the policy. The authors take an epoch
+            of the other half of the data, and for Taskonomy 100 batches.
+        sparsity: Weight of `sparsity_loss`. The authors take 0.05 (NYUv2, two tasks), 0.001 (three
+            tasks), 0.01 (Cityscapes), and 0.001 (Taskonomy).
+        sharing: Weight of `sharing_loss`. The authors take 0.05, 0.05, 0.1, and 0.005.
+        sharing_weight: "top" where the last blocks are to be shared most, as in the authors' code,
+            or "bottom" for the first ones, as in the paper's argument.
+        temperature: Of the policy's samples, in the first cycle.
+        temperature_decay: Factor of the temperature after each cycle.
+        curriculum_speed: Number of cycles after which one more block has a policy. The authors take
+            3, and 1 for Taskonomy.
+
+    Raises:
+        ValueError: If an option is not what it should be.
+    """
+
+    warm_up: int = 4000
+    weight_steps: int = 400
+    policy_steps: int = 100
+    sparsity: float = 0.05
+    sharing: float = 0.05
+    sharing_weight: SharingWeight = "top"
+    temperature: float = 5.0
+    temperature_decay: float = 0.965
+    curriculum_speed: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("weight_steps", "policy_steps", "curriculum_speed"):
+            self._put(name, check_count(name, getattr(self, name)))
+        self._put("warm_up", check_whole("warm_up", self.warm_up))
+        numbers: dict[str, tuple[str, Callable[[float], bool]]] = {
+            "sparsity": ("a number of at least 0", lambda number: number >= 0),
+            "sharing": ("a number of at least 0", lambda number: number >= 0),
+            "temperature": ("a positive number", lambda number: number > 0),
+            "temperature_decay": ("above 0, and at most 1", lambda number: 0 < number <= 1),
+        }
+        for name, wanted in numbers.items():
+            self._put(name, check_number(name, getattr(self, name), *wanted))
+        check_choice("sharing_weight", self.sharing_weight, ("top", "bottom"))
+
+    def _put(self, name: str, value: float) -> None:
+        # Python's numbers, because the configuration is written as JSON.
+        object.__setattr__(self, name, value)
+
+    def phase(self, step: int, num_blocks: int) -> Phase:
+        """What the training step of that number is, from 0 on, in a network of so many blocks."""
+        if step < self.warm_up:
+            return Phase(False, 0, self.temperature, self.warm_up - step)
+        length = self.weight_steps + self.policy_steps
+        cycle, position = divmod(step - self.warm_up, length)
+        trains_policy = position >= self.weight_steps
+        return Phase(
+            trains_policy,
+            active_blocks(cycle, num_blocks, self.curriculum_speed),
+            temperature_after(cycle, self.temperature, self.temperature_decay),
+            (length if trains_policy else self.weight_steps) - position,
+        )
+
+    def policy_loss(self, logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
+        """What the policy phase adds to the losses of the tasks.
+
+        Args:
+            logits: Float32 tensor (K, L, 2).
+            active: Number of last blocks that have a policy.
+
+        Returns:
+            Float32 scalar.
+        """
+        sparsity = self.sparsity * sparsity_loss(logits, active)
+        return sparsity + self.sharing * sharing_loss(logits, self.sharing_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AdaShareSearch":
+        return cls(**config)

@@ -1,0 +1,244 @@
+"""Which blocks of a network each task executes: a policy that is learned with the network."""
+
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tag_keras.utils.checks import check, check_count, check_number, check_seed
+from tag_keras.utils.tasks import check_task_names
+
+SharingWeight = Literal["top", "bottom"]
+
+
+def gumbel_noise(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
+    """Float32 tensor of independent Gumbel variables, the same for the same seed (2,)."""
+    tiny = np.finfo(np.float32).tiny
+    # Of the algorithms, the one that gives the same on all kinds of devices. XLA has its own.
+    uniform = tf.random.stateless_uniform(shape, seed, minval=tiny, maxval=1.0, alg="philox")
+    return -tf.math.log(-tf.math.log(uniform))
+
+
+def policy_sample(logits: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+    """Soft decisions of AdaShare by Gumbel-softmax (Sun et al. 2020, arXiv 1911.12423).
+
+        u = softmax((A + noise) / temperature)
+
+    Whatever the temperature, the larger of the two entries is the first one with the probability
+    softmax(A). The lower the temperature, the closer the larger one is to 1.
+
+    Args:
+        logits: Float32 tensor A (K, L, 2) of K tasks and L blocks: execute, or skip.
+        noise: Gumbel variables (K, L, 2).
+        temperature: Scalar.
+
+    Returns:
+        Float32 tensor (K, L, 2), whose rows add up to 1.
+    """
+    # After thousands of cycles the temperature would be 0 in float32.
+    return tf.nn.softmax((logits + noise) / tf.maximum(temperature, 1e-6))
+
+
+def is_active(num_blocks: int, active: tf.Tensor) -> tf.Tensor:
+    """Boolean tensor (L,): which blocks have a policy, namely the last ones."""
+    # A mask, because the graph stays the same while their number grows.
+    return tf.range(num_blocks, dtype="float32") >= num_blocks - tf.cast(active, "float32")
+
+
+def sparsity_loss(logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
+    """Cross entropy of the logits and "skip": AdaShare's loss for small networks, as coded.
+
+        sum over tasks of the mean over the active blocks of -log P(skip)
+
+    Args:
+        logits: Float32 tensor (K, L, 2).
+        active: Number of last blocks that have a policy.
+
+    Returns:
+        Float32 scalar; 0 where no block is active.
+    """
+    mask = tf.cast(is_active(logits.shape[1], active), "float32")
+    skip = -tf.nn.log_softmax(logits)[:, :, 1]
+    return tf.math.divide_no_nan(tf.reduce_sum(skip * mask), tf.reduce_sum(mask))
+
+
+def sharing_loss(logits: tf.Tensor, sharing_weight: SharingWeight = "top") -> tf.Tensor:
+    """Distance of the tasks' policies: AdaShare's loss for sharing blocks, on raw logits.
+
+        sum over pairs of tasks k < k' and blocks l of w_l |A[k, l, 0] - A[k', l, 0]|
+
+    over all blocks l = 0, ..., L - 1. The authors' code has w_l = (l + 1) / L, which is "top": the
+    last blocks are pulled together most. Their paper argues for sharing the first ones, which is
+    "bottom": w_l = (L - 1 - l) / L.
+
+    Args:
+        logits: Float32 tensor (K, L, 2).
+        sharing_weight: Where the weight is largest.
+
+    Returns:
+        Float32 scalar; 0 for one task.
+    """
+    num_blocks = logits.shape[1]
+    place = tf.range(num_blocks, dtype="float32")
+    weights = place + 1 if sharing_weight == "top" else num_blocks - 1 - place
+    execute = logits[:, :, 0]
+    # Every pair twice, and every task with itself.
+    distances = tf.reduce_sum(tf.abs(execute[:, None] - execute[None, :]), axis=(0, 1)) / 2
+    return tf.reduce_sum(distances * weights) / num_blocks
+
+
+def active_blocks(cycle: int, num_blocks: int, curriculum_speed: int = 3) -> int:
+    """Number of last blocks that have a policy after so many cycles: AdaShare's curriculum."""
+    return min(num_blocks, cycle // curriculum_speed + 1)
+
+
+def temperature_after(cycle: int, temperature: float = 5.0, decay: float = 0.965) -> float:
+    """Temperature of the policy's samples after so many cycles."""
+    return float(temperature * decay**cycle)
+
+
+def check_policy(policy: Any, num_tasks: int, num_blocks: int) -> npt.NDArray[np.bool_]:
+    """Returns a hard policy as a boolean array (K, L).
+
+    Raises:
+        ValueError: If it has another shape, or entries that are neither true nor false.
+    """
+    array = np.asarray(policy)
+    if array.shape != (num_tasks, num_blocks):
+        raise ValueError(
+            f"`policy` should have a row for each of the {num_tasks} tasks and a column for each "
+            f"of the {num_blocks} blocks. Received: shape={array.shape}."
+        )
+    valid = array.dtype.kind in "biuf" and bool(np.isin(array, (0, 1)).all())
+    check(valid, "`policy` should hold booleans: whether a task executes a block", policy=policy)
+    return array.astype(bool)
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
+    """The policy of AdaShare (Sun et al. 2020, arXiv 1911.12423, section 3).
+
+    For every task k and block l it holds two trainable logits: to execute the block, and to skip
+    it. They begin equal. It is not called; `decisions` gives what tasks do.
+
+    In training decisions are samples, the same on all replicas. In evaluation they are the more
+    probable ones, so that evaluating twice gives the same: the authors' code draws at random there,
+    too. Blocks that are not active have no policy yet: every task executes them.
+
+    Args:
+        tasks: Names of the K tasks.
+        num_blocks: Number L of blocks.
+        temperature: Of the samples. `AdaShareModel` lowers it during training.
+        seed: Of the samples.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If there is no task or no block, or if the temperature is not positive.
+
+    Example:
+
+    ```python
+    policy = AdaSharePolicy(["age", "smiling"], num_blocks=8)
+    policy.decisions(training=True)  # (2, 8, 2)
+    policy.sample_policy(seed=0)  # (2, 8), booleans
+    ```
+    """
+
+    def __init__(
+        self,
+        tasks: Any,
+        num_blocks: int,
+        temperature: float = 5.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        # The logits decide by small differences, which mixed precision would round away.
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.tasks = check_task_names(tasks)
+        self.num_blocks = check_count("num_blocks", num_blocks)
+        self._first_temperature = check_number(
+            "temperature", temperature, "a positive number", lambda number: number > 0
+        )
+        self._seed = check_seed(seed)
+        self.logits = self.add_weight(
+            shape=(len(self.tasks), self.num_blocks, 2),
+            initializer=keras.initializers.Constant(0.5),
+            autocast=False,
+            name="logits",
+        )
+        self.temperature = self._add_state("temperature", self._first_temperature, "mean")
+        # Number of last blocks that have a policy.
+        self.active = self._add_state("active", self.num_blocks, "mean")
+        # Kept here, because Keras does not save the state of a `SeedGenerator`. Every replica
+        # draws by it, so that all have the same policy.
+        self.draws = self._add_state("draws", 0, "only_first_replica", dtype="int64")
+        self.built = True
+
+    def _add_state(
+        self, name: str, value: float, aggregation: str, dtype: str = "float32"
+    ) -> keras.Variable:
+        return self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype,
+            trainable=False,
+            autocast=False,
+            aggregation=aggregation,
+            name=name,
+        )
+
+    def set_phase(self, active: int, temperature: float) -> None:
+        """Sets the number of active blocks and the temperature."""
+        self.active.assign(active)
+        self.temperature.assign(temperature)
+
+    def decisions(self, training: bool | None = None) -> tf.Tensor:
+        """What tasks do at each block: how much of it executed, and how much of it skipped.
+
+        Returns:
+            Float32 tensor (K, L, 2), whose rows add up to 1: a sample in training, else 0 and 1.
+        """
+        logits = tf.convert_to_tensor(self.logits)
+        if training:
+            draws = tf.convert_to_tensor(self.draws)
+            self.draws.assign(draws + 1)
+            noise = gumbel_noise(logits.shape, tf.stack([tf.constant(self._seed, "int64"), draws]))
+            chosen = policy_sample(logits, noise, tf.convert_to_tensor(self.temperature))
+        else:
+            execute = tf.cast(logits[:, :, 0] >= logits[:, :, 1], "float32")
+            chosen = tf.stack([execute, 1 - execute], axis=-1)
+        active = is_active(self.num_blocks, tf.convert_to_tensor(self.active))
+        return tf.where(active[:, None], chosen, [1.0, 0.0])
+
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """Probability (K, L) that a task executes a block; 1 where the block is not active."""
+        logits = np.asarray(self.logits.numpy(), np.float64)
+        probabilities = 1 / (1 + np.exp(logits[:, :, 1] - logits[:, :, 0]))
+        first = self.num_blocks - int(self.active.numpy())
+        probabilities[:, :first] = 1
+        return np.asarray(probabilities)
+
+    def sample_policy(self, seed: int = 0) -> npt.NDArray[np.bool_]:
+        """Draws a hard policy: each decision by its probability, independently.
+
+        Returns:
+            Boolean array (K, L): whether a task executes a block.
+        """
+        check_seed(seed)
+        probabilities = self.probabilities()
+        return np.asarray(np.random.default_rng(seed).random(probabilities.shape) < probabilities)
+
+    def most_probable(self) -> npt.NDArray[np.bool_]:
+        """The hard policy of evaluation, a boolean array (K, L); blocks at 1/2 are executed."""
+        return np.asarray(self.decisions().numpy()[:, :, 0] > 0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "tasks": list(self.tasks),
+            "num_blocks": self.num_blocks,
+            "temperature": self._first_temperature,
+            "seed": self._seed,
+        }

@@ -1,0 +1,192 @@
+"""Networks with Task Routing behind every convolution."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tag_keras.networks.resnet import ConvNorm, ResidualBlock, pooled, resnet_layers
+from tag_keras.networks.task_routing.layer import Mode, TaskRouting, check_routing, mask_seed
+from tag_keras.utils.checks import check, check_counts, check_input_shape
+
+layers = keras.layers
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
+    """A `ResidualBlock` with a `TaskRouting` behind each of its convolutions.
+
+    What goes by a shortcut without a convolution has been routed before. With `sigma=1` in the
+    mode `"partition"` it is the plain block.
+
+    Args:
+        filters: Number of channels of the output.
+        strides: Stride of the first convolution and of the shortcut.
+        num_tasks: Number of tasks, T.
+        sigma: As of `TaskRouting`.
+        mode: As of `TaskRouting`.
+        seed: Seed of the masks.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor (B, H, W, C).
+        task_ids: As of `TaskRouting`.
+        training: As in Keras.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        strides: int = 1,
+        *,
+        num_tasks: int,
+        sigma: float = 0.5,
+        mode: Mode = "partition",
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Its layers have the names of those of a ResNet, also in a model that is loaded.
+        self.block = ResidualBlock(filters, strides, dtype=self.dtype_policy, name=self.name)
+        check_routing(num_tasks, sigma, mode)
+        self.num_tasks, self.sigma, self.mode = int(num_tasks), float(sigma), mode
+        self.seed = mask_seed(seed)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.block.build(input_shape)
+        shape = self.compute_output_shape(input_shape)
+        seeds = np.random.default_rng(self.seed)
+        self.routes = [
+            TaskRouting(
+                **self._routing(),
+                seed=_next(seeds),
+                data_format="channels_last",
+                dtype=self.dtype_policy,
+            )
+            for _ in range(2 if self.block.projection is None else 3)
+        ]
+        for route in self.routes:
+            route.build(shape)
+
+    def call(self, inputs: tf.Tensor, task_ids: Any, training: bool | None = None) -> tf.Tensor:
+        inner, outer, *past = self.routes
+        shortcut = self.block.shortcut(inputs, training)
+        for route in past:
+            shortcut = route(shortcut, task_ids)
+        x = tf.nn.relu(inner(self.block.first(inputs, training=training), task_ids))
+        return tf.nn.relu(shortcut + outer(self.block.second(x, training=training), task_ids))
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...], *args: Any
+    ) -> tuple[int | None, ...]:
+        return self.block.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        sizes = {"filters": self.block.filters, "strides": self.block.strides}
+        return {**super().get_config(), **sizes, **self._routing(), "seed": self.seed}
+
+    def _routing(self) -> dict[str, Any]:
+        return {"num_tasks": self.num_tasks, "sigma": self.sigma, "mode": self.mode}
+
+
+def routed_resnet(
+    num_tasks: int,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    depth: int | Sequence[int] = 18,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    sigma: float = 0.5,
+    mode: Mode = "partition",
+    seed: int | None = None,
+) -> keras.Model:
+    """A ResNet for small images with Task Routing (Strezoski et al. 2019, arXiv 1903.12117).
+
+    Args:
+        num_tasks: Number of tasks, T.
+        input_shape: Height, width and channels of the images.
+        depth: 18 or 34, or the number of blocks of each stage.
+        widths: Number of channels of each stage.
+        sigma: As of `TaskRouting`.
+        mode: As of `TaskRouting`.
+        seed: Seed of the masks, which differ from layer to layer.
+
+    Returns:
+        Functional model from `[images (B, H, W, channels), task ids (B,)]` to features
+        (B, widths[-1]).
+
+    Raises:
+        ValueError: If an argument is out of range, or if a task would have no channel.
+
+    Example:
+
+    ```python
+    trunk = tag_keras.routed_resnet(num_tasks=3, widths=(16, 32, 64, 128))
+    features = trunk([images, np.array([0, 2])])  # of two images, for the tasks 0 and 2
+    ```
+    """
+    check_routing(num_tasks, sigma, mode)
+    routing: dict[str, Any] = {"num_tasks": num_tasks, "sigma": sigma, "mode": mode}
+    seeds = np.random.default_rng(mask_seed(seed))
+
+    def block(**kwargs: Any) -> RoutedBlock:
+        return RoutedBlock(**routing, seed=_next(seeds), **kwargs)
+
+    stem, stages = resnet_layers(depth, widths, block)
+    images, task_ids = keras.Input(check_input_shape(input_shape)), keras.Input((), dtype="int32")
+    x = _routed(stem(images), task_ids, **routing, seed=_next(seeds))
+    for stage in stages:
+        for layer in stage:
+            x = layer(x, task_ids)
+    return keras.Model([images, task_ids], pooled(x), name="routed_resnet")
+
+
+def routed_vgg11(
+    num_tasks: int,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    widths: Sequence[int] = (64, 128, 256, 256, 512, 512, 512, 512),
+    sigma: float = 0.5,
+    mode: Mode = "partition",
+    seed: int | None = None,
+) -> keras.Model:
+    """VGG-11 with Task Routing, the network of its paper (Strezoski et al. 2019).
+
+    Simonyan and Zisserman 2015, arXiv 1409.1556, table 1, column A: poolings follow the layers 1,
+    2, 4, 6 and 8. The hidden layers behind the convolutions are left out.
+
+    Args:
+        num_tasks: Number of tasks, T.
+        input_shape: Height, width and channels of the images.
+        widths: Number of channels of each of the eight layers.
+        sigma: As of `TaskRouting`.
+        mode: As of `TaskRouting`.
+        seed: Seed of the masks, which differ from layer to layer.
+
+    Returns:
+        Functional model from `[images (B, H, W, channels), task ids (B,)]` to features
+        (B, widths[-1]).
+
+    Raises:
+        ValueError: If an argument is out of range, or if a task would have no channel.
+    """
+    check_routing(num_tasks, sigma, mode)
+    channels = check_counts("widths", widths)
+    check(len(channels) == 8, "`widths` should have eight widths", widths=widths)
+    routing: dict[str, Any] = {"num_tasks": num_tasks, "sigma": sigma, "mode": mode}
+    seeds = np.random.default_rng(mask_seed(seed))
+    images, task_ids = keras.Input(check_input_shape(input_shape)), keras.Input((), dtype="int32")
+    x = images
+    for number, width in enumerate(channels, 1):
+        x = _routed(ConvNorm(width)(x), task_ids, **routing, seed=_next(seeds))
+        if number in (1, 2, 4, 6, 8):
+            x = layers.MaxPooling2D(2, padding="same", data_format="channels_last")(x)
+    return keras.Model([images, task_ids], pooled(x), name="routed_vgg11")
+
+
+def _next(seeds: np.random.Generator) -> int:
+    """The seed of one more mask."""
+    return int(seeds.integers(2**31))
+
+
+def _routed(x: keras.KerasTensor, task_ids: keras.KerasTensor, **routing: Any) -> keras.KerasTensor:
+    return layers.ReLU()(TaskRouting(data_format="channels_last", **routing)(x, task_ids))

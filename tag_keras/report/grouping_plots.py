@@ -1,0 +1,272 @@
+"""Figures of what came out: which network serves which task, and what that changed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.ticker
+import numpy as np
+
+from tag_keras.affinity import Affinity
+from tag_keras.report import plots
+from tag_keras.report.plots import Figure
+from tag_keras.results import Array
+from tag_keras.selection.grouping import Grouping
+from tag_keras.selection.solvers.problem import Score
+from tag_keras.selection.stability import GroupingStability
+from tag_keras.utils.checks import check_choice
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; the same on the whole page.
+COLOURS = {"joint": "#0072B2", "single": "#D55E00", "grouped": "#009E73"}
+NAMES = {"joint": "joint network", "single": "one network per task", "grouped": "groups"}
+_MARKERS = {"single": "s", "grouped": "o"}
+
+
+def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean") -> Figure:
+    """Diagram of the groups: tasks on the left, networks on the right.
+
+    A solid line runs from a task to the network that serves it, a dashed line to a network that
+    it only helps. The number on a solid line is the score of the task in its group.
+
+    Args:
+        grouping: Groups, and which of them serves each task.
+        affinity: Affinities of the same tasks.
+        score: What the groups were selected by, as in `select_groups`.
+
+    Returns:
+        Figure.
+
+    Raises:
+        ValueError: If `score` is something else.
+    """
+    check_choice("score", score, ("mean", "sum"))
+    order = sorted(affinity.tasks, key=lambda task: grouping.serves[task])
+    left = {task: float(-place) for place, task in enumerate(order)}
+    right: list[float] = []
+    for index in range(len(grouping.groups)):
+        served = [left[task] for task in order if grouping.serves[task] == index]
+        # A network that serves nothing goes below all the others.
+        right.append(float(np.mean(served)) if served else min(*left.values(), *right) - 1)
+    lowest = min(*left.values(), *right)
+    figure = plots.new_figure(8, 1.2 - 0.42 * lowest)
+    axes: Any = figure.subplots()
+    _draw_lines(axes, grouping, affinity, score, left, right)
+    axes.scatter([0] * len(left), list(left.values()), s=60, color=plots.INK, zorder=3)
+    axes.scatter([1] * len(right), right, s=170, marker="s", color=COLOURS["grouped"], zorder=3)
+    axes.set_yticks(list(left.values()), list(left), parse_math=False, fontsize=11)
+    axes.set(xlim=(-0.03, 1.03), ylim=(lowest - 0.5, 0.5), xticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _draw_lines(
+    axes: Any,
+    grouping: Grouping,
+    affinity: Affinity,
+    score: Score,
+    left: Mapping[str, float],
+    right: Sequence[float],
+) -> None:
+    factor, unit, _ = plots.find_scale(plots.between_tasks(affinity.mean))
+    solid: dict[str, Any] = {"color": COLOURS["grouped"], "linewidth": 2.2}
+    dashed: dict[str, Any] = {"color": "#777777", "linewidth": 1.3, "linestyle": (0, (4, 3))}
+    for index, group in enumerate(grouping.groups):
+        served = grouping.served(index)
+        for task in group:
+            start, end = left[task], right[index]
+            axes.plot((0, 1), (start, end), **(solid if task in served else dashed))
+            if task in served:
+                words = _describe_score(affinity, group, task, score, factor)
+                style = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 2.5}
+                box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none"}
+                axes.text(0.16, start + 0.16 * (end - start), words, bbox=box, **style)
+        helpers = len(group) - len(served)
+        text = f"group_{index}\nserves {len(served)}" + f", helped by {helpers}" * (helpers > 0)
+        axes.text(1.04, right[index], text, va="center", fontsize=11, linespacing=1.4)
+    kind = "mean affinity" if score == "mean" else "sum of the affinities"
+    legend = [f"served by ({kind} from its group{unit})", "only helps"]
+    plots.add_legend(axes.figure, [solid, dashed], legend, "lower")
+
+
+def _describe_score(
+    affinity: Affinity, group: Sequence[str], task: str, score: Score, factor: float
+) -> str:
+    sources = [affinity.tasks.index(other) for other in group if other != task]
+    if not sources:
+        return "alone"
+    column = affinity.mean[sources, affinity.tasks.index(task)]
+    value = column.mean() if score == "mean" else column.sum()
+    return plots.with_minus(f"{value * factor:+.3g}")
+
+
+def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figure:
+    """Changes of the test loss against the joint network, with two standard errors over seeds.
+
+    Args:
+        tasks: T task names.
+        changes: Relative changes, array (T + 1, S) of the T tasks and their total over S seeds,
+            by kind of network (`"single"`, `"grouped"`).
+
+    Returns:
+        Figure.
+    """
+    places = np.append(np.arange(len(tasks)), len(tasks) + 0.6)
+    figure = plots.new_figure(8, 2 + 0.45 * len(tasks))
+    axes: Any = figure.subplots()
+    styles: list[Mapping[str, Any]] = [{"color": COLOURS["joint"], "linewidth": 2}]
+    axes.axvline(0, **styles[0])
+    axes.axhline(len(tasks) - 0.2, color=plots.INK, linewidth=0.8)
+    for place, kind in enumerate(changes):
+        heights = places + 0.3 * (place - (len(changes) - 1) / 2)
+        percent = 100 * changes[kind]
+        seeds = percent.shape[1]
+        errors = 2 * percent.std(axis=1, ddof=1) / np.sqrt(seeds) if seeds > 1 else None
+        style: dict[str, Any] = {
+            "color": COLOURS[kind],
+            "marker": _MARKERS[kind],
+            "markersize": 7,
+            "ls": "",
+        }
+        axes.errorbar(percent.mean(axis=1), heights, xerr=errors, capsize=3, **style)
+        styles.append(style)
+    axes.set_yticks(places, [*tasks, "total"], parse_math=False)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color=plots.GREY)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("change of the test loss against the joint network, % (left is better)")
+    plots.add_legend(figure, styles, [NAMES[kind] for kind in ("joint", *changes)], "lower")
+    return figure
+
+
+# With more points, the gains do not fit between them.
+_MOST_GAINS = 16
+
+
+def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Affinity) -> Figure:
+    """Score of the best groups by the number of networks; the chosen groups are marked.
+
+    The number at a point is what the score gains by that network, compared to one less. Points of
+    groups that are not proven to be the best are hollow.
+
+    Args:
+        frontier: The best groups by the number of networks, as `selection_frontier` gives them.
+        grouping: The chosen groups.
+        affinity: Affinities of the same tasks, for the unit.
+
+    Returns:
+        Figure.
+
+    Raises:
+        ValueError: If the tasks of the groupings differ.
+    """
+    for best in frontier:
+        if set(best.tasks) != set(grouping.tasks):
+            raise ValueError(
+                "`frontier` should hold groupings of the tasks of `grouping`. Received: tasks="
+                f"{best.tasks} and {grouping.tasks}."
+            )
+    scores = np.array([best.score for best in frontier])
+    factor, unit, _ = plots.find_scale(plots.between_tasks(affinity.mean))
+    # The first grouping is that of the smallest number that is enough, and so has that many groups.
+    numbers = len(frontier[0].groups) + np.arange(len(scores))
+    figure = plots.new_figure(8, 3.6)
+    axes: Any = figure.subplots()
+    line = {"color": plots.INK, "marker": "o", "markersize": 5, "linewidth": 1.4}
+    chosen = {"color": COLOURS["grouped"], "marker": "s", "markersize": 13, "ls": ""}
+    axes.plot(numbers, scores * factor, zorder=3, **line)
+    axes.plot([len(grouping.groups)], [grouping.score * factor], zorder=2, **chosen)
+    if len(scores) <= _MOST_GAINS:
+        _write_gains(axes, numbers, scores * factor)
+    axes.margins(x=0.06, y=0.2)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(16, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axes.tick_params(length=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=plots.GREY)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("number of networks, at most")
+    axes.set_ylabel(f"mean score of the tasks{unit}".replace(", ", ",\n"))
+    styles, words = [line, chosen], ["best groups; the number is the gain of that network"]
+    words.append("chosen groups")
+    unproven = [index for index, best in enumerate(frontier) if not best.optimal]
+    if unproven:
+        styles.append(line | {"markerfacecolor": "white", "ls": "", "zorder": 4})
+        words.append("best groups found, not proven")
+        axes.plot(numbers[unproven], scores[unproven] * factor, **styles[-1])
+    plots.add_legend(figure, styles, words, "lower")
+    return figure
+
+
+def _write_gains(axes: Any, numbers: Any, heights: Any) -> None:
+    gains = np.diff(heights)
+    largest = float(gains.max(initial=0.0))
+    decimals = max(0, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 0
+    style = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 9}
+    for number, height, gain in zip(numbers[1:], heights[1:], gains, strict=True):
+        text = plots.with_minus(f"{gain:+.{decimals}f}")
+        axes.annotate(text, (number, height), (0, 9), **style)
+
+
+def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
+    """Heat map of how often each pair of tasks shares a network, in % of the draws.
+
+    The tasks stand in the order of the groups that serve them. Frames are around the pairs that
+    share a network in `grouping`. With up to 12 tasks each cell has its number.
+
+    Args:
+        stability: Of the chosen groups.
+        grouping: The chosen groups.
+
+    Returns:
+        Figure.
+
+    Raises:
+        ValueError: If `stability` is of other groups.
+    """
+    if set(stability.grouping.groups) != set(grouping.groups):
+        raise ValueError(
+            "`stability` should be of the groups of `grouping`. Received: "
+            f"{stability.grouping.groups} and {grouping.groups}."
+        )
+    order = sorted(range(len(stability.tasks)), key=lambda i: grouping.serves[stability.tasks[i]])
+    tasks = [stability.tasks[place] for place in order]
+    percent = 100 * plots.between_tasks(stability.share[np.ix_(order, order)])
+    figure = plots.new_pair_figure(tasks)
+    axes: Any = figure.subplots()
+    # The lower layer shows on the diagonal only.
+    axes.imshow(np.where(np.eye(len(tasks)), 0.25, np.nan), "Greys", vmin=0, vmax=1)
+    image = axes.imshow(percent, "Blues", vmin=0, vmax=100)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+    bar.set_label("draws in which the pair shares a network, %")
+    bar.outline.set_visible(False)
+    plots.label_pairs(axes, tasks)
+    for (row, column), value in np.ndenumerate(percent):
+        if row == column:
+            continue
+        if any({tasks[row], tasks[column]} <= set(group) for group in grouping.groups):
+            frame: dict[str, Any] = {
+                "fill": False,
+                "edgecolor": COLOURS["grouped"],
+                "linewidth": 2.6,
+            }
+            corner = (column - 0.46, row - 0.46)
+            axes.add_patch(matplotlib.patches.Rectangle(corner, 0.92, 0.92, **frame))
+        if len(tasks) <= plots.MOST_NUMBERS:
+            style = {"fontsize": 9, "color": "white" if value > 60 else plots.INK}
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", **style)
+    return figure
+
+
+def describe_stability(stability: GroupingStability, affinity: Affinity) -> str:
+    """How often the chosen groups win, and what it costs to choose them, in words."""
+    wins, draws = round(stability.wins * stability.num_samples), stability.num_samples
+    factor, unit, _ = plots.find_scale(plots.between_tasks(affinity.mean))
+    score = plots.with_minus(f"{stability.grouping.score * factor:.3g}")
+    return (
+        f"The chosen groups win in {wins} of {draws} draws of the affinities from their standard "
+        f"errors. The expected regret is {stability.regret * factor:.2g}{unit}: on average over "
+        "the draws, the chosen groups score by that much less than the best groups for the draw. "
+        f"For the means of the affinities they score {score}."
+    )

@@ -1,0 +1,206 @@
+"""The tables of the report, as lines of words."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tag_keras import results
+from tag_keras.comparison.comparison import Comparison, loss_table, serving_networks
+from tag_keras.comparison.serving import _NAMES, Move, Serving
+from tag_keras.report.plots import with_minus
+from tag_keras.results import Array, Row
+from tag_keras.selection.grouping import Grouping
+from tag_keras.utils.text import plus_minus, sentence
+
+# Network, or what its name begins with, and what training it is for.
+_STAGES = {
+    "affinity": "Measuring: joint training with probes",
+    "group_": "Retraining the groups",
+    "joint": "Yardstick: joint network",
+    "single_": "Yardstick: one network per task",
+}
+
+
+def losses_table(grouping: Grouping, comparison: Comparison) -> list[dict[str, Any]]:
+    """A line for each task, and one for the total, with a cell for each kind of network."""
+    changes, lines = comparison.changes(), []
+    decimals = _decimals([row for losses in comparison.losses.values() for row in losses])
+    for place, label in enumerate([*grouping.tasks, "Total"]):
+        values = {kind: losses[place] for kind, losses in comparison.losses.items()}
+        lowest = min(float(value.mean()) for value in values.values()) if values else 0.0
+        cells = {kind: _cell(value, decimals) for kind, value in values.items()}
+        for kind, cell in cells.items():
+            cell["best"] = len(values) > 1 and values[kind].mean() == lowest
+            change = changes[kind][place].mean() if kind in changes else np.nan
+            cell["change"] = with_minus(f"{100 * change:+.1f} %") if np.isfinite(change) else ""
+        lines.append({"label": label, "cells": cells})
+    return lines
+
+
+def metrics_table(
+    grouping: Grouping, comparison: Comparison, rows: Sequence[Row]
+) -> list[dict[str, Any]]:
+    """A line for each task and metric, with a cell for each kind of network."""
+    table: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for row in rows:
+        if row.split == "test" and row.seed in comparison.seeds:
+            for metric, value in row.metrics.items():
+                key = (row.task, row.network)
+                table.setdefault(metric, {}).setdefault(key, []).append(value)
+    serving, lines = serving_networks(grouping), []
+    for metric, values in table.items():
+        series = {key: np.array(value) for key, value in values.items()}
+        decimals = _decimals(series.values())
+        for task in grouping.tasks:
+            found = {
+                kind: series.get((task, serving[kind][task]), np.array([]))
+                for kind in comparison.losses
+            }
+            if any(value.size for value in found.values()):
+                cells = {kind: _cell(value, decimals) for kind, value in found.items()}
+                lines.append({"label": task, "metric": metric, "cells": cells})
+    return lines
+
+
+def _cell(values: Array, decimals: int) -> dict[str, Any]:
+    if not values.size:
+        return {"mean": "", "deviation": ""}
+    mean, deviation = results.mean_and_deviation(values)
+    after = f"{deviation:.{decimals}f}" if np.isfinite(deviation) else ""
+    return {"mean": with_minus(f"{mean:.{decimals}f}"), "deviation": after}
+
+
+def _decimals(series: Iterable[Array]) -> int:
+    """Decimals for two digits of the median deviation, or else three digits of the median mean."""
+    pairs = [results.mean_and_deviation(values) for values in series if values.size]
+    means, deviations = np.abs(np.reshape(pairs, (-1, 2))).T
+    for digits, sizes in ((2, deviations), (3, means)):
+        positive = sizes[np.isfinite(sizes) & (sizes > 0)]
+        if positive.size:
+            return int(np.clip(digits - 1 - np.floor(np.log10(np.median(positive))), 0, 6))
+    return 3
+
+
+def costs_table(
+    grouping: Grouping, rows: Sequence[Row], by_yardsticks: bool = False
+) -> dict[str, Any]:
+    """A line for each stage and their sum, and what it takes to measure and train groups once.
+
+    With `by_yardsticks`, the selection takes these, too.
+    """
+    names = dict.fromkeys(row.network for row in rows)
+    # A group that is a yardstick was trained as that.
+    runs = results.training_seconds(rows, sorted(names, key=lambda name: name.startswith("group_")))
+    joint = float(np.mean([*runs.get("joint", {0: np.nan}).values()]))
+    stages: dict[str, list[float]] = {}
+    for name, words in _STAGES.items():
+        networks = [n for n in runs if n == name or (name.endswith("_") and n.startswith(name))]
+        if seconds := [value for network in networks for value in runs[network].values()]:
+            stages[words] = seconds
+    stages["Sum"] = [value for values in stages.values() for value in values]
+    needed = ["affinity", *(f"group_{index}" for index in range(len(grouping.groups)))]
+    if by_yardsticks:
+        needed += ["joint", *(f"single_{task}" for task in grouping.tasks)]
+    trained = results.training_seconds(rows, needed)
+    means = [float(np.mean([*by_seed.values()])) for by_seed in trained.values() if by_seed]
+    once = sum(means) if len(trained) == len(needed) else np.nan
+    return {
+        "lines": [_cost(words, values, joint) for words, values in stages.items()],
+        "once": _ratio(once, joint),
+    }
+
+
+def _cost(words: str, seconds: Sequence[float], joint: float) -> dict[str, str]:
+    total = sum(seconds)
+    return {
+        "stage": words,
+        "networks": str(len(seconds)),
+        "seconds": f"{total:,.0f}" if total >= 100 else f"{total:.1f}",
+        "ratio": _ratio(total, joint),
+    }
+
+
+def _ratio(seconds: float, joint: float) -> str:
+    return f"{seconds / joint:.2f}" if joint > 0 and np.isfinite(seconds) else ""
+
+
+# By network and seed, split and task.
+_Losses = Mapping[tuple[str, int, str, str], float]
+
+
+def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
+    """A line for each moved task: from where, to where, why, and its losses in both networks.
+
+    The means are over the seeds, with two standard errors of their paired difference. Those on test
+    data, of the same seeds, are empty where one is missing.
+    """
+    lines, losses = [], _losses_by_seed(rows)
+    for move in serving.moves:
+        difference = move.mean_after - move.mean_before
+        noise = math.nan if move.noise is None else move.noise
+        lines.append(
+            {
+                "task": move.task,
+                "before": move.before,
+                "after": move.after,
+                "why": sentence(move.reason.removeprefix("the ")),
+                "means": _from_to(move.mean_before, move.mean_after),
+                "difference": _with_sign(plus_minus(difference, noise)),
+                "test": _test_means(losses, move, serving.seeds),
+            }
+        )
+    return lines
+
+
+def _test_means(losses: _Losses, move: Move, seeds: Sequence[int]) -> str:
+    means = []
+    for name in (move.before, move.after):
+        found = [losses.get((name, seed, "test", move.task)) for seed in seeds]
+        known = [loss for loss in found if loss is not None]
+        if len(known) < len(found):
+            return ""
+        means.append(math.fsum(known) / len(known))
+    return _from_to(*means)
+
+
+def _from_to(before: float, after: float) -> str:
+    return f"{before:#.3g} → {after:#.3g}"
+
+
+def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for what is served, and one for each other kind of network that could be.
+
+    Of each network the seed with the least validation loss counts, as in what is served.
+    """
+    table, losses = loss_table(grouping, rows, serving.split), _losses_by_seed(rows)
+    kinds = {"served": {task: serving.network_of(task) for task in grouping.tasks}}
+    for kind in ("grouped", "joint", "single"):
+        serves = serving_networks(grouping)[kind]
+        if {*serves.values()} <= {*table.losses}:
+            seeds = table.served_seeds(serves)
+            kinds[kind] = {task: (name, seeds[name]) for task, name in serves.items()}
+    return [
+        {
+            "name": _NAMES[kind],
+            "networks": len({*networks.values()}),
+            "validation": _total(losses, networks, serving.split),
+            "test": _total(losses, networks, "test"),
+        }
+        for kind, networks in kinds.items()
+    ]
+
+
+def _losses_by_seed(rows: Sequence[Row]) -> _Losses:
+    return {(row.network, row.seed, row.split, row.task): row.loss for row in rows}
+
+
+def _total(losses: _Losses, networks: Mapping[str, tuple[str, int]], split: str) -> str:
+    values = [losses.get((*network, split, task)) for task, network in networks.items()]
+    known = [value for value in values if value is not None]
+    return f"{math.fsum(known):#.4g}" if len(known) == len(values) else ""
+
+
+def _with_sign(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else f"+{text}"

@@ -1,0 +1,74 @@
+"""A grouping: the groups of tasks that share a network, and the group that serves each task."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Self
+
+from tag_keras.utils import files
+from tag_keras.utils.checks import check, check_bool
+from tag_keras.utils.tasks import check_task_names
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """Groups of tasks, a network for each, and the group that serves each task.
+
+    Fields that are wrong, or that contradict each other, are a `ValueError`.
+
+    Args:
+        tasks: Task names, in the user's order.
+        groups: Groups of task names; `select_groups` sorts names and groups by position.
+        serves: Index of the group that serves it, by task.
+        score: Mean over tasks of the best score that a group gives the task.
+        upper_bound: No family of as many groups scores more than this.
+        optimal: Whether the family is proven to be the best.
+    """
+
+    tasks: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+    serves: Mapping[str, int]
+    score: float
+    upper_bound: float
+    optimal: bool
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.tasks, list | tuple), "`tasks` should be a tuple", tasks=self.tasks)
+        tasks, groups, serves = check_task_names(self.tasks), self.groups, self.serves
+        valid = isinstance(groups, list | tuple) and {*map(type, groups)} <= {list, tuple}
+        valid = valid and all(g and all(t in tasks and g.count(t) == 1 for t in g) for g in groups)
+        check(valid, f"`groups` should be tuples of names out of {tasks}", groups=groups)
+        group = dict(enumerate(groups))
+        valid = isinstance(serves, Mapping) and set(serves) == set(tasks)
+        valid = valid and all(type(i) is int and t in group.get(i, ()) for t, i in serves.items())
+        wanted = f"`serves` should give each of {tasks} the index of a group that contains it"
+        check(valid, wanted, serves=serves, groups=groups)
+        for name, value in {"score": self.score, "upper_bound": self.upper_bound}.items():
+            valid = (isinstance(value, float) or type(value) is int) and abs(value) < float("inf")
+            check(valid, f"`{name}` should be a finite number", **{name: value})
+        check_bool("optimal", self.optimal)
+        object.__setattr__(self, "tasks", tasks)
+        object.__setattr__(self, "groups", tuple(tuple(group) for group in groups))
+        object.__setattr__(self, "serves", {task: serves[task] for task in tasks})
+
+    def served(self, index: int) -> list[str]:
+        """Tasks that the group of this index serves, in the order of the group."""
+        return [task for task in self.groups[index] if self.serves[task] == index]
+
+    def helpers(self, index: int) -> list[str]:
+        """Tasks that train with the group of this index and are served by another."""
+        return [task for task in self.groups[index] if self.serves[task] != index]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the grouping as JSON, atomically."""
+        files.write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads what `save` wrote; the `ValueError` for another file names the file and field."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        fields = files.read_fields(path, names)
+        try:
+            return cls(**{name: fields[name] for name in names})
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None

@@ -1,0 +1,163 @@
+"""The best networks under a budget, and of those that are tied the first by a fixed rule."""
+
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tag_keras.selection.solvers.budget_program import COST_TOLERANCE, Held, NetworkProgram
+from tag_keras.selection.solvers.reduction import Part, reduce_networks
+
+_Rows = npt.NDArray[np.intp]
+
+
+class Choice(NamedTuple):
+    """Rows of the chosen networks; no other choice has a mean loss below `bound`."""
+
+    rows: list[int]
+    bound: float
+    optimal: bool
+
+
+class _Solved(NamedTuple):
+    """A part: program, networks, the best choice of them if there is one, a bound of the loss."""
+
+    program: NetworkProgram
+    kept: _Rows
+    rows: _Rows
+    bound: float
+    proven: bool
+
+    def loss(self) -> float:
+        return self.program.mean_loss(self.rows) if len(self.rows) else math.inf
+
+
+def choose_networks(program: NetworkProgram, fallback: _Rows) -> Choice:
+    """The choice of the least mean loss, ties by cost, number, memberships, order of tasks.
+
+    Args:
+        program: Networks and budget.
+        fallback: A choice within the budget, for when time runs out before another is found.
+    """
+    parts, rows = reduce_networks(program, fallback)
+    best, bound, proven, solved = program.mean_loss(rows), math.inf, True, list[_Solved]()
+    for part in parts:
+        if part.bound > best + 2 * program.tolerance:
+            # Nor are those after it as good, whose bounds are no better.
+            break
+        if time.monotonic() > program.deadline:
+            bound, proven = min(bound, part.bound), False
+            break
+        found = _solve(program, part, rows)
+        if found.loss() < best:
+            best, rows = found.loss(), found.kept[found.rows]
+        bound, proven = min(bound, found.bound), proven and found.proven
+        solved.append(found)
+    bound = max(bound, program.least)
+    # The solver's word alone is not enough: what it found must reach its own bound.
+    if not proven or best > bound + program.accuracy:
+        return Choice(program.in_order(rows), min(bound, best), False)
+    most = best + program.tolerance
+    rows = _first_of_the_tied([found for found in solved if found.loss() <= most], most)
+    # The bound has the solver's error in it, the loss of what was found has none.
+    return Choice(program.in_order(rows), best, True)
+
+
+def _solve(program: NetworkProgram, part: Part, start: _Rows) -> _Solved:
+    """The best choice of a part, or `start` if that is one of the part and no worse."""
+    own = part.number in (None, len(start))
+    rows = np.searchsorted(part.rows, start if own else start[:0])
+    inside = program.restricted(part.rows, part.number)
+    answer = inside.least_loss()
+    if answer.rows is None:
+        # Where there is a choice, a proof that there is none would be wrong.
+        proven = answer.proven and not own
+        return _Solved(inside, part.rows, rows, math.inf if proven else part.bound, proven)
+    if not own or inside.mean_loss(answer.rows) < inside.mean_loss(rows):
+        rows = answer.rows
+    return _Solved(inside, part.rows, rows, max(part.bound, answer.bound), answer.proven)
+
+
+def _first_of_the_tied(tied: list[_Solved], most: float) -> _Rows:
+    both = [(part, _cheapest(part, most)) for part in tied]
+    least = min(part.program.total_cost(rows) for part, (rows, _) in both)
+    limit = least + COST_TOLERANCE * tied[0].program.budget
+    part, (rows, alone) = min(
+        (one for one in both if one[0].program.total_cost(one[1][0]) <= limit),
+        key=lambda one: len(one[1][0]),
+    )
+    if not alone:
+        rows = _first_by_rule(part.program, rows, least, most)
+    return part.kept[rows]
+
+
+def _cheapest(part: _Solved, most: float) -> tuple[_Rows, bool]:
+    """The choice of the least cost that is good enough, and whether it is the only one."""
+    program = part.program
+    rows = _without_useless(program, part.rows, most)
+    # Most often nothing else is as good at no more cost, which this one program proves.
+    held = [program.within_loss(most), program.within_cost(program.total_cost(rows))]
+    other = program.minimise(program.cost, held, [rows]).rows
+    if other is None:
+        return rows, True
+    if program.mean_loss(other) <= most:
+        rows = min(rows, other, key=program.total_cost)
+    return rows, False
+
+
+def _first_by_rule(program: NetworkProgram, rows: _Rows, cost: float, most: float) -> _Rows:
+    """The fewest networks, then memberships, then the first in the order of tasks."""
+    held = [program.within_loss(most), program.within_cost(cost)]
+    for coefficients in (np.ones(len(program.costs)), program.sizes):
+        objective = program.over_networks(coefficients)
+        rows = _better(program, rows, program.minimise(objective, held).rows, held, most)
+        held.append((objective, float(objective[rows].sum()) + 0.5))
+    return _first_in_order(program, rows, held, most)
+
+
+def _without_useless(program: NetworkProgram, rows: _Rows, most: float) -> _Rows:
+    """Leaves out networks, the dearest first, without which the loss is as good."""
+    if program.partition or program.number is not None:
+        return rows
+    for row in rows[np.argsort(-program.costs[rows], kind="stable")]:
+        without = rows[rows != row]
+        if len(without) and program.mean_loss(without) <= most:
+            rows = without
+    return rows
+
+
+def _better(
+    program: NetworkProgram, rows: _Rows, found: _Rows | None, held: Held, most: float
+) -> _Rows:
+    """What a program found, unless an error of the solver put it beyond the limits."""
+    if found is None or program.mean_loss(found) > most:
+        return rows
+    sums = [(float(coefficients[found].sum()), limit) for coefficients, limit in held[1:]]
+    within = all(total <= limit + 1e-9 * abs(limit) for total, limit in sums)
+    return found if within else rows
+
+
+def _first_in_order(program: NetworkProgram, rows: _Rows, held: Held, most: float) -> _Rows:
+    """The first in the order of tasks: its first network comes first, then its second, .."""
+    number = len(program.costs)
+    for position in range(len(rows)):
+        while True:
+            places = np.sort(program.order[rows])
+            fixed = np.isin(program.order, places[:position])
+            last = places[position - 1] if position else -1
+            earlier = (program.order > last) & (program.order < places[position])
+            if not earlier.any():
+                break
+            upper = (fixed | (program.order > last)).astype(float)
+            window = (-program.over_networks(earlier), -1.0)
+            nothing = program.over_networks(np.zeros(number))
+            found = program.minimise(nothing, [*held, window], (), (fixed.astype(float), upper))
+            if found.rows is None:
+                break
+            better = _better(program, rows, found.rows, [*held, window], most)
+            if better is rows:
+                break
+            rows = better
+    return rows

@@ -1,0 +1,290 @@
+"""What a script of the papers' experiments does with its flags: the study that they ask for."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tag_keras.estimators.cosine import CosineAffinity
+from tag_keras.estimators.first_order import FirstOrderAffinity
+from tag_keras.estimators.lookahead import LookaheadAffinity
+from tag_keras.results import Row
+from tag_keras.study.devices import (
+    STRATEGIES,
+    TOGETHER,
+    build_on_devices,
+    make_strategy,
+    worker_folder,
+)
+from tag_keras.study.networks import BY_LOSS, METHODS, MOST_TASKS
+from tag_keras.study.study import BuildStudyModel, Study
+from tag_keras.sweep.network import Data
+from tag_keras.sweep.ray_runner import import_ray
+from tag_keras.utils import files
+from tag_keras.utils.files import keep_settings
+
+
+def define_flags(
+    tasks: Sequence[str],
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    every: int,
+    data_dir: str | None = None,
+) -> None:
+    """Defines the flags of a script, with its defaults."""
+    from absl import flags
+
+    flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
+    flags.DEFINE_string("data_dir", data_dir, "Folder of the data set.")
+    words = "; ".join(f"{name}: {text}" for name, text in METHODS.items())
+    flags.DEFINE_enum("method", "tag", [*METHODS], f"A line of the papers' tables. {words}.")
+    flags.DEFINE_enum(
+        "stage",
+        "train",
+        ["train", "report"],
+        "Train what the method needs and is not there yet, and report; or only report what is in "
+        "the output folder, of all methods.",
+    )
+    flags.DEFINE_list("tasks", list(tasks), "Tasks, of which the networks are to serve each.")
+    flags.DEFINE_list(
+        "num_groups",
+        [],
+        "Numbers of networks to choose: the papers' splits. By default 2, 3 and 4, as far as there "
+        "are tasks.",
+    )
+    flags.DEFINE_list(
+        "budget",
+        [],
+        "For hoa, esa and optimal: sums of costs in standard network times (Standley et al. 2020) "
+        "to choose networks for. A whole network costs 1. By default, the numbers of networks.",
+    )
+    flags.DEFINE_list(
+        "seeds",
+        ["0", "1", "2"],
+        "Networks that serve are trained once with each seed; those to choose by, with the first, "
+        "which stays the first in an output folder.",
+    )
+    flags.DEFINE_integer("batch_size", batch_size, "Examples in a batch.", lower_bound=1)
+    flags.DEFINE_integer("epochs", epochs, "Epochs at most; the recipe may stop it.", lower_bound=1)
+    flags.DEFINE_integer(
+        "early_epochs",
+        None,
+        "Epochs of esa's short trainings. By default a fifth of --epochs, as Standley et al.",
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        "learning_rate", learning_rate, "Learning rate at the start.", lower_bound=0.0
+    )
+    flags.DEFINE_integer(
+        "every",
+        every,
+        "Measure affinities at one training step in so many. 10 is the released code's for "
+        "Taskonomy, 1 the CelebA notebook's.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer("draws", 5, "Random choices for each number of networks.", lower_bound=1)
+    flags.DEFINE_enum(
+        "strategy",
+        "none",
+        STRATEGIES,
+        "Devices of one network: one device, all GPUs of this machine, those of several hosts by "
+        "TF_CONFIG, which share the output folder, or a TPU.",
+    )
+    flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
+    flags.DEFINE_integer(
+        "processes",
+        1,
+        "Networks that are trained at the same time, each in a process of its own. 0 trains them "
+        "one after the other in this process.",
+        lower_bound=0,
+    )
+    flags.DEFINE_bool(
+        "cluster", False, 'Train on a Ray cluster, or locally by Ray (pip install ".[cluster]").'
+    )
+    flags.DEFINE_bool(
+        "reproduce_original",
+        False,
+        "Give the figures of the released code, with its mistakes, instead of the right ones.",
+    )
+    flags.mark_flag_as_required("output_dir")
+
+
+def begin(known: Sequence[str]) -> None:
+    """Before a training: checks what absl cannot check, and finds the other hosts or the TPU.
+
+    Args:
+        known: Names of the tasks that there are.
+
+    Raises:
+        ValueError: If a flag is not what it should be, or contradicts another; or without a TPU.
+    """
+    from absl.flags import FLAGS
+
+    if unknown := [task for task in FLAGS.tasks if task not in known]:
+        raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(known)}.")
+    if len(set(FLAGS.tasks)) < max(2, len(FLAGS.tasks)):
+        raise ValueError(
+            f"--tasks should be at least two different tasks. Received: {FLAGS.tasks}."
+        )
+    _check_numbers()
+    if FLAGS.budget and FLAGS.method not in BY_LOSS:
+        raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
+    if FLAGS.method in BY_LOSS and len(FLAGS.tasks) > MOST_TASKS:
+        raise ValueError(
+            f"--method={FLAGS.method} looks at all groups of tasks, of which there should be at "
+            f"most {MOST_TASKS}. Received: {len(FLAGS.tasks)} tasks."
+        )
+    if FLAGS.strategy != "none" and FLAGS.processes > 1:
+        raise ValueError(
+            "--processes above 1 is for --strategy=none: a strategy takes all devices."
+        )
+    if not FLAGS.data_dir:
+        raise ValueError("--data_dir should name the folder of the data set.")
+    if FLAGS.strategy != "none" and FLAGS.cluster:
+        raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
+    if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
+        raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
+    _check_folder(output_folder().absolute())
+    if FLAGS.cluster:
+        import_ray()
+    if FLAGS.strategy in TOGETHER:
+        make_strategy(FLAGS.strategy)
+    elif FLAGS.processes or FLAGS.cluster:
+        # A process that trains nothing would take their memory with its first step of anything.
+        with contextlib.suppress(RuntimeError):  # It has done so before this.
+            tf.config.set_visible_devices([], "GPU")
+
+
+def output_folder() -> Path:
+    """The folder that --output_dir names; shells leave a ~ after = to the program."""
+    from absl.flags import FLAGS
+
+    return Path(FLAGS.output_dir).expanduser()
+
+
+def _check_numbers() -> None:
+    """Checks the flags that are lists of numbers."""
+    from absl.flags import FLAGS
+
+    for name in ("seeds", "num_groups"):
+        values = FLAGS[name].value
+        if not all(value.isdecimal() and int(value) < 2**32 for value in values):
+            raise ValueError(
+                f"--{name} should be whole numbers below 2**32. Received: {','.join(values)}."
+            )
+    if not FLAGS.seeds:
+        raise ValueError("--seeds should have at least one number.")
+    for value in FLAGS.budget:
+        # A network for all tasks costs 1, and two of half the size serve two tasks.
+        if not value.replace(".", "", 1).isdecimal() or float(value) < 1:
+            raise ValueError(
+                f"--budget should be numbers of at least 1. Received: {','.join(FLAGS.budget)}."
+            )
+    for name in ("seeds", "num_groups", "budget"):
+        values = FLAGS[name].value
+        if len({*map(float, values)}) < len(values):
+            raise ValueError(f"--{name} should be different. Received: {','.join(values)}.")
+    if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
+        raise ValueError(
+            f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
+            f"Received: {','.join(wrong)}."
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Checks that a folder can be made or written to, without making it."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ValueError(
+            f"--output_dir should be a folder to write to. Received: {folder}, where {there} is "
+            + ("not to be written to." if there.is_dir() else "no folder.")
+        )
+
+
+def study_of_flags(
+    build_model: BuildStudyModel,
+    data: Mapping[str, Data],
+    fit: Mapping[str, Any],
+    errors: Callable[[list[Row]], list[Row]],
+    settings: Mapping[str, Any],
+    half_size: bool = False,
+) -> Study:
+    """The study that the flags ask for; its folder is taken, or found to be another's.
+
+    Args:
+        build_model: As in `Study`; it can go to another process.
+        data: As in `Study`; the values can go to another process.
+        fit: Arguments of `fit`, besides the number of epochs.
+        errors: As in `Study`.
+        settings: What tells this study from another, besides flags.
+        half_size: As in `Study`.
+
+    Raises:
+        ValueError: If the folder belongs to a run with other settings.
+    """
+    from absl.flags import FLAGS
+
+    folder = worker_folder(output_folder(), FLAGS.strategy)
+    processes = 0 if FLAGS.strategy in TOGETHER else FLAGS.processes
+    study = Study(
+        folder=folder,
+        tasks=tuple(FLAGS.tasks),
+        build_model=functools.partial(
+            build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision
+        ),
+        data=data,
+        fit={**fit, "epochs": FLAGS.epochs, **({} if processes else {"verbose": 0})},
+        estimators={
+            "tag": LookaheadAffinity(FLAGS.every),
+            "first_order": FirstOrderAffinity(FLAGS.every),
+            "cs": CosineAffinity(FLAGS.every),
+        },
+        seeds=tuple(map(int, FLAGS.seeds)),
+        num_groups=tuple(map(int, FLAGS.num_groups))
+        or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
+        budgets=tuple(map(float, FLAGS.budget)),
+        errors=errors,
+        early_epochs=FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
+        num_draws=FLAGS.draws,
+        half_size=half_size,
+        processes=processes,
+        cluster=FLAGS.cluster,
+    )
+    names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
+    # Last, so that what is refused leaves no folder behind.
+    keep_settings(folder, {**{name: FLAGS[name].value for name in names}, **settings})
+    return study
+
+
+def settings_of_folder(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The settings that the study in a folder was trained with.
+
+    Args:
+        folder: The folder.
+        names: Names of settings that a study of this script has.
+
+    Raises:
+        ValueError: If there is no study, or another script's, or if a flag was given that
+            contradicts its settings.
+    """
+    from absl.flags import FLAGS
+
+    path = folder / "settings.json"
+    if not path.exists():
+        raise ValueError(f"{folder} holds no study. Train one first: --stage=train.")
+    try:
+        settings = files.read_fields(path, names)
+    except ValueError as error:
+        message = f"{folder} holds no study of this script, or its settings are damaged. {error}"
+        raise ValueError(message) from None
+    for name, value in settings.items():
+        if name in FLAGS and FLAGS[name].present and FLAGS[name].value != value:
+            raise ValueError(
+                f"{folder} was trained with --{name}={value}. Received: {FLAGS[name].value}."
+            )
+    return settings

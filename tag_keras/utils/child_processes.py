@@ -1,0 +1,205 @@
+"""Calls in processes of their own, each of which ends with the process that waits for it."""
+
+import contextlib
+import multiprocessing.resource_tracker
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Exit codes of a child, beside 0, 1 for an error, and the negative number of a signal.
+FAILS_AGAIN = 65
+_IN_AN_IMPORT = 64
+# Errors of the code or of its input, which the same call would meet again.
+_LASTING = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    NameError,
+    LookupError,
+    ImportError,
+    NotImplementedError,
+)
+
+
+class ChildProcesses:
+    """Processes that run one call each, started and awaited from any thread.
+
+    They are spawned, because what TensorFlow holds does not survive a fork. Ctrl-C reaches only
+    the parent. A parent that was killed takes them along.
+    """
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._lock = threading.Lock()
+        self._running: set[BaseProcess] = set()
+        self._stopped = False
+        # The first process would start it, and on the way let Ctrl-C through again.
+        multiprocessing.resource_tracker.ensure_running()
+
+    def call(self, payload: bytes, log: Path, environment: Mapping[str, str]) -> int:
+        """Runs a call in a new process and waits for its end.
+
+        Args:
+            payload: Pickled function without arguments. It must be importable, or be defined in
+                the script that was started.
+            log: File to which all that the process prints is appended.
+            environment: Variables of its environment that are to differ from this process'.
+
+        Returns:
+            Exit code: 0, 1 after an error, `FAILS_AGAIN` after one of the code or its input, or
+            the negative number of the signal that killed it.
+
+        Raises:
+            ValueError: If the script that was started calls this while it is imported.
+        """
+        reader, writer = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_main, args=(reader, os.fspath(log)))
+        with self._lock:
+            if self._stopped:
+                return -int(signal.SIGTERM)
+            with _variables(environment), _errors_to(log), _interrupts_blocked():
+                process.start()
+            self._running.add(process)
+        reader.close()
+        try:
+            # Not as an argument of the process: those are sent while no other can start or stop.
+            with writer, contextlib.suppress(OSError):
+                writer.send_bytes(payload)
+            multiprocessing.connection.wait([process.sentinel])
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            with self._lock:
+                # Two threads that look after the same process may miss its exit code.
+                process.join()
+                self._running.discard(process)
+        code = process.exitcode
+        if code == _IN_AN_IMPORT:
+            raise ValueError(
+                "A process of its own for each network imports the script that was started: put "
+                'what that runs below `if __name__ == "__main__":`, or give processes=0.'
+            )
+        return 1 if code is None else code
+
+    def stop(self) -> None:
+        """Kills all processes; later calls start none."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()
+
+
+def exit_if_imported_by_child() -> None:
+    """Ends a child that would start children of its own by importing the script of its parent."""
+    # What multiprocessing itself looks at before it complains in its own words.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(_IN_AN_IMPORT)
+
+
+def pickled(value: Any, what: str) -> bytes:
+    """Pickles what a child needs.
+
+    Raises:
+        ValueError: If a child could not load it; the message says `what` it is and the remedy.
+    """
+    remedy = (
+        "Give a function of a module, or functools.partial of one, in place of a lambda, a local "
+        "function or a tf.data.Dataset; or processes=0, which trains in this process."
+    )
+    try:
+        payload = pickle.dumps(value)
+    except Exception as error:
+        # What cannot be pickled says so in errors of its own: a dataset in one of TensorFlow.
+        message = f"{what} cannot be sent to another process ({error}). {remedy}"
+        raise ValueError(message) from None
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    interactive = main.__spec__ is None and not (file and os.path.exists(file))
+    if interactive and b"__main__" in payload:
+        raise ValueError(
+            f"{what} is defined in a notebook or an interactive session, which another process "
+            f"cannot import. {remedy}"
+        )
+    return payload
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether the same call would meet the error again."""
+    return isinstance(error, _LASTING)
+
+
+def _main(reader: Connection, log: str) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        payload = reader.recv_bytes()
+    except EOFError:
+        os._exit(1)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+    try:
+        function: Callable[[], None] = pickle.loads(payload)
+        function()
+    except Exception as error:
+        if is_lasting(error):
+            sys.excepthook(type(error), error, error.__traceback__)
+            sys.exit(FAILS_AGAIN)
+        raise
+
+
+def _end_with_parent() -> NoReturn:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    # At once, whatever the main thread is at.
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _errors_to(log: Path) -> Iterator[None]:
+    """Lends a process that starts the log for its standard error.
+
+    It would have all of TensorFlow's notices on the terminal before it could do so itself.
+    """
+    kept = os.dup(2)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Blocks Ctrl-C for this thread, and for good in processes that it starts."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

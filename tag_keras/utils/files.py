@@ -1,0 +1,129 @@
+"""Reading and writing JSON files: whole or not at all, and errors that name file and field."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; it takes the place of `path` if the block succeeds.
+
+    A process killed inside the block leaves `path` as it was, and a hidden file with the same
+    suffix that the next attempt overwrites.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    yield partial
+    if partial.is_file():
+        with open(partial, "rb+") as file:
+            # The rename must not reach the disc before the bytes do.
+            os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def alone(path: str | os.PathLike[str], work: str) -> Iterator[None]:
+    """Runs the block in one process at a time; the others wait, and say so.
+
+    Args:
+        path: File to lock, of nothing else. A process that is killed loses the lock.
+        work: What the process does that another one waits for.
+
+    Raises:
+        OSError: If the file cannot be made, or is on a disc without locks.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that {work} ({path}).", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except ImportError:
+            # Windows does not have it.
+            pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{path} cannot be locked, as on some discs of networks. Give another folder",
+            ) from error
+        yield
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes `value` as JSON, atomically. NaN and infinity raise a `ValueError`."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with replacing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not JSON; the message names the file.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{os.fspath(path)} is not a JSON file ({error}). Delete it and run the step that "
+                "wrote it again."
+            ) from None
+
+
+def read_fields(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str, Any]:
+    """Reads a JSON object that must have at least `fields`.
+
+    Raises:
+        ValueError: If the file holds something else; the message names the file and the field.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{os.fspath(path)} should hold a JSON object. Received: {type(value).__name__}."
+        )
+    if missing := [field for field in fields if field not in value]:
+        raise ValueError(
+            f"{os.fspath(path)} lacks the field {missing[0]!r}. Fields found: {sorted(value)}."
+        )
+    return value
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings of a run into its folder, or checks that those there are the same.
+
+    Raises:
+        ValueError: If the folder belongs to a run with other settings.
+    """
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
+    if not path.exists():
+        write_json(path, settings)
+        return
+    found = read_fields(path, [])
+    names = sorted({*found, *settings})
+    if different := [name for name in names if found.get(name) != settings.get(name)]:
+        changes = [
+            f"{name} was {found.get(name)} and is {settings.get(name)}" for name in different
+        ]
+        raise ValueError(
+            f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
+            "delete this one."
+        )
+
+
+def comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `fit` that change a training and can be written down."""
+    kept = {name: value for name, value in fit.items() if name != "verbose"}
+    return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}

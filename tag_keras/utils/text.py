@@ -1,0 +1,43 @@
+"""Numbers and names in sentences."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def plus_minus(mean: float, noise: float) -> str:
+    """Two digits of the noise, and as many decimals of the mean."""
+    if not noise > 0:
+        return f"{mean:.4g}" + (" ± 0" if noise == 0 else "")
+    decimals = max(1 - int(np.floor(np.log10(noise))), 0)
+    kind = f".{decimals}f" if decimals < 7 else ".3g"
+    return f"{mean:{kind}} ± {noise:{kind}}"
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1, in whole percent."""
+    return f"{100 * share:.0f} %"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 task", "2 tasks"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def joined(words: Iterable[str]) -> str:
+    """Words as a list in a sentence: "a, b and c"; nothing for none."""
+    *first, last = [*words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def sentence(text: str) -> str:
+    """The text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
+def cells_as_markdown(cells: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, aligned, which is readable in a terminal, too."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,376 @@
+"""What all loss weightings and gradient methods have in common: state, replicas and probes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tag_keras
+
+layers = keras.layers
+TASKS = ("b", "a", "c")
+# By name, what `compile` gets. Twice GradNorm, which in "both" shares the gradients of a method.
+METHODS = {
+    "equal": lambda: {"loss_weighting": tag_keras.EqualWeighting()},
+    "uncertainty": lambda: {"loss_weighting": tag_keras.UncertaintyWeighting("V3")},
+    "dynamic": lambda: {"loss_weighting": tag_keras.DynamicWeightAverage(0.5)},
+    "gradnorm": lambda: {"loss_weighting": tag_keras.GradNorm("last", learning_rate=0.1)},
+    "pcgrad": lambda: {"gradient_method": tag_keras.PCGrad(seed=1)},
+    "upgrad": lambda: {"gradient_method": tag_keras.UPGrad()},
+    "both": lambda: {
+        "loss_weighting": tag_keras.GradNorm("last"),
+        "gradient_method": tag_keras.PCGrad("authors"),
+    },
+}
+STATES = {"uncertainty": 1, "dynamic": 4, "gradnorm": 2, "pcgrad": 1, "both": 3}
+
+
+def methods(*quick):
+    """All of them, of which only some run where slow tests do not."""
+    return pytest.mark.parametrize(
+        "method",
+        [one if one in quick else pytest.param(one, marks=pytest.mark.slow) for one in METHODS],
+    )
+
+
+def make_data(size=48, missing=False):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(size, 5)).astype("float32")
+    y = {
+        task: (sign * x[:, 0] + (i + 1) * rng.normal(size=size)).astype("float32")
+        for i, (task, sign) in enumerate(zip(TASKS, (1, -1, 1), strict=True))
+    }
+    if missing:
+        y["a"][rng.uniform(size=size) < 0.4] = np.nan
+        # No label in the whole second batch.
+        y["c"][8:16] = np.nan
+    return x, y
+
+
+def make_model(tasks=TASKS, seed=0):
+    keras.utils.set_random_seed(seed)
+    stack = [layers.Dense(6, "tanh", kernel_regularizer="l2"), layers.Dense(4, name="last")]
+    encoder = keras.Sequential([keras.Input((5,)), *stack])
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+    # Built: what compile makes has to find its place all the same.
+    model(np.zeros((1, 5)))
+    return model
+
+
+def compiled(method, model=None, **kwargs):
+    model = model or make_model()
+    optimizer = kwargs.pop("optimizer", None) or keras.optimizers.Adam(0.01)
+    methods = METHODS[method]() if method else {}
+    model.compile(optimizer, "mse", **{"run_eagerly": True, **methods, **kwargs})
+    return model
+
+
+def fit(model, data=None, epochs=2, **kwargs):
+    x, y = data or make_data()
+    return model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **kwargs).history
+
+
+def assert_same_weights(one, two, atol=0.0):
+    for value, expected in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(value, expected, atol=atol)
+
+
+def state(model):
+    return [np.array(weight) for weight in model.compiled_methods.weights]
+
+
+@methods("dynamic", "both")
+def test_a_model_is_saved_with_its_methods_and_goes_on(method, tmp_path):
+    model = compiled(method, loss_weights={"a": 2.0})
+    before = state(model)
+    data = make_data(24)
+    fit(model, data, epochs=3)
+    assert len(before) == STATES.get(method, 0)
+    if before and method != "pcgrad":
+        assert any((one != two).any() for one, two in zip(before, state(model), strict=True))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same_weights(loaded, model)
+    for name in ("loss_weighting", "gradient_method"):
+        one, two = getattr(loaded, name), getattr(model, name)
+        assert type(one) is type(two)
+        assert one is None or one.get_config() == two.get_config()
+    loaded.run_eagerly = True
+    history = fit(model, data)
+    assert fit(loaded, data) == history
+    assert_same_weights(loaded, model)
+    names = {"loss", *(f"{task}_loss" for task in TASKS)}
+    if model.loss_weighting is not None:
+        names |= {f"{task}_weight" for task in TASKS}
+    assert set(history) == names
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the training before an epoch, or after so many batches."""
+
+    def __init__(self, epoch=None, batches=None):
+        super().__init__()
+        self.epoch, self.left = epoch, batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.left is not None:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+@methods("dynamic", "pcgrad")
+@pytest.mark.parametrize("midst", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_a_killed_training_goes_on_as_an_uninterrupted_one(method, midst, tmp_path):
+    # In the midst of an epoch, Keras goes on only where affinities are measured.
+    affinity = tag_keras.CosineAffinity(every=4) if midst else None
+    kill = Kill(batches=15) if midst else Kill(epoch=3)
+    epochs = 3 if midst else 4
+
+    def train(folder, seed, *callbacks):
+        model = compiled(method, make_model(seed=seed), affinity=affinity)
+        backup = keras.callbacks.BackupAndRestore(folder, save_freq=7 if midst else "epoch")
+        fit(model, epochs=epochs, callbacks=[backup, *callbacks])
+        return model
+
+    expected = train(tmp_path / "expected", 0)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", 0, kill)
+    resumed = train(tmp_path / "killed", 1)
+    if method == "dynamic":
+        assert np.ptp(resumed.loss_weighting.task_weights()) > 0.01
+    assert_same_weights(resumed, expected, atol=1e-6)
+
+
+class Labels(keras.callbacks.Callback):
+    """Numbers of labels that a dynamic weight average has counted, at the end of every epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 5:
+            self.numbers.append(self.model.loss_weighting._labels.numpy().tolist())
+
+
+@pytest.mark.parametrize("affinity", [None, tag_keras.CosineAffinity(every=3)])
+def test_an_epoch_that_was_interrupted_counts_once(affinity, tmp_path):
+    # Without affinities Keras makes all of its steps again, with them those that are left.
+    def train(*callbacks):
+        model = compiled("dynamic", affinity=affinity)
+        backup = keras.callbacks.BackupAndRestore(tmp_path, save_freq=4)
+        fit(model, epochs=3, callbacks=[backup, *callbacks])
+
+    with pytest.raises(KeyboardInterrupt):
+        # After step 4 of the second epoch, of which the backup has 2.
+        train(Kill(batches=10))
+    seen = Labels()
+    train(seen)
+    assert seen.numbers == [[48.0] * 3] * 2
+
+
+@methods("both")
+def test_two_replicas_train_as_one_device(method, two_replicas):
+    # GradNorm's step and PCGrad's projections depend on signs: the momentum of Adam does not
+    # amplify rounding here, but the order of the random seeds has to be that of one device.
+    results = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            # One device eagerly, because tracing takes longer than its few steps.
+            options = {"run_eagerly": strategy is not two_replicas, "jit_compile": False}
+            model = compiled(method, loss_weights={"a": 2.0}, **options)
+        results.append((model, fit(model, make_data(missing=True))))
+    (one, history), (two, logs) = results
+    for value, expected in zip(two.trainable_variables, one.trainable_variables, strict=True):
+        np.testing.assert_allclose(value.numpy(), expected.numpy(), atol=2e-6)
+    for value, expected in zip(state(two), state(one), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
+    assert list(logs) == list(history)
+    for name in logs:
+        np.testing.assert_allclose(logs[name], history[name], rtol=1e-5, err_msg=name)
+
+
+@methods("uncertainty", "upgrad")
+def test_the_affinity_is_that_of_the_plain_model_with_the_same_weights(method):
+    affinity = tag_keras.LookaheadAffinity(every=1)
+    expected = compiled(None, affinity=affinity)
+    measured = compiled(method, affinity=affinity)
+    x, y = make_data(8, missing=True)
+    for model in (expected, measured):
+        model.fit(x, y, verbose=0)
+    one, two = expected.get_affinity(), measured.get_affinity()
+    np.testing.assert_allclose(two.mean, one.mean, atol=1e-6)
+
+
+@methods("both")
+def test_a_probe_changes_nothing(method):
+    models = [compiled(method, affinity=one) for one in (None, tag_keras.LookaheadAffinity(2))]
+    histories = [fit(model, make_data(missing=True)) for model in models]
+    for value, expected in zip(
+        models[1].trainable_variables, models[0].trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(value.numpy(), expected.numpy(), atol=2e-6)
+    for value, expected in zip(state(models[1]), state(models[0]), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for name in histories[0]:
+        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "jit_compile"),
+    [
+        ("dynamic", False),
+        ("gradnorm", True),
+        *(
+            pytest.param(method, jit_compile, marks=pytest.mark.slow)
+            for method in ("uncertainty", "both")
+            for jit_compile in (False, True)
+        ),
+    ],
+)
+def test_a_weighting_in_a_graph_and_several_steps_at_once(method, jit_compile):
+    eager = compiled(method)
+    several = compiled(method, run_eagerly=False, jit_compile=jit_compile, steps_per_execution=4)
+    histories = [fit(model, make_data(missing=True)) for model in (eager, several)]
+    for value, expected in zip(several.trainable_variables, eager.trainable_variables, strict=True):
+        np.testing.assert_allclose(value.numpy(), expected.numpy(), atol=1e-5)
+    for name in histories[0]:
+        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["gradnorm", "both"])
+def test_gradnorm_in_a_loop_over_the_tasks(method, monkeypatch):
+    unrolled, looped = compiled(method), compiled(method)
+    fit(unrolled, epochs=1)
+    monkeypatch.setattr("tag_keras.multitask.backward_passes._MOST_UNROLLED", 0)
+    fit(looped, epochs=1)
+    assert_same_weights(looped, unrolled, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["equal", "dynamic", "gradnorm", "both"])
+def test_the_weight_of_one_task_is_1(method):
+    x, y = make_data(16)
+    models = [compiled(one, make_model(("a",)), loss_weights={"a": 2.0}) for one in (None, method)]
+    plain, weighted = (fit(model, (x, {"a": y["a"]}), epochs=3) for model in models)
+    assert weighted.pop("a_weight") == pytest.approx([1.0] * 3)
+    for name in plain:
+        np.testing.assert_allclose(weighted[name], plain[name], rtol=1e-6)
+
+
+def test_equal_weights_are_those_of_no_weighting():
+    plain, equal = compiled(None), compiled("equal")
+    data, validation = make_data(24), make_data(16)
+    histories = [fit(model, data, validation_data=validation) for model in (plain, equal)]
+    for task in TASKS:
+        assert histories[1].pop(f"{task}_weight") == [1.0, 1.0]
+    assert histories[0] == histories[1]
+    assert_same_weights(equal, plain)
+
+
+def test_the_joint_loss_of_a_weighting():
+    model = compiled("uncertainty", loss_weights={"a": 3.0})
+    model.loss_weighting.log_noise.assign([0.2, 0.5, 0.02])
+    x, y = make_data(8)
+    y["b"][:] = np.nan
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert not any(name.endswith("_weight") for name in logs)
+    expected = 3 * np.exp(-1.0) * logs["a_loss"] + 0.5 + np.exp(-0.04) * logs["c_loss"] + 0.02
+    expected += sum(float(one) for one in model.losses)
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+    assert model.test_on_batch(x, y, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_model_has_a_copy_of_its_own():
+    weighting, method = tag_keras.GradNorm("last"), tag_keras.PCGrad(seed=1)
+    one, two = make_model(), make_model()
+    for model in (one, two):
+        model.compile(
+            "sgd", "mse", loss_weighting=weighting, gradient_method=method, run_eagerly=True
+        )
+    fit(one)
+    assert not weighting.weights and not method.weights
+    np.testing.assert_array_equal(two.loss_weighting.task_weights(), np.ones(3))
+    np.testing.assert_array_equal(two.gradient_method.weights[0], [1, 0])
+    np.testing.assert_array_equal(one.gradient_method.weights[0], [1, 12])
+
+
+def test_compiling_again_starts_anew_and_leaves_nothing_behind(tmp_path):
+    model, number = make_model(), len(make_model().weights)
+    for method in ("gradnorm", "gradnorm", "both", "uncertainty", "pcgrad", None):
+        compiled(method, model)
+        assert len(model.weights) == number + STATES.get(method, 0)
+        if method in ("gradnorm", "both"):
+            np.testing.assert_array_equal(model.loss_weighting.task_weights(), np.ones(3))
+        fit(model, make_data(16), epochs=1)
+    assert model.loss_weighting is None and model.gradient_method is None
+    model.save(tmp_path / "model.keras")
+    assert_same_weights(keras.models.load_model(tmp_path / "model.keras"), model)
+
+
+def test_a_model_of_the_functional_api():
+    inputs = keras.Input((5,))
+    shared = layers.Dense(4, name="shared")(inputs)
+    outputs = {task: layers.Dense(1, name=f"head_{task}")(shared) for task in TASKS}
+    model = tag_keras.MultiTaskModel.from_functional(keras.Model(inputs, outputs))
+    shared_layer = model.encoder.get_layer("shared")
+    model.compile("sgd", "mse", loss_weighting=tag_keras.GradNorm(shared_layer), run_eagerly=True)
+    fit(model)
+    assert np.ptp(model.loss_weighting.task_weights()) > 0
+    with pytest.raises(ValueError, match=r"Name one of \['shared'\]. Received: .*'head_a'"):
+        model.compile("sgd", "mse", loss_weighting=tag_keras.GradNorm("head_a"))
+
+
+@pytest.mark.parametrize(
+    "given", ["uncertainty", tag_keras.EqualWeighting, 1.0, tag_keras.LossWeighting()]
+)
+def test_what_is_no_weighting(given):
+    with pytest.raises(ValueError, match="`loss_weighting` should be a weighting, such as"):
+        make_model().compile("sgd", "mse", loss_weighting=given)
+
+
+@methods("both", "uncertainty")
+def test_mixed_precision(method):
+    results = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            optimizer = keras.optimizers.Adam(0.01)
+            if policy != "float32":
+                # With the scale that Keras begins with, the gradients overflow in the first steps.
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=256.0)
+            affinity = tag_keras.CosineAffinity(every=2)
+            model = compiled(method, optimizer=optimizer, affinity=affinity)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        x, y = make_data(16)
+        history = model.fit(x, y, batch_size=8, shuffle=False, verbose=0).history
+        results.append((history, state(model), model.trainable_variables))
+        assert all(
+            weight.dtype in ("float32", "int64") for weight in model.compiled_methods.weights
+        )
+    (logs, values, variables), (low_logs, low_values, low_variables) = results
+    for name in logs:
+        np.testing.assert_allclose(low_logs[name], logs[name], rtol=0.01)
+    for one, other in zip(low_values, values, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.01)
+    # Two steps of Adam, of 0.01 each.
+    for one, other in zip(low_variables, variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=0.005)
+
+
+def test_weights_after_a_step_that_overflows():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = make_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    weighting = tag_keras.GradNorm("last")
+    huge = {"b": "mse", "c": "mse", "a": lambda y, p: 1e30 * tf.reduce_mean((y - p) ** 2, axis=-1)}
+    model.compile("adam", huge, loss_weighting=weighting, run_eagerly=True)
+    model.fit(*make_data(8), verbose=0)
+    np.testing.assert_array_equal(model.loss_weighting.task_weights(), np.ones(3))

@@ -1,0 +1,525 @@
+import collections
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import sweep_job
+import tensorflow as tf
+from sweep_job import BUILDS, DATA, build_model
+
+import tag_keras
+from tag_keras import results
+from tag_keras.sweep import job, runners, sweep
+from tag_keras.sweep import network as training
+from tag_keras.utils import child_processes
+
+FIT = {"epochs": 2, "verbose": 0}
+
+
+def make_job(name, tasks, seed=0, build=build_model, **kwargs):
+    return job.Job(training.Network(name, tuple(tasks), seed), build, FIT, **kwargs)
+
+
+def contents(folder):
+    """Rows without the seconds that the training took, weights by file, and all other files."""
+    rows = json.loads((folder / "results.json").read_text())
+    rows = [{**row, "seconds": 0} for row in rows]
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    models = {path.name: keras.models.load_model(path) for path in folder.rglob("*.keras")}
+    weights = {name: [w.tolist() for w in models[name].get_weights()] for name in models}
+    return rows, weights, sorted(name for name in names if not name.startswith("logs"))
+
+
+def pretend(folder, one, data):
+    """Leaves the files that `train_job` leaves, with losses and a network that tell the job."""
+    paths = job.JobFiles(folder, one.network)
+    paths.model.parent.mkdir(parents=True, exist_ok=True)
+    name, tasks, seed = one.network.name, one.network.tasks, one.network.seed
+    if one.saves:
+        paths.model.write_text(name)
+    if one.measures:
+        paths.affinity.write_text(name)
+    rows = [results.Row(name, tasks, seed, task, "test", len(name), {}, 1.0) for task in tasks]
+    results.save_results(paths.rows, rows)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the networks that were trained in this process, which only pretends to."""
+    names = []
+
+    def train(folder, one, data):
+        names.append(one.network.name)
+        pretend(folder, one, data)
+
+    monkeypatch.setattr(runners, "train_job", train)
+    return names
+
+
+def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    measured = functools.partial(build_model, affinity=tag_keras.LookaheadAffinity(1))
+    talking = {"epochs": 3}
+    jobs = [
+        make_job("killed", "a", build=sweep_job.build_killed),
+        job.Job(training.Network("measured", tuple("abc")), measured, talking),
+    ]
+    folder = tmp_path / "there"
+    sweep.run_sweep(folder, jobs, DATA, processes=2)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"Training 2 of 2 networks; logs in {folder / 'logs'}"
+    # How many are done is a line of its own.
+    assert len(printed) == 4 and printed[-1] == "2/2 networks"
+    # A child shows that it is alive: one line for each epoch, as with verbose=2 of Keras' fit.
+    lines = (folder / "logs" / "measured_seed0.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("Epoch")] == [
+        f"Epoch {i}/3" for i in (1, 2, 3)
+    ]
+    assert len([line for line in lines if " - loss: " in line]) == 3
+    sweep.run_sweep(folder, jobs[1:], DATA)
+    assert capsys.readouterr().out == ""
+    built = sweep_job.read_builds(tmp_path / "builds")
+    assert sorted(tasks for tasks, _ in built) == ["a", "a", "abc"]
+    assert len({process for _, process in built}) == 3
+
+    # The same in this process.
+    jobs = [make_job("killed", "a"), jobs[1]]
+    expected = sweep.run_sweep(tmp_path / "here", jobs, DATA, processes=0)
+    rows = results.load_results(folder / "results.json")
+    assert [row.network for row in rows] == ["killed"] * 2 + ["measured"] * 6
+    np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
+    names = ["killed_seed0.keras", "killed_seed0.trained.json", "measured_seed0.affinity.json"]
+    names += ["measured_seed0.keras", "measured_seed0.trained.json"]
+    for place in ("here", "there"):
+        assert sorted(path.name for path in (tmp_path / place / "networks").iterdir()) == names
+    affinities = [
+        tag_keras.Affinity.load(tmp_path / place / "networks" / names[2]).mean
+        for place in ("here", "there")
+    ]
+    np.testing.assert_allclose(*affinities, rtol=1e-3, atol=1e-6)
+
+
+def test_only_what_is_missing_is_trained(tmp_path, trained):
+    jobs = [make_job("one", "a"), make_job("two", "ab"), make_job("two", "ab", seed=1)]
+    sweep.run_sweep(tmp_path, [jobs[1]], DATA, processes=0)
+    sweep.run_sweep(tmp_path, [make_job("other", "b")], DATA, processes=0)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert trained == ["two", "other", "one", "two"]
+    # The rows of others first, the own ones in the order of the jobs.
+    networks = list(dict.fromkeys((row.network, row.seed) for row in rows))
+    assert networks == [("other", 0), ("one", 0), ("two", 0), ("two", 1)]
+    assert rows == results.load_results(tmp_path / "results.json")
+    assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
+    assert len(trained) == 4
+
+
+def test_a_network_that_finished_as_the_sweep_was_killed_is_not_lost(tmp_path, trained):
+    # Killed before the rows of the first were put into results.json, and after, when they have
+    # only not been deleted.
+    jobs = [make_job("one", "a"), make_job("two", "b")]
+    for one in jobs:
+        pretend(tmp_path, one, DATA)
+    sweep.run_sweep(tmp_path, [jobs[1]], DATA, processes=0)
+    pretend(tmp_path, jobs[1], DATA)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert trained == []
+    assert [row.network for row in rows] == ["one", "two"]
+    assert not list(tmp_path.rglob("*.rows.json"))
+
+
+def test_a_network_whose_files_are_gone_is_trained_anew(tmp_path, trained):
+    jobs = [
+        make_job("saved", "a"),
+        make_job("measured", "ab", saves=False, measures=True),
+        make_job("neither", "b", saves=False),
+    ]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    gone = [tmp_path / "networks" / f"saved_seed0{end}" for end in (".keras", ".rows.json")]
+    gone += [tmp_path / "networks" / "measured_seed0.affinity.json"]
+    # Rows that the sweep had not collected when it was killed do not count either.
+    pretend(tmp_path, jobs[0], DATA)
+    gone[0].unlink()
+    gone[2].unlink()
+    assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
+    assert trained == ["saved", "measured", "neither", "saved", "measured"]
+    assert [path.exists() for path in gone] == [True, False, True]
+
+
+def test_a_twin_that_has_its_file_replaces_one_that_is_gone(tmp_path, trained):
+    jobs = [make_job("joint", "ab"), make_job("group", "ab")]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    (tmp_path / "networks" / "joint_seed0.keras").unlink()
+    assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
+    assert trained == ["joint"] and (tmp_path / "networks" / "joint_seed0.keras").exists()
+
+
+def test_a_job_that_measures_needs_a_model_that_does(tmp_path):
+    one = make_job("one", "ab", measures=True)
+    with pytest.raises(ValueError, match=r"compile with `affinity=`. Received: measures=True"):
+        job.train_job(tmp_path, one, DATA)
+    assert not list(tmp_path.iterdir())
+
+
+def evaluation_fails(monkeypatch, folder, one, error):
+    """Trains a network whose evaluation raises; gives its weights."""
+
+    def evaluate(*args):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "evaluate_network", evaluate)
+        with pytest.raises(type(error)):
+            job.train_job(folder, one, DATA)
+    return keras.models.load_model(job.JobFiles(folder, one.network).model).get_weights()
+
+
+def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatch):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    # Of twins, the first here has only been copied.
+    jobs = [make_job("one", "ab"), make_job("twin", "ab"), make_job("brief", "c", saves=False)]
+    sweep.run_sweep(tmp_path, [jobs[1]], DATA, processes=0)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text()[:-5])
+    wanted = rf"{path} is not a JSON file.* evaluates the networks that are in {tmp_path}/networks"
+    with pytest.raises(ValueError, match=wanted):
+        sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    path.unlink()
+    anew = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert [row.network for row in anew] == [row.network for row in rows]
+    np.testing.assert_allclose([r.loss for r in anew], [r.loss for r in rows], rtol=1e-6)
+    assert [row.seconds for row in anew[:4]] == [row.seconds for row in rows[:4]]
+    built = [tasks for tasks, _ in sweep_job.read_builds(tmp_path / "builds")]
+    assert built == ["ab", "c", "c"]
+
+
+@pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(1)])
+def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, affinity):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    measured = functools.partial(build_model, affinity=affinity)
+    one = make_job("one", "ab", build=measured, measures=affinity is not None)
+    expected = sweep.run_sweep(tmp_path / "undisturbed", [one], DATA, processes=0)
+    weights = evaluation_fails(monkeypatch, tmp_path / "folder", one, OSError("disc"))
+    paths = job.JobFiles(tmp_path / "folder", one.network)
+    seconds = json.loads(paths.trained.read_text())["seconds"]
+    rows = sweep.run_sweep(tmp_path / "folder", [one], DATA, processes=0)
+    assert len(sweep_job.read_builds(tmp_path / "builds")) == 2
+    assert [row.seconds for row in rows] == [seconds] * 4
+    np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
+    assert [row.metrics for row in rows] == [row.metrics for row in expected]
+    kept = keras.models.load_model(paths.model).get_weights()
+    np.testing.assert_array_equal(
+        np.concatenate([*map(np.ravel, kept)]), np.hstack([w.ravel() for w in weights])
+    )
+
+
+@pytest.mark.parametrize("what", ["a wrong value", "no model", "damaged", "tasks"])
+def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, what):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    one = make_job("one", "ab")
+    # A loss that is NaN is one again, as long as the network is the same.
+    error = ValueError("nan") if what == "a wrong value" else OSError("disc")
+    evaluation_fails(monkeypatch, tmp_path, one, error)
+    paths = job.JobFiles(tmp_path, one.network)
+    if what == "no model":
+        paths.model.unlink()
+    elif what == "damaged":
+        paths.model.write_bytes(b"")
+    elif what == "tasks":
+        one = make_job("one", "bc")
+    job.train_job(tmp_path, one, DATA)
+    assert len(sweep_job.read_builds(tmp_path / "builds")) == 2
+    assert {row.task for row in results.load_results(paths.rows)} == set(one.network.tasks)
+
+
+def test_jobs_that_are_the_same_training_are_trained_once(tmp_path, trained):
+    def build_here(tasks):
+        return build_model(tasks)
+
+    jobs = [
+        make_job("joint", "ab"),
+        make_job("group", "ab"),
+        make_job("other seed", "ab", seed=1),
+        make_job("other build", "ab", build=build_here),
+        make_job("its twin", "ab", build=build_here),
+        make_job("kept nowhere", "ab", saves=False),
+    ]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert trained == ["joint", "other seed", "other build", "kept nowhere"]
+    copied = [("group", "joint"), ("its twin", "other build")]
+    for name, source in copied:
+        assert (tmp_path / "networks" / f"{name}_seed0.keras").read_text() == source
+        assert {row.loss for row in rows if row.network == name} == {len(source)}
+    names = {path.name for path in (tmp_path / "networks").iterdir()}
+    assert "kept nowhere_seed0.keras" not in names and len(names) == 5
+    # One more twin of what was trained before is a copy.
+    sweep.run_sweep(tmp_path, [jobs[0], make_job("late", "ab")], DATA, processes=0)
+    assert len(trained) == 4 and (tmp_path / "networks" / "late_seed0.keras").exists()
+
+
+def test_failures_do_not_stop_the_others(tmp_path, monkeypatch):
+    errors = {"once": [OSError("disc")], "twice": [OSError("x"), OSError("disc")]}
+    errors |= {"lasting": [TypeError("no")], "good": []}
+    attempts = []
+
+    def train(folder, one, data):
+        attempts.append(one.network.name)
+        if errors[one.network.name]:
+            raise errors[one.network.name].pop(0)
+        pretend(folder, one, data)
+
+    monkeypatch.setattr(runners, "train_job", train)
+    jobs = [make_job(name, "a", seed) for seed, name in enumerate(errors)]
+    with pytest.raises(sweep.SweepError) as caught:
+        sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert attempts == ["once", "once", "twice", "twice", "lasting", "good"]
+    first, *rest = str(caught.value).splitlines()
+    assert first.startswith("2 of 4 networks failed; the others are done. The same command")
+    assert rest == [
+        "- 'twice', seed 1, of the tasks a: OSError: disc",
+        "- 'lasting', seed 2, of the tasks a: TypeError: no",
+    ]
+    # With processes=0, a debugger finds the error itself.
+    assert isinstance(caught.value.__cause__, OSError)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert attempts[6:] == ["twice", "lasting"] and len(rows) == 4
+
+
+TRACE = "Traceback (most recent call last):\n  File 'x', line 1\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "printed", "reason", "attempts"),
+    [
+        (child_processes.FAILS_AGAIN, f"note\n{TRACE}ValueError: no\n", "ValueError: no", 1),
+        (1, f"{TRACE}KeyError: 1\n\nMeanwhile:\n{TRACE}OSError: disc\n", "OSError: disc", 2),
+        (-signal.SIGKILL, "", "killed by SIGKILL, perhaps for want of memory", 2),
+        (-signal.SIGSEGV, "", "killed by SIGSEGV", 2),
+        (3, "a\nb\n\nc\nd\n", "ended with exit code 3\nb\nc\nd", 2),
+    ],
+)
+def test_why_a_process_failed(tmp_path, monkeypatch, code, printed, reason, attempts):
+    calls = []
+
+    def call(self, payload, log, environment):
+        calls.append(log)
+        with open(log, "a") as file:
+            file.write(printed)
+        return code
+
+    monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
+    log = tmp_path / "logs" / "one_seed0.log"
+    with pytest.raises(sweep.SweepError) as caught:
+        sweep.run_sweep(tmp_path, [make_job("one", "ab")], DATA)
+    first, rest = str(caught.value).split("\n", 1)
+    assert first == "1 of 1 networks failed. The same command tries these again:"
+    assert rest == f"- 'one', seed 0, of the tasks a, b: {reason} ({log})"
+    assert calls == [log] * attempts
+
+
+def test_a_process_that_fails_after_its_rows_has_not_failed(tmp_path, monkeypatch):
+    def call(self, payload, log, environment):
+        pretend(tmp_path, make_job("one", "a"), DATA)
+        return -signal.SIGABRT
+
+    monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
+    assert len(sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA)) == 1
+
+
+def test_validation_data_may_be_a_function(tmp_path):
+    lengths = []
+
+    def validation_data():
+        lengths.append(1)
+        return DATA["validation"]
+
+    network = training.Network("one", ("a",))
+    one = job.Job(network, build_model, {**FIT, "validation_data": validation_data})
+    sweep.run_sweep(tmp_path, [one], DATA, processes=0)
+    assert lengths == [1]
+
+
+def test_the_dtype_policy_goes_along(tmp_path, monkeypatch):
+    policies = []
+
+    def call(self, payload, log, environment):
+        keras.config.set_dtype_policy("float32")
+        pickle.loads(payload)()
+        return 0
+
+    def train(folder, one, data):
+        policies.append(keras.config.dtype_policy().name)
+        pretend(folder, one, data)
+
+    monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
+    monkeypatch.setattr(runners, "train_job", train)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert policies == ["mixed_bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "processes", "message"),
+    [
+        (
+            [make_job("one", "a")] * 2,
+            0,
+            r"differ in the name or the seed .* twice=\[\('one', 0\)\]",
+        ),
+        ([make_job("one", "a")], -1, "`processes` should be an integer from 0 on"),
+        ([make_job("one", "a")], 1.5, "`processes` should be an integer from 0 on"),
+        ([make_job("one", "a", build=lambda tasks: None)], 1, "`build_model` cannot be sent"),
+        (
+            [job.Job(training.Network("one", ("a",)), build_model, {"x": lambda: None})],
+            1,
+            "An argument of `fit` cannot be sent",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(tmp_path, jobs, processes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.run_sweep(tmp_path / "new", jobs, DATA, processes)
+    assert not (tmp_path / "new").exists()
+
+
+def dataset():
+    return tf.data.Dataset.from_tensor_slices(DATA["train"]).batch(8)
+
+
+@pytest.mark.parametrize("make", [lambda: lambda: None, dataset])
+def test_data_that_cannot_be_sent(tmp_path, make):
+    with pytest.raises(ValueError, match="`data` cannot be sent to another process"):
+        sweep.run_sweep(tmp_path / "new", [make_job("one", "a")], {"train": make()})
+
+
+def test_a_dataset_is_no_hindrance_in_this_process(tmp_path, trained):
+    fit = {**FIT, "validation_data": dataset()}
+    networks = [training.Network(name, ("a",)) for name in ("one", "two")]
+    jobs = [job.Job(network, build_model, fit) for network in networks]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert {row.network for row in rows} == {"one", "two"}
+    assert trained == ["one"]
+
+
+def test_a_network_of_other_tasks_is_not_taken_for_the_same(tmp_path, trained):
+    sweep.run_sweep(tmp_path, [make_job("group_0", "ab")], DATA, processes=0)
+    with pytest.raises(ValueError, match=r"another network 'group_0', seed 0, .* \['a', 'b'\]"):
+        sweep.run_sweep(tmp_path, [make_job("group_0", "ac")], DATA, processes=0)
+
+
+def test_two_sweeps_do_not_write_into_one_folder(tmp_path, trained):
+    with open(tmp_path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="Another sweep is at work in"):
+            sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
+    sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
+
+
+class Sweep:
+    """A sweep of 31 networks in another process, to be killed."""
+
+    def __init__(self, folder):
+        self.folder, self.builds = folder / "killed", folder / "builds"
+        self.process = None
+
+    def start(self, folder=None, processes=2):
+        command = [sys.executable, sweep_job.__file__, folder or self.folder, str(processes)]
+        environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        # One thread, because the order in which several add up is not fixed.
+        environment |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment |= {} if folder else {BUILDS: str(self.builds)}
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def built(self):
+        return sweep_job.read_builds(self.builds)
+
+    def has_built(self, number):
+        return len(self.built()) >= number
+
+    def unfinished(self):
+        """Tasks of networks that were built, but not trained to the end."""
+        ends = ("*.rows.json", "*.trained.json")
+        names = {path.name.partition("_")[0] for end in ends for path in self.folder.rglob(end)}
+        if (self.folder / "results.json").exists():
+            names |= {r.network for r in results.load_results(self.folder / "results.json")}
+        return {tasks for tasks, _ in self.built()} - names
+
+
+def states():
+    """State and process group of each process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[int(path.parent.name)] = fields[0], int(fields[2])
+    return found
+
+
+def wait_for(condition, *args):
+    end = time.monotonic() + 600
+    while not condition(*args):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def process_ended(pid):
+    return states().get(pid, "Z")[0] == "Z"
+
+
+def group_ended(number):
+    return all(state == "Z" for state, group in states().values() if group == number)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads the state of processes in /proc")
+def test_killed_at_random_times_it_ends_with_the_same_results(tmp_path):
+    one, draw = Sweep(tmp_path), random.Random(0)
+    one.start()
+    cut_off = collections.Counter()
+    for kind in ("parent", "child", "all", "Ctrl-C", "parent", "child"):
+        more = len(one.built()) + draw.randint(1, 4)
+        wait_for(one.has_built, more)
+        time.sleep(draw.uniform(0, 1))
+        if kind == "child":
+            tasks, pid = one.built()[-1]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+            wait_for(process_ended, int(pid))
+            cut_off.update(one.unfinished() & {tasks})
+            continue
+        kill = os.kill if kind == "parent" else os.killpg
+        kill(one.process.pid, signal.SIGINT if kind == "Ctrl-C" else signal.SIGKILL)
+        one.process.wait()
+        # Children whose parent was killed end by themselves.
+        wait_for(group_ended, one.process.pid)
+        cut_off.update(one.unfinished())
+        one.start()
+    assert one.process.wait() == 0
+    built = collections.Counter(tasks for tasks, _ in one.built())
+    names = [network.name for network in sweep_job.all_networks()]
+    assert built == {name: 1 + cut_off[name] for name in names}
+    one.start(tmp_path / "undisturbed", processes=0)
+    assert one.process.wait() == 0
+    assert contents(one.folder) == contents(tmp_path / "undisturbed")

@@ -1,0 +1,165 @@
+"""Files are whole or not there, whatever happens while they are written."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tag_keras.utils import files
+
+KILLED_INSIDE = """
+import os, signal, sys
+from tag_keras.utils import files
+with files.replacing(sys.argv[1]) as partial:
+    partial.write_text("half of the n")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+WRITES_FOR_EVER = """
+import itertools, sys
+from tag_keras.utils import files
+for number in itertools.count():
+    files.write_json(sys.argv[1], [number] * 20000)
+"""
+
+
+def test_replacing_puts_the_new_file_in_place_when_the_block_ends(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    with files.replacing(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_replacing_gives_a_hidden_path_in_the_same_folder_with_the_same_suffix(tmp_path):
+    # The same folder, because a rename across disks is a copy; the suffix, because Keras reads the
+    # format of a model from it.
+    with files.replacing(tmp_path / "model.keras") as partial:
+        partial.write_text("new")
+    assert partial.parent == tmp_path
+    assert partial.name.startswith(".")
+    assert partial.suffix == ".keras"
+
+
+def test_replacing_makes_the_folder(tmp_path):
+    path = tmp_path / "runs" / "digits" / "a.json"
+    with files.replacing(str(path)) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_an_exception_inside_replacing_leaves_the_old_file_and_is_raised(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(KeyError, match="out of the block"), files.replacing(path) as partial:
+        partial.write_text("half of the n")
+        raise KeyError("out of the block")
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_process_killed_inside_replacing_leaves_the_old_file_and_the_next_succeeds(tmp_path, old):
+    path = tmp_path / "a.json"
+    if old is not None:
+        path.write_text(old)
+    process = subprocess.run([sys.executable, "-c", KILLED_INSIDE, path], timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert (path.read_text() if path.exists() else None) == old
+
+    files.write_json(path, {"a": 1})
+    assert files.read_json(path) == {"a": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_reader_beside_the_writer_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, [-1] * 20000)
+    with subprocess.Popen([sys.executable, "-c", WRITES_FOR_EVER, path]) as process:
+        try:
+            seen = {-1}
+            while len(seen) < 20:
+                assert process.poll() is None
+                values = files.read_json(path)
+                assert values == [values[0]] * 20000
+                seen.add(values[0])
+        finally:
+            process.kill()
+    # What the last write was in the midst of is not seen, either.
+    values = files.read_json(path)
+    assert values == [values[0]] * 20000
+
+
+def test_write_json_puts_the_bytes_on_the_disc_before_it_renames(tmp_path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda *args: [calls.append("fsync"), fsync(*args)])
+    monkeypatch.setattr(os, "replace", lambda *args: [calls.append("replace"), replace(*args)])
+    files.write_json(tmp_path / "a.json", 1)
+    assert calls == ["fsync", "replace"]
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 0.1, "é", [], [1, [2.5, None]], {"b": 1, "a": 2}])
+def test_json_round_trip(tmp_path, value):
+    files.write_json(tmp_path / "a.json", value)
+    loaded = files.read_json(tmp_path / "a.json")
+    assert loaded == value
+    assert type(loaded) is type(value)
+    if isinstance(value, dict):
+        assert list(loaded) == list(value)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_write_json_refuses_what_json_does_not_have_and_leaves_the_old_file(tmp_path, number):
+    path = tmp_path / "a.json"
+    files.write_json(path, "old")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": [1.0, number]})
+    assert files.read_json(path) == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": [1, 2', b"\x89HDF\r\n\x1a\n\xff", b"[1] [2]"])
+def test_read_json_names_a_file_that_is_not_json_and_the_cure(tmp_path, content):
+    path = tmp_path / "corrupt.json"
+    path.write_bytes(content)
+    message = f"^{re.escape(str(path))} is not a JSON file .* Delete it and run the step that wrote"
+    with pytest.raises(ValueError, match=message):
+        files.read_json(path)
+
+
+def test_read_json_without_a_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+        files.read_json(tmp_path / "absent.json")
+
+
+def test_read_fields_gives_the_whole_object(tmp_path):
+    files.write_json(tmp_path / "a.json", {"a": 1, "b": None, "more": 3})
+    assert files.read_fields(tmp_path / "a.json", ["a", "b"]) == {"a": 1, "b": None, "more": 3}
+
+
+def test_read_fields_names_the_file_and_the_first_missing_field(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"mean": 1, "also": 2})
+    message = re.escape(f"{path} lacks the field 'tasks'. Fields found: ['also', 'mean'].")
+    with pytest.raises(ValueError, match=message):
+        files.read_fields(path, ["mean", "tasks", "count"])
+
+
+@pytest.mark.parametrize(("value", "kind"), [([1], "list"), (None, "NoneType"), ("a", "str")])
+def test_read_fields_names_a_file_that_holds_no_object(tmp_path, value, kind):
+    path = tmp_path / "a.json"
+    files.write_json(path, value)
+    message = re.escape(f"{path} should hold a JSON object. Received: {kind}.")
+    with pytest.raises(ValueError, match=message):
+        files.read_fields(path, [])
+
+
+def test_read_fields_names_a_corrupt_file(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
+        files.read_fields(tmp_path / "a.json", ["tasks"])
