@@ -19,6 +19,16 @@ WRONG_BACKEND = (
     "ImportError: tag_keras works with the TensorFlow backend of Keras. Found: {!r}. Set "
     "KERAS_BACKEND=tensorflow in the environment before importing Keras."
 )
+NAMES_OF_VERSION_0_1 = """
+    AdaShareEncoder AdaShareModel AdaSharePolicy AdaShareSearch Affinity CosineAffinity
+    DynamicWeightAverage EarlyStopping EqualWeighting FirstOrderAffinity GradNorm GradientMethod
+    GroupedModel Grouping GroupingStability LookaheadAffinity LossWeighting MultiTaskModel
+    NetworkCost NetworkSelection NetworkTable PCGrad ResidualBlock RoutedEncoder
+    SelectiveTaskGroupUpdates Serving TaskAttention TaskDense TaskRouting TaskRoutingModel
+    UPGrad UncertaintyWeighting adashare_encoder anchor_affinity grouping_stability guard_groups
+    load_network measure_cost merge_datasets mtan_encoder select_groups select_networks
+    selection_frontier task_network task_routing_encoder train_groups write_report
+"""
 FAKE_KERAS = """
 import sys, types
 sys.modules["keras"] = keras = types.ModuleType("keras")
@@ -201,7 +211,7 @@ def test_keras_knows_every_class_of_a_saved_model(python, imports):
 
 
 def stub():
-    """What `__init__.pyi` imports: by public name, the module that defines it, or "" for a module."""
+    """By public name in `__init__.pyi`, the module that defines it; "" for a module itself."""
     tree = ast.parse((ROOT / "tag_keras" / "__init__.pyi").read_text(encoding="utf-8"))
     return {
         alias.asname: node.module or ""
@@ -224,18 +234,7 @@ def test_every_public_name_is_what_its_module_defines():
 
 
 def test_the_names_of_version_0_1_are_still_there():
-    names = (
-        "AdaShareEncoder AdaShareModel AdaSharePolicy AdaShareSearch Affinity CosineAffinity "
-        "DynamicWeightAverage EarlyStopping EqualWeighting FirstOrderAffinity GradNorm "
-        "GradientMethod GroupedModel Grouping GroupingStability LookaheadAffinity LossWeighting "
-        "MultiTaskModel NetworkCost NetworkSelection NetworkTable PCGrad ResidualBlock "
-        "RoutedEncoder SelectiveTaskGroupUpdates Serving TaskAttention TaskDense TaskRouting "
-        "TaskRoutingModel UPGrad UncertaintyWeighting adashare_encoder anchor_affinity "
-        "grouping_stability guard_groups load_network measure_cost merge_datasets mtan_encoder "
-        "mtan_segnet random_networks resnet_encoder routed_resnet routed_vgg11 segnet "
-        "select_groups select_networks selection_frontier task_network task_routing_encoder "
-        "train_groups write_report"
-    ).split()
+    names = NAMES_OF_VERSION_0_1.split()
     assert len(names) == 53
     assert set(names) <= set(tag_keras.__all__)
 
@@ -254,7 +253,7 @@ def test_an_unknown_name_is_an_attribute_error_that_knows_the_nearest_one():
         _ = tag_keras.select_group
     message = "module 'tag_keras' has no attribute 'select_group'. Did you mean 'select_groups'?"
     assert str(caught.value) == message
-    with pytest.raises(AttributeError, match="has no attribute 'zzz'$"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'zzz'$"):
         _ = tag_keras.zzz
     assert not hasattr(tag_keras, "nothing")
 
