@@ -26,7 +26,8 @@ NAMES_OF_VERSION_0_1 = """
     NetworkCost NetworkSelection NetworkTable PCGrad ResidualBlock RoutedEncoder
     SelectiveTaskGroupUpdates Serving TaskAttention TaskDense TaskRouting TaskRoutingModel
     UPGrad UncertaintyWeighting adashare_encoder anchor_affinity grouping_stability guard_groups
-    load_network measure_cost merge_datasets mtan_encoder select_groups select_networks
+    load_network measure_cost merge_datasets mtan_encoder mtan_segnet random_networks
+    resnet_encoder routed_resnet routed_vgg11 segnet select_groups select_networks
     selection_frontier task_network task_routing_encoder train_groups write_report
 """
 FAKE_KERAS = """
