@@ -25,8 +25,8 @@ import tensorflow as tf
 import tag_keras
 from digits import data, network
 from tag_keras.results import load_results
+from tag_keras.study.methods import METHODS as ALL_METHODS
 from tag_keras.study.methods import run_method
-from tag_keras.study.networks import choosing_networks
 from tag_keras.study.study import Study
 from tag_keras.study.table import study_lines
 
@@ -81,7 +81,7 @@ def main() -> None:
         totals[method] = study_lines(rows, {method: choices}, tasks)[0].totals[0]
     print(f"{'method':10}{'to choose by':>14}{'time':>8}{'in TAG s':>10}{'total test loss':>18}")
     for method in METHODS:
-        trained = len(choosing_networks(method, tasks, half_size=False))
+        trained = len(ALL_METHODS[method].networks(tasks))
         ratio = seconds[method] / seconds["tag"]
         cells = f"{trained:>14}{seconds[method]:>7.0f}s{ratio:>10.1f}{totals[method]:>18.3f}"
         print(f"{method:10}{cells}")

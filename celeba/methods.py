@@ -25,7 +25,8 @@ def build_model(
 
     Args:
         tasks: Some of CelebA's attributes.
-        method: One of `tag_keras.study.networks.ONE_NETWORK`.
+        method: Name of a method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`,
+            `"dwa"` or `"mtan"`.
         affinity: What to measure while it trains.
         half_size: There is no network of half the size.
         learning_rate: Learning rate of SGD, and of GradNorm's weights.

@@ -4,6 +4,7 @@ All have the same residual blocks. They differ in how the losses or the gradient
 put together, or in what of the network each task uses.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ import keras
 
 import tag_keras
 from digits import network
-from tag_keras.experiment import train_networks
 from tag_keras.results import Row
+from tag_keras.study.methods import method_options
+from tag_keras.study.study import Study
 from tag_keras.sweep.job import Job
 from tag_keras.sweep.network import Data, Network, load_network
 from tag_keras.sweep.sweep import run_sweep
@@ -53,26 +55,26 @@ RIVALS = (
 
 
 def build_rival(
-    name: str, tasks: Sequence[str], learning_rate: float = 1e-3, steps: int = 400
+    tasks: Sequence[str], method: str = "mtl", learning_rate: float = 1e-3, steps: int = 400
 ) -> tag_keras.MultiTaskModel:
     """A compiled model for `tasks`, to be trained by a method.
 
     Args:
-        name: One of `RIVALS`, or `"mtl"` for a plain joint training, as is `"mtl_long"`; for
-            `"adashare"` the model is the one that searches for a policy.
         tasks: Some of `data.TASKS`.
-        learning_rate: As in `network.build_model`.
-        steps: As in `network.build_model`.
+        method: One of `RIVALS`, or `"mtl"` for a plain joint training, as is `"mtl_long"`; for
+            `"adashare"` the model is the one that searches for a policy.
+        learning_rate: Learning rate of Adam at the start.
+        steps: Number of training steps.
     """
-    if name == "adashare":
+    if method == "adashare":
         encoder = tag_keras.adashare_encoder(tasks, **SIZES)
         model = tag_keras.AdaShareModel(encoder, network.heads(tasks))
         search = tag_keras.AdaShareSearch(warm_up=steps // 5, **_SEARCH)
         network.compile_model(model, learning_rate, steps, search=search)
         return model
-    encoder = _ENCODERS.get(name, small_resnet)(tasks)
+    encoder = _ENCODERS.get(method, small_resnet)(tasks)
     return network.build_model(
-        tasks, learning_rate, steps, lambda tasks: encoder, **_options(name, encoder)
+        tasks, learning_rate, steps, lambda tasks: encoder, **_options(method, encoder)
     )
 
 
@@ -109,38 +111,32 @@ def train_rival(
     """
     if name == "mtl_long":
         steps, fit = steps * _LONG, {**fit, "epochs": fit["epochs"] * _LONG}
-    build = functools.partial(build_rival, name, learning_rate=learning_rate, steps=steps)
+    build = functools.partial(build_rival, learning_rate=learning_rate, steps=steps)
+    study = Study(folder, tasks, build, data, fit, {}, tuple(seeds), processes=processes)
     if name != "adashare":
-        networks = [Network(name, tasks, seed) for seed in seeds]
-        return train_networks(folder, networks, build, data, processes, **fit)
-    networks = [Network(f"{name}_search", tasks, seed) for seed in seeds]
-    rows = train_networks(folder / "search", networks, build, data, processes, **fit)
+        return study.train([Network(name, tasks, role=name)], seeds)
+    searched = Network(f"{name}_search", tasks, role=name)
+    rows = study.train([searched], seeds, folder / "search")
     jobs = []
-    for searched in networks:
-        path = folder / "search" / "networks" / searched.file
-        build_found = functools.partial(_build_found, path, searched.seed, learning_rate, steps)
-        jobs.append(Job(Network(name, tasks, searched.seed), build_found, fit))
+    for seed in seeds:
+        path = folder / "search" / "networks" / dataclasses.replace(searched, seed=seed).file
+        build_found = functools.partial(_build_found, path, seed, learning_rate, steps)
+        jobs.append(Job(Network(name, tasks, seed, role=name), build_found, fit))
     return [*rows, *run_sweep(folder, jobs, data, processes)]
 
 
-def _options(name: str, encoder: keras.Model) -> dict[str, Any]:
+def _options(method: str, encoder: keras.Model) -> dict[str, Any]:
     """What a method gives `compile`."""
-    if name == "uw":
-        return {"loss_weighting": tag_keras.UncertaintyWeighting()}
-    if name == "dwa":
-        return {"loss_weighting": tag_keras.DynamicWeightAverage()}
-    if name == "gradnorm":
-        kernel = encoder.get_layer(_LAST_BLOCK).second.convolution
-        # With the default, the gradients here are large enough to make noise of the weights.
-        return {"loss_weighting": tag_keras.GradNorm(kernel, learning_rate=1e-3)}
-    if name == "pcgrad":
-        return {"gradient_method": tag_keras.PCGrad()}
-    if name == "upgrad":
+    if method == "upgrad":
         return {"gradient_method": tag_keras.UPGrad()}
-    if name == "selective":
+    if method == "selective":
         # The authors' averages reach over more batches than there are here.
         return {"gradient_method": tag_keras.SelectiveTaskGroupUpdates(decay=0.01)}
-    return {}
+    if method not in ("uw", "dwa", "gradnorm", "pcgrad"):
+        return {}
+    kernel = encoder.get_layer(_LAST_BLOCK).second.convolution
+    # With GradNorm's default, the gradients here are large enough to make noise of the weights.
+    return method_options(method, kernel, learning_rate=1e-3)
 
 
 def _build_found(

@@ -4,7 +4,6 @@ Every stage writes its file whole or not at all and is skipped when the file is 
 was killed goes on where it stopped.
 """
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,13 +24,12 @@ from tag_keras.comparison.serving import Serving, serving_as_text
 from tag_keras.estimators.base import AffinityEstimator, check_estimator
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import Row
+from tag_keras.results import JOINT, Row, group_name, load_sweep_results, single_name
 from tag_keras.selection.anchoring import Singletons, check_affinity, check_options, selection_rule
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
-from tag_keras.sweep.job import Job, JobFiles
-from tag_keras.sweep.network import BuildModel, Data, Network, load_network, save_network
-from tag_keras.sweep.sweep import run_sweep
+from tag_keras.study.study import Study
+from tag_keras.sweep.network import Data, Network, load_network, save_network
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
@@ -115,18 +113,22 @@ def run(
     given |= {**comparable(fit), **(settings or {})}
     keep_settings(folder, given)
 
-    print(f"Measuring affinities between {len(tasks)} tasks ...", flush=True)
-    measured = _measure(folder, build_model, data, tasks, affinity, seeds[0], processes, **fit)
+    study = Study(
+        folder, tasks, build_model, data, fit, {"affinity": affinity}, seeds, processes=processes
+    )
+    measured = _measure(study)
     if not (folder / "groups.json").exists():
         check_affinity(measured, singletons)
-    yardsticks = {"joint": tasks, **{f"single_{task}": (task,) for task in tasks}}
-    rows = _train(folder, yardsticks, seeds, build_model, data, processes, **fit)
-    rule = selection_rule(measured, rows, singletons)
+    yardsticks = [Network(JOINT, tasks, role="joint")]
+    yardsticks += [Network(single_name(task), (task,), role="single") for task in tasks]
+    rule = selection_rule(measured, _train(study, yardsticks), singletons)
     grouping = _select(folder, num_groups, **rule)
-    print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
-    groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
-    # With the yardsticks, because a group may be one of them, and is not trained again then.
-    rows = _train(folder, {**yardsticks, **groups}, seeds, build_model, data, processes, **fit)
+    groups = [
+        Network(group_name(index), group, role="group", index=index)
+        for index, group in enumerate(grouping.groups)
+    ]
+    # With the yardsticks: a group that is one of them is not trained again.
+    rows = _train(study, [*yardsticks, *groups])
     serving = guard_groups(grouping, rows)
     grouped = _put_together(folder, serving)
     others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
@@ -143,43 +145,12 @@ def run(
     return grouped
 
 
-def _train(
-    folder: Path,
-    groups: Mapping[str, tuple[str, ...]],
-    seeds: Sequence[int],
-    *args: Any,
-    **fit: Any,
-) -> list[Row]:
-    networks = [Network(name, group, seed) for seed in seeds for name, group in groups.items()]
-    print(f"Networks, with {counted(len(seeds), 'seed')}: {', '.join(groups)} ...", flush=True)
-    return train_networks(folder, networks, *args, **fit)
-
-
-def train_networks(
-    folder: Path,
-    networks: Sequence[Network],
-    build_model: BuildModel,
-    data: Mapping[str, Data],
-    processes: int = 0,
-    **fit: Any,
-) -> list[Row]:
-    """Trains and evaluates networks; those in results.json are skipped.
-
-    Networks with the same tasks and seed are the same network, which is trained once.
-
-    Args:
-        folder: Folder of results.json and networks/.
-        networks: What to train.
-        build_model: Gives a compiled model for a tuple of tasks.
-        data: `"train"` and the splits to evaluate on.
-        processes: As in `run_sweep`; in this process by default.
-        **fit: Arguments of `fit`.
-
-    Returns:
-        All rows of results.json.
-    """
-    jobs = [Job(network, build_model, fit) for network in networks]
-    return run_sweep(folder, jobs, data, processes)
+def _train(study: Study, networks: Sequence[Network]) -> list[Row]:
+    """All results in the folder, after networks that are not there yet were trained."""
+    names = ", ".join(network.name for network in networks)
+    print(f"Networks, with {counted(len(study.seeds), 'seed')}: {names} ...", flush=True)
+    study.train(networks, study.seeds)
+    return load_sweep_results(study.folder)
 
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -189,23 +160,13 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def _measure(
-    folder: Path,
-    build_model: BuildMeasuredModel,
-    data: Mapping[str, Data],
-    tasks: tuple[str, ...],
-    options: AffinityEstimator,
-    seed: int,
-    processes: int,
-    **fit: Any,
-) -> Affinity:
-    path = folder / "affinity.json"
+def _measure(study: Study) -> Affinity:
+    path = study.folder / "affinity.json"
+    print(f"Measuring affinities between {len(study.tasks)} tasks ...", flush=True)
     if not path.exists():
-        network = Network("affinity", tasks, seed)
-        build = functools.partial(build_model, affinity=options)
-        job = Job(network, build, fit, saves=False, measures=True)
-        run_sweep(folder, [job], data, processes)
-        Affinity.load(JobFiles(folder, network).affinity).save(path)
+        network = Network("affinity", study.tasks, role="affinity")
+        study.train([network], study.seeds[:1], saves=False)
+        study.affinity_of(network).save(path)
     return Affinity.load(path)
 
 
@@ -213,7 +174,9 @@ def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
     path = folder / "groups.json"
     if not path.exists():
         select_groups(num_groups=num_groups, **rule).save(path)
-    return Grouping.load(path)
+    grouping = Grouping.load(path)
+    print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
+    return grouping
 
 
 def _compare(

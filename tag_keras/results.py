@@ -1,10 +1,11 @@
 """Results of trained networks: rows in a file, and the figures that a table needs."""
 
-import collections
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,21 @@ from tag_keras.utils.checks import is_number
 Array = npt.NDArray[np.float64]
 # With fewer seeds the noise between them counts as not known.
 FEWEST_SEEDS = 3
+
+
+# Roles of networks that train as any model; every other role is the name of a method.
+PLAIN = ("joint", "single", "group")
+JOINT = "joint"
+
+
+def single_name(task: str) -> str:
+    """Name of the network of one task."""
+    return f"single_{task}"
+
+
+def group_name(index: int) -> str:
+    """Name of the network of the group with that index in a grouping."""
+    return f"group_{index}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +46,12 @@ class Row:
         loss: Mean loss of the task over the split.
         metrics: Value by name of the task's further metrics.
         seconds: Wall time of training the network.
+        role: What the network is there for: `"joint"` for all tasks, `"single"` for one task,
+            `"group"` for a group of them, `"affinity"` to measure, or the name of the method that
+            trains it, such as `"uw"`. By default what a file of version 0.1 says by `network`.
+        index: Index of the group in the grouping, for the network of a group of one grouping.
+        early: Whether the training stops after the few epochs that ESA chooses by.
+        half_size: Whether the network has half the size.
     """
 
     network: str
@@ -40,6 +62,26 @@ class Row:
     loss: float
     metrics: Mapping[str, float]
     seconds: float
+    role: str = ""
+    index: int | None = None
+    early: bool = False
+    half_size: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.role:
+            for field, value in role_of_version_0_1(self.network).items():
+                object.__setattr__(self, field, value)
+
+
+def role_of_version_0_1(name: str) -> dict[str, Any]:
+    """Role, index, early and half size of a network of version 0.1, which had them in its name."""
+    plain = re.fullmatch(r"(early_)?(half_)?(joint|single_.+|group_[\d-]+)", name, re.DOTALL)
+    if not plain:
+        return {"role": name.removesuffix("_joint")}
+    early, half, rest = plain.groups()
+    role, _, which = rest.partition("_")
+    index = int(which) if role == "group" and which.isdecimal() else None
+    return {"role": role, "index": index, "early": bool(early), "half_size": bool(half)}
 
 
 def save_results(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
@@ -79,8 +121,11 @@ def load_sweep_results(folder: Path) -> list[Row]:
 def _row(value: object, where: str) -> Row:
     if not isinstance(value, dict):
         raise ValueError(f"{where} should be an object. Received: {value!r}.")
-    expected = {field.name for field in dataclasses.fields(Row)}
-    if wrong := expected.symmetric_difference(value):
+    fields = dataclasses.fields(Row)
+    # Version 0.1 had none of the fields with a default.
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    known = {field.name for field in fields}
+    if wrong := (needed - {*value}) | ({*value} - known):
         raise ValueError(f"{where} has missing or unknown fields: {sorted(wrong)}.")
     checks = {
         "network": isinstance(value["network"], str),
@@ -93,6 +138,10 @@ def _row(value: object, where: str) -> Row:
         "metrics": isinstance(value["metrics"], dict)
         and all(is_number(metric) for metric in value["metrics"].values()),
         "seconds": is_number(value["seconds"]),
+        "role": isinstance(value.get("role", ""), str),
+        "index": value.get("index") is None or type(value["index"]) is int,
+        "early": isinstance(value.get("early", False), bool),
+        "half_size": isinstance(value.get("half_size", False), bool),
     }
     for name, right in checks.items():
         if not right:
@@ -100,70 +149,83 @@ def _row(value: object, where: str) -> Row:
     return Row(**{**value, "tasks": tuple(value["tasks"])})
 
 
-def losses_of(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> dict[str, Array]:
-    """Losses by task over the seeds, each task from the network that serves it.
+class ResultTable:
+    """Results by network, seed, split and task.
+
+    Where networks serve tasks, `serves` gives the name of the network by task.
 
     Args:
-        rows: Results.
-        serves: Name of the network that serves it, by task.
-        split: Split to read.
-
-    Returns:
-        Array (S,) by task, of the S seeds that every serving network has, in increasing order.
-
-    Raises:
-        ValueError: If a task has no result from its network, or if there is no common seed.
+        rows: Results; of two of the same, the last one counts.
     """
-    rows = list(rows)
-    table: dict[str, dict[int, float]] = collections.defaultdict(dict)
-    for row in rows:
-        if row.split == split and serves.get(row.task) == row.network:
-            table[row.task][row.seed] = row.loss
-    if missing := [f"{task} from {serves[task]}" for task in serves if not table[task]]:
-        raise ValueError(f"There is no result on {split!r} for: {', '.join(missing)}.")
-    seeds = sorted(complete_seeds(rows, serves, split))
-    if not seeds:
-        found = {serves[task]: sorted(table[task]) for task in serves}
-        raise ValueError(f"The networks should have a seed in common. Received seeds: {found}.")
-    return {task: np.array([table[task][seed] for seed in seeds]) for task in serves}
 
+    def __init__(self, rows: Iterable[Row]) -> None:
+        # By network and seed, the rows by split and task.
+        self._rows: dict[str, dict[int, dict[tuple[str, str], Row]]] = {}
+        for row in rows:
+            by_seed = self._rows.setdefault(row.network, {})
+            by_seed.setdefault(row.seed, {})[row.split, row.task] = row
 
-def complete_seeds(rows: Iterable[Row], serves: Mapping[str, str], split: str) -> set[int]:
-    """Seeds for which each task has a result from the network that serves it."""
-    seeds: dict[str, set[int]] = {task: set() for task in serves}
-    for row in rows:
-        if row.split == split and serves.get(row.task) == row.network:
-            seeds[row.task].add(row.seed)
-    return set.intersection(*seeds.values())
+    def find(self, network: str, seed: int, split: str, task: str) -> Row | None:
+        """The result of a network, if it has one."""
+        return self._rows.get(network, {}).get(seed, {}).get((split, task))
 
+    def seeds(self, serves: Mapping[str, str], split: str) -> list[int]:
+        """Seeds for which each task has a result from its network, in increasing order."""
+        return sorted(set.intersection(*map(set, self._seeds_by_task(serves, split).values())))
 
-def training_seconds(rows: Iterable[Row], names: Iterable[str]) -> dict[str, dict[int, float]]:
-    """Seconds of training by seed, by name of the network, each training once.
+    def losses(
+        self, serves: Mapping[str, str], split: str, seeds: Iterable[int] | None = None
+    ) -> dict[str, Array]:
+        """Losses by task, each from its network.
 
-    Networks with the same tasks and seed are trained once, and have the same rows but for the name.
+        Args:
+            serves: Name of the network by task.
+            split: Split to read.
+            seeds: S seeds. Defaults to those of `self.seeds`.
 
-    Args:
-        rows: Results.
-        names: Names of networks; of those that are the same, the first has the seconds.
+        Returns:
+            Array (S,) by task.
 
-    Returns:
-        Seconds by seed, by name, of the networks that have rows.
-    """
-    found: dict[str, dict[int, list[Row]]] = {}
-    for row in rows:
-        found.setdefault(row.network, {}).setdefault(row.seed, []).append(row)
-    seconds: dict[str, dict[int, float]] = {}
-    known = set()
-    for name in (name for name in names if name in found):
-        seconds[name] = {}
-        for seed, same in found[name].items():
-            training = frozenset(
-                (row.tasks, seed, row.task, row.split, row.loss, row.seconds) for row in same
+        Raises:
+            ValueError: If a task has no result from its network, or if there is no common seed.
+        """
+        found = self._seeds_by_task(serves, split)
+        if missing := [f"{task} from {serves[task]}" for task in serves if not found[task]]:
+            raise ValueError(f"There is no result on {split!r} for: {', '.join(missing)}.")
+        chosen = self.seeds(serves, split) if seeds is None else list(seeds)
+        if not chosen:
+            have = {serves[task]: found[task] for task in serves}
+            raise ValueError(f"The networks should have a seed in common. Received seeds: {have}.")
+        return {
+            task: np.array([self._rows[name][seed][split, task].loss for seed in chosen])
+            for task, name in serves.items()
+        }
+
+    def seconds(self, networks: Iterable[str]) -> dict[str, dict[int, float]]:
+        """Seconds of training by seed, by name of the network, each training once.
+
+        Networks with the same tasks and seed are trained once and differ in their names only: the
+        first of `networks` has the seconds. A network without results is left out.
+        """
+        seconds: dict[str, dict[int, float]] = {}
+        known = set()
+        for name in (name for name in networks if name in self._rows):
+            seconds[name] = {}
+            for seed, rows in self._rows[name].items():
+                results = [(*key, row.tasks, row.loss, row.seconds) for key, row in rows.items()]
+                training = (seed, *sorted(results))
+                if training not in known:
+                    known.add(training)
+                    seconds[name][seed] = next(iter(rows.values())).seconds
+        return seconds
+
+    def _seeds_by_task(self, serves: Mapping[str, str], split: str) -> dict[str, list[int]]:
+        return {
+            task: sorted(
+                seed for seed, rows in self._rows.get(name, {}).items() if (split, task) in rows
             )
-            if training not in known:
-                known.add(training)
-                seconds[name][seed] = same[-1].seconds
-    return seconds
+            for task, name in serves.items()
+        }
 
 
 def total_error(losses: Mapping[str, Array]) -> Array:
@@ -177,11 +239,6 @@ def total_error(losses: Mapping[str, Array]) -> Array:
     """
     total: Array = np.sum(list(losses.values()), axis=0)
     return total
-
-
-def relative_change(losses: Array, baseline: Array) -> Array:
-    """Relative change `losses / baseline - 1`; negative is an improvement."""
-    return losses / baseline - 1
 
 
 def mean_and_deviation(values: Sequence[float] | Array) -> tuple[float, float]:

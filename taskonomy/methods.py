@@ -32,7 +32,8 @@ def build_model(
 
     Args:
         tasks: Names of tasks.
-        method: One of `tag_keras.study.networks.ONE_NETWORK`.
+        method: Name of a method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`,
+            `"dwa"` or `"mtan"`.
         affinity: What to measure while it trains.
         half_size: Whether to build Standley's network of half the size.
         learning_rate: As in `network.build_model`, and so are the arguments after it.

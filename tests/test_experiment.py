@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import tag_keras
 from tag_keras import experiment, results
-from tag_keras.sweep import job
+from tag_keras.sweep import job, run_sweep
 from tag_keras.sweep import network as training
 
 layers = keras.layers
@@ -400,7 +400,8 @@ def test_networks_with_the_same_tasks_are_trained_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(job, "train_network", count)
     networks = [training.Network(name, ("a", "b")) for name in ("joint", "group_0")]
-    rows = experiment.train_networks(tmp_path, networks, build_model, DATA, verbose=0)
+    jobs = [job.Job(network, build_model, {"verbose": 0}) for network in networks]
+    rows = run_sweep(tmp_path, jobs, DATA, processes=0)
     assert trained == ["joint"]
     losses = [[r.loss for r in rows if r.network == network.name] for network in networks]
     assert losses[0] == losses[1] and len(losses[0]) == 4

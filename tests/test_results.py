@@ -57,6 +57,10 @@ def test_the_file_has_the_fields_that_other_programs_read(tmp_path):
         "loss": 0.5,
         "metrics": {"accuracy": 0.75},
         "seconds": 12.5,
+        "role": "joint",
+        "index": None,
+        "early": False,
+        "half_size": False,
     }
 
 
@@ -111,7 +115,7 @@ def test_a_file_that_holds_something_else_is_named(tmp_path, content, message):
         results.load_results(path)
 
 
-def test_losses_of_takes_each_task_from_its_network_at_the_seeds_of_all():
+def test_losses_take_each_task_from_its_network_at_the_seeds_of_all():
     rows = [
         # Served by group_0: seeds 2, 0 and 1, in the order in which they finished.
         make_row(network="group_0", task="a", seed=2, loss=0.2),
@@ -127,21 +131,21 @@ def test_losses_of_takes_each_task_from_its_network_at_the_seeds_of_all():
         make_row(network="group_0", task="a", seed=2, loss=99.0, split="validation"),
         make_row(network="group_0", task="c", seed=2, loss=99.0),
     ]
-    losses = results.losses_of(iter(rows), {"b": "group_1", "a": "group_0"}, "test")
+    losses = results.ResultTable(iter(rows)).losses({"b": "group_1", "a": "group_0"}, "test")
     # Both networks have the seeds 1 and 2.
     assert list(losses) == ["b", "a"]
     np.testing.assert_array_equal(losses["b"], [30.0, 20.0])
     np.testing.assert_array_equal(losses["a"], [0.3, 0.2])
 
 
-def test_losses_of_names_every_task_without_a_result():
+def test_losses_name_every_task_without_a_result():
     rows = [make_row(network="joint", task="a"), make_row(network="other", task="b")]
     serves = {"a": "joint", "b": "joint", "c": "single_c"}
     message = "There is no result on 'test' for: b from joint, c from single_c."
     with pytest.raises(ValueError, match=re.escape(message)):
-        results.losses_of(rows, serves, "test")
+        results.ResultTable(rows).losses(serves, "test")
     with pytest.raises(ValueError, match="no result on 'validation' for: a from joint"):
-        results.losses_of(rows, {"a": "joint"}, "validation")
+        results.ResultTable(rows).losses({"a": "joint"}, "validation")
 
 
 def test_total_error_sums_over_tasks_at_each_seed():
@@ -149,12 +153,6 @@ def test_total_error_sums_over_tasks_at_each_seed():
     losses = {"a": np.array([1.0, 2.0]), "b": np.array([10.0, 20.0]), "c": np.array([100.0, 200.0])}
     np.testing.assert_array_equal(results.total_error(losses), [111.0, 222.0])
     np.testing.assert_array_equal(results.total_error({"a": np.array([3.0])}), [3.0])
-
-
-def test_relative_change_is_negative_for_a_smaller_loss():
-    # 3 / 4 - 1, 5 / 4 - 1, 4 / 4 - 1.
-    change = results.relative_change(np.array([3.0, 5.0, 4.0]), np.array([4.0, 4.0, 4.0]))
-    np.testing.assert_array_equal(change, [-0.25, 0.25, 0.0])
 
 
 def test_mean_and_deviation_of_a_sample():
@@ -202,4 +200,34 @@ def test_networks_without_a_common_seed_are_named():
     with pytest.raises(
         ValueError, match=r"seed in common. Received seeds: {'x': \[0\], 'y': \[1\]}"
     ):
-        results.losses_of(rows, {"a": "x", "b": "y"}, "test")
+        results.ResultTable(rows).losses({"a": "x", "b": "y"}, "test")
+
+
+def test_seconds_count_each_training_once():
+    def rows_of(network, seconds, losses):
+        return [
+            make_row(network=network, task=task, seed=seed, loss=loss, seconds=seconds + seed)
+            for seed, loss in enumerate(losses)
+            for task in "ab"
+        ]
+
+    rows = [
+        *rows_of("joint", 10.0, [0.5, 0.6]),
+        # The same training under another name, but for its second seed.
+        *rows_of("group_0", 10.0, [0.5, 0.7]),
+        *rows_of("other", 3.0, [0.5]),
+    ]
+    table = results.ResultTable(rows)
+    assert table.seconds(["joint", "group_0", "nobody"]) == {
+        "joint": {0: 10.0, 1: 11.0},
+        "group_0": {1: 11.0},
+    }
+    assert table.seconds(["group_0", "joint"]) == {
+        "group_0": {0: 10.0, 1: 11.0},
+        "joint": {1: 11.0},
+    }
+    assert table.find("other", 0, "test", "a").loss == 0.5
+    assert table.find("other", 1, "test", "a") is None
+    assert table.seeds({"a": "joint", "b": "group_0"}, "test") == [0, 1]
+    assert table.seeds({"a": "joint", "b": "other"}, "test") == [0]
+    assert table.seeds({"a": "joint"}, "validation") == []

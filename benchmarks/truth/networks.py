@@ -1,5 +1,6 @@
 """Trains what a truth table is made of: the networks of all groups, and affinity estimators."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -14,7 +15,7 @@ import tag_keras
 from benchmarks.truth.sets import TruthSet
 from tag_keras.affinity import Affinity
 from tag_keras.results import Row, load_sweep_results, save_results
-from tag_keras.study.networks import Candidate, Group
+from tag_keras.study.networks import Group, plain_network
 from tag_keras.sweep.job import Job, JobFiles
 from tag_keras.sweep.network import Network
 from tag_keras.sweep.sweep import run_sweep
@@ -79,10 +80,9 @@ def train_groups_of(
     early_epoch = math.ceil(truth_set.epochs / EARLY)
     jobs, early = [], []
     for seed, group in itertools.product(seeds, groups_to_train(truth_set)):
-        name = Candidate(group).name(truth_set.tasks)
-        path = folder / "early" / f"{name}_seed{seed}.json"
+        network = dataclasses.replace(plain_network(group, truth_set.tasks), seed=seed)
+        path = folder / "early" / f"{network.name}_seed{seed}.json"
         callback = EarlyLosses(path, truth_set.splits["validation"], early_epoch)
-        network = Network(name, group, seed)
         fit = {**truth_set.fit, "callbacks": [callback]}
         jobs.append(Job(network, truth_set.build_model, fit, saves=False))
         early.append((network, path))
@@ -105,10 +105,7 @@ def _early_rows(network: Network, path: Path) -> list[Row]:
     right = {*losses} == {*network.tasks} and all(map(is_number, losses.values()))
     wanted = f"{path} should hold the losses of {list(network.tasks)}; delete it, and the network"
     check(right, f"{wanted} is trained again", losses=losses)
-    trained = (network.name, network.tasks, network.seed)
-    return [
-        Row(*trained, task, "validation", loss, {}, seconds=0.0) for task, loss in losses.items()
-    ]
+    return [network.row(task, "validation", loss, {}, 0.0) for task, loss in losses.items()]
 
 
 def estimators(truth_set: TruthSet) -> dict[str, Mapping[str, Any]]:

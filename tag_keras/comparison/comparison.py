@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tag_keras import results
 from tag_keras.affinity import Affinity
-from tag_keras.results import Array, Row
+from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
 
 
@@ -44,17 +44,17 @@ class Comparison:
 def serving_networks(grouping: Grouping) -> dict[str, dict[str, str]]:
     """Name of the network that serves it, by kind of network and task."""
     return {
-        "joint": dict.fromkeys(grouping.tasks, "joint"),
-        "single": {task: f"single_{task}" for task in grouping.tasks},
-        "grouped": {task: f"group_{grouping.serves[task]}" for task in grouping.tasks},
+        "joint": dict.fromkeys(grouping.tasks, JOINT),
+        "single": {task: single_name(task) for task in grouping.tasks},
+        "grouped": {task: group_name(grouping.serves[task]) for task in grouping.tasks},
     }
 
 
 def tasks_of_networks(grouping: Grouping) -> dict[str, tuple[str, ...]]:
     """Tasks that it trains, by name of the network: the groups, then joint, then single ones."""
-    groups = {f"group_{index}": group for index, group in enumerate(grouping.groups)}
-    single = {f"single_{task}": (task,) for task in grouping.tasks}
-    return {**groups, "joint": grouping.tasks, **single}
+    groups = {group_name(index): group for index, group in enumerate(grouping.groups)}
+    single = {single_name(task): (task,) for task in grouping.tasks}
+    return {**groups, JOINT: grouping.tasks, **single}
 
 
 def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
@@ -70,8 +70,8 @@ def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
     Raises:
         ValueError: If kinds of networks have complete seeds, but none in common.
     """
-    serving = serving_networks(grouping)
-    complete = {kind: results.complete_seeds(rows, serving[kind], "test") for kind in serving}
+    table, serving = ResultTable(rows), serving_networks(grouping)
+    complete = {kind: {*table.seeds(serving[kind], "test")} for kind in serving}
     complete = {kind: seeds for kind, seeds in complete.items() if seeds}
     common = set.intersection(*complete.values()) if complete else set()
     if complete and not common:
@@ -79,10 +79,9 @@ def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
             "`rows` should hold a seed with the test losses of every kind of network. Received "
             f"these seeds: {complete}. Train all the kinds with the same seeds."
         )
-    shared = [row for row in rows if row.seed in common]
     losses = {}
     for kind in complete:
-        by_task = results.losses_of(shared, serving[kind], "test")
+        by_task = table.losses(serving[kind], "test", sorted(common))
         losses[kind] = np.array([*by_task.values(), results.total_error(by_task)])
     left_out = set().union(*complete.values()) - common
     return Comparison(losses, tuple(sorted(common)), tuple(sorted(left_out)))
@@ -133,7 +132,7 @@ def check_rows(grouping: Grouping, rows: Sequence[Row]) -> None:
 def _check_row(row: Row, trained: Mapping[str, set[str]]) -> None:
     name = f"the network {row.network!r}, seed {row.seed}"
     if row.network not in trained:
-        if row.network.startswith(("group_", "single_")):
+        if row.role in ("group", "single"):
             raise ValueError(
                 "`rows` should come from networks for the groups and tasks of `grouping`. "
                 f"Received: {name}. Delete its results."
@@ -208,36 +207,28 @@ def loss_table(grouping: Grouping, rows: Sequence[Row], split: str) -> LossTable
     Raises:
         ValueError: If a group has no such seed, or if the networks have none in common.
     """
-    found: dict[str, dict[int, dict[str, float]]] = {}
-    for row in rows:
-        if row.split == split:
-            found.setdefault(row.network, {}).setdefault(row.seed, {})[row.task] = row.loss
-    networks, seeds = tasks_of_networks(grouping), {}
-    for name, tasks in networks.items():
-        complete = [seed for seed, losses in found.get(name, {}).items() if {*tasks} <= {*losses}]
-        if complete:
-            seeds[name] = sorted(complete)
-        elif name.startswith("group_"):
-            _raise_missing(name, tasks, found.get(name, {}), split)
+    table, seeds = ResultTable(rows), {}
+    serves = {
+        name: dict.fromkeys(tasks, name) for name, tasks in tasks_of_networks(grouping).items()
+    }
+    groups = {*map(group_name, range(len(grouping.groups)))}
+    for name in serves:
+        if complete := table.seeds(serves[name], split):
+            seeds[name] = complete
+        elif name in groups:
+            _raise_missing(name, serves[name], table, split)
     common = sorted(set.intersection(*map(set, seeds.values())))
     if not common:
         raise ValueError(
             "`rows` should hold a seed that every network was trained with. Received these seeds "
             f"on {split!r}: {seeds}. Train all of them with the same seeds."
         )
-    losses = {
-        name: {
-            task: np.array([found[name][seed][task] for seed in common]) for task in networks[name]
-        }
-        for name in seeds
-    }
+    losses = {name: table.losses(serves[name], split, common) for name in seeds}
     return LossTable(losses, tuple(common))
 
 
-def _raise_missing(
-    name: str, tasks: Sequence[str], found: Mapping[int, Mapping[str, float]], split: str
-) -> None:
-    absent = [task for task in tasks if all(task not in losses for losses in found.values())]
+def _raise_missing(name: str, tasks: Iterable[str], table: ResultTable, split: str) -> None:
+    absent = [task for task in tasks if not table.seeds({task: name}, split)]
     raise ValueError(
         f"`rows` should hold the losses of {name!r} on {split!r} for all of its tasks at one seed. "
         f"Missing: {', '.join(absent or tasks)}. Evaluate the network on data with the labels of "

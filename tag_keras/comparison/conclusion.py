@@ -125,7 +125,7 @@ def _chosen(grouping: Grouping) -> str:
         return f"{chosen}, listed below."
     parts = []
     for index in range(len(grouping.groups)):
-        part = f"group_{index} serves {joined(grouping.served(index)) or 'no task'}"
+        part = f"{results.group_name(index)} serves {joined(grouping.served(index)) or 'no task'}"
         helpers = joined(grouping.helpers(index))
         parts.append(part + (f", helped by {helpers}" if helpers else ""))
     return f"{chosen}: {'; '.join(parts)}."

@@ -8,13 +8,12 @@ import numpy as np
 
 from tag_keras.comparison.comparison import serving_networks
 from tag_keras.results import (
+    JOINT,
     Array,
+    ResultTable,
     Row,
-    complete_seeds,
-    losses_of,
     mean_and_deviation,
     total_error,
-    training_seconds,
 )
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.checks import check
@@ -73,7 +72,7 @@ def grouping_methods(grouping: Grouping, by_yardsticks: bool = False) -> dict[st
         training that measures the affinities, and with `by_yardsticks` those of the other two.
     """
     serving = serving_networks(grouping)
-    yardsticks = ["joint", *serving["single"].values()] if by_yardsticks else []
+    yardsticks = [JOINT, *serving["single"].values()] if by_yardsticks else []
     return {
         "mtl": Method(serving["joint"]),
         "stl": Method(serving["single"]),
@@ -104,14 +103,16 @@ def compare_methods(
     for name, method in methods.items():
         valid = set(method.serves) == tasks
         check(valid, f"{name!r} should have the tasks of {baseline!r}", tasks=list(method.serves))
-    complete = {name: complete_seeds(rows, one.serves, split) for name, one in methods.items()}
+    table = ResultTable(rows)
+    complete = {name: {*table.seeds(one.serves, split)} for name, one in methods.items()}
     common = set.intersection(*complete.values())
     check(bool(common), f"`rows` should hold a seed with all losses on {split!r}", seeds=complete)
-    rows = [row for row in rows if row.seed in common]
     totals = {
-        name: total_error(losses_of(rows, method.serves, split)) for name, method in methods.items()
+        name: total_error(table.losses(method.serves, split, sorted(common)))
+        for name, method in methods.items()
     }
-    seconds = {name: _seconds(rows, method) for name, method in methods.items()}
+    shared = ResultTable(row for row in rows if row.seed in common)
+    seconds = {name: _seconds(shared, method) for name, method in methods.items()}
     reference = totals[baseline]
     return [
         MethodLine(
@@ -149,11 +150,10 @@ def _with_deviation(values: Array, form: str) -> str:
     return form.format(mean) + after
 
 
-def _seconds(rows: Sequence[Row], method: Method) -> float:
+def _seconds(table: ResultTable, method: Method) -> float:
     """Seconds of training all networks of a method once; means over the seeds."""
     names = dict.fromkeys([*method.serves.values(), *method.further])
-    seconds = training_seconds(rows, names)
-    for name in names:
-        known = name in seconds
-        check(known, f"`rows` should hold results of the network {name!r}", rows=len(rows))
+    seconds = table.seconds(names)
+    if missing := [name for name in names if name not in seconds]:
+        raise ValueError(f"`rows` should hold results of the network {missing[0]!r}.")
     return sum(float(np.mean([*by_seed.values()])) for by_seed in seconds.values() if by_seed)

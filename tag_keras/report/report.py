@@ -31,7 +31,7 @@ from tag_keras.report.tables import (
     moves_table,
     served_table,
 )
-from tag_keras.results import Row
+from tag_keras.results import Row, group_name
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import selection_frontier
 from tag_keras.selection.rules import Singletons
@@ -196,7 +196,7 @@ def _served(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> dict[s
 def _groups(grouping: Grouping) -> list[dict[str, Any]]:
     return [
         {
-            "name": f"group_{index}",
+            "name": group_name(index),
             "served": grouping.served(index),
             "helpers": grouping.helpers(index),
         }

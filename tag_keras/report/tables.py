@@ -10,16 +10,16 @@ from tag_keras import results
 from tag_keras.comparison.comparison import Comparison, loss_table, serving_networks
 from tag_keras.comparison.serving import _NAMES, Move, Serving
 from tag_keras.report.plots import with_minus
-from tag_keras.results import Array, Row
+from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.text import plus_minus, sentence
 
-# Network, or what its name begins with, and what training it is for.
+# What training a network is for, by its role.
 _STAGES = {
     "affinity": "Measuring: joint training with probes",
-    "group_": "Retraining the groups",
+    "group": "Retraining the groups",
     "joint": "Yardstick: joint network",
-    "single_": "Yardstick: one network per task",
+    "single": "Yardstick: one network per task",
 }
 
 
@@ -43,20 +43,19 @@ def metrics_table(
     grouping: Grouping, comparison: Comparison, rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """A line for each task and metric, with a cell for each kind of network."""
-    table: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for row in rows:
-        if row.split == "test" and row.seed in comparison.seeds:
-            for metric, value in row.metrics.items():
-                key = (row.task, row.network)
-                table.setdefault(metric, {}).setdefault(key, []).append(value)
-    serving, lines = serving_networks(grouping), []
-    for metric, values in table.items():
-        series = {key: np.array(value) for key, value in values.items()}
-        decimals = _decimals(series.values())
+    table, serving, lines = ResultTable(rows), serving_networks(grouping), []
+
+    def values_of(metric: str, network: str, task: str) -> Array:
+        found = [table.find(network, seed, "test", task) for seed in comparison.seeds]
+        return np.array([row.metrics[metric] for row in found if row and metric in row.metrics])
+
+    tested = [row for row in rows if row.split == "test" and row.seed in comparison.seeds]
+    for metric in dict.fromkeys(metric for row in tested for metric in row.metrics):
+        pairs = {(row.network, row.task) for row in tested}
+        decimals = _decimals(values_of(metric, *pair) for pair in sorted(pairs))
         for task in grouping.tasks:
             found = {
-                kind: series.get((task, serving[kind][task]), np.array([]))
-                for kind in comparison.losses
+                kind: values_of(metric, serving[kind][task], task) for kind in comparison.losses
             }
             if any(value.size for value in found.values()):
                 cells = {kind: _cell(value, decimals) for kind, value in found.items()}
@@ -90,20 +89,20 @@ def costs_table(
 
     With `by_yardsticks`, the selection takes these, too.
     """
-    names = dict.fromkeys(row.network for row in rows)
+    table, roles = ResultTable(rows), {row.network: row.role for row in rows}
     # A group that is a yardstick was trained as that.
-    runs = results.training_seconds(rows, sorted(names, key=lambda name: name.startswith("group_")))
-    joint = float(np.mean([*runs.get("joint", {0: np.nan}).values()]))
+    runs = table.seconds(sorted(roles, key=lambda name: roles[name] == "group"))
+    joint = float(np.mean([*runs.get(JOINT, {0: np.nan}).values()]))
     stages: dict[str, list[float]] = {}
-    for name, words in _STAGES.items():
-        networks = [n for n in runs if n == name or (name.endswith("_") and n.startswith(name))]
+    for role, words in _STAGES.items():
+        networks = [name for name in runs if roles[name] == role]
         if seconds := [value for network in networks for value in runs[network].values()]:
             stages[words] = seconds
     stages["Sum"] = [value for values in stages.values() for value in values]
-    needed = ["affinity", *(f"group_{index}" for index in range(len(grouping.groups)))]
+    needed = ["affinity", *map(group_name, range(len(grouping.groups)))]
     if by_yardsticks:
-        needed += ["joint", *(f"single_{task}" for task in grouping.tasks)]
-    trained = results.training_seconds(rows, needed)
+        needed += [JOINT, *map(single_name, grouping.tasks)]
+    trained = table.seconds(needed)
     means = [float(np.mean([*by_seed.values()])) for by_seed in trained.values() if by_seed]
     once = sum(means) if len(trained) == len(needed) else np.nan
     return {
@@ -126,17 +125,13 @@ def _ratio(seconds: float, joint: float) -> str:
     return f"{seconds / joint:.2f}" if joint > 0 and np.isfinite(seconds) else ""
 
 
-# By network and seed, split and task.
-_Losses = Mapping[tuple[str, int, str, str], float]
-
-
 def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line for each moved task: from where, to where, why, and its losses in both networks.
 
     The means are over the seeds, with two standard errors of their paired difference. Those on test
     data, of the same seeds, are empty where one is missing.
     """
-    lines, losses = [], _losses_by_seed(rows)
+    lines, table = [], ResultTable(rows)
     for move in serving.moves:
         difference = move.mean_after - move.mean_before
         noise = math.nan if move.noise is None else move.noise
@@ -148,17 +143,17 @@ def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
                 "why": sentence(move.reason.removeprefix("the ")),
                 "means": _from_to(move.mean_before, move.mean_after),
                 "difference": _with_sign(plus_minus(difference, noise)),
-                "test": _test_means(losses, move, serving.seeds),
+                "test": _test_means(table, move, serving.seeds),
             }
         )
     return lines
 
 
-def _test_means(losses: _Losses, move: Move, seeds: Sequence[int]) -> str:
+def _test_means(table: ResultTable, move: Move, seeds: Sequence[int]) -> str:
     means = []
     for name in (move.before, move.after):
-        found = [losses.get((name, seed, "test", move.task)) for seed in seeds]
-        known = [loss for loss in found if loss is not None]
+        found = [table.find(name, seed, "test", move.task) for seed in seeds]
+        known = [row.loss for row in found if row]
         if len(known) < len(found):
             return ""
         means.append(math.fsum(known) / len(known))
@@ -174,32 +169,28 @@ def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> l
 
     Of each network the seed with the least validation loss counts, as in what is served.
     """
-    table, losses = loss_table(grouping, rows, serving.split), _losses_by_seed(rows)
+    losses, table = loss_table(grouping, rows, serving.split), ResultTable(rows)
     kinds = {"served": {task: serving.network_of(task) for task in grouping.tasks}}
     for kind in ("grouped", "joint", "single"):
         serves = serving_networks(grouping)[kind]
-        if {*serves.values()} <= {*table.losses}:
-            seeds = table.served_seeds(serves)
+        if {*serves.values()} <= {*losses.losses}:
+            seeds = losses.served_seeds(serves)
             kinds[kind] = {task: (name, seeds[name]) for task, name in serves.items()}
     return [
         {
             "name": _NAMES[kind],
             "networks": len({*networks.values()}),
-            "validation": _total(losses, networks, serving.split),
-            "test": _total(losses, networks, "test"),
+            "validation": _total(table, networks, serving.split),
+            "test": _total(table, networks, "test"),
         }
         for kind, networks in kinds.items()
     ]
 
 
-def _losses_by_seed(rows: Sequence[Row]) -> _Losses:
-    return {(row.network, row.seed, row.split, row.task): row.loss for row in rows}
-
-
-def _total(losses: _Losses, networks: Mapping[str, tuple[str, int]], split: str) -> str:
-    values = [losses.get((*network, split, task)) for task, network in networks.items()]
-    known = [value for value in values if value is not None]
-    return f"{math.fsum(known):#.4g}" if len(known) == len(values) else ""
+def _total(table: ResultTable, networks: Mapping[str, tuple[str, int]], split: str) -> str:
+    found = [table.find(*network, split, task) for task, network in networks.items()]
+    known = [row.loss for row in found if row]
+    return f"{math.fsum(known):#.4g}" if len(known) == len(found) else ""
 
 
 def _with_sign(text: str) -> str:

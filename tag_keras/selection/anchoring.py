@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from tag_keras.affinity import Affinity
-from tag_keras.results import Array, Row, losses_of
+from tag_keras.results import JOINT, Array, ResultTable, Row, single_name
 from tag_keras.selection.groups import TABLE_TASKS
 from tag_keras.selection.rules import build_problem
 from tag_keras.utils.checks import check, check_choice, check_count
@@ -61,9 +61,9 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
     tag_keras.select_groups(anchored, 2, "baseline", score="sum").groups  # (("a", "b"), ("b",))
     ```
     """
-    tasks = affinity.tasks
-    joint = _means(rows, dict.fromkeys(tasks, "joint"), split)
-    single = _means(rows, {task: f"single_{task}" for task in tasks}, split)
+    tasks, table = affinity.tasks, ResultTable(rows)
+    joint = _means(table, dict.fromkeys(tasks, JOINT), split)
+    single = _means(table, {task: single_name(task) for task in tasks}, split)
     gain, above, others = single - joint, _above_mean(affinity.mean), max(len(tasks) - 1, 1)
     size, spread = np.abs(single), _deviation(above[~np.isnan(above)])
     # A loss that more than triples counts as one that tripled: else a task that is nearly solved
@@ -94,10 +94,9 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
     )
 
 
-def _means(rows: Sequence[Row], serves: dict[str, str], split: str) -> Array:
+def _means(table: ResultTable, serves: dict[str, str], split: str) -> Array:
     """Mean losses (T,) over the seeds, of the networks that serve the tasks."""
-    means: Array = np.array([losses.mean() for losses in losses_of(rows, serves, split).values()])
-    return means
+    return np.array([losses.mean() for losses in table.losses(serves, split).values()])
 
 
 def _deviation(values: Array) -> float:

@@ -20,7 +20,8 @@ from tag_keras.study.devices import (
     make_strategy,
     worker_folder,
 )
-from tag_keras.study.networks import BY_LOSS, METHODS, MOST_TASKS
+from tag_keras.study.methods import METHODS
+from tag_keras.study.networks import MOST_TASKS
 from tag_keras.study.study import BuildStudyModel, Study
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.ray_runner import import_ray
@@ -41,7 +42,7 @@ def define_flags(
 
     flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
     flags.DEFINE_string("data_dir", data_dir, "Folder of the data set.")
-    words = "; ".join(f"{name}: {text}" for name, text in METHODS.items())
+    words = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
     flags.DEFINE_enum("method", "tag", [*METHODS], f"A line of the papers' tables. {words}.")
     flags.DEFINE_enum(
         "stage",
@@ -132,9 +133,10 @@ def begin(known: Sequence[str]) -> None:
             f"--tasks should be at least two different tasks. Received: {FLAGS.tasks}."
         )
     _check_numbers()
-    if FLAGS.budget and FLAGS.method not in BY_LOSS:
+    by_loss = METHODS[FLAGS.method].by_loss
+    if FLAGS.budget and not by_loss:
         raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
-    if FLAGS.method in BY_LOSS and len(FLAGS.tasks) > MOST_TASKS:
+    if by_loss and len(FLAGS.tasks) > MOST_TASKS:
         raise ValueError(
             f"--method={FLAGS.method} looks at all groups of tasks, of which there should be at "
             f"most {MOST_TASKS}. Received: {len(FLAGS.tasks)} tasks."

@@ -1,8 +1,4 @@
-"""The networks of a study: their names, those a method trains to choose by, and its choices.
-
-A study compares methods that divide a set of tasks among networks, as the tables of TAG (Fifty et
-al. 2021, arXiv 2109.04617) and of Standley et al. 2020 (arXiv 1905.07553) do.
-"""
+"""The networks of a study: plain ones by their tasks, groups of tasks, and what a method chose."""
 
 import dataclasses
 import itertools
@@ -11,75 +7,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tag_keras.results import JOINT, single_name
 from tag_keras.selection.grouping import Grouping
+from tag_keras.sweep.network import Network
 from tag_keras.utils import files
 from tag_keras.utils.checks import check
 
 Group = tuple[str, ...]
 
-# By the names of the papers' tables.
-METHODS = {
-    "stl": "one network per task (single-task learning)",
-    "mtl": "one network for all tasks, by plain joint training",
-    "uw": "one network, with uncertainty weighting (Kendall et al. 2018)",
-    "gradnorm": "one network, with GradNorm (Chen et al. 2018)",
-    "pcgrad": "one network, with PCGrad (Yu et al. 2020)",
-    "dwa": "one network, with dynamic weight average (Liu et al. 2019)",
-    "mtan": "one multi-task attention network (Liu et al. 2019)",
-    "tag": "groups by inter-task affinity, measured in one joint training (Fifty et al. 2021)",
-    "first_order": "groups by the first-order approximation of that affinity",
-    "cs": "groups by the cosine similarity of the tasks' gradients",
-    "hoa": "networks by the losses of pairs: higher order approximation (Standley et al. 2020)",
-    "esa": "networks by losses after a short training: early stopping approximation (the same)",
-    "optimal": "networks by the losses of all groups, each trained to the end",
-    "random": "random networks that leave no task out",
-}
-# One network for all tasks; groups by affinities that one joint training measures; networks within
-# a budget, by the losses of networks that are trained first.
-ONE_NETWORK = ("mtl", "uw", "gradnorm", "pcgrad", "dwa", "mtan")
-BY_AFFINITY = ("tag", "first_order", "cs")
-BY_LOSS = ("hoa", "esa", "optimal")
-CHOOSING = (*BY_AFFINITY, *BY_LOSS, "random")
-
-# All groups of more tasks would be too many networks to train, or to put into a table.
+# More tasks have too many groups to train them all, or to put them into a table.
 MOST_TASKS = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A network that a method may train.
-
-    Args:
-        tasks: Tasks to train it on, in the order of the study.
-        kind: How it is built and trained: `"plain"`; `"half"`, of half the size; `"early"` and
-            `"early_half"`, the same for a short training; one of `ONE_NETWORK`; or one of
-            `BY_AFFINITY`, which measures.
-    """
-
-    tasks: Group
-    kind: str = "plain"
-
-    @property
-    def cost(self) -> float:
-        """Cost in standard network times: 1, or 0.5 of a network of half the size."""
-        return 0.5 if self.kind.endswith("half") else 1.0
-
-    def name(self, tasks: Group) -> str:
-        """Name of the network in results.json, in a study of `tasks`.
-
-        Plain networks have the same name whichever method trains them: `"joint"`,
-        `"single_<task>"`, or `"group_0-2"` for the first and the third of the tasks.
-        """
-        if self.tasks == tasks:
-            plain = "joint"
-        elif len(self.tasks) == 1:
-            plain = f"single_{self.tasks[0]}"
-        else:
-            # Names of many tasks together would be too long for a file's name.
-            plain = "group_" + "-".join(str(tasks.index(task)) for task in self.tasks)
-        if self.kind == "plain":
-            return plain
-        return f"{self.kind}_{plain}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,55 +25,53 @@ class Choice:
 
     Args:
         networks: The networks.
-        serves: Index of the network that serves it, by task.
+        serves: Index of the network that serves the task, by task.
     """
 
-    networks: tuple[Candidate, ...]
+    networks: tuple[Network, ...]
     serves: Mapping[str, int]
 
-    def names(self, tasks: Group) -> dict[str, str]:
-        """Name of the network that serves it, by task."""
-        return {task: self.networks[index].name(tasks) for task, index in self.serves.items()}
+    def names(self) -> dict[str, str]:
+        """Name of the network that serves the task, by task."""
+        return {task: self.networks[index].name for task, index in self.serves.items()}
 
 
-def fixed_choice(method: str, tasks: Group) -> Choice:
-    """What there is nothing to choose about: a network for each task (stl), or one for all."""
-    if method == "stl":
-        networks = [Candidate((task,)) for task in tasks]
-        return Choice(tuple(networks), {task: index for index, task in enumerate(tasks)})
-    kind = "plain" if method == "mtl" else method
-    return Choice((Candidate(tasks, kind),), dict.fromkeys(tasks, 0))
-
-
-def choosing_networks(method: str, tasks: Group, half_size: bool) -> list[Candidate]:
-    """The networks that a method trains in order to choose.
+def plain_network(
+    group: Group, tasks: Group, early: bool = False, half_size: bool = False
+) -> Network:
+    """A network that trains as any model, the same one for every method.
 
     Args:
-        method: One of `CHOOSING`.
-        tasks: Task names.
-        half_size: Whether networks of half the size, for one task each, may be chosen, too.
+        group: Tasks to train it on, in the order of `tasks`.
+        tasks: Tasks of the study.
+        early: Whether the training stops after the few epochs that ESA chooses by.
+        half_size: Whether the network has half the size.
 
-    Raises:
-        ValueError: If there are too many tasks for it to train all their groups or pairs.
+    Returns:
+        Network with the name `"joint"`, `"single_<task>"`, or `"group_0-2"` for the first and the
+        third of the tasks, after `"early_"` and `"half_"`.
     """
-    if method == "random":
-        return []
-    if method in BY_AFFINITY:
-        return [Candidate(tasks, method)]
-    largest = 2 if method == "hoa" else len(tasks)
-    full = [Candidate(group) for group in groups_of(tasks, largest)]
-    if method == "esa":
-        return [Candidate(one.tasks, "early") for one in full] + _halves(
-            tasks, half_size, "early_half"
-        )
-    return full + _halves(tasks, half_size, "half")
+    if group == tasks:
+        role = name = JOINT
+    elif len(group) == 1:
+        role, name = "single", single_name(group[0])
+    else:
+        # The names of many tasks together are too long for the name of a file.
+        role, name = "group", "group_" + "-".join(str(tasks.index(task)) for task in group)
+    name = "early_" * early + "half_" * half_size + name
+    return Network(name, group, role=role, early=early, half_size=half_size)
+
+
+def method_network(method: str, tasks: Group) -> Network:
+    """The network of all tasks that a method trains in its own way, or measures with."""
+    return Network(f"{method}_{JOINT}", tasks, role=method)
 
 
 def groups_of(tasks: Group, largest: int) -> list[Group]:
     """All groups of 1 to `largest` tasks, small ones first.
 
     Raises:
-        ValueError: If there are more tasks than `MOST_TASKS`, which have too many groups.
+        ValueError: If there are more than `MOST_TASKS` tasks.
     """
     wanted = f"this method looks at all groups of the tasks, which should be at most {MOST_TASKS}"
     check(len(tasks) <= MOST_TASKS, wanted, num_tasks=len(tasks))
@@ -145,11 +80,10 @@ def groups_of(tasks: Group, largest: int) -> list[Group]:
 
 
 def random_groups(tasks: Group, number: int, random: np.random.Generator) -> list[Group]:
-    """Different groups that leave no task out, each such set of groups as likely as any other.
+    """Draws different groups that cover the tasks, each set of such groups with the same chance.
 
-    The membership of a task in one group or more is drawn uniformly, task by task, which is a
-    uniform draw of `number` groups that cover the tasks; those with an empty group, or the same
-    group twice, are drawn again.
+    Each task joins one group or more, drawn uniformly. A draw with an empty group, or with the same
+    group twice, is made again.
 
     Args:
         tasks: Task names.
@@ -172,9 +106,19 @@ def random_groups(tasks: Group, number: int, random: np.random.Generator) -> lis
             return sorted(groups, key=lambda group: [tasks.index(task) for task in group])
 
 
-def save_choice(path: str | os.PathLike[str], grouping: Grouping, kinds: Sequence[str]) -> None:
-    """Writes a grouping as `Grouping.save` does, and with it the kind of each group's network."""
-    files.write_json(path, {**dataclasses.asdict(grouping), "kinds": list(kinds)})
+def save_choice(
+    path: str | os.PathLike[str], grouping: Grouping, half_size: Sequence[bool] | None = None
+) -> None:
+    """Writes a grouping as `Grouping.save` does, and which networks have half the size.
+
+    Args:
+        path: File to write.
+        grouping: Groups.
+        half_size: Whether the network has half the size, by group. Defaults to none.
+    """
+    halves = half_size or [False] * len(grouping.groups)
+    kinds = ["half" if half else "plain" for half in halves]
+    files.write_json(path, {**dataclasses.asdict(grouping), "kinds": kinds})
 
 
 def load_choice(path: str | os.PathLike[str], tasks: Group) -> Choice:
@@ -202,9 +146,8 @@ def load_choice(path: str | os.PathLike[str], tasks: Group) -> Choice:
             raise ValueError(f'{os.fspath(path)}: `kinds` should be "plain" or "half": {wrong}.')
     except ValueError as error:
         raise ValueError(f"{error} Delete the file, and the choice is made anew.") from None
-    networks = map(Candidate, grouping.groups, kinds)
+    networks = [
+        plain_network(group, tasks, half_size=kind == "half")
+        for group, kind in zip(grouping.groups, kinds, strict=True)
+    ]
     return Choice(tuple(networks), grouping.serves)
-
-
-def _halves(tasks: Group, half_size: bool, kind: str) -> list[Candidate]:
-    return [Candidate((task,), kind) for task in tasks] if half_size else []

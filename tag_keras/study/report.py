@@ -11,7 +11,7 @@ import numpy as np
 from tag_keras.report import pages, plots
 from tag_keras.report.plots import Figure
 from tag_keras.results import Row, mean_and_deviation
-from tag_keras.study.networks import CHOOSING, METHODS
+from tag_keras.study.methods import METHODS
 from tag_keras.study.table import (
     StudyLine,
     found_choices,
@@ -81,7 +81,7 @@ def write_study_report(
         head=cells[0],
         table=cells[1:],
         figure=base64.b64encode(figure or b"").decode(),
-        methods={line.method: METHODS[line.method] for line in lines},
+        methods={line.method: METHODS[line.method].words for line in lines},
         note=note,
     )
     pages.write(folder / "methods.png", figure)
@@ -121,7 +121,7 @@ def plot_study(
             pairs[:, 0],
             yerr=np.nan_to_num(pairs[:, 1]),
             label=method,
-            linestyle="-" if method in CHOOSING else "",
+            linestyle="-" if METHODS[method].chooses else "",
             **_style(place),
         )
     for place, (method, values) in enumerate((published or {}).items()):

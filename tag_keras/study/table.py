@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,24 +9,14 @@ import numpy as np
 
 from tag_keras.results import (
     Array,
+    ResultTable,
     Row,
-    complete_seeds,
     load_sweep_results,
-    losses_of,
     mean_and_deviation,
     total_error,
 )
-from tag_keras.study.networks import (
-    CHOOSING,
-    METHODS,
-    Choice,
-    choosing_networks,
-    fixed_choice,
-    load_choice,
-)
-
-# Names of the files of choices: the budget, and of random ones the number of the draw.
-_CHOICE = re.compile(r"groups_(\d+(?:\.\d+)?)(_\d+)?\.json")
+from tag_keras.study.methods import METHODS
+from tag_keras.study.networks import Choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +61,15 @@ def study_lines(
     Raises:
         ValueError: If a network has no result.
     """
-    seconds = _seconds(rows)
-    lines = []
+    table, lines = ResultTable(rows), []
+    runs = table.seconds(dict.fromkeys(row.network for row in rows))
+    seconds = {name: _mean([*by_seed.values()]) for name, by_seed in runs.items()}
     for method, budgets in choices.items():
-        first = choosing_networks(method, tasks, half_size) if method in CHOOSING else []
-        before = {one.name(tasks) for one in first}
+        before = {one.name for one in METHODS[method].networks(tasks, half_size)}
         choosing = sum(seconds.get(name, math.nan) for name in before)
         for budget, several in budgets.items():
-            serving = [choice.names(tasks) for choice in several]
-            totals = [total_error(losses_of(rows, serves, split)) for serves in serving]
-            chosen = [{one.name(tasks) for one in choice.networks} for choice in several]
+            totals = [total_error(table.losses(choice.names(), split)) for choice in several]
+            chosen = [{one.name for one in choice.networks} for choice in several]
             further = [sum(seconds[name] for name in names - before) for names in chosen]
             lines.append(
                 StudyLine(
@@ -113,26 +101,13 @@ def found_choices(
         tasks: Its tasks.
     """
     found: dict[str, dict[float, list[Choice]]] = {}
-    for method in METHODS:
-        if method not in CHOOSING:
-            choice = fixed_choice(method, tasks)
-            several = [(float(len(choice.networks)), choice)]
-        else:
-            several = _saved_choices(folder / method, tasks, drawn=method == "random")
-        for budget, choice in sorted(several, key=lambda one: one[0]):
-            if complete_seeds(rows, choice.names(tasks), "test"):
-                found.setdefault(method, {}).setdefault(budget, []).append(choice)
+    table = ResultTable(rows)
+    for name, method in METHODS.items():
+        for budget, several in method.saved_choices(folder, tasks).items():
+            for choice in several:
+                if table.seeds(choice.names(), "test"):
+                    found.setdefault(name, {}).setdefault(budget, []).append(choice)
     return found
-
-
-def _saved_choices(folder: Path, tasks: tuple[str, ...], drawn: bool) -> list[tuple[float, Choice]]:
-    """Budgets and choices in the folder of a method; copies that somebody has made are none."""
-    names = [(path, _CHOICE.fullmatch(path.name)) for path in sorted(folder.glob("groups_*.json"))]
-    return [
-        (float(name[1]), load_choice(path, tasks))
-        for path, name in names
-        if name and bool(name[2]) == drawn
-    ]
 
 
 def study_cells(
@@ -166,15 +141,6 @@ def study_cells(
         cells = [f"{values[budget]:.4g}" if budget in values else "" for budget in budgets]
         table.append([f"{method}, published", *cells, "", "", ""])
     return table
-
-
-def _seconds(rows: Sequence[Row]) -> dict[str, float]:
-    """Seconds of training it once, by network: the mean over the seeds."""
-    # A network has a row for every task and split.
-    runs: dict[str, dict[int, float]] = {}
-    for row in rows:
-        runs.setdefault(row.network, {})[row.seed] = row.seconds
-    return {name: _mean([*seeds.values()]) for name, seeds in runs.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

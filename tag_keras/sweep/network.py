@@ -15,7 +15,7 @@ import keras
 import tag_keras.saved_classes  # noqa: F401
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import Row
+from tag_keras.results import Row, group_name, role_of_version_0_1
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils import files
 from tag_keras.utils.files import comparable, keep_settings
@@ -34,11 +34,38 @@ class Network:
         name: For instance `"joint"`.
         tasks: Tasks to train it on.
         seed: Seed of its weights and batches.
+        role: What it is there for: `"joint"` for all tasks, `"single"` for one task, `"group"` for
+            a group of them, `"affinity"` to measure, or the name of the method that trains it, such
+            as `"uw"`. By default what version 0.1 would have read from the name.
+        index: Index of the group in the grouping, for the network of a group of one grouping.
+        early: Whether the training stops after the few epochs that ESA chooses by.
+        half_size: Whether the network has half the size.
     """
 
     name: str
     tasks: tuple[str, ...]
     seed: int = 0
+    role: str = ""
+    index: int | None = None
+    early: bool = False
+    half_size: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.role:
+            for field, value in role_of_version_0_1(self.name).items():
+                object.__setattr__(self, field, value)
+
+    @property
+    def cost(self) -> float:
+        """Cost in standard network times: 1, or 0.5 for half the size (Standley et al. 2020)."""
+        return 0.5 if self.half_size else 1.0
+
+    def row(
+        self, task: str, split: str, loss: float, metrics: Mapping[str, float], seconds: float
+    ) -> Row:
+        """A row of results.json."""
+        what = (self.name, self.tasks, self.seed, task, split, loss, metrics, seconds)
+        return Row(*what, self.role, self.index, self.early, self.half_size)
 
     @property
     def file(self) -> str:
@@ -97,7 +124,7 @@ def train_groups(
         keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)})
     models = []
     for index, tasks in enumerate(grouping.groups):
-        network = Network(f"group_{index}", tasks, seed)
+        network = Network(group_name(index), tasks, seed, role="group", index=index)
         path = None if folder is None else folder / network.file
         if path is not None and path.exists():
             models.append(load_network(path))
@@ -156,7 +183,7 @@ def evaluate_network(
     Raises:
         ValueError: If a loss or metric is not finite.
     """
-    rows, trained = [], (network.name, network.tasks, network.seed)
+    rows = []
     for split, data in splits.items():
         logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
@@ -173,7 +200,7 @@ def evaluate_network(
                 metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
         for task in network.tasks:
             loss = metrics[task].pop("loss")
-            rows.append(Row(*trained, task, split, loss, metrics[task], seconds))
+            rows.append(network.row(task, split, loss, metrics[task], seconds))
     return rows
 
 

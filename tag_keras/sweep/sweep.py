@@ -1,7 +1,6 @@
 """Sweeps: many networks from one call, each in a process of its own, resumed after any kill."""
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import pickle
@@ -91,9 +90,10 @@ class SweepTable:
         for path, new in paths:
             with files.replacing(new) as partial:
                 shutil.copyfile(path, partial)
-        name = job.network.name
-        rows = self._own[_key(source)]
-        self._own[_key(job)] = [dataclasses.replace(row, network=name) for row in rows]
+        self._own[_key(job)] = [
+            job.network.row(row.task, row.split, row.loss, row.metrics, row.seconds)
+            for row in self._own[_key(source)]
+        ]
 
     def _files(self, job: Job) -> JobFiles:
         return JobFiles(self._folder, job.network)

@@ -53,7 +53,7 @@ def test_the_long_joint_training_makes_five_times_the_steps(splits, tmp_path):
 
 @pytest.mark.parametrize("name", methods.RIVALS[1:])
 def test_the_methods_differ_in_what_they_say(name):
-    model = methods.build_rival(name, TASKS)
+    model = methods.build_rival(TASKS, name)
     wanted = {
         "uw": tag_keras.UncertaintyWeighting,
         "dwa": tag_keras.DynamicWeightAverage,

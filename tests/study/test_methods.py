@@ -16,7 +16,7 @@ from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.study import study as study_module
 from tag_keras.study.methods import run_method
-from tag_keras.study.networks import Candidate, groups_of
+from tag_keras.study.networks import groups_of, method_network, plain_network
 from tag_keras.study.study import Study
 from tag_keras.study.table import found_choices, load_study_rows, study_lines
 from tag_keras.sweep.job import JobFiles
@@ -73,9 +73,9 @@ def test_published_tables_of_standley(tmp_path, monkeypatch, setting, method):
     whole, _, early = (NetworkTable.load(folder / name) for name in fixture["files"])
 
     def losses_of(job):
-        short = job.network.name.startswith("early")
+        short = job.network.early
         assert job.fit.get("epochs") == (7 if short else None)
-        cost = 0.5 if "half" in job.network.name else 1.0
+        cost = job.network.cost
         table = early if short else whole
         scores = table.scores[table.find(job.network.tasks, cost)]
         return [scores[table.tasks.index(task)] for task in job.network.tasks]
@@ -94,7 +94,7 @@ def test_published_tables_of_standley(tmp_path, monkeypatch, setting, method):
     for budget, (choice,) in choices.items():
         assert sum(network.cost for network in choice.networks) <= budget
         # What serves is never a short training.
-        assert {network.kind for network in choice.networks} <= {"plain", "half"}
+        assert not any(network.early for network in choice.networks)
 
 
 def planted(job):
@@ -115,7 +115,7 @@ def test_losses_choose_the_planted_groups(tmp_path, monkeypatch, method):
     expected = {"hoa": 6 + 2, "esa": 7 + 4, "optimal": 7 + 2}
     assert len(names) == expected[method]
     assert {name for name, seed in names if seed == 1} == {"group_0-1", "single_c"}
-    assert all(job.saves != job.network.name.startswith("early") for job in trained)
+    assert all(job.saves != job.network.early for job in trained)
     # Nothing is left to do, and nothing is chosen anew.
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     run_method(make_study(tmp_path), method)
@@ -171,9 +171,7 @@ def test_affinities_choose_groups(tmp_path, monkeypatch):
     trained = trains_from(monkeypatch, planted)
     study = make_study(tmp_path)
     mean = np.array([[1, 0.5, 0.1], [0.4, 1, -0.1], [-0.3, 0.2, 1]])
-    candidate = Candidate(TASKS, "cs")
-    network = tag_keras.sweep.Network(candidate.name(TASKS), TASKS, 0)
-    path = JobFiles(tmp_path / "cs", network).affinity
+    path = JobFiles(tmp_path / "cs", method_network("cs", TASKS)).affinity
     path.parent.mkdir(parents=True)
     Affinity(TASKS, mean).save(path)
     ((choice,),) = run_method(study, "cs").values()
@@ -192,7 +190,7 @@ def test_options_of_a_method_are_kept(tmp_path, monkeypatch):
     # What was measured with other options goes with the folder that the message says to delete.
     shutil.rmtree(tmp_path / "esa")
     run_method(make_study(tmp_path, early_epochs=2), "esa")
-    assert sum(job.network.name.startswith("early") for job in trained) == 2 * 7
+    assert sum(job.network.early for job in trained) == 2 * 7
     with pytest.raises(ValueError, match="holds another run: first_seed was 0 and is 5"):
         run_method(make_study(tmp_path, early_epochs=2, seeds=(5,)), "esa")
 
@@ -246,7 +244,7 @@ def test_methods_share_what_they_train(tmp_path):
         run_method(study, method)
     rows = load_study_rows(tmp_path)
     trained = {row.network for row in rows}
-    plain = {Candidate(group).name(tasks) for group in groups_of(tasks, 2)}
+    plain = {plain_network(group, tasks).name for group in groups_of(tasks, 2)}
     assert trained == {*plain, *(f"early_{name}" for name in plain), "uw_joint", "tag_joint"}
     affinity = Affinity.load(tmp_path / "tag" / "affinity.json")
     assert affinity.tasks == tasks

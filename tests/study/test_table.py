@@ -7,7 +7,8 @@ import pytest
 
 from tag_keras.results import Row, save_results
 from tag_keras.selection.grouping import Grouping
-from tag_keras.study.networks import Candidate, Choice, fixed_choice, save_choice
+from tag_keras.study.methods import METHODS
+from tag_keras.study.networks import Choice, plain_network, save_choice
 from tag_keras.study.table import found_choices, load_study_rows, study_cells, study_lines
 
 TASKS = ("a", "b", "c")
@@ -33,9 +34,11 @@ ROWS = [
     *make_rows("group_1-2", "bc", 9.0, {0: (9, 9)}),
     *make_rows("tag_joint", "abc", 30.0, {0: (1, 2, 3)}),
 ]
-PAIR_AND_SINGLE = Choice((Candidate(("a", "b")), Candidate(("c",))), {"a": 0, "b": 0, "c": 1})
-SINGLES = fixed_choice("stl", TASKS)
-JOINT = fixed_choice("mtl", TASKS)
+PAIR_AND_SINGLE = Choice(
+    (plain_network(("a", "b"), TASKS), plain_network(("c",), TASKS)), {"a": 0, "b": 0, "c": 1}
+)
+SINGLES = METHODS["stl"].choice(TASKS)
+JOINT = METHODS["mtl"].choice(TASKS)
 
 
 def lines_by_name(choices, **kwargs):
@@ -84,10 +87,10 @@ def test_a_choice_is_found_when_its_networks_are_trained(tmp_path):
     grouping = Grouping(TASKS, (("a", "b"), ("c",)), {"a": 0, "b": 0, "c": 1}, 0.0, 0.0, True)
     other = dataclasses.replace(grouping, groups=(("a", "b", "c"),), serves=dict.fromkeys("abc", 0))
     for name in ("tag/groups_2", "tag/groups_10", "random/groups_2_0", "random/groups_2_1"):
-        save_choice(tmp_path / f"{name}.json", grouping, ["plain", "plain"])
+        save_choice(tmp_path / f"{name}.json", grouping)
     # Networks of half the size, which nobody has trained.
-    save_choice(tmp_path / "hoa/groups_1.5.json", grouping, ["plain", "half"])
-    save_choice(tmp_path / "esa/groups_1.5.json", other, ["plain"])
+    save_choice(tmp_path / "hoa/groups_1.5.json", grouping, [False, True])
+    save_choice(tmp_path / "esa/groups_1.5.json", other)
     # Nor is what somebody has put beside them.
     for name in ("tag/groups_2 (copy)", "tag/groups_2_old", "tag/groups_2_1", "random/groups_2"):
         (tmp_path / f"{name}.json").write_text("{")
@@ -101,7 +104,9 @@ def test_a_choice_is_found_when_its_networks_are_trained(tmp_path):
 
 
 def test_networks_that_were_drawn_and_serve_nothing_take_their_time():
-    drawn = Choice((*PAIR_AND_SINGLE.networks, Candidate(("a", "c"))), PAIR_AND_SINGLE.serves)
+    drawn = Choice(
+        (*PAIR_AND_SINGLE.networks, plain_network(("a", "c"), TASKS)), PAIR_AND_SINGLE.serves
+    )
     (line,) = study_lines(ROWS, {"random": {3: [drawn]}}, TASKS)
     assert line.seconds == 8 + 6 + 7
 

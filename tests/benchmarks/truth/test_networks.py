@@ -8,7 +8,7 @@ import pytest
 from benchmarks.truth import networks as truth_networks
 from benchmarks.truth import sets as truth_sets
 from tag_keras.results import Row, load_results, save_results
-from tag_keras.study.networks import Candidate
+from tag_keras.study.networks import plain_network
 from tag_keras.utils import files
 
 
@@ -18,7 +18,7 @@ def trained(tmp_path, monkeypatch):
     whole = truth_sets.planted_clusters(epochs=1)
     small = dataclasses.replace(whole, tasks=whole.tasks[:3], largest=3)
     rows = [
-        Row(Candidate(group).name(small.tasks), group, seed, task, split, 1.0, {}, 1.0)
+        Row(plain_network(group, small.tasks).name, group, seed, task, split, 1.0, {}, 1.0)
         for seed in (0, 1)
         for group in truth_networks.groups_to_train(small)
         for task in group

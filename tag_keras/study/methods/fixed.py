@@ -1,0 +1,92 @@
+"""Methods without a choice: one network for each task, or one network for all tasks."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+
+from tag_keras.gradient_methods import PCGrad
+from tag_keras.loss_weighting import DynamicWeightAverage, GradNorm, UncertaintyWeighting
+from tag_keras.study.methods.base import Choices, Method
+from tag_keras.study.networks import Choice, Group, method_network, plain_network
+from tag_keras.study.study import Study
+from tag_keras.utils.checks import check_choice
+
+
+class Fixed(Method):
+    """A method without a choice; a subclass implements `choice`."""
+
+    chooses: ClassVar[bool] = False
+
+    def choice(self, tasks: Group) -> Choice:
+        """The networks of the method."""
+        raise NotImplementedError
+
+    def choices(self, study: Study) -> Choices:
+        return self.saved_choices(study.folder, study.tasks)
+
+    def saved_choices(self, folder: Path, tasks: Group) -> Choices:
+        choice = self.choice(tasks)
+        return {float(len(choice.networks)): [choice]}
+
+
+class SingleTasks(Fixed):
+    """One network for each task."""
+
+    def choice(self, tasks: Group) -> Choice:
+        networks = tuple(plain_network((task,), tasks) for task in tasks)
+        return Choice(networks, {task: index for index, task in enumerate(tasks)})
+
+
+@dataclasses.dataclass(frozen=True)
+class OneNetwork(Fixed):
+    """One network for all tasks.
+
+    Args:
+        name: Name of the method, which `build_model` of the study takes as `method`.
+        words: What it does, in a line.
+        is_plain: Whether it trains as any model.
+    """
+
+    is_plain: bool = False
+
+    def choice(self, tasks: Group) -> Choice:
+        network = plain_network(tasks, tasks) if self.is_plain else method_network(self.name, tasks)
+        return Choice((network,), dict.fromkeys(tasks, 0))
+
+
+def method_options(
+    method: str,
+    shared_layer: keras.layers.Layer | str,
+    alpha: float = 1.5,
+    learning_rate: float = 0.025,
+    original: bool = False,
+) -> dict[str, Any]:
+    """Arguments of `compile` for a method, by the names of the papers' tables.
+
+    Args:
+        method: `"uw"`, `"gradnorm"`, `"pcgrad"` or `"dwa"`; or `"mtl"` or `"mtan"`, which train as
+            any model.
+        shared_layer: Last shared layer, or its name, at whose kernel GradNorm looks.
+        alpha: Strength with which GradNorm balances the tasks.
+        learning_rate: Learning rate of GradNorm's weights.
+        original: Whether to do as TAG's notebook does, which weighs losses by the variant V3 of
+            uncertainty weighting for both uw and pcgrad, and projects in a fixed order.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    weighting = UncertaintyWeighting("V3") if original else UncertaintyWeighting()
+    options: dict[str, dict[str, Any]] = {
+        "mtl": {},
+        "mtan": {},
+        "uw": {"loss_weighting": weighting},
+        "dwa": {"loss_weighting": DynamicWeightAverage()},
+        "gradnorm": {"loss_weighting": GradNorm(shared_layer, alpha, learning_rate)},
+        "pcgrad": {"gradient_method": PCGrad()},
+    }
+    if original:
+        options["pcgrad"] = {"gradient_method": PCGrad("authors"), "loss_weighting": weighting}
+    check_choice("method", method, [*options])
+    return options[method]

@@ -1,0 +1,54 @@
+"""Random networks: what chance gives."""
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from tag_keras.selection.grouping import Grouping
+from tag_keras.selection.network_table import NetworkTable
+from tag_keras.study.methods.base import Choices, Method
+from tag_keras.study.methods.by_loss import measured
+from tag_keras.study.networks import load_choice, plain_network, random_groups, save_choice
+from tag_keras.study.study import Study
+from tag_keras.utils.files import keep_settings
+
+
+class RandomDraws(Method):
+    """Several draws of networks that cover the tasks; the best one for a task serves it."""
+
+    _file: ClassVar[re.Pattern[str]] = re.compile(r"groups_(\d+)_\d+\.json")
+
+    def choices(self, study: Study) -> Choices:
+        folder, seed = study.folder / self.name, study.seeds[0]
+        keep_settings(folder, {"first_seed": seed})
+        drawn = {
+            (number, draw): [
+                plain_network(group, study.tasks)
+                for group in random_groups(
+                    study.tasks, number, np.random.default_rng([seed, number, draw])
+                )
+            ]
+            for number in study.num_groups
+            for draw in range(study.num_draws)
+        }
+        every = dict.fromkeys(network for networks in drawn.values() for network in networks)
+        print(f"{self.name}: {len(every)} networks drawn", flush=True)
+        rows = study.train(list(every), [seed])
+        choices: Choices = {number: [] for number in study.num_groups}
+        for (number, draw), networks in drawn.items():
+            path = folder / f"groups_{number}_{draw}.json"
+            if not path.exists():
+                losses = measured(study, networks, rows)
+                _save_drawn(path, NetworkTable.from_losses(losses, study.tasks))
+            choices[number].append(load_choice(path, study.tasks))
+        return choices
+
+
+def _save_drawn(path: Path, table: NetworkTable) -> None:
+    """All networks that were drawn; the best one for a task on validation serves it."""
+    serves = np.nanargmin(table.scores, axis=0).tolist()
+    score = float(np.nanmin(table.scores, axis=0).mean())
+    by_task = dict(zip(table.tasks, serves, strict=True))
+    save_choice(path, Grouping(table.tasks, table.networks, by_task, score, score, optimal=False))
