@@ -21,7 +21,7 @@ from typing import Any
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names load at first use, so that selecting networks never loads TensorFlow.
 _load, _list, __all__ = lazy_loader.attach_stub(__name__, __file__)
