@@ -139,7 +139,7 @@ def test_fifteen_tasks_in_planted_groups():
         tuple(affinity.tasks[task] for task in np.flatnonzero(labels == label))
         for label in range(4)
     }
-    grouping = tag_keras.select_groups(affinity, 4)
+    _, _, three, grouping = tag_keras.selection_frontier(affinity, 4)
     assert set(grouping.groups) == planted
     assert grouping.score == pytest.approx(level.mean())
     # With three, two planted groups have to share, or lend their members: at least as good as the
@@ -154,7 +154,6 @@ def test_fifteen_tasks_in_planted_groups():
         for pair in itertools.combinations(range(4), 2)
         for joint in [np.where(labels == pair[0], pair[1], labels)]
     )
-    three = tag_keras.select_groups(affinity, 3)
     assert merged - 1e-12 <= three.score < grouping.score
 
 
@@ -167,11 +166,11 @@ def mean_with_one_helper(num_tasks):
 
 
 def test_many_thousands_of_ties_end_soon_and_always_alike():
-    first, second = (tag_keras.select_groups(mean_with_one_helper(15), 7) for _ in range(2))
+    first, second = (tag_keras.select_groups(mean_with_one_helper(14), 7) for _ in range(2))
     assert first == second
-    assert first.score == pytest.approx(7 / 15)
+    assert first.score == pytest.approx(7 / 14)
     # 0 in each of the seven groups, and each other task once.
-    assert sum(map(len, first.groups)) == 7 + 14
+    assert sum(map(len, first.groups)) == 7 + 13
 
 
 def test_search_among_ties_ends_at_its_limit_with_an_optimum(monkeypatch):
@@ -245,12 +244,16 @@ def check_options(seed, num_tasks, search):
 
 
 @pytest.mark.parametrize(
-    ("num_tasks", "count"), [(2, 50), (3, 150), (4, 200), (5, 200), (6, 200), (7, 200)]
+    ("num_tasks", "seeds"),
+    [
+        *((number, range(60)) for number in range(2, 8)),
+        *(pytest.param(number, range(60, 200), marks=pytest.mark.slow) for number in range(3, 8)),
+    ],
 )
-def test_every_option_equals_a_search_over_the_ways_to_part_the_tasks(num_tasks, count):
-    solved = sum(check_options(seed, num_tasks, search_partitions) for seed in range(count))
+def test_every_option_equals_a_search_over_the_ways_to_part_the_tasks(num_tasks, seeds):
+    solved = sum(check_options(seed, num_tasks, search_partitions) for seed in seeds)
     # The others cannot be covered, which the search finds as well.
-    assert solved > count / 2
+    assert solved > len(seeds) / 2
 
 
 @pytest.mark.parametrize(("num_tasks", "count"), [(2, 30), (3, 60), (4, 60), (5, 8)])
