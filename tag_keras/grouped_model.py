@@ -56,7 +56,12 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
         config = models[0].get_build_config() if all(model.built for model in models) else None
         if config:
             # After one call, without data, the model can be saved and exported like its models.
-            self(keras.tree.map_shape_structure(self._symbolic_input, config["input_shape"]))
+            self(
+                keras.tree.map_shape_structure(
+                    lambda shape: keras.KerasTensor((None, *shape[1:]), self.input_dtype),
+                    config["input_shape"],
+                )
+            )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -66,9 +71,6 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         outputs = [model(inputs, training=training) for model in self.models]
         return {task: outputs[index][task] for task, index in self.grouping.serves.items()}
-
-    def _symbolic_input(self, shape: tuple[int | None, ...]) -> keras.KerasTensor:
-        return keras.KerasTensor((None, *shape[1:]), self.input_dtype)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Exports as `keras.Model.export` does, with the data type of the models' inputs."""

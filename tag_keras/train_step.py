@@ -1,11 +1,8 @@
-"""The steps of training: without a probe, and with one.
+"""The steps of training: the joint step, and the step that also probes.
 
-`step_without_probe` chooses the first kind. Usually that is `MultiTaskModel.train_step`, with one
-backward pass for the joint loss. It is `TaskStep`, with the gradients of every task, if a gradient
-method or a loss weighting needs them, or a step of the gradient method's own.
-
-`ProbeStep` is a `TaskStep` that measures affinities before it moves the variables.
-`probing_steps` makes the train function that takes both kinds in turns.
+The joint step is `MultiTaskModel.train_step`, with one backward pass, or `TaskStep`, with one per
+task, where a method needs them. `ProbeStep` is a `TaskStep` that measures affinities before the
+variables move. `probing_steps` is the train function that takes both in turns.
 """
 
 import itertools
@@ -72,8 +69,7 @@ class Passes(NamedTuple):
 class TaskStep:
     """Makes a training step with a batch, from the gradients of every task.
 
-    The model's gradient method combines the gradients, if it has one. Its loss weighting gets their
-    norms, if it needs them.
+    The model's gradient method, if any, combines them. Its loss weighting may get their norms.
 
     Args:
         model: Compiled model.
@@ -157,8 +153,8 @@ class TaskStep:
 class ProbeStep(TaskStep):
     """Makes a training step as `TaskStep` does, and measures affinities before the update.
 
-    With held-out data it gets pairs of a training batch and a held-out batch. The gradients come
-    from the training batch, and the losses of the probe from the held-out batch.
+    With held-out data it gets pairs of a training batch, which gives the gradients, and a held-out
+    batch, which gives the losses of the probe.
 
     Args:
         model: Compiled model.

@@ -1,8 +1,4 @@
-"""Gradients by task, from one backward pass per task, and what is computed from them.
-
-The graph holds either one copy of the backward pass per task (`task_gradients`), or a loop over the
-tasks (`looped_gradients`). All other functions take the gradients of either.
-"""
+"""Gradients by task: one backward pass per task, as copies or as a loop, and sums and products."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -50,15 +46,10 @@ def task_gradients(
 def looped_gradients(
     tape: tf.GradientTape, losses: Sequence[tf.Tensor], variables: Sequence[Any]
 ) -> Gradients:
-    """Gradients of each loss with respect to each variable, by a loop in the graph.
+    """Gradients of T losses with respect to P variables, by a loop in the graph.
 
     The graph does not grow with T. But each pass runs back through everything that any loss depends
     on, with zeros for the other losses.
-
-    Args:
-        tape: Persistent tape that recorded the losses.
-        losses: T scalars.
-        variables: P variables.
     """
     with tape:
         stacked = tf.stack(losses)

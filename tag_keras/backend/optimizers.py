@@ -1,9 +1,4 @@
-"""Keras optimizers: the one inside a loss-scaling wrapper, and steps that change nothing.
-
-The first functions read what an optimizer was told: its inner optimizer, its loss scale, the number
-of accumulated batches. `lookahead_step` gives the values after a step without taking the step, and
-`stateless_view` the optimizer that can do so.
-"""
+"""Keras optimizers: the one inside a loss-scaling wrapper, its settings, and stateless steps."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -1,9 +1,4 @@
-"""Training steps: counted over epochs and restarts, made in turns, and compiled for `fit`.
-
-`StepCounter` and `EpochBounds` know where an epoch begins, also after a restart in its midst.
-`StepsInTurns` is a train function that chooses, for every step, between several kinds of steps.
-The functions below make such steps from a step for one batch, and prepare what `fit` needs.
-"""
+"""Training steps: counted over epochs and restarts, taken in turns, and compiled for `fit`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -99,17 +99,7 @@ def check_estimator(affinity: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class StepEstimator(AffinityEstimator):
-    """Base of the estimators that look at the step of the optimizer for one task alone.
-
-    Args:
-        every: Probe one step of the optimizer in `every`, the first one included.
-        update: `"optimizer"` for the step of the compiled optimizer, `"sgd"` for
-            `-learning_rate * gradient`.
-        baseline: Whether to subtract, for each target, the affinity of a step with zero gradients.
-
-    Raises:
-        ValueError: If an option is not valid.
-    """
+    """Base class of the estimators that look at the step of the optimizer for each task alone."""
 
     update: Literal["optimizer", "sgd"] = "optimizer"
     baseline: bool = False

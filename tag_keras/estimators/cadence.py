@@ -9,10 +9,10 @@ from tag_keras.estimators.statistics import ProbeStatistics
 
 
 class Cadence(StepsInTurns):
-    """A train function that probes one step in `every`.
+    """A train function that probes one step in `every`, by a choice in Python.
 
-    It chooses in Python between two compiled functions. So the plain one holds no trace of the
-    probe, and no `tf.cond` surrounds all-reduces, which MirroredStrategy cannot run.
+    So the plain step holds no trace of the probe, and no `tf.cond` surrounds all-reduces, which
+    MirroredStrategy cannot run.
 
     Args:
         statistics: Statistics that the probes update. They also count the steps.

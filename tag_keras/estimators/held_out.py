@@ -1,9 +1,8 @@
-"""Held-out data that affinities are measured on, from the option `on` to a batch for each probe.
+"""Held-out data to measure affinities on: the option `on`, a batch for each probe, the labels.
 
-`check_data` and `describe_data` serve the option: they look at the data without running anything.
-`HeldOutBatches` opens the data before the first step and gives each probe its batch, and
-`HeldOutLabels` checks after the first epoch that no task lacks labels. `open_data` makes batches of
-arrays (shuffled anew in each pass) or of a dataset (repeated as it is).
+`check_data` and `describe_data` look at the option without running anything. `HeldOutBatches` opens
+the data before the first step and gives each probe its batch; `open_data` makes these batches of
+arrays or of a dataset. `HeldOutLabels` checks after the first epoch that no task lacks labels.
 """
 
 import zlib
