@@ -61,9 +61,9 @@ class TaskModel(TaskTrainer):
         self.encoder = encoder
         self.heads = dict(heads)
         self._sharing = SharedVariables(self.tasks)
-        # A subclassed model has an `output` after a call, but declares no inputs.
+        # Before a call a Sequential has no `output`. A subclassed model never has `inputs`.
         is_functional = isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None)
-        if is_functional and isinstance(encoder.output, Mapping):
+        if is_functional and isinstance(getattr(encoder, "output", None), Mapping):
             # Then the shared variables are known before the first call.
             self._see_features(encoder.output, encoder.input)
         self.compiled_methods = CompiledMethods(name="compiled_methods")
