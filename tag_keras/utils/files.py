@@ -1,4 +1,7 @@
-"""Reading and writing JSON files: whole or not at all, and errors that name file and field."""
+"""Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder.
+
+Errors name the file, the field and the remedy.
+"""
 
 import contextlib
 import json
@@ -27,15 +30,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone(path: str | os.PathLike[str], work: str) -> Iterator[None]:
-    """Runs the block in one process at a time; the others wait, and say so.
+def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[None]:
+    """Holds a lock, so that one process at a time runs the block. A killed process loses the lock.
 
     Args:
-        path: File to lock, of nothing else. A process that is killed loses the lock.
-        work: What the process does that another one waits for.
+        path: File that is the lock and nothing else.
+        message: What to tell the user if another process holds the lock.
+        wait: Whether to print the message and wait for that process, or to refuse with an error.
 
     Raises:
-        OSError: If the file cannot be made, or is on a disc without locks.
+        ValueError: If another process holds the lock, and `wait` is false.
+        OSError: If the file cannot be made; or if its disc has no locks, and `wait` is true. A
+            caller that would refuse goes on without a lock.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,16 +51,19 @@ def alone(path: str | os.PathLike[str], work: str) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Waiting for another process that {work} ({path}).", flush=True)
+            if not wait:
+                raise ValueError(message) from None
+            print(message, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         except ImportError:
             # Windows does not have it.
             pass
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{path} cannot be locked, as on some discs of networks. Give another folder",
-            ) from error
+            if wait:
+                raise OSError(
+                    error.errno,
+                    f"{path} cannot be locked, as on some discs of networks. Give another folder",
+                ) from error
         yield
 
 
