@@ -13,10 +13,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a path beside `path` to write to; it takes the place of `path` if the block succeeds.
+    """Gives a new path to write to, which replaces `path` if the block succeeds.
 
-    A process killed inside the block leaves `path` as it was, and a hidden file with the same
-    suffix that the next attempt overwrites.
+    A process that is killed inside the block leaves `path` as it was, and beside it a hidden file
+    of the same suffix, which the next attempt overwrites.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     yield partial
     if partial.is_file():
         with open(partial, "rb+") as file:
-            # The rename must not reach the disc before the bytes do.
+            # The bytes must reach the disc before the rename does.
             os.fsync(file.fileno())
     os.replace(partial, path)
 
@@ -110,13 +110,13 @@ def read_fields(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str
 
 
 def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of a run into its folder, or checks that those there are the same.
+    """Writes the settings of a run into its folder, or compares them with the ones in there.
 
     Raises:
         ValueError: If the folder belongs to a run with other settings.
     """
     path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
+    settings = json.loads(json.dumps(settings))  # As JSON gives them back: tuples are lists.
     if not path.exists():
         write_json(path, settings)
         return
@@ -133,6 +133,6 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit` that change a training and can be written down."""
+    """The arguments of `fit` that change a training and that JSON can hold."""
     kept = {name: value for name, value in fit.items() if name != "verbose"}
     return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}
