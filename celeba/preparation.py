@@ -53,7 +53,9 @@ def prepare_cache(source: Source, cache_dir: Path, image_size: int, kind: Kind) 
         return cache
     source.check()
     _make_writable(cache_dir)
-    with files.alone(cache_dir / f".lock-{folder.name}", "decodes the images"):
+    lock = cache_dir / f".lock-{folder.name}"
+    busy = f"Waiting for another process that decodes the images ({lock})."
+    with files.locked(lock, busy, wait=True):
         # Another process may have made it meanwhile.
         cache = open_cache(folder, image_size, kind)
         if cache is None:

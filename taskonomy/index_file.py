@@ -64,9 +64,11 @@ def made_alone(path: Path) -> Iterator[None]:
     Raises:
         OSError: If nothing can be written there; the message says what to do.
     """
+    lock = path.with_name(".lock")
+    busy = f"Waiting for another process that looks for samples ({lock})."
     with contextlib.ExitStack() as stack:
         with _naming(path.parent):
-            stack.enter_context(files.alone(path.with_name(".lock"), "looks for samples"))
+            stack.enter_context(files.locked(lock, busy, wait=True))
         yield
 
 

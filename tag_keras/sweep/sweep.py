@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -157,9 +157,10 @@ def run_sweep(
     folder, jobs = Path(folder), list(jobs)
     processes = check_whole("processes", processes)
     _check_different(jobs)
+    busy = f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
-        _locked(folder),
+        files.locked(folder / ".lock", busy, wait=False),
     ):
         table = SweepTable(folder, jobs)
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
@@ -187,25 +188,6 @@ def run_sweep(
             "again:\n" + "\n".join(texts)
         ) from failed[0][1].error
     return table.rows
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a second sweep out of a folder; whoever holds the lock loses it when killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
-            ) from None
-        except (ImportError, OSError):
-            # Neither Windows nor every network file system has such locks.
-            pass
-        yield
 
 
 def _check_different(jobs: Sequence[Job]) -> None:
