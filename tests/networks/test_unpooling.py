@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tag_keras.networks.segnet import BilinearUpsampling, MaxPoolingWithPositions, MaxUnpooling
+from tag_keras.networks.mtan import BilinearUpsampling
+from tag_keras.networks.segnet import MaxPoolingWithPositions, MaxUnpooling
 
 
 def features(shape=(2, 4, 6, 3), seed=0):
