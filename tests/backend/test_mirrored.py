@@ -40,7 +40,8 @@ def make_model(synchronized=False, is_built=True):
     stack = [layers.Dense(6, use_bias=not synchronized, kernel_regularizer="l2")]
     if synchronized:
         stack.append(layers.BatchNormalization(synchronized=True))
-    encoder = keras.Sequential([*[keras.Input((5,))] * is_built, *stack, layers.ReLU()])
+    inputs = [keras.Input((5,))] if is_built else []
+    encoder = keras.Sequential([*inputs, *stack, layers.ReLU()])
     return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
 
 
