@@ -78,20 +78,17 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
         self.policy = AdaSharePolicy(tasks, len(self.blocks), temperature, seed, name="policy")
         self.tasks = self.policy.tasks
 
-    def layers_in_order(self) -> list[keras.layers.Layer]:
-        """The stem, the blocks, and the top if there is one."""
-        return [self.stem, *self.blocks, *([] if self.top is None else [self.top])]
-
     def build(self, input_shape: Any) -> None:
         # Here a block makes its weights: `call` calls only its two halves.
-        features = keras.tree.map_shape_structure(symbolic_input, input_shape)
-        for layer in self.layers_in_order():
-            following = layer(features)
-            if layer in self.blocks:
-                # Keras raises an error if a block uses functions of TensorFlow. Now, and not after
-                # the search, when no pruned network could be made of it.
-                layer.residual(features)
+        features = self.stem(keras.tree.map_shape_structure(symbolic_input, input_shape))
+        for block in self.blocks:
+            following = block(features)
+            # Keras raises an error if a block uses functions of TensorFlow. Now, and not after the
+            # search, when no pruned network could be made of it.
+            block.residual(features)
             features = following
+        if self.top is not None:
+            self.top(features)
         _check_weights(self.blocks)
         self.built = True
 

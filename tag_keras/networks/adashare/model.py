@@ -7,14 +7,14 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.replicas import check_strategy
-from tag_keras.backend.steps import before_others
+from tag_keras.backend.steps import EpochBounds, before_others
 from tag_keras.model import MultiTaskModel
 from tag_keras.multitask.task_model import TaskModel
 from tag_keras.networks.adashare.encoder import AdaShareEncoder
 from tag_keras.networks.adashare.fixed_network import fixed_model
 from tag_keras.networks.adashare.options import AdaShareSearch
 from tag_keras.networks.adashare.policy import sharing_loss, sparsity_loss
-from tag_keras.networks.adashare.steps import SearchEpochs, SearchProgress, SearchSteps
+from tag_keras.networks.adashare.steps import SearchProgress, SearchSteps
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -177,7 +177,7 @@ class AdaShareModel(TaskModel):
         **kwargs: Any,
     ) -> keras.callbacks.History:
         check_strategy(self)
-        callbacks = before_others([SearchEpochs(self._progress)], callbacks)
+        callbacks = before_others([EpochBounds(self._progress)], callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def sample_policy(self, seed: int = 0) -> Any:
@@ -217,17 +217,7 @@ class AdaShareModel(TaskModel):
         return fixed_model(self.encoder, self.heads, policy, copy_weights=False)
 
     def pruned_model(self, policy: Any) -> MultiTaskModel:
-        """The network of a hard policy, with a copy of the weights as they are now.
-
-        Args:
-            policy: Boolean array (K, L), whether task k executes block l.
-
-        Returns:
-            A `MultiTaskModel` to be compiled, without the layers that no task executes.
-
-        Raises:
-            ValueError: If the policy has another shape, or if the model has not seen any data.
-        """
+        """The network of a hard policy (K, L), with a copy of the weights as they are now."""
         return fixed_model(self.encoder, self.heads, policy, copy_weights=True)
 
     def get_compile_config(self) -> dict[str, Any]:

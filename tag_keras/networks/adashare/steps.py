@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.steps import (
-    EpochBounds,
     StepCounter,
     Steps,
     StepsInTurns,
@@ -22,25 +21,13 @@ from tag_keras.networks.adashare.options import AdaShareSearch
 class SearchProgress(StepCounter):
     """Counts the training steps of a search; its schedule depends on nothing else."""
 
-    # What the policy was set to in this epoch: active blocks and temperature.
+    # Active blocks and temperature that the policy was set to in this epoch.
     policy_state: tuple[int, float] | None = None
 
-
-class SearchEpochs(EpochBounds):
-    """Tells the progress of a search where epochs begin and end.
-
-    Args:
-        progress: The progress.
-    """
-
-    def __init__(self, progress: SearchProgress) -> None:
-        super().__init__(progress)
-        self._progress = progress
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        super().on_epoch_begin(epoch, logs)
-        # Another callback may have brought back weights of another phase.
-        self._progress.policy_state = None
+    def end_epoch(self) -> None:
+        super().end_epoch()
+        # Another callback may bring back weights of another phase.
+        self.policy_state = None
 
 
 class SearchSteps(StepsInTurns):

@@ -111,11 +111,6 @@ def features_by_task(
     return tf.reshape(features, [count, size, *features.shape[1:]])
 
 
-def features_of_one(trunk: keras.Model, inputs: tf.Tensor, task_id: tf.Tensor) -> tf.Tensor:
-    """Features (B, ...) of a batch for one task, in inference."""
-    return trunk([inputs, tf.fill([tf.shape(inputs)[0]], task_id)], training=False)
-
-
 def task_routing_encoder(
     tasks: Sequence[str],
     input_shape: tuple[int, int, int] = (32, 32, 3),
@@ -135,10 +130,10 @@ def task_routing_encoder(
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
-        sigma: In the mode `"partition"`, the share of the channels that all tasks use; the others
-            belong to one task each. In `"reference"`, the share that each task goes without.
+        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
+            without (`"reference"`).
         mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
-        seed: Seed of the masks. By default it is drawn as Keras draws seeds.
+        seed: Seed of the masks, drawn by default.
 
     Returns:
         Functional model from images (B, H, W, channels) to a dict of features (B, widths[-1]) by

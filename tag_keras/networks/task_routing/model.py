@@ -10,7 +10,7 @@ import tensorflow as tf
 from tag_keras.backend.layers import track_loss
 from tag_keras.multitask import task_metrics
 from tag_keras.multitask.task_losses import TaskLosses
-from tag_keras.networks.task_routing.encoder import check_trunk, features_by_task, features_of_one
+from tag_keras.networks.task_routing.encoder import check_trunk, features_by_task
 from tag_keras.networks.task_routing.layer import mask_seed
 from tag_keras.networks.task_routing.stacked_tasks import (
     LossByTask,
@@ -149,8 +149,11 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
             outputs = self.head(features_by_task(self.trunk, inputs, ids, True), ids)
         else:
             # One task after the other, because T batches at once may not fit in memory.
+            size = tf.shape(inputs)[:1]
             outputs = tf.map_fn(
-                lambda one: self.head(features_of_one(self.trunk, inputs, one), one),
+                lambda one: self.head(
+                    self.trunk([inputs, tf.fill(size, one)], training=False), one
+                ),
                 ids,
                 fn_output_signature=self.head.compute_dtype,
             )

@@ -28,7 +28,7 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
         sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
             without (`"reference"`).
         mode: `"partition"` or `"reference"`.
-        seed: Seed of the masks. By default it is drawn as Keras draws seeds.
+        seed: Seed of the masks, drawn by default.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -108,11 +108,10 @@ def routed_resnet(
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
-        sigma: In the mode `"partition"`, the share of the channels that all tasks use; the others
-            belong to one task each. In `"reference"`, the share that each task goes without.
+        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
+            without (`"reference"`).
         mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
-        seed: Seed of the masks, which differ from layer to layer. By default it is drawn as Keras
-            draws seeds.
+        seed: Seed of the masks, drawn by default; they differ from layer to layer.
 
     Returns:
         Functional model from `[images (B, H, W, channels), task ids (B,)]` to features
@@ -161,11 +160,10 @@ def routed_vgg11(
         num_tasks: Number of tasks, T.
         input_shape: Height, width and channels of the images.
         widths: Number of channels of each of the eight layers.
-        sigma: In the mode `"partition"`, the share of the channels that all tasks use; the others
-            belong to one task each. In `"reference"`, the share that each task goes without.
+        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
+            without (`"reference"`).
         mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
-        seed: Seed of the masks, which differ from layer to layer. By default it is drawn as Keras
-            draws seeds.
+        seed: Seed of the masks, drawn by default; they differ from layer to layer.
 
     Returns:
         Functional model from `[images (B, H, W, channels), task ids (B,)]` to features
