@@ -121,11 +121,7 @@ def _above_mean(values: Array) -> Array:
 
 
 def check_options(tasks: tuple[str, ...], num_groups: int, singletons: Singletons) -> None:
-    """Checks the options of a selection before anything is measured.
-
-    Raises:
-        ValueError: If these options allow no selection, whatever is measured.
-    """
+    """Checks the options of a selection before anything is measured."""
     check_choice("singletons", singletons, get_args(Singletons))
     check(
         singletons != "measured" or len(tasks) <= TABLE_TASKS,
@@ -137,11 +133,7 @@ def check_options(tasks: tuple[str, ...], num_groups: int, singletons: Singleton
 
 
 def check_affinity(affinity: Affinity, singletons: Singletons) -> None:
-    """Makes the checks of `select_groups` before the yardsticks train, perhaps for hours.
-
-    Raises:
-        ValueError: If `select_groups` refuses such affinities.
-    """
+    """Makes the checks of `select_groups` before the yardsticks train, perhaps for hours."""
     build_problem(affinity, "baseline" if singletons == "measured" else singletons)
 
 

@@ -6,13 +6,12 @@ import time
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.solvers.budget_program import NetworkProgram
 from tag_keras.selection.solvers.choice import choose_networks
-from tag_keras.selection.solvers.problem import Booleans, Floats
+from tag_keras.selection.solvers.problem import Booleans, Floats, Rows
 from tag_keras.selection.table_inputs import LossesByHand
 from tag_keras.utils.checks import check, check_bool, check_choice, check_number, check_seconds
 
@@ -176,7 +175,7 @@ def losses_of(table: NetworkTable, sense: Sense) -> Floats:
     return np.where(np.isnan(scores), np.inf, scores)
 
 
-def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.NDArray[np.intp]:
+def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> Rows:
     """Networks within the budget that cover all tasks."""
     rows = _greedy_cover(np.isfinite(program.losses), program.costs, program.partition)
     if rows is not None and program.affordable(rows):
@@ -203,7 +202,7 @@ def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.N
     )
 
 
-def _greedy_cover(members: Booleans, costs: Floats, partition: bool) -> npt.NDArray[np.intp] | None:
+def _greedy_cover(members: Booleans, costs: Floats, partition: bool) -> Rows | None:
     """Networks that cover all tasks: each time the one with the least cost for each new task.
 
     None if the networks chosen first leave none for the other tasks, as in a partition.

@@ -89,7 +89,13 @@ def grouping_stability(
     # An iterator would be empty for the second draw.
     options = {k: list(v) if isinstance(v, Iterator) else v for k, v in options.items()}
     grouping = select_groups(affinity, num_groups, **options)
-    _check_errors(affinity)
+    unknown = np.isnan(affinity.standard_error) & ~np.eye(len(affinity.tasks), dtype=bool)
+    if unknown.any():
+        raise ValueError(
+            "`affinity` should have standard errors for all pairs of two tasks; measure more "
+            "probes, or combine runs by tag_keras.Affinity.combine. Received: "
+            f"pairs={affinity.describe_pairs(unknown)!r}."
+        )
     share, wins, regret = np.zeros_like(affinity.mean), 0.0, 0.0
     chosen = _members(grouping)
     # Only the options that change the score of given groups matter here.
@@ -105,16 +111,6 @@ def grouping_stability(
         regret += max(_score(drawn, members) - _score(drawn, chosen), 0.0)
     share, wins, regret = share / num_samples, wins / num_samples, regret / num_samples
     return GroupingStability(affinity.tasks, grouping, share, wins, regret, num_samples)
-
-
-def _check_errors(affinity: Affinity) -> None:
-    unknown = np.isnan(affinity.standard_error) & ~np.eye(len(affinity.tasks), dtype=bool)
-    if unknown.any():
-        raise ValueError(
-            "`affinity` should have standard errors for all pairs of two tasks; measure more "
-            "probes, or combine runs by tag_keras.Affinity.combine. Received: "
-            f"pairs={affinity.describe_pairs(unknown)!r}."
-        )
 
 
 def _draw(affinity: Affinity, num_samples: int, generator: np.random.Generator) -> Floats:

@@ -112,7 +112,7 @@ def test_leaving_networks_out_first_changes_nothing(partition, monkeypatch):
         except ValueError:
             continue
         with monkeypatch.context() as patch:
-            patch.setattr(network_reduction, "_FEW", 0)
+            patch.setattr(network_reduction, "_SMALL_PROGRAM", 0)
             found = select_networks(table, budget, "min", partition=partition)
         assert found == expected, seed
 
