@@ -1,4 +1,4 @@
-"""Inter-task affinities: the matrix with its noise."""
+"""Inter-task affinities: the matrix, its noise, and affinity.json."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -16,58 +16,8 @@ from tag_keras.utils.replicates import (
 )
 from tag_keras.utils.tasks import check_task_names
 
-
-def checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtype: Any) -> Any:
-    """A read-only copy of `value`, in which None stands for NaN.
-
-    Args:
-        name: What messages call it.
-        value: Numbers, nested or in an array.
-        shape: Shape that it should have; a first axis of None may have any length.
-        dtype: `np.float64`, or `np.int64` for whole numbers of at least 0.
-
-    Raises:
-        ValueError: If `value` is anything else.
-    """
-    try:
-        # Through float64, because None stands for NaN in the files.
-        array = np.array(value, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` should be an array of numbers of shape {shape}.") from None
-    if array.size == 0 and shape[0] is None:
-        array = array.reshape((0, *shape[1:]))
-    if array.ndim != len(shape) or array.shape[-2:] != shape[-2:]:
-        raise ValueError(
-            f"`{name}` should have the shape {shape}, [source, target] in the order of `tasks`. "
-            f"Received: shape {array.shape}."
-        )
-    if dtype is np.int64 and not ((array >= 0) & (array == np.floor(array))).all():
-        raise ValueError(f"`{name}` should hold whole numbers of at least 0.")
-    array = array.astype(dtype)
-    array.setflags(write=False)
-    return array
-
-
-def checked_series(name: str, value: npt.ArrayLike | None, pairs: tuple[int, int]) -> Any:
-    """As `checked_array`: any number of arrays of shape `pairs`, finite or NaN; None gives none."""
-    series = checked_array(name, () if value is None else value, (None, *pairs), np.float64)
-    if np.isinf(series).any():
-        raise ValueError(f"`{name}` should be finite or NaN.")
-    return series
-
-
-def to_lists(array: npt.NDArray[Any]) -> Any:
-    """Nested lists of numbers, with None for NaN."""
-    if array.dtype.kind == "i":
-        return array.tolist()
-    values = array.astype(object)
-    values[np.isnan(array)] = None
-    return values.tolist()
-
-
-def to_text(array: npt.NDArray[Any]) -> str:
-    """Lines of four digits; what is too large for a screen is cut short."""
-    return np.array2string(array, precision=4, max_line_width=100)
+# The arrays of an `Affinity`, as named in the file.
+_ARRAYS = ("mean", "standard_error", "count", "history", "skipped", "replicates")
 
 
 class Affinity:
@@ -77,20 +27,20 @@ class Affinity:
         tasks: Task names, in the user's order; T is their number.
         mean: Array (T, T), no unit: mean over probes of the affinity of the row's task (source)
             onto the column's task (target). NaN only where `count` is 0.
-        standard_error: Array (T, T): standard error of `mean`, NaN where it is not known.
-            Defaults to that of the replicates.
-        count: Integer array (T, T): number of probes behind each mean. Defaults to 0, not known.
+        standard_error: Array (T, T): standard error of `mean`, NaN where unknown. Defaults to the
+            standard error of the replicates.
+        count: Integer array (T, T): number of probes behind each mean. Defaults to 0: unknown.
         history: Array (E, T, T): mean over the probes of each of E epochs, NaN for a pair that
-            was not measured in that epoch. Defaults to no epochs.
-        skipped: Integer array (T, T): number of probe values that were left out because a loss
-            was not positive or not finite. Defaults to 0.
-        replicates: Array (B, T, T): B measurements of `mean`, its mean, that are nearly
-            independent of each other: batches of successive probes of one run, or whole runs. NaN
-            for a pair that a replicate did not measure. Defaults to none.
+            an epoch did not measure. Defaults to no epochs.
+        skipped: Integer array (T, T): number of probes left out because a loss was not positive
+            or not finite. Defaults to 0.
+        replicates: Array (B, T, T): B nearly independent measurements whose mean is `mean`:
+            batches of successive probes of one run, or whole runs. NaN for a pair that a replicate
+            did not measure. Defaults to none.
 
     Raises:
         ValueError: If a name is repeated, empty or not a string, if an array has another shape or
-            holds infinity, or if an entry of `mean` is NaN although it was counted.
+            holds infinity, or if an entry of `mean` is NaN although `count` counts probes of it.
 
     Example:
 
@@ -114,14 +64,14 @@ class Affinity:
         self.tasks = check_task_names(tasks)
         pairs = (len(self.tasks), len(self.tasks))
         nothing = np.zeros(pairs, np.int64)
-        self.mean = checked_array("mean", mean, pairs, np.float64)
-        self.history = checked_series("history", history, pairs)
-        self.replicates = checked_series("replicates", replicates, pairs)
+        self.mean = _checked_array("mean", mean, pairs, np.float64)
+        self.history = _checked_series("history", history, pairs)
+        self.replicates = _checked_series("replicates", replicates, pairs)
         if standard_error is None:
             standard_error = mean_and_error(self.replicates)[1]
-        self.standard_error = checked_array("standard_error", standard_error, pairs, np.float64)
-        self.count = checked_array("count", nothing if count is None else count, pairs, np.int64)
-        self.skipped = checked_array(
+        self.standard_error = _checked_array("standard_error", standard_error, pairs, np.float64)
+        self.count = _checked_array("count", nothing if count is None else count, pairs, np.int64)
+        self.skipped = _checked_array(
             "skipped", nothing if skipped is None else skipped, pairs, np.int64
         )
         measured = self.count > 0 if count is not None else np.ones(pairs, bool)
@@ -135,7 +85,7 @@ class Affinity:
             raise ValueError("`standard_error` should be NaN, or finite and at least 0.")
 
     def describe_pairs(self, where: npt.NDArray[np.bool_]) -> str:
-        """The pairs at which `where` (T, T) is true, with their means, for messages."""
+        """The pairs where the boolean array `where` (T, T) is true, with their means, as text."""
         pairs = [
             f"{self.tasks[source]} -> {self.tasks[target]}: {self.mean[source, target]:.4g}"
             for source, target in np.argwhere(where)
@@ -146,18 +96,19 @@ class Affinity:
         """Confidence intervals of the affinities.
 
         The interval of batch means (Law and Kelton, Simulation Modeling and Analysis; Flegal and
-        Jones 2010, Annals of Statistics 38): `mean`, and on either side the quantile of Student's
-        t with B - 1 degrees of freedom times `standard_error`, where B replicates measured the
-        pair. Probes that follow each other are alike, batches of them less so. The interval is too
-        narrow where probes are alike for longer than a batch, and too wide where the affinity has
-        a trend, which counts as noise. Of one run, it says nothing of other seeds: see `combine`.
-        Without replicates, the quantile is that of the normal distribution.
+        Jones 2010, Annals of Statistics 38): `mean` plus and minus `standard_error` times the
+        quantile of Student's t with B - 1 degrees of freedom, where B replicates measured the pair.
+        Without replicates, the quantile comes from the normal distribution.
+
+        Successive probes are alike, batches of them less so. The interval is too narrow where
+        probes stay alike for longer than a batch, and too wide where the affinity has a trend,
+        which counts as noise. One run says nothing about other seeds: `combine` several.
 
         Args:
             confidence: Level, between 0 and 1.
 
         Returns:
-            Lower and upper ends, arrays (T, T), NaN where they are not known.
+            Lower and upper ends, arrays (T, T), NaN where unknown.
 
         Raises:
             ValueError: If `confidence` is out of range.
@@ -166,21 +117,21 @@ class Affinity:
         return interval(self.mean, self.standard_error, number, confidence)
 
     def better_sources(self, confidence: float = 0.95) -> npt.NDArray[np.bool_]:
-        """Which source is better for which target than which other source, beyond the noise.
+        """Whether a source helps a target more than another source does, beyond the noise.
 
-        Two sources share the noise of a replicate: its batches, and what the momentum of the
-        optimizer does to the target whatever the source. So the test is paired: Student's t of
-        their differences, over the replicates that have both. Without replicates, the errors are
-        taken as independent and normal.
+        Two sources share the noise of a replicate: its batches, and how the momentum of the
+        optimizer moves the target whatever the source. So the test is paired: Student's t of
+        their differences, over the replicates that measured both. Without replicates, the errors
+        count as independent and normal.
 
         Args:
-            confidence: Level of the two-sided test of each comparison by itself, between 0 and 1;
-                there is no correction for their number. Of two sources that are equally good, one
-                comes out better by chance in 5 % of the comparisons at 0.95.
+            confidence: Level of the two-sided test of each single comparison, between 0 and 1,
+                not corrected for their number. At 0.95, one of two equally good sources comes out
+                better by chance in 5 % of the comparisons.
 
         Returns:
-            Boolean array (T, T, T) [source, other, target], false where the noise is not known.
-            The target itself is compared as a source, too, although selection has no use for it.
+            Boolean array (T, T, T) [source, other, target], false where the noise is unknown. The
+            target counts as a source, too, although selection does not use it.
 
         Raises:
             ValueError: If `confidence` is out of range.
@@ -194,17 +145,17 @@ class Affinity:
     def combine(cls, runs: Iterable["Affinity"]) -> "Affinity":
         """Affinities over several runs, with the noise between the runs.
 
-        The errors of one run say nothing of other seeds; those between runs do. Every run has the
-        same weight, whatever its number of probes.
+        The errors of one run say nothing about other seeds; differences between runs do. Every run
+        has the same weight, whatever its number of probes.
 
         Args:
-            runs: R >= 2 affinities of the same tasks in the same order. Student's t of 2 runs is
-                wide (12.7 standard errors at 95 %), that of 5 is not (2.8).
+            runs: R >= 2 affinities of the same tasks in the same order. At 95 %, an interval from 2
+                runs is wide (12.7 standard errors), one from 5 runs is not (2.8).
 
         Returns:
-            Means over the runs that measured a pair, with the runs' means as `replicates` (R, T,
-            T), and sums of `count` and `skipped`. `history` is the mean over the runs for each
-            epoch, or empty if the runs differ in their numbers of epochs.
+            Mean over the runs that measured a pair, the runs' means as `replicates` (R, T, T), and
+            sums of `count` and `skipped`. `history` is the mean over the runs for each epoch, or
+            empty if the runs have different numbers of epochs.
 
         Raises:
             ValueError: If there are fewer than two runs, or if their tasks differ.
@@ -232,7 +183,7 @@ class Affinity:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the affinities as JSON, atomically; NaN is written as null."""
-        lists = {name: to_lists(getattr(self, name)) for name in _ARRAYS}
+        lists = {name: _to_lists(getattr(self, name)) for name in _ARRAYS}
         files.write_json(path, {"tasks": list(self.tasks), **lists})
 
     @classmethod
@@ -240,7 +191,7 @@ class Affinity:
         """Reads what `save` wrote.
 
         Raises:
-            ValueError: If the file is not such a file; the message names the file and the field.
+            ValueError: If the file holds anything else; the message names the file and the field.
         """
         fields = files.read_fields(path, ["tasks", "mean", "standard_error", "count"])
         try:
@@ -249,13 +200,60 @@ class Affinity:
             raise ValueError(f"{os.fspath(path)} does not hold affinities: {error}") from None
 
     def __repr__(self) -> str:
-        text = f"Affinity(tasks={self.tasks}, mean=\n{to_text(self.mean)}"
+        text = f"Affinity(tasks={self.tasks}, mean=\n{_to_text(self.mean)}"
         if np.isfinite(self.standard_error).any():
-            text += f", standard_error=\n{to_text(self.standard_error)}"
+            text += f", standard_error=\n{_to_text(self.standard_error)}"
         return text + ")"
 
 
-_ARRAYS = ("mean", "standard_error", "count", "history", "skipped", "replicates")
+def _checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtype: Any) -> Any:
+    """A read-only copy of `value`, with NaN for None.
+
+    Args:
+        name: Name of the argument, for messages.
+        value: Numbers, nested or in an array.
+        shape: Shape required; a first axis of None may have any length.
+        dtype: `np.float64`, or `np.int64` for whole numbers of at least 0.
+    """
+    try:
+        # Through float64, because None stands for NaN in the files.
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` should be an array of numbers of shape {shape}.") from None
+    if array.size == 0 and shape[0] is None:
+        array = array.reshape((0, *shape[1:]))
+    if array.ndim != len(shape) or array.shape[-2:] != shape[-2:]:
+        raise ValueError(
+            f"`{name}` should have the shape {shape}, [source, target] in the order of `tasks`. "
+            f"Received: shape {array.shape}."
+        )
+    if dtype is np.int64 and not ((array >= 0) & (array == np.floor(array))).all():
+        raise ValueError(f"`{name}` should hold whole numbers of at least 0.")
+    array = array.astype(dtype)
+    array.setflags(write=False)
+    return array
+
+
+def _checked_series(name: str, value: npt.ArrayLike | None, pairs: tuple[int, int]) -> Any:
+    """A read-only array (N, *pairs), finite or NaN; N is 0 for None."""
+    series = _checked_array(name, () if value is None else value, (None, *pairs), np.float64)
+    if np.isinf(series).any():
+        raise ValueError(f"`{name}` should be finite or NaN.")
+    return series
+
+
+def _to_lists(array: npt.NDArray[Any]) -> Any:
+    """Nested lists of numbers, with None for NaN."""
+    if array.dtype.kind == "i":
+        return array.tolist()
+    values = array.astype(object)
+    values[np.isnan(array)] = None
+    return values.tolist()
+
+
+def _to_text(array: npt.NDArray[Any]) -> str:
+    """Lines of numbers with four digits; NumPy shortens a large array."""
+    return np.array2string(array, precision=4, max_line_width=100)
 
 
 def _check_runs(runs: Sequence[Affinity]) -> None:
@@ -267,9 +265,9 @@ def _check_runs(runs: Sequence[Affinity]) -> None:
         if run.tasks != first:
             lacking = [task for task in first if task not in run.tasks]
             other = [task for task in run.tasks if task not in first]
-            how = f"lacks {lacking or 'none'} and has {other or 'no other'}"
-            if not lacking and not other:
-                how = f"has the order {run.tasks}"
+            how = f"has the order {run.tasks}"
+            if lacking or other:
+                how = f"lacks {lacking or 'none'} and has {other or 'no other'}"
             raise ValueError(
                 f"`runs` should have the same tasks in the same order. Received: runs[0] with "
                 f"{first}, and runs[{index}], which {how}."

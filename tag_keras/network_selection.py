@@ -1,4 +1,7 @@
-"""Network selection: which tasks share a network. What it is made of, and the command."""
+"""The command `python -m tag_keras.network_selection`: selects networks, and says so in words.
+
+`summary`, `certificate` and `reason` write the words; `main` reads the flags and files.
+"""
 
 import contextlib
 import ctypes
@@ -29,18 +32,18 @@ def summary(
     costs: Iterable[float] = (),
     seconds: float | None = None,
 ) -> list[str]:
-    """Lines for a screen.
+    """The selection in words.
 
     Args:
         grouping: The selection.
-        scores: By task, the score that the network which serves it gives it.
+        scores: By task, its score in the network that serves it.
         sense: `"max"`, or `"min"` where less is better.
         costs: Cost of each network, where costs matter.
-        seconds: How long the selection took, which is said where it ended without a proof.
+        seconds: Duration of the selection; the text has it where there is no proof.
 
     Returns:
-        A line for each network, with the tasks that it serves and those that only help, and one
-        for the score.
+        A line for each network, with the tasks that it serves and the tasks that only help, and a
+        line for the mean score.
     """
     lines = []
     prices = [f" (cost {cost:.6g})" for cost in costs] or [""] * len(grouping.groups)
@@ -56,44 +59,44 @@ def summary(
 
 
 def certificate(grouping: Grouping, sense: str = "max", seconds: float | None = None) -> str:
-    """How good the selection is proven to be, in words."""
+    """The proof of the selection in words: that it is optimal, or how far from that at most."""
     if grouping.optimal:
         return "optimal"
-    bound, gap = grouping.upper_bound, abs(grouping.upper_bound - grouping.score)
+    bound = grouping.upper_bound
     stopped = "" if seconds is None else f", stopped after {seconds:.0f} s"
     more, above = ("more", "above") if sense == "max" else ("less", "below")
     return (
         f"not proven optimal{stopped}: no choice scores {more} than {bound:.6g}, "
-        f"which is {gap:.6g} {above}"
+        f"which is {abs(bound - grouping.score):.6g} {above}"
     )
 
 
 def reason(grouping: Grouping, frontier: Sequence[Grouping]) -> str:
-    """What one network less or more would change.
+    """The scores of one network less and of one more, in words.
 
     Args:
         grouping: The selection.
-        frontier: The best for all numbers of networks, up to one more than was asked for.
+        frontier: The best grouping for each number of networks, up to one more than asked for.
     """
+
+    def networks(number: int) -> str:
+        return f"{number} network{'' if number == 1 else 's'}"
+
     number, more = len(grouping.groups), frontier[-1]
     fewer = [one.score for one in frontier if len(one.groups) < number]
     text = "fewer networks cannot serve all tasks"
     if number == 1:
         text = "there are no fewer networks"
     elif fewer:
-        text = f"{_networks(number - 1)} would score {fewer[-1]:.6g}"
+        text = f"{networks(number - 1)} would score {fewer[-1]:.6g}"
     if len(more.groups) > number:
-        return f"{text}, {_networks(len(more.groups))} {more.score:.6g}"
-    return f"{text}, more than {_networks(number)} no more"
-
-
-def _networks(number: int) -> str:
-    return f"{number} network{'' if number == 1 else 's'}"
+        return f"{text}, {networks(len(more.groups))} {more.score:.6g}"
+    return f"{text}, more than {networks(number)} no more"
 
 
 def main(argv: list[str]) -> int:
     """Selects networks as the flags in `argv` say, and returns the exit status."""
-    # Importing this module must not define flags, nor may a second call meet those of the first.
+    # Neither an import of this module nor an earlier call may have defined the flags.
     from absl import flags
 
     given = flags.FlagValues()
@@ -126,7 +129,7 @@ def main(argv: list[str]) -> int:
 
 
 def _message(error: Exception) -> str:
-    """One line; the system's own begins with a number and not with the file."""
+    """The error in one line; an error of the system names its file first."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename or 'the empty name'}: {error.strerror}"
     return str(error).replace("\n", " ")
@@ -164,7 +167,7 @@ def _read_scores(path: str) -> Affinity | NetworkTable:
 
 
 def _wrong_flags(given: Any, scores: Affinity | NetworkTable) -> str:
-    """What is wrong with the flags for such a file; empty if nothing is."""
+    """The mistake in the flags for this kind of file, or an empty text."""
     if isinstance(scores, Affinity):
         if given.budget is not None or given.sense is not None:
             return "flags --budget and --sense are for tables of networks, not for affinities."
@@ -185,16 +188,16 @@ def _wrong_flags(given: Any, scores: Affinity | NetworkTable) -> str:
 
 
 def _from_affinity(affinity: Affinity, given: Any) -> tuple[Grouping, list[str]]:
-    """The grouping, and what to print of it."""
+    """The grouping, and the lines to print about it."""
     options = {"score": given.score, "partition": given.partition, "time_limit": given.time_limit}
     num_groups, start = given.num_groups, time.monotonic()
-    # All numbers of groups at once: quick only where there is a table of all groups.
+    # The frontier of all numbers of groups is quick only up to this number of tasks.
     if len(affinity.tasks) > TABLE_TASKS or num_groups < 1:
         grouping = select_groups(affinity, num_groups, given.singletons, **options)
         seconds = time.monotonic() - start
         scores = _scores(affinity, grouping, given.score)
         return grouping, summary(grouping, scores, seconds=seconds)
-    # More groups than tasks are of no use.
+    # More groups than tasks do not help.
     most = min(num_groups, len(affinity.tasks)) + 1
     frontier = selection_frontier(affinity, most, given.singletons, **options)
     grouping = frontier[-2]
@@ -203,7 +206,7 @@ def _from_affinity(affinity: Affinity, given: Any) -> tuple[Grouping, list[str]]
 
 
 def _scores(affinity: Affinity, grouping: Grouping, score: Score) -> dict[str, float]:
-    """What each task gets in the group that serves it; a task that may be alone gets 0 there."""
+    """The score of each task in the group that serves it; a task alone scores 0."""
     scores = {}
     combine = np.mean if score == "mean" else np.sum
     for target, task in enumerate(grouping.tasks):
@@ -214,7 +217,7 @@ def _scores(affinity: Affinity, grouping: Grouping, score: Score) -> dict[str, f
 
 
 def _from_table(table: NetworkTable, given: Any) -> tuple[Grouping, list[str]]:
-    """The selection of networks, and what to print of it."""
+    """The selection of networks, and the lines to print about it."""
     start = time.monotonic()
     budget = given.num_groups if given.budget is None else given.budget
     selection = select_networks(
@@ -231,9 +234,9 @@ def _from_table(table: NetworkTable, given: Any) -> tuple[Grouping, list[str]]:
 
 @contextlib.contextmanager
 def _output_to_stderr() -> Iterator[None]:
-    """Sends to stderr what the solver prints to stdout by itself, whatever its options say."""
+    """Sends stdout to stderr: the solver prints by itself, whatever its options say."""
     with contextlib.ExitStack() as stack:
-        # There is nothing to do where the process has no stdout, or no stderr.
+        # A process may have no stdout or no stderr; then nothing needs to move.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             before = os.dup(1)
@@ -245,13 +248,13 @@ def _output_to_stderr() -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Writes what the C library has kept, as the solver's output in a pipe is."""
-    # Where there is no such library, as in Windows, it is written when the process ends.
+    """Makes the C library write the output of the solver, which it keeps when stdout is a pipe."""
+    # Without that library, as on Windows, the output appears when the process ends.
     with contextlib.suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).fflush(None)
 
 
 if __name__ == "__main__":
-    # An interrupt ends the process at once: Python's own would wait for the solver to return.
+    # An interrupt ends the process at once; Python's own handler would wait for the solver.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main(sys.argv))

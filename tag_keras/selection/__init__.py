@@ -1,5 +1,7 @@
-"""Select: which groups of tasks share a network, and which network serves each task.
+"""Select: the tasks that share a network, and the network that serves each task.
 
-`groups` selects by affinities, `networks` by measured losses of whole networks. NumPy and SciPy
-only; `solvers` holds the algorithms.
+`groups` selects by affinities, under the `rules` that a user gives; `anchoring` corrects affinities
+by measured losses, `stability` tells how far their noise matters. `networks` selects whole networks
+out of a `network_table` of losses under a budget, `random_networks` is its yardstick. Both return a
+`grouping`. NumPy and SciPy only; `solvers` holds the algorithms.
 """

@@ -1,4 +1,8 @@
-"""What the groups of a run are selected by: affinities as measured, or anchored in yardsticks."""
+"""Anchoring: affinities corrected by measured losses, and the rule that selects by them.
+
+`anchor_affinity` corrects; `selection_rule` gives what the groups of a run are selected by, and
+`check_options` and `check_affinity` check it before a run measures anything.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -11,38 +15,41 @@ from tag_keras.selection.groups import TABLE_TASKS
 from tag_keras.selection.rules import build_problem
 from tag_keras.utils.checks import check, check_choice, check_count
 
+# A task alone in a group: it scores by the loss of its own network, it scores 0, or it may not be.
+Singletons = Literal["measured", "baseline", "forbid"]
+
 
 def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "validation") -> Affinity:
     """Corrects affinities by the losses of a joint network and of one network per task.
 
-    Affinities say which source is better for a target than which other one, but hardly whether the
-    target is better off alone. The two kinds of network, which are trained as yardsticks anyway,
-    do: with all other tasks beside it, target t has gained g[t], the loss of its own network minus
-    that in the joint one. Of T tasks, each source i is given an equal share of that, and more or
-    less by how much its affinity Z[i, t] is above or below the mean of the sources of t:
+    Affinities rank the sources of a target, but hardly tell whether the target is better off alone.
+    The joint network and the networks of one task, which a run trains as yardsticks anyway, do:
+    beside all other tasks, target t gains g[t], the loss of its own network minus its loss in the
+    joint network. Each of the T - 1 sources gets an equal share of that gain, plus or minus a part
+    by how far its affinity Z[i, t] is above or below the mean over the sources of t:
 
         A[i, t] = (g[t] + c[t] (Z[i, t] - mean over i of Z[i, t])) / (T - 1)
 
-    Affinities have no scale that losses would share. With c[t], what they add to the losses of t,
-    relative to that of its own network, deviates between all pairs as much as the relative gains,
-    of which none counts as beyond -2 or 2, do between tasks. So the sum over the sources in a group
-    is the gain expected of it: for the joint network and for a task alone, what was measured.
+    Affinities and losses share no scale, so c[t] sets one. Divided by the loss of each task's own
+    network, the second terms have the same standard deviation over all pairs as the gains have over
+    the tasks, where each such gain is clipped to -2 and 2. The sum over the sources in a group is
+    then the gain that t can expect there; for the joint network and for a task alone, it is the
+    measured gain.
 
-    It is a rule of this package; how often it is right, `benchmarks.truth` measures.
+    The rule is this package's own; `benchmarks.truth` measures how often it is right.
 
     Args:
         affinity: Affinities of T tasks, by any estimator.
         rows: Results of the networks `"joint"` and `"single_<task>"`, of one seed or several, for
-            instance from `tag_keras.results.load_results("results.json")`; others are not looked
-            at.
-        split: Split whose losses count, the mean over the seeds. Not one that is to judge.
+            instance from `tag_keras.results.load_results("results.json")`. Other rows do not count.
+        split: Split whose losses count, as means over the seeds. Keep the split that judges out.
 
     Returns:
         Affinities in the unit of the losses, for
         `select_groups(anchored, num_groups, singletons="baseline", score="sum")`.
 
     Raises:
-        ValueError: If results of one of the networks are missing.
+        ValueError: If results of one of these networks are missing.
 
     Example:
 
@@ -67,7 +74,7 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
     gain, above, others = single - joint, _above_mean(affinity.mean), max(len(tasks) - 1, 1)
     size, spread = np.abs(single), _deviation(above[~np.isnan(above)])
     # A loss that more than triples counts as one that tripled: else a task that is nearly solved
-    # alone would have the affinities of all others weighed by what it loses.
+    # alone would set the weight of the affinities of all other tasks.
     relative = _deviation(np.clip(gain[size > 0] / size[size > 0], -2.0, 2.0))
     scale = size * relative / spread if spread else np.zeros(len(tasks))
 
@@ -76,7 +83,7 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
         np.fill_diagonal(shares, 0.0)
         return shares
 
-    # What a replicate lacks is as in the mean, so that it does not shift that of the sources.
+    # A pair that a replicate lacks stands at its mean, so that it does not shift the other sources.
     lacking = np.isnan(affinity.replicates)
     whole = np.where(lacking, affinity.mean, affinity.replicates)
     replicates = [
@@ -95,7 +102,7 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
 
 
 def _means(table: ResultTable, serves: dict[str, str], split: str) -> Array:
-    """Mean losses (T,) over the seeds, of the networks that serve the tasks."""
+    """Mean losses (T,) over the seeds, each in the network that serves the task."""
     return np.array([losses.mean() for losses in table.losses(serves, split).values()])
 
 
@@ -104,51 +111,42 @@ def _deviation(values: Array) -> float:
 
 
 def _above_mean(values: Array) -> Array:
-    """What affinities (T, T) are above the mean of the sources of a target; NaN on the diagonal."""
+    """Affinities (T, T) minus the mean over the sources of their target; NaN on the diagonal."""
     others = np.where(np.eye(len(values), dtype=bool), np.nan, values)
     number = np.maximum((~np.isnan(others)).sum(axis=0), 1)
     above: Array = others - np.nansum(others, axis=0) / number
-    # Where all sources are the same, the mean differs from them by rounding alone.
+    # Where all sources are equal, only rounding keeps them off the mean.
     above[np.abs(above) <= 1e-12 * np.abs(np.nan_to_num(others)).max()] = 0.0
     return above
 
 
-# What a task alone counts as: what its own network has shown, 0, or that it may not be alone.
-Singletons = Literal["measured", "baseline", "forbid"]
-
-
 def check_options(tasks: tuple[str, ...], num_groups: int, singletons: Singletons) -> None:
-    """Checks what can be known before affinities are measured.
-
-    Raises:
-        ValueError: If groups could not be selected like that, whatever is measured.
-    """
+    """Checks the options of a selection before anything is measured."""
     check_choice("singletons", singletons, get_args(Singletons))
-    wanted = f"with more than {TABLE_TASKS} tasks, `singletons` should be 'baseline' or 'forbid'"
-    check(singletons != "measured" or len(tasks) <= TABLE_TASKS, wanted, num_tasks=len(tasks))
+    check(
+        singletons != "measured" or len(tasks) <= TABLE_TASKS,
+        f"with more than {TABLE_TASKS} tasks, `singletons` should be 'baseline' or 'forbid'",
+        num_tasks=len(tasks),
+    )
     check_count("num_groups", num_groups)
     check_affinity(Affinity(tasks, np.zeros((len(tasks),) * 2)), singletons)
 
 
 def check_affinity(affinity: Affinity, singletons: Singletons) -> None:
-    """Checks what `select_groups` would, before the hours that the yardsticks may take.
-
-    Raises:
-        ValueError: If no groups can be selected by such affinities.
-    """
-    alone = "baseline" if singletons == "measured" else singletons
-    build_problem(affinity, alone, partition=False, max_group_size=None, together=(), apart=())
+    """Makes the checks of `select_groups` before the yardsticks train, perhaps for hours."""
+    build_problem(affinity, "baseline" if singletons == "measured" else singletons)
 
 
 def selection_rule(
     affinity: Affinity, rows: Sequence[Row], singletons: Singletons
 ) -> dict[str, Any]:
-    """What groups are selected by: `affinity` and options of `select_groups`.
+    """The arguments of `select_groups` for a run: `affinity`, `singletons` and `score`.
 
     Args:
-        affinity: Affinities as they were measured.
+        affinity: Affinities as measured.
         rows: Results of the joint network and of one network per task.
-        singletons: As above.
+        singletons: `"measured"` corrects the affinities by `rows` and sums them; `"baseline"` and
+            `"forbid"` take the mean of the affinities as measured.
     """
     if singletons == "measured":
         anchored = anchor_affinity(affinity, rows)

@@ -14,12 +14,12 @@ from tag_keras.utils.tasks import check_task_names
 class Grouping:
     """Groups of tasks, a network for each, and the group that serves each task.
 
-    Fields that are wrong, or that contradict each other, are a `ValueError`.
+    A field that is wrong or contradicts another raises a `ValueError`.
 
     Args:
         tasks: Task names, in the user's order.
-        groups: Groups of task names; `select_groups` sorts names and groups by position.
-        serves: Index of the group that serves it, by task.
+        groups: Tuples of task names; `select_groups` sorts names and groups by position.
+        serves: By task, the index of the group that serves it.
         score: Mean over tasks of the best score that a group gives the task.
         upper_bound: No family of as many groups scores more than this.
         optimal: Whether the family is proven to be the best.
@@ -35,14 +35,22 @@ class Grouping:
     def __post_init__(self) -> None:
         check(isinstance(self.tasks, list | tuple), "`tasks` should be a tuple", tasks=self.tasks)
         tasks, groups, serves = check_task_names(self.tasks), self.groups, self.serves
-        valid = isinstance(groups, list | tuple) and {*map(type, groups)} <= {list, tuple}
-        valid = valid and all(g and all(t in tasks and g.count(t) == 1 for t in g) for g in groups)
+        valid = isinstance(groups, list | tuple) and all(
+            type(group) in (list, tuple)
+            and len(group) > 0
+            and all(task in tasks and group.count(task) == 1 for task in group)
+            for group in groups
+        )
         check(valid, f"`groups` should be tuples of names out of {tasks}", groups=groups)
-        group = dict(enumerate(groups))
-        valid = isinstance(serves, Mapping) and set(serves) == set(tasks)
-        valid = valid and all(type(i) is int and t in group.get(i, ()) for t, i in serves.items())
-        wanted = f"`serves` should give each of {tasks} the index of a group that contains it"
-        check(valid, wanted, serves=serves, groups=groups)
+        group_of = dict(enumerate(groups))
+        check(
+            isinstance(serves, Mapping)
+            and set(serves) == set(tasks)
+            and all(type(i) is int and task in group_of.get(i, ()) for task, i in serves.items()),
+            f"`serves` should give each of {tasks} the index of a group that contains it",
+            serves=serves,
+            groups=groups,
+        )
         for name, value in {"score": self.score, "upper_bound": self.upper_bound}.items():
             valid = (isinstance(value, float) or type(value) is int) and abs(value) < float("inf")
             check(valid, f"`{name}` should be a finite number", **{name: value})
@@ -65,7 +73,7 @@ class Grouping:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads what `save` wrote; the `ValueError` for another file names the file and field."""
+        """Reads what `save` wrote; for any other file, a `ValueError` names the file and field."""
         names = [field.name for field in dataclasses.fields(cls)]
         fields = files.read_fields(path, names)
         try:

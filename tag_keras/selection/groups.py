@@ -1,4 +1,4 @@
-"""Selection of groups: from inter-task affinities to the few groups that share a network."""
+"""Selection of groups by inter-task affinities: one grouping, or the best for every number."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 from tag_keras.affinity import Affinity
 from tag_keras.selection.grouping import Grouping
-from tag_keras.selection.rules import Names, Singletons, build_problem
+from tag_keras.selection.rules import Singletons, TaskLists, build_problem
 from tag_keras.selection.solvers.column_generation import ColumnSolver
 from tag_keras.selection.solvers.cover import fewest_groups
 from tag_keras.selection.solvers.dynamic_program import choose_families
@@ -26,49 +26,48 @@ def select_groups(
     score: Score = "mean",
     partition: bool = False,
     max_group_size: int | None = None,
-    together: Names = (),
-    apart: Names = (),
+    together: TaskLists = (),
+    apart: TaskLists = (),
     time_limit: float | None = 60.0,
 ) -> Grouping:
     """Network selection of TAG (Fifty et al. 2021, arXiv 2109.04617) and Standley et al. 2020.
 
-    A task's score in a group is the mean affinity of the group's other tasks onto it, or by `score`
-    their sum. Of all families of at most `num_groups` groups (arXiv 1905.07553) that leave no task
-    out, overlapping or not, this finds one with the largest mean over tasks of the best score, and
-    proves it. Ties (within 1e-9 of the largest absolute affinity) go to the fewest groups, then
-    memberships, then the first in the order of tasks; of very many, the rules compare those met
-    first. From 16 tasks on, what is proven is so within a millionth of the mean difference between
-    affinities, and of groups that differ by about the tolerance itself, not always the first come
-    back.
+    A task's score in a group is the mean affinity of the group's other tasks onto it, or their sum
+    (`score`). Among all families of at most `num_groups` groups that cover every task, overlapping
+    or not (arXiv 1905.07553), this finds one with the largest mean over tasks of the best score,
+    and proves it. Families within 1e-9 of the largest absolute affinity are tied: the fewest groups
+    win, then the fewest memberships, then the first in the order of tasks. If very many are tied,
+    the rules compare the first ones found. From 16 tasks on, the proof holds to a millionth of the
+    mean difference between affinities, and of families that differ by about the tolerance itself,
+    not always the first comes back.
 
     Args:
         affinity: Affinities of up to 100 tasks. The diagonal is not used.
-        num_groups: Largest number of groups, which is that of networks to train. Where more are
-            of no use, fewer come back.
-        singletons: `"forbid"` leaves no task alone in a group, as in the paper; `"baseline"` lets
-            one alone score 0, which is for affinities measured with `baseline=True` only; a dict
-            gives scores by task, in the unit of the affinities, and a task that is not in it may
-            not be alone.
-        score: `"mean"`, as in the paper, or `"sum"`: what a task's score in a group is of the
-            affinities of the group's other tasks onto it. The sum takes up to 15 tasks and is for
-            affinities in units of loss that add up: with each task that joins its network, a
-            task's loss falls by one of them. Those corrected by the losses of measured networks
-            are such; alone, a task then scores 0, as `singletons="baseline"` has it.
-        partition: Whether the groups may not overlap: each task is in one group, which serves it.
+        num_groups: Largest number of groups, so of networks to train. Where more do not help, fewer
+            come back.
+        singletons: Groups of one task. `"forbid"` allows none, as in the paper; `"baseline"` lets
+            every task alone score 0, for affinities measured with `baseline=True` only; a dict
+            gives scores by task, in the unit of the affinities, and forbids the tasks it lacks.
+        score: A task's score in a group: `"mean"`, as in the paper, or `"sum"` of the affinities of
+            the group's other tasks onto it. The sum takes up to 15 tasks, and affinities that add
+            up as differences of losses: each task that joins lowers the loss by its affinity.
+            `anchor_affinity` makes such affinities; a task alone then scores 0, so use
+            `singletons="baseline"`.
+        partition: Whether groups may not overlap: each task is in the one group that serves it.
         max_group_size: Largest number of tasks in a group. Defaults to no limit.
         together: Lists of tasks; a group holds all tasks of a list, or none.
         apart: Lists of tasks; a group holds at most one task of a list.
-        time_limit: Seconds, for more than 15 tasks only: up to 15 the search always ends, within
-            a few. Then the best grouping so far comes back, with `optimal` false and the upper
-            bound so far. None searches until there is a proof.
+        time_limit: Seconds, for more than 15 tasks only; up to 15 the search always ends within a
+            few. When they are over, the best grouping so far comes back, with `optimal` false and
+            the upper bound so far. None searches until there is a proof.
 
     Returns:
         The best `Grouping`.
 
     Raises:
-        ValueError: If an argument is out of range, an affinity of two tasks not finite, if there
-            are too many tasks for `score`, or if nothing that the arguments allow covers all
-            tasks.
+        ValueError: If an argument is out of range, if an affinity of two tasks is not finite, if
+            there are too many tasks for `score`, or if no family that the arguments allow covers
+            all tasks.
 
     Example:
 
@@ -81,7 +80,7 @@ def select_groups(
     number = check_count("num_groups", num_groups)
     problem = build_problem(affinity, singletons, partition, max_group_size, together, apart, score)
     check_seconds("time_limit", time_limit)
-    start = _start(problem, num_groups=number)
+    start = _smallest_cover(problem, "num_groups", number)
     return _solve(affinity.tasks, problem, start, [number], time_limit)[0]
 
 
@@ -93,8 +92,8 @@ def selection_frontier(
     score: Score = "mean",
     partition: bool = False,
     max_group_size: int | None = None,
-    together: Names = (),
-    apart: Names = (),
+    together: TaskLists = (),
+    apart: TaskLists = (),
     time_limit: float | None = 60.0,
 ) -> tuple[Grouping, ...]:
     """The best grouping for every number of groups: what each further network gains.
@@ -102,23 +101,27 @@ def selection_frontier(
     Up to 15 tasks this takes about as long as `select_groups` for one number.
 
     Args:
-        affinity: As in `select_groups`, and so are the arguments after `max_groups`.
+        affinity: Affinities of up to 100 tasks. The diagonal is not used.
         max_groups: Largest number of groups of the last grouping.
-        singletons: See `select_groups`.
-        score: See `select_groups`.
-        partition: See `select_groups`.
-        max_group_size: See `select_groups`.
-        together: See `select_groups`.
-        apart: See `select_groups`.
-        time_limit: Seconds for each number, for more than 15 tasks only.
+        singletons: `"forbid"` allows no group of one task, `"baseline"` scores one 0, and a dict
+            gives the scores of the tasks that may be alone.
+        score: `"mean"` or `"sum"` of the affinities of a group's other tasks onto a task. The sum
+            takes up to 15 tasks.
+        partition: Whether groups may not overlap.
+        max_group_size: Largest number of tasks in a group. Defaults to no limit.
+        together: Lists of tasks; a group holds all tasks of a list, or none.
+        apart: Lists of tasks; a group holds at most one task of a list.
+        time_limit: Seconds for each number of groups, for more than 15 tasks only; None searches
+            until there is a proof.
 
     Returns:
-        What `select_groups` gives for 1, 2, .. `max_groups` groups. The numbers that cannot cover
-        all tasks are left out at the beginning, so the first grouping is that of `max_groups + 1`
-        minus the length. Where more groups are of no use, the last grouping is repeated.
+        The groupings of `select_groups` for 1, 2, .. `max_groups` groups, without the first numbers
+        if they cannot cover all tasks: the first grouping is for `max_groups + 1` minus the length.
+        Where more groups do not help, the last grouping repeats.
 
     Raises:
-        ValueError: As in `select_groups`, also if `max_groups` cannot cover all tasks.
+        ValueError: If an argument is out of range, if an affinity of two tasks is not finite, if
+            there are too many tasks for `score`, or if `max_groups` groups cannot cover all tasks.
 
     Example:
 
@@ -132,22 +135,26 @@ def selection_frontier(
     last = check_count("max_groups", max_groups)
     problem = build_problem(affinity, singletons, partition, max_group_size, together, apart, score)
     check_seconds("time_limit", time_limit)
-    start = _start(problem, max_groups=last)
+    start = _smallest_cover(problem, "max_groups", last)
     return tuple(_solve(affinity.tasks, problem, start, range(len(start), last + 1), time_limit))
 
 
-def _start(problem: GroupProblem, **number: int) -> list[tuple[int, ...]]:
-    """A smallest family that covers all tasks, checked against the number of groups allowed."""
+def _smallest_cover(problem: GroupProblem, name: str, most: int) -> list[tuple[int, ...]]:
+    """A smallest family that covers all tasks, of at most as many groups as the argument allows."""
     num_tasks = len(problem.alone)
     check(num_tasks <= 100, "`affinity` should have at most 100 tasks", num_tasks=num_tasks)
-    valid = problem.score == "mean" or num_tasks <= TABLE_TASKS
-    wanted = f"`score='sum'` takes up to {TABLE_TASKS} tasks, as the search for more bounds means"
-    check(valid, wanted, num_tasks=num_tasks)
-    start = fewest_groups(problem)
-    ((name, value),) = number.items()
-    wanted = f"`{name}` should be at least {len(start)}: fewer groups that are allowed do not cover"
-    check(len(start) <= value, f"{wanted} all tasks", **number)
-    return start
+    if problem.score == "sum" and num_tasks > TABLE_TASKS:
+        raise ValueError(
+            f"`score='sum'` takes up to {TABLE_TASKS} tasks, as the search for more bounds means. "
+            f"Received: num_tasks={num_tasks}."
+        )
+    cover = fewest_groups(problem)
+    if len(cover) > most:
+        raise ValueError(
+            f"`{name}` should be at least {len(cover)}: fewer groups that are allowed do not cover "
+            f"all tasks. Received: {name}={most}."
+        )
+    return cover
 
 
 def _solve(
@@ -157,11 +164,11 @@ def _solve(
     numbers: Sequence[int],
     time_limit: float | None,
 ) -> list[Grouping]:
-    """The best grouping for each of the numbers of groups, none of which is too small."""
+    """The best grouping for each number of groups; every number suffices to cover all tasks."""
     used = ~(np.eye(len(tasks), dtype=bool) | problem.apart)
     sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
-    # For sums, too: the total of 15 sums of 14 affinities is rounded by at most 1e-12 of the
-    # largest, and the tolerance of a total is 15e-9 of it, told apart in thousandths.
+    # Enough for sums, too: rounding changes a total of 15 sums of 14 affinities by at most 1e-12 of
+    # the largest affinity, and the tolerance of a total is 15e-9 of it, in thousandths.
     tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
     if len(tasks) > TABLE_TASKS:
         return _generate(tasks, problem, start, numbers, tolerance, time_limit)
@@ -180,10 +187,10 @@ def _generate(
     tolerance: float,
     time_limit: float | None,
 ) -> list[Grouping]:
-    """As `_solve`, by column generation."""
+    """The best grouping for each number of groups, by column generation."""
     solver, groupings = ColumnSolver(problem, start), list[Grouping]()
     for number in numbers:
-        # If one group more was of no use, no further ones are: with overlap, a group gains no more
+        # If one group more did not help, further ones do not: with overlap, a group gains no more
         # beside others than without them.
         last = groupings[-1] if groupings and not problem.partition else None
         if last and last.optimal and len(last.groups) < number - 1:
@@ -193,11 +200,11 @@ def _generate(
         scores = problem.scores(problem.members(family.groups))
         found = _grouping(tasks, scores, tolerance, family.upper_bound, family.optimal)
         if groupings and found.score < groupings[-1].score:
-            # The time was too short to find those of fewer groups again.
+            # The time was too short to find the groups of the number before again.
             bound = max(groupings[-1].score, family.upper_bound)
             found = dataclasses.replace(groupings[-1], upper_bound=bound, optimal=False)
         groupings.append(found)
-    # What bounds families of more groups bounds those of fewer.
+    # A bound for families of more groups holds for fewer groups, too.
     for row in range(len(groupings) - 2, -1, -1):
         bound = min(groupings[row].upper_bound, groupings[row + 1].upper_bound)
         groupings[row] = dataclasses.replace(groupings[row], upper_bound=bound)
@@ -211,7 +218,7 @@ def _grouping(
     upper_bound: float | None = None,
     optimal: bool = True,
 ) -> Grouping:
-    """The grouping of a family, whose scores (G, T) are -inf where a task is not in a group."""
+    """The grouping of a family with scores (G, T), -inf where a task is not in a group."""
     best = scores.max(axis=0)
     serves = (scores >= best - tolerance / 1000).argmax(axis=0)
     names = np.array(tasks, dtype=object)

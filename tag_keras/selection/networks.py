@@ -1,4 +1,4 @@
-"""The best networks under a budget, out of a table of measured ones."""
+"""Selection of networks: the best ones of a table under a budget."""
 
 import dataclasses
 import math
@@ -6,14 +6,13 @@ import time
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from tag_keras.selection.grouping import Grouping
-from tag_keras.selection.network_rows import Rows
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.solvers.budget_program import NetworkProgram
 from tag_keras.selection.solvers.choice import choose_networks
-from tag_keras.selection.solvers.problem import Booleans, Floats
+from tag_keras.selection.solvers.problem import Booleans, Floats, Rows
+from tag_keras.selection.table_inputs import LossesByHand
 from tag_keras.utils.checks import check, check_bool, check_choice, check_number, check_seconds
 
 Sense = Literal["max", "min"]
@@ -21,13 +20,13 @@ Sense = Literal["max", "min"]
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSelection(Grouping):
-    """Networks chosen out of a table, as a grouping of tasks: see `Grouping`.
+    """Networks chosen from a table: a `Grouping` with their rows and their cost.
 
-    With `sense="min"`, `score` is a mean loss, and `upper_bound` bounds how good any choice could
+    With `sense="min"`, `score` is a mean loss, and `upper_bound` bounds how good any choice can
     be: it is a lower bound of the loss.
 
     Args:
-        networks: Row in the table of each group's network.
+        networks: By group, the row of its network in the table.
         cost: Sum of the networks' costs.
     """
 
@@ -37,11 +36,14 @@ class NetworkSelection(Grouping):
     def __post_init__(self) -> None:
         super().__post_init__()
         networks, cost = self.networks, self.cost
-        valid = isinstance(networks, list | tuple) and len(networks) == len(self.groups)
-        valid = valid and all(type(row) is int and row >= 0 for row in networks)
-        valid = valid and len(set(networks)) == len(networks)
-        wanted = "`networks` should give each group a row of its own"
-        check(valid, wanted, networks=networks, groups=self.groups)
+        check(
+            isinstance(networks, list | tuple)
+            and all(type(row) is int and row >= 0 for row in networks)
+            and len(set(networks)) == len(networks) == len(self.groups),
+            "`networks` should give each group a row of its own",
+            networks=networks,
+            groups=self.groups,
+        )
         valid = (isinstance(cost, float) or type(cost) is int) and 0 < cost < math.inf
         check(valid, "`cost` should be a positive number", cost=cost)
         object.__setattr__(self, "networks", tuple(networks))
@@ -49,53 +51,45 @@ class NetworkSelection(Grouping):
     def scores_on(
         self, table: NetworkTable, other: NetworkTable, best: Sense | None = None
     ) -> dict[str, float]:
-        """What the networks give the tasks in another table, such as their losses on test data.
+        """Scores of the chosen networks in another table, such as their losses on test data.
 
-        Networks are found in the other table by their tasks and cost, not by row.
+        The other table has the networks by their tasks and cost, in any order.
 
         Args:
             table: Table out of which the networks were chosen.
             other: Table with at least the same networks.
-            best: `None` takes each task from the network that serves it, as was decided on
-                `table`. `"min"` and `"max"` take the best of the chosen networks in `other`, as
-                the totals that Standley et al. 2020 published do; where `other` is test data, the
-                choice between these networks is then made on test data.
+            best: `None` takes each task from the network that serves it, as `table` decided.
+                `"min"` and `"max"` take the best of the chosen networks in `other`, as the totals
+                that Standley et al. 2020 published do; where `other` is test data, test data then
+                decide between these networks.
 
         Returns:
-            Score by task. Their sum is the paper's total.
+            Score by task. The paper's total is their sum.
 
         Raises:
             ValueError: If the tables do not have the networks, or `best` is something else.
         """
         check(best in (None, "min", "max"), '`best` should be None, "min" or "max"', best=best)
         for name, value in {"table": table, "other": other}.items():
-            check(
-                isinstance(value, NetworkTable),
-                f"`{name}` should be a NetworkTable",
-                type=type(value),
-            )
+            valid = isinstance(value, NetworkTable)
+            check(valid, f"`{name}` should be a NetworkTable", type=type(value))
         rows = []
         for group, row in zip(self.groups, self.networks, strict=True):
-            valid = row < len(table.networks) and {*table.networks[row]} == {*group}
+            valid = row < len(table.networks) and set(table.networks[row]) == set(group)
             check(valid, "`table` should be the one of the selection", network=row, group=group)
             rows.append(other.find(group, table.costs[row]))
         scores = {}
-        for task in self.tasks:
-            column = other.tasks.index(task)
-            given = {
-                index: float(other.scores[row, column])
-                for index, row in enumerate(rows)
-                if task in self.groups[index]
-            }
-            served = given[self.serves[task]]
-            scores[task] = {None: served, "min": min(given.values()), "max": max(given.values())}[
-                best
-            ]
+        for task, served_by in self.serves.items():
+            given = other.scores[rows, other.tasks.index(task)]
+            if best is None:
+                scores[task] = float(given[served_by])
+            else:
+                scores[task] = float(np.nanmin(given) if best == "min" else np.nanmax(given))
         return scores
 
 
 def select_networks(
-    table: NetworkTable | Rows,
+    table: NetworkTable | LossesByHand,
     budget: float,
     sense: Sense,
     *,
@@ -104,33 +98,33 @@ def select_networks(
 ) -> NetworkSelection:
     """Network selection under a budget (Standley et al. 2020, arXiv 1905.07553), exact.
 
-    Of all choices of networks whose costs sum to at most `budget` and that leave no task out, it
-    finds the best mean over tasks of the best score among the chosen networks that have the task,
-    by integer programs, and proves it. (The paper's figures are sums: T times this.) Ties, within
-    1e-9 of the largest absolute score, go to the least cost (costs are equal within 1e-9 of the
-    budget), then to the fewest networks, then memberships, then the first in the order of tasks,
-    and for equal tasks that of the table. Choices that differ by about the tolerance itself are
-    within the error of the solver: of these, not always the first comes back.
+    A task's score is the best among the chosen networks that have the task. Among all choices
+    that cover every task and cost at most `budget` in sum, this finds one with the best mean over
+    tasks, by integer programs, and proves it. (The paper reports sums: T times this mean.) Choices
+    within 1e-9 of the largest absolute score are tied: the least cost wins (costs within 1e-9 of
+    the budget are equal), then the fewest networks, then the fewest memberships, then the first in
+    the order of tasks, and for equal tasks in the order of the table. Differences of about the
+    tolerance itself are within the error of the solver: then not always the first comes back.
 
     The paper's 36 networks take 20 milliseconds. All groups of 15 tasks took one to eleven seconds,
     longest where few networks fit and costs differ, and with `partition` up to fifteen.
 
     Args:
-        table: Measured networks; what `NetworkTable.from_losses` takes will do.
+        table: Measured networks, or anything that `NetworkTable.from_losses` takes.
         budget: Largest sum of costs.
         sense: `"min"` for losses, `"max"` for accuracies or affinities.
         partition: Whether each task has to be in exactly one of the networks.
-        time_limit: Seconds after which the best choice found so far is returned, with
-            `optimal=False` if it is not proven; of ties, it may then not be the first. None
-            searches until there is a proof.
+        time_limit: Seconds after which the best choice so far comes back, with `optimal=False` if
+            it is not proven; it may then not be the first of its ties. None searches until there
+            is a proof.
 
     Returns:
-        The best `NetworkSelection`, groups sorted by the positions of their tasks. It is proven up
+        The best `NetworkSelection`, groups sorted by the positions of their tasks. The proof holds
         to the accuracy of the solver, 1e-7 of the largest absolute score.
 
     Raises:
         ValueError: If an argument is out of range, if no network has a task, or if the budget is
-            too small; the message names the task, or the least budget that will do.
+            too small; the message names the task, or the least sufficient budget.
 
     Example:
 
@@ -149,7 +143,7 @@ def select_networks(
     check_seconds("time_limit", time_limit)
     losses = losses_of(table, sense)
     largest = float(np.abs(losses[np.isfinite(losses)]).max())
-    # No more networks than tasks are of use.
+    # More networks than tasks do not help.
     dearest = float(np.sort(table.costs)[-len(table.tasks) :].sum())
     program = NetworkProgram(
         losses,
@@ -164,22 +158,25 @@ def select_networks(
 
 
 def check_budget(table: NetworkTable, budget: float, sense: Sense) -> None:
-    """Checks what does not depend on which networks go together."""
+    """Checks `budget` and `sense`, and that each task has a network."""
     check_choice("sense", sense, ("max", "min"))
     check_number("budget", budget, "a positive number", lambda number: number > 0)
     lacking = [task for task in table.tasks if not any(task in net for net in table.networks)]
-    wanted = f"`table` should have a network for each task, and has none for {lacking}"
-    check(not lacking, wanted, networks=len(table.networks))
+    check(
+        not lacking,
+        f"`table` should have a network for each task, and has none for {lacking}",
+        networks=len(table.networks),
+    )
 
 
 def losses_of(table: NetworkTable, sense: Sense) -> Floats:
-    """Scores (M, T) of which less is better, inf for the tasks that a network does not have."""
+    """The scores (M, T) as losses: less is better, inf for a task that a network lacks."""
     scores = table.scores if sense == "min" else -table.scores
     return np.where(np.isnan(scores), np.inf, scores)
 
 
-def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.NDArray[np.intp]:
-    """Networks within the budget that have all tasks."""
+def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> Rows:
+    """Networks within the budget that cover all tasks."""
     rows = _greedy_cover(np.isfinite(program.losses), program.costs, program.partition)
     if rows is not None and program.affordable(rows):
         return rows
@@ -205,10 +202,10 @@ def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> npt.N
     )
 
 
-def _greedy_cover(members: Booleans, costs: Floats, partition: bool) -> npt.NDArray[np.intp] | None:
-    """Networks that have every task: each time the one of the least cost for a new task.
+def _greedy_cover(members: Booleans, costs: Floats, partition: bool) -> Rows | None:
+    """Networks that cover all tasks: each time the one with the least cost for each new task.
 
-    Without overlap, what is found first may leave no network for the others: then it is None.
+    None if the networks chosen first leave none for the other tasks, as in a partition.
     """
     left = np.ones(members.shape[1], dtype=bool)
     rows: list[int] = []

@@ -1,18 +1,18 @@
-"""What chance gives: random networks under a budget, the yardstick of a selection."""
+"""Random networks under a budget: the yardstick for a selection."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from tag_keras.selection.network_rows import Rows
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.networks import Sense, check_budget, losses_of
 from tag_keras.selection.solvers.budget_program import COST_TOLERANCE
 from tag_keras.selection.solvers.problem import Floats
-from tag_keras.utils.checks import check, check_count, check_seed
+from tag_keras.selection.table_inputs import LossesByHand
+from tag_keras.utils.checks import check_count, check_seed
 
-# Numbers in an array at a time.
-_CHUNK = 4_000_000
+# Samples are drawn in parts whose arrays hold at most so many numbers.
+_LARGEST_ARRAY = 4_000_000
 
 
 class RandomScores(NamedTuple):
@@ -20,8 +20,8 @@ class RandomScores(NamedTuple):
 
     Args:
         mean: Mean over the samples.
-        worst: The worst of the samples, which is no bound: there may be worse choices.
-        num_covering: Number of samples, those that leave no task out.
+        worst: Worst of the samples; there may be worse choices.
+        num_covering: Number of samples that cover all tasks; only these count.
     """
 
     mean: float
@@ -30,7 +30,7 @@ class RandomScores(NamedTuple):
 
 
 def random_networks(
-    table: NetworkTable | Rows,
+    table: NetworkTable | LossesByHand,
     budget: float,
     sense: Sense,
     num_samples: int = 10_000,
@@ -38,18 +38,18 @@ def random_networks(
 ) -> RandomScores:
     """Random fillings of the budget, the "random" of Standley et al. 2020 (arXiv 1905.07553).
 
-    Networks are drawn uniformly without replacement, and each that still fits is taken, until none
-    does. Fillings that leave a task out are not counted.
+    A filling draws networks uniformly without replacement and takes each one that still fits, until
+    none does. Fillings that leave a task out do not count.
 
     Args:
-        table: Measured networks; what `NetworkTable.from_losses` takes will do.
+        table: Measured networks, or anything that `NetworkTable.from_losses` takes.
         budget: Largest sum of costs.
         sense: `"min"` for losses, `"max"` for accuracies or affinities.
         num_samples: Number of fillings.
-        seed: Of the random numbers.
+        seed: Seed of the draws; the same seed gives the same result.
 
     Returns:
-        Mean and worst score. `select_networks` with the same arguments gives the best.
+        Mean and worst score. `select_networks` gives the best under the same budget.
 
     Raises:
         ValueError: If an argument is out of range, or if no filling has every task.
@@ -68,18 +68,20 @@ def random_networks(
     check_seed(seed)
     losses = losses_of(table, sense)
     random = np.random.default_rng(seed)
-    size = max(1, _CHUNK // max(len(losses), 1))
-    found = np.concatenate(
-        [
-            _fill(losses, table.costs, budget, min(size, num_samples - start), random)
-            for start in range(0, num_samples, size)
-        ]
-    )
-    found = found[np.isfinite(found)]
-    wanted = f"`budget` should be larger: none of {num_samples} random fillings has every task"
-    check(len(found) > 0, wanted, budget=budget)
+    size = max(1, _LARGEST_ARRAY // len(losses))
+    parts = [
+        _fill(losses, table.costs, budget, min(size, num_samples - start), random)
+        for start in range(0, num_samples, size)
+    ]
+    means = np.concatenate(parts)
+    means = means[np.isfinite(means)]
+    if not len(means):
+        raise ValueError(
+            f"`budget` should be larger: none of {num_samples} random fillings has every task. "
+            f"Received: budget={budget!r}."
+        )
     sign = 1.0 if sense == "min" else -1.0
-    return RandomScores(sign * float(found.mean()), sign * float(found.max()), len(found))
+    return RandomScores(sign * float(means.mean()), sign * float(means.max()), len(means))
 
 
 def _fill(

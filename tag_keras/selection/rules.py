@@ -1,5 +1,6 @@
-"""What a user allows of groups, checked, and as the problem that the solvers take."""
+"""The rules for groups that a user gives, checked and turned into the problem of the solvers."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,18 +11,18 @@ from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem, 
 from tag_keras.utils.checks import check, check_bool, check_choice, check_count, is_number
 
 Singletons = Literal["forbid", "baseline"] | Mapping[str, float]
-Names = Iterable[Sequence[str]]
-# Of affinities and scores.
+TaskLists = Iterable[Sequence[str]]
+# Largest size of an affinity or a score: sums of them must be finite, too.
 _LARGEST = 1e300
 
 
 def build_problem(
     affinity: Affinity,
     singletons: Singletons,
-    partition: bool,
-    max_group_size: int | None,
-    together: Names,
-    apart: Names,
+    partition: bool = False,
+    max_group_size: int | None = None,
+    together: TaskLists = (),
+    apart: TaskLists = (),
     score: Score = "mean",
 ) -> GroupProblem:
     """The problem that the arguments of `select_groups` describe.
@@ -29,104 +30,124 @@ def build_problem(
     Raises:
         ValueError: If an argument is wrong, or if no group may hold some task.
     """
-    wanted = "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean)"
-    check(isinstance(affinity, Affinity), wanted, type=type(affinity))
+    if not isinstance(affinity, Affinity):
+        raise ValueError(
+            "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean). "
+            f"Received: type={type(affinity)}."
+        )
     tasks = affinity.tasks
-    alone = _alone(tasks, singletons)
+    alone = _scores_alone(tasks, singletons)
     check_bool("partition", partition)
     check_choice("score", score, ("mean", "sum"))
-    wrong = ~np.isfinite(affinity.mean) & ~np.eye(len(tasks), dtype=bool)
-    wanted = "`affinity` should be finite for all pairs of two tasks; measure for more steps"
-    check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
-    # Sums of scores must be finite, too.
-    wrong = (np.abs(affinity.mean) > _LARGEST) & ~np.eye(len(tasks), dtype=bool)
-    wanted = f"`affinity` should be at most {_LARGEST:g} in size; scale all of it"
-    check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
+    _check_pairs(
+        affinity,
+        np.isfinite(affinity.mean),
+        "`affinity` should be finite for all pairs of two tasks; measure for more steps",
+    )
+    _check_pairs(
+        affinity,
+        np.abs(affinity.mean) <= _LARGEST,
+        f"`affinity` should be at most {_LARGEST:g} in size; scale all of it",
+    )
     largest = len(tasks)
     if max_group_size is not None:
         largest = min(largest, check_count("max_group_size", max_group_size))
-        wanted = '`max_group_size` should be at least 2 with singletons="forbid"'
-        valid = max_group_size > 1 or singletons != "forbid"
-        check(valid, wanted, max_group_size=max_group_size)
+        check(
+            max_group_size > 1 or singletons != "forbid",
+            '`max_group_size` should be at least 2 with singletons="forbid"',
+            max_group_size=max_group_size,
+        )
     units = _units(tasks, _positions("together", together, tasks))
-    forbidden = _apart(tasks, units, _positions("apart", apart, tasks))
+    forbidden = _forbidden_pairs(tasks, units, _positions("apart", apart, tasks))
     problem = GroupProblem(affinity.mean, alone, partition, largest, units, forbidden, score)
     _check_units(tasks, problem)
     return problem
 
 
-def _alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
+def _check_pairs(affinity: Affinity, valid: Booleans, wanted: str) -> None:
+    """Checks that `valid` (T, T) holds off the diagonal; the message names the other pairs."""
+    wrong = ~valid & ~np.eye(len(affinity.tasks), dtype=bool)
+    check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
+
+
+def _scores_alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
     """Scores (T,) of the tasks alone, -inf where that is forbidden."""
-    wanted = '`singletons` should be "forbid", "baseline" or a dict of scores by task'
-    rules = isinstance(singletons, str) and singletons in ("forbid", "baseline")
-    known = rules or isinstance(singletons, Mapping)
-    check(known, wanted, singletons=singletons)
-    if not isinstance(singletons, Mapping):
+    if isinstance(singletons, str) and singletons in ("forbid", "baseline"):
         return np.full(len(tasks), 0.0 if singletons == "baseline" else -np.inf)
+    if not isinstance(singletons, Mapping):
+        raise ValueError(
+            '`singletons` should be "forbid", "baseline" or a dict of scores by task. '
+            f"Received: singletons={singletons!r}."
+        )
     unknown = [task for task in singletons if task not in tasks]
     check(not unknown, f"`singletons` should name tasks out of {tasks}", unknown=unknown)
     for task, score in singletons.items():
-        wanted = f"`singletons` should give {task!r} a number of at most {_LARGEST:g} in size"
-        check(is_number(score) and abs(float(score)) <= _LARGEST, wanted, score=score)
+        check(
+            is_number(score) and abs(float(score)) <= _LARGEST,
+            f"`singletons` should give {task!r} a number of at most {_LARGEST:g} in size",
+            score=score,
+        )
     return np.array([singletons.get(task, -np.inf) for task in tasks], np.float64)
 
 
-def _positions(name: str, sets: Any, tasks: tuple[str, ...]) -> list[list[int]]:
-    """The sets of names as sorted positions."""
+def _positions(name: str, lists: Any, tasks: tuple[str, ...]) -> list[list[int]]:
+    """Sorted positions of the tasks in each list of the argument `name`."""
     wanted = f'`{name}` should be a list of lists of task names, such as [["a", "b"]]'
-    listed = isinstance(sets, Iterable) and not isinstance(sets, str | Mapping)
-    check(listed, wanted, **{name: sets})
-    sets = list(sets)
-    listed = all(isinstance(names, list | tuple | set | frozenset) for names in sets)
-    check(listed, wanted, **{name: sets})
-    unknown = [task for names in sets for task in names if task not in tasks]
+    listed = isinstance(lists, Iterable) and not isinstance(lists, str | Mapping)
+    check(listed, wanted, **{name: lists})
+    lists = list(lists)
+    listed = all(isinstance(names, list | tuple | set | frozenset) for names in lists)
+    check(listed, wanted, **{name: lists})
+    unknown = [task for names in lists for task in names if task not in tasks]
     check(not unknown, f"`{name}` should name tasks out of {tasks}", unknown=unknown)
-    return [sorted({tasks.index(task) for task in names}) for names in sets]
+    return [sorted({tasks.index(task) for task in names}) for names in lists]
 
 
 def _units(tasks: tuple[str, ...], together: list[list[int]]) -> tuple[tuple[int, ...], ...]:
-    """Connected components of the sets, every task in one of them."""
+    """Sets of tasks that lists of `together` join, one after another; every task is in one set."""
     unit = list(range(len(tasks)))
     for positions in together:
         joined = {unit[position] for position in positions}
-        unit = [min(joined) if one in joined else one for one in unit]
+        unit = [min(joined) if label in joined else label for label in unit]
     return tuple(
-        tuple(task for task, one in enumerate(unit) if one == label) for label in sorted(set(unit))
+        tuple(task for task, own in enumerate(unit) if own == label) for label in sorted(set(unit))
     )
 
 
-def _apart(
+def _forbidden_pairs(
     tasks: tuple[str, ...], units: tuple[tuple[int, ...], ...], apart: list[list[int]]
 ) -> Booleans:
-    """Pairs (T, T) that no group holds: those that are apart, and what goes with them."""
+    """Pairs (T, T) that no group holds: tasks that are apart, and all of their units."""
     unit_of = {task: unit for unit in units for task in unit}
     forbidden = np.zeros((len(tasks), len(tasks)), bool)
-    for positions in apart:
-        for first in positions:
-            for second in (one for one in positions if one != first):
-                valid = second not in unit_of[first]
-                names = (tasks[first], tasks[second])
-                wanted = f"`together` joins {names[0]!r} and {names[1]!r}, so `apart` cannot part"
-                check(valid, f"{wanted} them; take them out of one", apart=names)
-                forbidden[np.ix_(unit_of[first], unit_of[second])] = True
+    pairs = (itertools.permutations(positions, 2) for positions in apart)
+    for first, second in itertools.chain.from_iterable(pairs):
+        if second in unit_of[first]:
+            names = (tasks[first], tasks[second])
+            raise ValueError(
+                f"`together` joins {names[0]!r} and {names[1]!r}, so `apart` cannot part them; "
+                f"take them out of one. Received: apart={names!r}."
+            )
+        forbidden[np.ix_(unit_of[first], unit_of[second])] = True
     return forbidden
 
 
 def _check_units(tasks: tuple[str, ...], problem: GroupProblem) -> None:
-    """Checks that each unit is in some group: by itself, or with one other unit."""
+    """Checks that each unit may form a group, by itself or with one other unit."""
     for unit in problem.units:
         names = [tasks[task] for task in unit]
-        wanted = f"`max_group_size` should be at least {len(unit)}, because `together` joins"
-        valid = len(unit) <= problem.max_size
-        check(valid, f"{wanted} {names}", max_group_size=problem.max_size)
-        if len(unit) > 1 or np.isfinite(problem.alone[unit[0]]):
-            continue
-        partners = [
-            other
+        if len(unit) > problem.max_size:
+            raise ValueError(
+                f"`max_group_size` should be at least {len(unit)}, because `together` joins "
+                f"{names}. Received: max_group_size={problem.max_size}."
+            )
+        has_partner = any(
+            len(other) < problem.max_size and not problem.apart[unit[0], other[0]]
             for other in problem.units
             if other != unit
-            and len(other) < problem.max_size
-            and not problem.apart[unit[0], other[0]]
-        ]
-        wanted = f"{names[0]!r} should have a group: it may not be alone, and no other task may"
-        check(bool(partners), f"{wanted} join it; allow one or the other", tasks=tasks)
+        )
+        if len(unit) == 1 and not np.isfinite(problem.alone[unit[0]]) and not has_partner:
+            raise ValueError(
+                f"{names[0]!r} should have a group: it may not be alone, and no other task may "
+                f"join it; allow one or the other. Received: tasks={tasks!r}."
+            )

@@ -1,4 +1,4 @@
-"""How much the chosen groups would change with the noise of the affinities."""
+"""Stability of a grouping: how far the noise of the affinities changes the selection."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.selection.rules import build_problem
 from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem
-from tag_keras.utils.checks import check, check_count, check_seed
+from tag_keras.utils.checks import check_count, check_seed
 from tag_keras.utils.replicates import mean_and_error
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupingStability:
-    """What the selection gives for affinities that might as well have been measured.
+    """The selection, repeated for affinities drawn from their noise.
 
     Args:
         tasks: T task names.
-        grouping: What is chosen for the means.
-        share: Array (T, T), symmetric: fraction of the draws in which the two tasks are in at
-            least one common group; 1 on the diagonal.
-        wins: Fraction of the draws in which exactly the groups of `grouping` are chosen.
-        regret: Mean over the draws of what the score of the best groups for a draw is above that
-            of `grouping` for it, at least 0. In units of the score.
+        grouping: The selection for the means.
+        share: Array (T, T), symmetric: fraction of the draws in which two tasks have at least one
+            group in common; 1 on the diagonal.
+        wins: Fraction of the draws that select exactly the groups of `grouping`.
+        regret: Mean over the draws of how much more the best groups for a draw score in it than
+            `grouping` does, at least 0. In units of the score.
         num_samples: Number of draws.
     """
 
@@ -41,40 +41,39 @@ class GroupingStability:
 def grouping_stability(
     affinity: Affinity, num_groups: int, num_samples: int = 200, seed: int = 0, **options: Any
 ) -> GroupingStability:
-    """Selects groups for draws of the affinities from their errors, to see what changes.
+    """Selects groups for affinities drawn from their noise, to see what changes.
 
-    A draw is `mean + standard_error * z`. Where there are replicates, the z of all pairs are drawn
-    together, by the Gaussian multiplier bootstrap (Chernozhukov, Chetverikov and Kato 2013, Annals
-    of Statistics 41): with r_b the replicates of a pair, r their mean, and w_b standard normal,
-    one for each replicate and the same for all pairs,
+    A draw is `mean + standard_error * z`. With replicates, the Gaussian multiplier bootstrap
+    (Chernozhukov, Chetverikov and Kato 2013, Annals of Statistics 41) draws the z of all pairs
+    together. Let r_b be the replicates of a pair, r their mean, and w_b a standard normal number
+    for each replicate, the same for all pairs:
 
         z = sum_b w_b (r_b - r) / sqrt(sum_b (r_b - r)^2)
 
-    which is standard normal for each pair, and between two pairs has the correlation that their
-    replicates have: sources of one target share the noise of its batches. Elsewhere the pairs are
-    independent.
+    Each z is standard normal, and two z correlate as the replicates of their pairs do: sources of
+    one target share the noise of its batches. Without replicates, the z are independent.
 
-    The draws are normal, not Student's t, for which the expected regret of two runs would not
-    exist. They are thus too sure where replicates are few: in 95 % of cases Student's t is within
-    4.3 standard errors with 3, 2.4 with 8, and the normal within 2.0. As a remedy, make the
-    `standard_error` of `affinity` larger. They also take the means for true: of groups that are
-    equally good, those that the noise of the means has put first win more than their share.
+    The draws are normal, not Student's t, with which the expected regret of two runs would not
+    exist. So they are too sure of few replicates: Student's t stays within 4.3 standard errors in
+    95 % of cases with 3 replicates, within 2.4 with 8, and the normal within 2.0. To make up for
+    that, enlarge the `standard_error` of `affinity`. The draws also take the means for true: among
+    equally good groups, those that the noise of the means puts first win more than their share.
 
     Args:
         affinity: Affinities with standard errors.
         num_groups: Largest number of groups.
-        num_samples: Number of draws. On one core, 200 take 4 s for 9 tasks, 40 s for 12,
-            5 minutes for 15, 2 for 20.
-        seed: Of the random draws; the same seed gives the same result.
-        **options: Of `select_groups`, such as `singletons` and `score`, for the means and for every
-            draw.
+        num_samples: Number of draws. On one core, 200 draws take 4 s for 9 tasks, 40 s for 12,
+            5 minutes for 15, and 2 minutes for 20.
+        seed: Seed of the draws; the same seed gives the same result.
+        **options: Options of `select_groups`, such as `singletons` and `score`, for the means and
+            for every draw.
 
     Returns:
         The `GroupingStability`.
 
     Raises:
-        ValueError: If an argument is out of range, or if the standard error of two tasks is NaN;
-            and what `select_groups` raises.
+        ValueError: If an argument is out of range, if the standard error of two tasks is NaN, or
+            if `select_groups` refuses an option.
 
     Example:
 
@@ -87,16 +86,21 @@ def grouping_stability(
     """
     num_samples = check_count("num_samples", num_samples)
     check_seed(seed)
-    # What can be read only once would be empty for the second draw.
+    # An iterator would be empty for the second draw.
     options = {k: list(v) if isinstance(v, Iterator) else v for k, v in options.items()}
     grouping = select_groups(affinity, num_groups, **options)
-    _check_errors(affinity)
+    unknown = np.isnan(affinity.standard_error) & ~np.eye(len(affinity.tasks), dtype=bool)
+    if unknown.any():
+        raise ValueError(
+            "`affinity` should have standard errors for all pairs of two tasks; measure more "
+            "probes, or combine runs by tag_keras.Affinity.combine. Received: "
+            f"pairs={affinity.describe_pairs(unknown)!r}."
+        )
     share, wins, regret = np.zeros_like(affinity.mean), 0.0, 0.0
     chosen = _members(grouping)
-    # What may be chosen does not matter for the score of what was chosen.
-    singletons = options.get("singletons", "forbid")
-    score = options.get("score", "mean")
-    problem = build_problem(affinity, singletons, False, None, (), (), score)
+    # Only the options that change the score of given groups matter here.
+    singletons, score = options.get("singletons", "forbid"), options.get("score", "mean")
+    problem = build_problem(affinity, singletons, score=score)
     for mean in _draw(affinity, num_samples, np.random.default_rng(seed)):
         best = select_groups(Affinity(affinity.tasks, mean), num_groups, **options)
         members = _members(best)
@@ -109,15 +113,8 @@ def grouping_stability(
     return GroupingStability(affinity.tasks, grouping, share, wins, regret, num_samples)
 
 
-def _check_errors(affinity: Affinity) -> None:
-    unknown = np.isnan(affinity.standard_error) & ~np.eye(len(affinity.tasks), dtype=bool)
-    wanted = "`affinity` should have standard errors for all pairs of two tasks; measure more "
-    wanted += "probes, or combine runs by tag_keras.Affinity.combine"
-    check(not unknown.any(), wanted, pairs=affinity.describe_pairs(unknown))
-
-
 def _draw(affinity: Affinity, num_samples: int, generator: np.random.Generator) -> Floats:
-    """Affinities (N, T, T) as their errors make them, 0 on the diagonal, which does not count."""
+    """Draws (N, T, T) of the affinities from their noise, with an unused diagonal of 0."""
     replicates = affinity.replicates
     deviations = np.nan_to_num(replicates - mean_and_error(replicates)[0])
     lengths = np.sqrt((deviations**2).sum(axis=0))
@@ -130,10 +127,10 @@ def _draw(affinity: Affinity, num_samples: int, generator: np.random.Generator) 
 
 
 def _members(grouping: Grouping) -> Booleans:
-    """Boolean array (G, T)."""
+    """The groups as a boolean array (G, T)."""
     return np.array([[task in group for task in grouping.tasks] for group in grouping.groups])
 
 
 def _score(problem: GroupProblem, members: Booleans) -> float:
-    """Mean over the tasks of the best score among the groups (G, T)."""
+    """Mean over the tasks of the best score in groups (G, T)."""
     return float(problem.scores(members).max(axis=0).mean())

@@ -114,7 +114,7 @@ def test_leaving_networks_out_first_changes_nothing(partition, monkeypatch):
         except ValueError:
             continue
         with monkeypatch.context() as patch:
-            patch.setattr(network_reduction, "_FEW", 0)
+            patch.setattr(network_reduction, "_SMALL_PROGRAM", 0)
             found = select_networks(table, budget, "min", partition=partition)
         assert found == expected, seed
 
@@ -418,7 +418,7 @@ def test_random_networks_are_those_of_the_seed(monkeypatch):
     found = random_networks(table, 2.0, "min", 500)
     assert found == random_networks(table, 2.0, "min", 500)
     assert found != random_networks(table, 2.0, "min", 500, seed=1)
-    monkeypatch.setattr(network_yardsticks, "_CHUNK", 800)
+    monkeypatch.setattr(network_yardsticks, "_LARGEST_ARRAY", 800)
     chunks = random_networks(table, 2.0, "min", 500)
     assert chunks.mean == pytest.approx(found.mean, rel=0.2)
 

@@ -1,5 +1,6 @@
 """The algorithms behind a selection, each with its proof or its bound.
 
-Groups by affinity: `dynamic_program` up to 15 tasks, `column_generation` beyond. Networks by
-losses: `budget_program`.
+Groups by affinity (`problem`): `dynamic_program` up to 15 tasks; beyond, `column_generation` with a
+`pool` of groups, `local_search` for good families and a `tree` for the proof; `cover` finds a first
+family. Networks by losses: `budget_program`, after a `reduction`, with the tie rule in `choice`.
 """

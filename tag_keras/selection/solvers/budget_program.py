@@ -1,4 +1,4 @@
-"""The exact choice of networks under a budget, by integer programs."""
+"""Integer and linear programs over networks under a budget."""
 
 import math
 import time
@@ -9,33 +9,32 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-_Floats = npt.NDArray[np.float64]
-_Rows = npt.NDArray[np.intp]
+from tag_keras.selection.solvers.problem import Floats, Rows
 
-# The solver takes what is within 1e-6 of what it looks for. So values and costs are put in units of
-# which 0.001, a thousand such errors, is what counts as a tie.
+# The solver errs by up to 1e-6. So values and costs have units in which a tie is 0.001, a thousand
+# such errors.
 _TIE = 1e-3
 # Costs within this fraction of the budget are equal: 0.1 + 0.2 is within a budget of 0.3.
 COST_TOLERANCE = 1e-9
 
-
-Held = Sequence[tuple[_Floats, float]]
+# Linear constraints: coefficients of the variables, and their largest sum.
+Held = Sequence[tuple[Floats, float]]
 
 
 class Answer(NamedTuple):
-    """Rows of networks, none if there are none; a bound of the objective; whether it is proven."""
+    """Rows of the networks or None, a bound of the objective, and whether there is a proof."""
 
-    rows: _Rows | None
+    rows: Rows | None
     bound: float
     proven: bool
 
 
 class NetworkProgram:
-    """Networks that have every task, as the 0/1 solutions of linear inequalities.
+    """Choices of networks that cover every task, as the 0/1 solutions of linear inequalities.
 
     The p-median problem: y[m] says whether network m is chosen, z[m, t] <= y[m] whether it serves
-    task t, which one network does. Without overlap, a network serves all of its tasks, and there
-    is no z. The variables are all y, then all z.
+    task t; one network serves each task. In a partition, a network serves all of its tasks, and
+    there is no z. The variables are all y, then all z.
 
     Args:
         losses: Array (M, T), inf for a task that the network does not have.
@@ -43,14 +42,14 @@ class NetworkProgram:
         budget: Largest sum of costs; the unit of costs.
         tolerance: Mean losses that differ by no more are tied.
         partition: Whether no task may be in two of the networks.
-        deadline: Time, as `time.monotonic` has it, at which programs end without a proof.
-        number: How many networks are chosen; None leaves that open.
+        deadline: Time of `time.monotonic` at which programs end without a proof.
+        number: Number of networks to choose; None allows any number.
     """
 
     def __init__(
         self,
-        losses: _Floats,
-        costs: _Floats,
+        losses: Floats,
+        costs: Floats,
         budget: float,
         tolerance: float,
         partition: bool,
@@ -60,7 +59,7 @@ class NetworkProgram:
         self.losses, self.costs, self.budget = losses, costs, budget
         self.tolerance, self.partition = tolerance, partition
         self.deadline, self.number = deadline, number
-        # The solver fulfils its equations within 1e-7, and its bound is as good as that.
+        # The solver meets its equations within 1e-7, so its bound is as accurate.
         self.accuracy = 100 * tolerance
         self._unit = losses.shape[1] * tolerance / _TIE
         self._least = losses.min(axis=0)
@@ -89,30 +88,30 @@ class NetworkProgram:
             self._rows.append((_sparse(count[None]), float(number), float(number)))
         self.cost = self.over_networks(costs * (_TIE / (budget * COST_TOLERANCE)))
 
-    def restricted(self, rows: _Rows, number: int | None = None) -> "NetworkProgram":
-        """The same without all other networks, and with this many chosen."""
+    def restricted(self, rows: Rows, number: int | None = None) -> "NetworkProgram":
+        """The program of these networks only, with `number` of them to choose."""
         losses, costs = self.losses[rows], self.costs[rows]
         return NetworkProgram(
             losses, costs, self.budget, self.tolerance, self.partition, self.deadline, number
         )
 
-    def over_networks(self, coefficients: npt.ArrayLike) -> _Floats:
-        """Coefficients of all variables out of those of the networks."""
+    def over_networks(self, coefficients: npt.ArrayLike) -> Floats:
+        """Coefficients of all variables: as given for the networks' own, then 0."""
         given = np.asarray(coefficients, np.float64)
         return np.concatenate([given, np.zeros(self._number - len(given))])
 
-    def mean_loss(self, rows: _Rows) -> float:
-        """Mean over tasks of the least loss, by itself: no error of the solver is in it."""
+    def mean_loss(self, rows: Rows) -> float:
+        """Mean over tasks of the least loss, computed without the solver and its errors."""
         return float(self.losses[rows].min(axis=0).mean())
 
-    def total_cost(self, rows: _Rows) -> float:
+    def total_cost(self, rows: Rows) -> float:
         return float(self.costs[rows].sum())
 
-    def in_order(self, rows: _Rows) -> list[int]:
-        """These rows by the positions of their tasks."""
+    def in_order(self, rows: Rows) -> list[int]:
+        """The rows sorted by the positions of their tasks."""
         return sorted(rows.tolist(), key=self.order.__getitem__)
 
-    def affordable(self, rows: _Rows) -> bool:
+    def affordable(self, rows: Rows) -> bool:
         return self.total_cost(rows) <= self.budget * (1 + COST_TOLERANCE)
 
     def least_loss(self) -> Answer:
@@ -130,27 +129,27 @@ class NetworkProgram:
             [scipy.optimize.LinearConstraint(_sparse(members.T), 1.0, most)],
         )
 
-    def within_cost(self, cost: float) -> tuple[_Floats, float]:
-        """What holds the cost: coefficients of the variables, and their largest sum."""
+    def within_cost(self, cost: float) -> tuple[Floats, float]:
+        """The constraint that the cost is at most `cost`, up to the tolerance of costs."""
         return self.cost, cost * _TIE / (self.budget * COST_TOLERANCE) + _TIE
 
-    def within_loss(self, loss: float) -> tuple[_Floats, float]:
-        """What holds the mean loss: coefficients of the variables, and their largest sum."""
+    def within_loss(self, loss: float) -> tuple[Floats, float]:
+        """The constraint that the mean loss is at most `loss`."""
         return self.value, (loss - self.least) * _TIE / self.tolerance
 
     def minimise(
         self,
-        objective: _Floats,
+        objective: Floats,
         held: Held = (),
-        excluded: Sequence[_Rows] = (),
+        excluded: Sequence[Rows] = (),
         bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (0.0, 1.0),
     ) -> Answer:
         """Solves one program within the budget.
 
         Args:
             objective: Coefficients (N,) of the variables.
-            held: Further coefficients (N,), each with the largest sum that it allows.
-            excluded: Choices that are left out, and with them whatever contains them.
+            held: Further constraints: coefficients (N,), each with its largest sum.
+            excluded: Choices that are left out, with every choice that contains one of them.
             bounds: Lower and upper bounds of the networks' variables, arrays (M,) or numbers.
         """
         held = [(self.cost, _TIE / COST_TOLERANCE + _TIE), *held]
@@ -163,12 +162,12 @@ class NetworkProgram:
             answer = self._solve(objective, constraints, bounds)
             if answer.rows is None or self.affordable(answer.rows):
                 return answer
-            # Dearer than the budget by an error of the solver, and so is whatever contains it.
+            # An error of the solver made it too dear, and so is every choice that contains it.
             constraints.append(self._excluding(answer.rows))
 
     def _solve(
         self,
-        objective: _Floats,
+        objective: Floats,
         constraints: list[scipy.optimize.LinearConstraint],
         bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (0.0, 1.0),
     ) -> Answer:
@@ -183,29 +182,30 @@ class NetworkProgram:
                 constraints=constraints,
                 options={"mip_rel_gap": 0.0, "presolve": presolve} | self._time_left(),
             )
-            # Presolve sometimes takes programs of many ties for infeasible.
+            # Presolve sometimes calls programs with many ties infeasible.
             if result.status != 2:
                 break
         bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
         if result.x is None:
-            # 2 is a proof that there is no solution, 1 a limit.
+            # Status 2 is a proof that there is no solution, 1 a limit.
             return Answer(None, bound, result.status == 2)
         rows = np.flatnonzero(result.x[:number] > 0.5)
         having = np.isfinite(self.losses[rows]).sum(axis=0)
         if self.partition and (having > 1).any():
-            # HiGHS of scipy 1.11 does this where there is no solution. What contains them overlaps.
+            # HiGHS of scipy 1.11 returns overlapping networks where there is no solution.
             return self._solve(objective, [*constraints, self._excluding(rows)], bounds)
         if not (having > 0).all():
             return Answer(None, bound, False)
         return Answer(rows, bound, result.status == 0)
 
-    def prices(self) -> tuple[_Floats, float] | None:
-        """Dual values of the linear program: of the tasks (T,), and of a unit of cost."""
+    def prices(self) -> tuple[Floats, float] | None:
+        """Dual values of the linear program: prices of the tasks (T,), and of a unit of cost."""
         equal = [row for row in self._rows if row[1] == row[2]]
         # A range of about 1 for the losses and for the costs suits a linear program best.
         scale = max(float(self.value.max()), 1.0)
         matrix = scipy.sparse.vstack([row for row, _, _ in equal])
-        # What the networks cannot fulfil is bought at a price, so that there is a solution.
+        # A penalty pays for each equation that the networks cannot meet, so that there always is a
+        # solution.
         each = np.arange(matrix.shape[0])
         penalty = np.full(len(each), 1e3 * self.losses.shape[1])
         within = scipy.sparse.csr_array(self.cost[None] * (COST_TOLERANCE / _TIE))
@@ -228,7 +228,7 @@ class NetworkProgram:
         tasks = result.eqlin.marginals[: len(self._least)] * scale + self._least
         return tasks, max(-float(result.ineqlin.marginals[0]), 0.0) * scale / self.budget
 
-    def _excluding(self, rows: _Rows) -> scipy.optimize.LinearConstraint:
+    def _excluding(self, rows: Rows) -> scipy.optimize.LinearConstraint:
         inside = np.zeros(self._number)
         inside[rows] = 1.0
         return scipy.optimize.LinearConstraint(inside[None], -np.inf, len(rows) - 1.0)
@@ -243,7 +243,7 @@ def _sparse(array: npt.ArrayLike) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(np.asarray(array, np.float64))
 
 
-def _matrix(rows: _Rows, columns: _Rows, width: int) -> scipy.sparse.csr_array:
+def _matrix(rows: Rows, columns: Rows, width: int) -> scipy.sparse.csr_array:
     """A matrix with ones at these entries."""
     shape = (int(rows.max()) + 1, width)
     return scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape)

@@ -1,20 +1,18 @@
-"""The best networks under a budget, and of those that are tied the first by a fixed rule."""
+"""The best networks under a budget; among tied choices, the first by a fixed rule."""
 
 import math
 import time
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tag_keras.selection.solvers.budget_program import COST_TOLERANCE, Held, NetworkProgram
+from tag_keras.selection.solvers.problem import Rows
 from tag_keras.selection.solvers.reduction import Part, reduce_networks
-
-_Rows = npt.NDArray[np.intp]
 
 
 class Choice(NamedTuple):
-    """Rows of the chosen networks; no other choice has a mean loss below `bound`."""
+    """Rows of the chosen networks; no choice has a mean loss below `bound`."""
 
     rows: list[int]
     bound: float
@@ -22,11 +20,11 @@ class Choice(NamedTuple):
 
 
 class _Solved(NamedTuple):
-    """A part: program, networks, the best choice of them if there is one, a bound of the loss."""
+    """A solved part: its program, its networks, the best choice if any, and a bound of its loss."""
 
     program: NetworkProgram
-    kept: _Rows
-    rows: _Rows
+    kept: Rows
+    rows: Rows
     bound: float
     proven: bool
 
@@ -34,18 +32,18 @@ class _Solved(NamedTuple):
         return self.program.mean_loss(self.rows) if len(self.rows) else math.inf
 
 
-def choose_networks(program: NetworkProgram, fallback: _Rows) -> Choice:
-    """The choice of the least mean loss, ties by cost, number, memberships, order of tasks.
+def choose_networks(program: NetworkProgram, fallback: Rows) -> Choice:
+    """The choice of the least mean loss; ties go by cost, number, memberships, order of tasks.
 
     Args:
         program: Networks and budget.
-        fallback: A choice within the budget, for when time runs out before another is found.
+        fallback: A choice within the budget, in case time runs out before a better one is found.
     """
     parts, rows = reduce_networks(program, fallback)
     best, bound, proven, solved = program.mean_loss(rows), math.inf, True, list[_Solved]()
     for part in parts:
         if part.bound > best + 2 * program.tolerance:
-            # Nor are those after it as good, whose bounds are no better.
+            # The parts after it have no better bounds.
             break
         if time.monotonic() > program.deadline:
             bound, proven = min(bound, part.bound), False
@@ -56,23 +54,23 @@ def choose_networks(program: NetworkProgram, fallback: _Rows) -> Choice:
         bound, proven = min(bound, found.bound), proven and found.proven
         solved.append(found)
     bound = max(bound, program.least)
-    # The solver's word alone is not enough: what it found must reach its own bound.
+    # Trust a proof of the solver only if its choice reaches its own bound.
     if not proven or best > bound + program.accuracy:
         return Choice(program.in_order(rows), min(bound, best), False)
     most = best + program.tolerance
     rows = _first_of_the_tied([found for found in solved if found.loss() <= most], most)
-    # The bound has the solver's error in it, the loss of what was found has none.
+    # The bound contains the error of the solver, the loss of the choice does not.
     return Choice(program.in_order(rows), best, True)
 
 
-def _solve(program: NetworkProgram, part: Part, start: _Rows) -> _Solved:
-    """The best choice of a part, or `start` if that is one of the part and no worse."""
+def _solve(program: NetworkProgram, part: Part, start: Rows) -> _Solved:
+    """The best choice of a part; `start` if it belongs to the part and is no worse."""
     own = part.number in (None, len(start))
     rows = np.searchsorted(part.rows, start if own else start[:0])
     inside = program.restricted(part.rows, part.number)
     answer = inside.least_loss()
     if answer.rows is None:
-        # Where there is a choice, a proof that there is none would be wrong.
+        # With `start` in the part, a proof that it holds no choice is wrong.
         proven = answer.proven and not own
         return _Solved(inside, part.rows, rows, math.inf if proven else part.bound, proven)
     if not own or inside.mean_loss(answer.rows) < inside.mean_loss(rows):
@@ -80,24 +78,23 @@ def _solve(program: NetworkProgram, part: Part, start: _Rows) -> _Solved:
     return _Solved(inside, part.rows, rows, max(part.bound, answer.bound), answer.proven)
 
 
-def _first_of_the_tied(tied: list[_Solved], most: float) -> _Rows:
-    both = [(part, _cheapest(part, most)) for part in tied]
-    least = min(part.program.total_cost(rows) for part, (rows, _) in both)
+def _first_of_the_tied(tied: list[_Solved], most: float) -> Rows:
+    """The first choice by the rule, out of parts with a choice of at most this mean loss."""
+    cheapest = [(part, *_cheapest(part, most)) for part in tied]
+    least = min(part.program.total_cost(rows) for part, rows, _ in cheapest)
     limit = least + COST_TOLERANCE * tied[0].program.budget
-    part, (rows, alone) = min(
-        (one for one in both if one[0].program.total_cost(one[1][0]) <= limit),
-        key=lambda one: len(one[1][0]),
-    )
+    within = [found for found in cheapest if found[0].program.total_cost(found[1]) <= limit]
+    part, rows, alone = min(within, key=lambda found: len(found[1]))
     if not alone:
         rows = _first_by_rule(part.program, rows, least, most)
     return part.kept[rows]
 
 
-def _cheapest(part: _Solved, most: float) -> tuple[_Rows, bool]:
-    """The choice of the least cost that is good enough, and whether it is the only one."""
+def _cheapest(part: _Solved, most: float) -> tuple[Rows, bool]:
+    """The cheapest choice of at most this mean loss, and whether it is the only one."""
     program = part.program
     rows = _without_useless(program, part.rows, most)
-    # Most often nothing else is as good at no more cost, which this one program proves.
+    # Usually no other choice is as good at this cost, and this one program proves it.
     held = [program.within_loss(most), program.within_cost(program.total_cost(rows))]
     other = program.minimise(program.cost, held, [rows]).rows
     if other is None:
@@ -107,8 +104,8 @@ def _cheapest(part: _Solved, most: float) -> tuple[_Rows, bool]:
     return rows, False
 
 
-def _first_by_rule(program: NetworkProgram, rows: _Rows, cost: float, most: float) -> _Rows:
-    """The fewest networks, then memberships, then the first in the order of tasks."""
+def _first_by_rule(program: NetworkProgram, rows: Rows, cost: float, most: float) -> Rows:
+    """The choice with the fewest networks, then memberships, then the first by task order."""
     held = [program.within_loss(most), program.within_cost(cost)]
     for coefficients in (np.ones(len(program.costs)), program.sizes):
         objective = program.over_networks(coefficients)
@@ -117,8 +114,8 @@ def _first_by_rule(program: NetworkProgram, rows: _Rows, cost: float, most: floa
     return _first_in_order(program, rows, held, most)
 
 
-def _without_useless(program: NetworkProgram, rows: _Rows, most: float) -> _Rows:
-    """Leaves out networks, the dearest first, without which the loss is as good."""
+def _without_useless(program: NetworkProgram, rows: Rows, most: float) -> Rows:
+    """Drops networks, the dearest first, as long as the mean loss stays within `most`."""
     if program.partition or program.number is not None:
         return rows
     for row in rows[np.argsort(-program.costs[rows], kind="stable")]:
@@ -129,9 +126,9 @@ def _without_useless(program: NetworkProgram, rows: _Rows, most: float) -> _Rows
 
 
 def _better(
-    program: NetworkProgram, rows: _Rows, found: _Rows | None, held: Held, most: float
-) -> _Rows:
-    """What a program found, unless an error of the solver put it beyond the limits."""
+    program: NetworkProgram, rows: Rows, found: Rows | None, held: Held, most: float
+) -> Rows:
+    """The choice `found`, or `rows` if an error of the solver put it beyond the limits."""
     if found is None or program.mean_loss(found) > most:
         return rows
     sums = [(float(coefficients[found].sum()), limit) for coefficients, limit in held[1:]]
@@ -139,8 +136,8 @@ def _better(
     return found if within else rows
 
 
-def _first_in_order(program: NetworkProgram, rows: _Rows, held: Held, most: float) -> _Rows:
-    """The first in the order of tasks: its first network comes first, then its second, .."""
+def _first_in_order(program: NetworkProgram, rows: Rows, held: Held, most: float) -> Rows:
+    """The first choice by task order: the earliest first network, then the second, and so on."""
     number = len(program.costs)
     for position in range(len(rows)):
         while True:

@@ -1,4 +1,8 @@
-"""The best few groups out of all groups of many tasks, by column generation."""
+"""Column generation: the best few groups for many tasks, out of all groups.
+
+`ColumnSolver` solves a problem for one number of groups after another, each by a `ColumnSearch`; a
+`GroupPool` keeps the groups found for the next number.
+"""
 
 import math
 import time
@@ -14,21 +18,24 @@ from tag_keras.selection.solvers.pool import Duals, GroupPool, Pricing
 from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem
 from tag_keras.selection.solvers.tree import GroupTree
 
-# Profits that differ by less are equal: the prices of the linear program are no better. Scores are
-# scaled to differences of about 1.
+# Profits that differ by less are equal: the linear program gives no better prices. Scores differ by
+# about 1.
 _ACCURACY = 1e-7
-# Part of the prices before that stays in the next ones; without, it takes many times the programs.
+# Weight of the prices before in the next ones; without it, many times more linear programs follow.
 _SMOOTHING = 0.8
-# At a whole number of groups, the prices of the linear program are not unique. Those for a bit more
-# have the smallest price of a group, at which branch and bound has the least to do.
-_MORE = 0.1
-# Random starts; groups for an integer program on the way; groups that a proof may need; and groups
-# of branch and bound that join those at hand.
-_STARTS, _FEW, _MANY, _MOST_NEW = 40, 400, 20_000, 1000
+# At a whole number of groups, the linear program has many solutions. The prices for a fraction of a
+# group more include the smallest price of a group, which leaves branch and bound the least to do.
+_EXTRA_GROUPS = 0.1
+# Random families to start from.
+_RANDOM_STARTS = 40
+# Groups in an integer program that looks for a better family, and groups that a proof may need.
+_MOST_IN_PROGRAM, _MOST_IN_PROOF = 400, 20_000
+# Groups out of branch and bound that join the pool, and tied ones that the rule for ties compares.
+_MOST_NEW_GROUPS = 1000
 
 
 class ColumnSearch:
-    """One search of a `ColumnSolver`: the best family so far, and a bound of every family."""
+    """One search of a `ColumnSolver`: the best family so far, and a bound for every family."""
 
     def __init__(
         self,
@@ -44,18 +51,18 @@ class ColumnSearch:
         self.end = self.begin + seconds
         self.generator = np.random.default_rng(0)
         self.best, self.value, self.bound = start, self._value(start), 0.0
-        # Whether the best family is proven to be it, and the rule for ties has seen all groups.
+        # Whether there is a proof, and whether the rule for ties has seen all groups.
         self.optimal, self.complete = False, False
 
     def run(self, most_rounds: int = 1000, most_steps: int = 100_000) -> None:
-        """Searches until the proof, or until time is over.
+        """Searches until there is a proof, or until the time is over.
 
         Args:
             most_rounds: Largest number of rounds of pricing and proving.
             most_steps: Largest number of linear programs in a round.
         """
         if self.num_groups == 1:
-            # There is no other family than all tasks in one group.
+            # All tasks in one group is the only family.
             self.bound, self.optimal, self.complete = self.value, True, True
             return
         self._start_from_random_families()
@@ -65,39 +72,39 @@ class ColumnSearch:
                 break
             pricing = Pricing(self.problem, duals.tasks)
             self._improve(pricing)
-            # The sum of scores that families may have, above the best one, if the prices are right.
+            # If the prices are right, a family's sum of scores exceeds the best by at most this.
             gap = duals.tasks.sum() + self.num_groups * duals.group - self.value
             gap += self.num_groups * 3 * _ACCURACY + 2 * len(duals.tasks) * self.tolerance
-            # A little deeper than the prices need, it finds those for the integer program, too.
+            # A slightly lower threshold finds the groups for the integer program as well.
             threshold = duals.group + _ACCURACY
             threshold -= gap if gap < duals.group / 10 else 0.0
             if not self._prove(pricing, duals, threshold):
                 break
         self.optimal = self.optimal or self._reached()
-        # What time left unfinished may have groups that serve nobody.
+        # After an early end, the family may have groups that serve no task.
         for group in range(len(self.best) - 1, -1, -1):
             without = np.delete(self.best, group, axis=0)
             if len(without) and self._value(without) >= self.value:
                 self.best = without
 
     def _value(self, family: Booleans) -> float:
-        """Sum over tasks of the best score; -inf if that is no family of the problem."""
+        """Sum over tasks of the best score; -inf if the problem does not allow the family."""
         valid = len(family) <= self.num_groups and self.problem.admissible(family).all()
         times = family.sum(axis=0)
         valid &= (times == 1).all() if self.problem.partition else times.all()
         return float(self.problem.scores(family).max(axis=0).sum()) if valid else -np.inf
 
     def _offer(self, family: Booleans) -> None:
-        """Takes the family if it is better than the best one."""
+        """Keeps the family if it is better than the best so far."""
         if (value := self._value(family)) > self.value:
             self.best, self.value = family, value
 
     def _over(self, part: float) -> float:
-        """Time at which this part of the seconds is over."""
+        """Time at which this fraction of the seconds is over."""
         return self.begin + part * self.seconds
 
     def _start_from_random_families(self) -> None:
-        for _ in range(_STARTS):
+        for _ in range(_RANDOM_STARTS):
             if time.monotonic() > self._over(0.1):
                 break
             family = random_family(self.problem, self.num_groups, self.generator)
@@ -107,13 +114,15 @@ class ColumnSearch:
                 self._offer(family)
 
     def _price(self, most_steps: int) -> Duals | None:
-        """Prices at which no group that climbing finds has a profit; None if the time is over."""
+        """Prices at which climbing finds no group with a profit; None if the time is over."""
         if self._reached():
-            # Every task has the best score that it could have in any group, and prices are at 0.
+            # Every task has its best score in any group, so all prices are 0.
             return Duals(np.zeros(len(self.problem.alone)), 0.0)
         smooth: Floats | None = None
         for step in range(1, most_steps + 1):
-            duals = self.pool.duals(self.num_groups + _MORE, self._over(0.9) - time.monotonic())
+            duals = self.pool.duals(
+                self.num_groups + _EXTRA_GROUPS, self._over(0.9) - time.monotonic()
+            )
             if duals is None or time.monotonic() > self._over(0.5):
                 return duals
             last = duals.tasks if smooth is None else smooth
@@ -124,7 +133,7 @@ class ColumnSearch:
                 self.pool.climb(ahead, 40, self.generator)
             added = self.pool.add_profitable(ahead, least)
             added += self.pool.add_profitable(pricing, least)
-            # The more groups to climb from, the dearer, and the surer that there is none.
+            # Climbing from more groups takes longer and makes it surer that no group has a profit.
             for number in (100, 400):
                 if not added and self.pool.climb(pricing, number, self.generator):
                     added = self.pool.add_profitable(pricing, least)
@@ -133,11 +142,11 @@ class ColumnSearch:
         return None
 
     def _improve(self, pricing: Pricing) -> None:
-        """Looks for better families among the groups of the largest profit."""
+        """Looks for better families among the groups with the largest profits."""
         if self._reached():
             return
         profits = pricing.margins(self.pool.scores).sum(axis=1)
-        rows = np.argsort(-profits, kind="stable")[:_FEW]
+        rows = np.argsort(-profits, kind="stable")[:_MOST_IN_PROGRAM]
         members = np.concatenate([self.best, self.pool.members[rows]])
         deadline = min(self._over(0.95), time.monotonic() + self.seconds / 6)
         if not self.problem.partition:
@@ -156,35 +165,38 @@ class ColumnSearch:
             Whether there are new groups to go on with.
         """
         tree = GroupTree(pricing, threshold)
-        groups, profit = tree.search(_MANY, self.end)
+        groups, profit = tree.search(_MOST_IN_PROOF, self.end)
         profit = max(profit, duals.group)
         total = float(duals.tasks.sum())
         self.bound = min(self.bound, total + self.num_groups * profit)
-        # Every group of a better family has a profit above this: the others have at most `profit`.
+        # Every group of a better family has a profit above `needed`, because each of the others has
+        # at most `profit`.
         needed = self.value - 2 * len(duals.tasks) * self.tolerance - total
         needed -= (self.num_groups - 1) * profit
         converged = not tree.open and profit <= duals.group + 2 * _ACCURACY
         if converged and needed < threshold:
             tree = GroupTree(pricing, needed)
-            groups, _ = tree.search(_MANY, self.end)
+            groups, _ = tree.search(_MOST_IN_PROOF, self.end)
         complete = bool(not tree.open and needed >= tree.threshold)
         if not complete and not converged:
-            self.pool.add(groups[np.argsort(-pricing.profits(groups), kind="stable")[:_MOST_NEW]])
+            self.pool.add(
+                groups[np.argsort(-pricing.profits(groups), kind="stable")[:_MOST_NEW_GROUPS]]
+            )
             return self.pool.add_profitable(pricing, duals.group + _ACCURACY / 100) > 0
         known = groups if complete else np.concatenate([groups, self.pool.members])
         near = self._near(pricing, known, needed)
-        if not complete or (self._reached() and len(near) > _MOST_NEW):
-            # So many groups are tied that only some of them take part in the rule for ties.
-            complete, near = False, near[:_MOST_NEW]
+        if not complete or (self._reached() and len(near) > _MOST_NEW_GROUPS):
+            # Too many groups are tied: the rule for ties compares some of them.
+            complete, near = False, near[:_MOST_NEW_GROUPS]
         self.complete = self._choose(near) and complete
         self.optimal = self.complete or self._reached()
         return False
 
     def _near(self, pricing: Pricing, members: Booleans, needed: float) -> Booleans:
-        """Groups with a profit above that needed, the largest first, that may serve a task.
+        """Groups with a profit above `needed` that may serve a task, the largest profit first.
 
-        Where further groups are of no use, that is no profit or less, and any group has it. But one
-        that serves tasks has the profit needed from these tasks alone.
+        Where further groups do not help, `needed` is 0 or less, and any group exceeds it. But a
+        group that serves tasks gets the profit needed from these tasks alone.
         """
         profits = pricing.profits(members)
         valid = profits > needed
@@ -195,15 +207,15 @@ class ColumnSearch:
         return members[order[valid[order]]]
 
     def _reached(self) -> bool:
-        """Whether the best family is as good as the bound, to the accuracy of the prices."""
+        """Whether the best family reaches the bound, to the accuracy of the prices."""
         error = 3 * self.num_groups * _ACCURACY + len(self.problem.alone) * self.tolerance
         return bool(self.bound - self.value <= error)
 
     def _choose(self, groups: Booleans) -> bool:
-        """Takes the best family out of these groups, and of the tied ones that of the tie rule.
+        """Keeps the best family out of these groups, the first one by the rule for ties.
 
         Returns:
-            Whether it is proven to be the best of them.
+            Whether there is a proof that it is.
         """
         members = np.unique(np.concatenate([self.best, groups]), axis=0)
         best = (members[:, None] == self.best).all(axis=2).any(axis=1)
@@ -223,7 +235,7 @@ class ColumnSearch:
 class Family(NamedTuple):
     """Groups, as sorted tuples of positions, with the mean over tasks of their best scores.
 
-    No family of as many groups scores above `upper_bound`; `optimal` says that the score is that.
+    No family of as many groups scores above `upper_bound`, which equals `score` if `optimal`.
     """
 
     groups: list[tuple[int, ...]]
@@ -233,13 +245,12 @@ class Family(NamedTuple):
 
 
 class ColumnSolver:
-    """The best groups out of all groups of many tasks; few of these are ever made.
+    """Column generation (Gilmore and Gomory 1961, Operations Research 9) over all groups.
 
-    Column generation (Gilmore and Gomory 1961, Operations Research 9): a linear program over the
-    groups at hand prices the tasks; groups with a profit at these prices join it. They are found
-    by climbing from group to group, and where that ends, by branch and bound, which misses none, so
-    that the prices bound every family. An integer program then chooses among all groups that are
-    near enough to the bound to be in a best family.
+    A linear program over the known groups prices the tasks; groups with a profit at these prices
+    join it. Climbing from group to group finds them, and where it ends, branch and bound, which
+    misses none: then the prices bound every family. An integer program chooses among all groups
+    whose profit is large enough for a best family. Only few of all groups are ever made.
 
     Args:
         problem: T tasks.
@@ -256,14 +267,14 @@ class ColumnSolver:
         """The best family of at most `num_groups` groups.
 
         Args:
-            num_groups: Largest number of groups, at least that of `start`.
+            num_groups: Largest number of groups, at least as many as in `start`.
             tolerance: Mean scores that differ by less are tied.
-            time_limit: Seconds, after which the best family and bound so far are returned; None
-                is no limit.
+            time_limit: Seconds, after which the best family and bound so far come back; None sets
+                no limit.
         """
         end = math.inf if time_limit is None else time.monotonic() + time_limit
         search = self._search(num_groups, tolerance, end)
-        # Of families that are tied with many others, one of fewer groups may not have been met.
+        # Among very many ties, the search may have missed a family of fewer groups.
         while search.optimal and not search.complete and len(search.best) > len(self._start):
             fewer = self._search(len(search.best) - 1, tolerance, end, most_rounds=1, most_steps=50)
             if not fewer.value >= search.value - len(self._top) * fewer.tolerance:

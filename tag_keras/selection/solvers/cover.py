@@ -20,9 +20,9 @@ class _Packing:
 
     Args:
         units: Units as positions of tasks; the first `num_apart` are all apart from each other.
-        sizes: Array (U,) of their sizes.
+        sizes: Array (U,): number of tasks in each unit.
         weights: Array (U,). A group may be chosen when the weights of its units reach 2.
-        conflicts: Boolean array (U, U): pairs that are apart.
+        conflicts: Boolean array (U, U): pairs of units that are apart.
         num_apart: Number of units at the beginning that need a group each.
     """
 
@@ -33,16 +33,17 @@ class _Packing:
     num_apart: int
 
 
-# A cover by overlapping groups stays one if each task is left in one group only, up to groups of
-# one task that may not be alone. These get any partner back. So the fewest groups of both kinds
-# are a bin packing of the units with conflicts, and only without overlap do tasks alone matter.
+# Leaving each task in one group only turns a cover by overlapping groups into a partition, except
+# that some tasks may end up alone against the rules. Any partner mends that. So the fewest groups,
+# with overlap or without, are a bin packing of the units with conflicts, and tasks alone matter in
+# partitions only.
 def fewest_groups(problem: GroupProblem, time_limit: float = 10.0) -> list[_Group]:
     """A smallest family of admissible groups that covers all tasks.
 
     Args:
         problem: Up to 100 tasks.
-        time_limit: Seconds for integer programs. After them, a family with a few groups more than
-            needed may be returned, or a family be missed.
+        time_limit: Seconds for integer programs. When they are over, the family may have a few
+            groups more than needed, or an existing family may be missed.
 
     Returns:
         Groups as sorted tuples of positions, sorted.
@@ -68,7 +69,7 @@ def fewest_groups(problem: GroupProblem, time_limit: float = 10.0) -> list[_Grou
 
 
 def _packing(problem: GroupProblem) -> _Packing:
-    """Large units first, and tasks that may be alone before others; before them, some all apart."""
+    """First units that are all apart, then the others by size, tasks that may be alone first."""
     alone = {(task,) for task in np.flatnonzero(np.isfinite(problem.alone)).tolist()}
     units = sorted(problem.units, key=lambda unit: (-len(unit), unit not in alone))
     members = problem.members(units)
@@ -85,7 +86,7 @@ def _packing(problem: GroupProblem) -> _Packing:
 
 
 def _family(problem: GroupProblem, units: list[_Group], owners: _Whole | None) -> list[_Group]:
-    """The groups that own the units; none without owners, or if a group is not admissible."""
+    """The groups that own the units; [] without owners, or if a group is not admissible."""
     if owners is None:
         return []
     groups = [
@@ -99,7 +100,7 @@ def _family(problem: GroupProblem, units: list[_Group], owners: _Whole | None) -
 
 
 def _with_partner(problem: GroupProblem, group: _Group) -> _Group:
-    """The group, with the smallest unit that makes it admissible if it is not."""
+    """The group, plus the smallest unit that makes it admissible if it is not."""
     candidates = [group, *(group + unit for unit in sorted(problem.units, key=len))]
     distinct = [one for one in candidates if len(set(one)) == len(one)]
     allowed = problem.admissible(problem.members(distinct))
@@ -107,7 +108,7 @@ def _with_partner(problem: GroupProblem, group: _Group) -> _Group:
 
 
 def _spread(packing: _Packing, number: int, max_size: int) -> _Whole | None:
-    """The group of each unit, the lightest that can take it, if there always is one."""
+    """The group of each unit: the lightest that can take it; None if no group can."""
     load, weight = np.zeros(number), np.zeros(number)
     owners = np.full(len(packing.units), -1)
     for unit, size in enumerate(packing.sizes):
@@ -121,10 +122,10 @@ def _spread(packing: _Packing, number: int, max_size: int) -> _Whole | None:
     return owners
 
 
-# With x[u, g] = 1 if unit u is in group g, and the groups in the order of their first units, unit
-# u is in one of the groups 0..u, and the first units, which are all apart, are each in its own.
+# Let x[u, g] = 1 if unit u is in group g, and sort the groups by their first units. Then unit u is
+# in one of the groups 0..u, and each of the first units, which are all apart, is in its own group.
 def _assign(packing: _Packing, number: int, max_size: int, seconds: float) -> _Whole | None:
-    """The group of each unit by an integer program, if there is a solution and it is found."""
+    """The group of each unit by an integer program; None if it finds no solution in time."""
     if seconds <= 0:
         return None
     num_units = len(packing.units)
@@ -149,7 +150,7 @@ def _assign(packing: _Packing, number: int, max_size: int, seconds: float) -> _W
 
 
 def _cliques(conflicts: Booleans) -> Iterator[_Whole]:
-    """Sets of units that are all apart, as rows of 0 and 1, until every pair apart is in one."""
+    """Sets of units that are all apart, as rows of 0 and 1; every pair apart is in one of them."""
     pairs = np.triu(conflicts)
     while pairs.any():
         clique = np.argwhere(pairs)[0].tolist()

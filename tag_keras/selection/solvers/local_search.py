@@ -1,21 +1,19 @@
-"""Good families of groups, without a proof: random starts, and changes as long as they gain."""
+"""Local search for good families of groups, without a proof: random starts, changes that gain."""
 
 import time
 
 import numpy as np
-import numpy.typing as npt
 
-from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem
+from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem, Rows
 
-_Rows = npt.NDArray[np.intp]
-# What a change has to gain. Scores are scaled to differences of about 1.
-_GAIN = 1e-9
+# A change counts if it gains more than this; scores differ by about 1.
+_LEAST_GAIN = 1e-9
 
 
 def random_family(
     problem: GroupProblem, num_groups: int, generator: np.random.Generator
 ) -> Booleans:
-    """Groups (K, T): random units, each joined by those of the rest that go with it best."""
+    """Groups (K, T): a random unit each, and every other unit in the group that suits it best."""
     units = problem.unit_members()
     between = units.astype(float) @ (problem.affinity + problem.affinity.T) @ units.T
     number = min(num_groups, len(units))
@@ -31,7 +29,7 @@ def random_family(
 
 
 def _with_partners(problem: GroupProblem, members: Booleans) -> Booleans:
-    """The groups, those that may not be alone each with the partner that is best for it."""
+    """The groups; each one that is not admissible gets the unit that is best for it."""
     members = members.copy()
     for row in np.flatnonzero(~problem.admissible(members)):
         larger = members[row] | problem.unit_members()
@@ -43,8 +41,8 @@ def _with_partners(problem: GroupProblem, members: Booleans) -> Booleans:
 def climb_family(problem: GroupProblem, members: Booleans, deadline: float) -> Booleans:
     """The family (K, T), changed as long as its sum over tasks of the best score grows.
 
-    A change takes a unit into a group or out of it; in a partition, from a group to another. It
-    ends at `deadline`, as `time.monotonic` has it.
+    A change takes a unit into a group or out of it; in a partition, from one group to another. The
+    search ends at the time `deadline` of `time.monotonic`.
     """
     change = _move if problem.partition else _flip
     units = problem.unit_members()
@@ -63,7 +61,7 @@ def _allowed_scores(problem: GroupProblem, members: Booleans) -> Floats:
 
 
 def _flip(problem: GroupProblem, units: Booleans, members: Booleans) -> Booleans | None:
-    """The family with the best change of each group for which it still gains, the best first."""
+    """The family after the best change of each group, as far as each still gains; None if none."""
     flipped = members[:, None] ^ units
     scores = _allowed_scores(problem, members)
     after = _allowed_scores(problem, flipped.reshape(-1, members.shape[1])).reshape(flipped.shape)
@@ -73,7 +71,7 @@ def _flip(problem: GroupProblem, units: Booleans, members: Booleans) -> Booleans
     for row in np.argsort(-values.max(axis=1), kind="stable"):
         trial = scores.copy()
         trial[row] = after[row, best[row]]
-        if trial.max(axis=0).sum() > value + _GAIN:
+        if trial.max(axis=0).sum() > value + _LEAST_GAIN:
             scores, value = trial, float(trial.max(axis=0).sum())
             changed = members.copy() if changed is None else changed
             changed[row] = flipped[row, best[row]]
@@ -81,13 +79,13 @@ def _flip(problem: GroupProblem, units: Booleans, members: Booleans) -> Booleans
 
 
 def _move(problem: GroupProblem, units: Booleans, members: Booleans) -> Booleans | None:
-    """The partition after the best move of a unit."""
+    """The partition after the best move of a unit; None if no move gains."""
     flipped = members[:, None] ^ units
     flat = flipped.reshape(-1, members.shape[1])
     totals = np.where(problem.admissible(flat), _totals(problem, flat), -np.inf)
     totals[~flat.any(axis=1)] = 0.0
     now = np.where(members.any(axis=1), _totals(problem, members), 0.0)
-    # A start may have groups that are not admissible; leaving them is worth anything.
+    # A start may have groups that are not admissible; any way out of them gains.
     valid = problem.admissible(members) | ~members.any(axis=1)
     gains = totals.reshape(len(members), -1) - np.where(valid, now, -1e9)[:, None]
     inside = (members[:, None] & units).any(axis=2)
@@ -96,7 +94,7 @@ def _move(problem: GroupProblem, units: Booleans, members: Booleans) -> Booleans
     values = gains + gains[owners, columns]
     values[owners, columns] = -np.inf
     target, unit = np.unravel_index(values.argmax(), values.shape)
-    if not values[target, unit] > _GAIN:
+    if not values[target, unit] > _LEAST_GAIN:
         return None
     changed = members.copy()
     changed[[owners[unit], target]] ^= units[unit]
@@ -109,27 +107,27 @@ def _totals(problem: GroupProblem, members: Booleans) -> Floats:
 
 
 def _best_of_others(scores: Floats) -> Floats:
-    """For each group (K, T), the best score that the other groups give a task."""
+    """For each group (K, T), the best score of each task in the other groups."""
     if len(scores) == 1:
         return np.full_like(scores, -np.inf)
     second, first = np.partition(scores, -2, axis=0)[-2:]
-    # If two groups are best, the second is as good as the first.
+    # If two groups are best for a task, the second is as good as the first.
     others: Floats = np.where(scores == first, second, first)
     return others
 
 
-def interchange(scores: Floats, rows: _Rows, deadline: float) -> _Rows:
-    """Groups out of many, one replaced by another as long as it gains; overlap is allowed.
+def interchange(scores: Floats, rows: Rows, deadline: float) -> Rows:
+    """Vertex substitution (Teitz and Bart 1968, Operations Research 16) for the p-median problem.
 
-    The heuristic of Teitz and Bart 1968 (Operations Research 16) for the p-median problem.
+    It replaces a group by another one as long as that gains. Groups may overlap.
 
     Args:
         scores: Array (G, T), -inf for the tasks that a group does not have.
         rows: Groups that cover all tasks.
-        deadline: Time, as `time.monotonic` has it, at which it ends.
+        deadline: Time of `time.monotonic` at which the search ends.
 
     Returns:
-        As many rows.
+        As many rows as before.
     """
     rows = rows.copy()
     value = scores[rows].max(axis=0).sum()
@@ -137,7 +135,7 @@ def interchange(scores: Floats, rows: _Rows, deadline: float) -> _Rows:
         others = _best_of_others(scores[rows])
         values = np.array([np.maximum(scores, other).sum(axis=1) for other in others])
         place, row = np.unravel_index(values.argmax(), values.shape)
-        if not values[place, row] > value + _GAIN:
+        if not values[place, row] > value + _LEAST_GAIN:
             break
         rows[place], value = row, values[place, row]
     return rows

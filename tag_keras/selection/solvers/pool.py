@@ -1,4 +1,8 @@
-"""The groups at hand in column generation, and the linear program that prices the tasks."""
+"""The groups known to column generation: their profits, and the linear program of their prices.
+
+`Pricing` computes profits at given prices of the tasks. `GroupPool` holds the groups, finds more
+that have a profit, and gives the prices.
+"""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,33 +12,37 @@ import scipy.sparse
 
 from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem
 
+# Columns that one call adds to the linear program.
+_MOST_NEW_COLUMNS = 300
 
-# With u[t] the price of task t and s[t] its score in a group G, the profit of G is the sum over the
-# tasks of G of max(s[t] - u[t], 0). (In a partition a group serves all of its tasks, and the
-# maximum is the difference itself.) No family of k groups has a sum of best scores above
+
+# Let u[t] be the price of task t and s[t] its score in a group G. The profit of G is the sum over
+# its tasks of max(s[t] - u[t], 0). (In a partition a group serves all of its tasks, and the
+# difference stands for the maximum.) For any prices, no family of k groups has a sum of best scores
+# above
 #   sum of u + k * (the largest profit of a group),
-# whatever u is: every group gives its tasks at most its profit above their prices. The prices that
-# make this least are the dual solution of a linear program.
+# because every group gives its tasks at most its profit above their prices. The prices that make
+# this bound least are the dual solution of a linear program.
 class Pricing:
     """Profits of groups for given prices.
 
-    Since a score is a mean over the other members, the profit of a group of g >= 2 tasks is a sum
-    of `gains` divided by g - 1, and nothing else depends on the size.
+    A score is a mean over the other members. So the profit of a group of g >= 2 tasks is a sum of
+    `gains` divided by g - 1, and nothing else depends on the size.
 
     Args:
         problem: T tasks.
-        prices: Array (T,).
+        prices: Array (T,): price of each task, in units of the scores.
     """
 
     def __init__(self, problem: GroupProblem, prices: Floats) -> None:
         self.problem, self.prices = problem, prices
-        # What a member (column) adds to g - 1 times the profit of a task (row).
+        # A member (column) adds this to g - 1 times the profit of a task (row).
         self.gains: Floats = problem.affinity.T - prices[:, None]
         np.fill_diagonal(self.gains, 0.0)
         self.units = problem.unit_members()
 
     def margins(self, scores: Floats) -> Floats:
-        """What each task adds to the profit of the groups with `scores` (G, T): array (G, T)."""
+        """The part (G, T) of each task in the profits of groups with these scores (G, T)."""
         least = -np.inf if self.problem.partition else 0.0
         return np.where(scores > -np.inf, np.maximum(scores - self.prices, least), 0.0)
 
@@ -44,7 +52,7 @@ class Pricing:
         return np.where(self.problem.admissible(members), totals, -np.inf)
 
     def climb(self, members: Booleans, most_steps: int = 50) -> Booleans:
-        """The groups (G, T), each changed by a unit at a time for as long as its profit grows."""
+        """The groups (G, T) after changes by one unit at a time, as long as the profit grows."""
         members, number = members.copy(), len(self.prices)
         profits, climbing = self.profits(members), np.arange(len(members))
         for _ in range(most_steps):
@@ -60,19 +68,15 @@ class Pricing:
         return members[profits > -np.inf]
 
 
-# Columns that join the linear program at a time.
-_MOST_COLUMNS = 300
-
-
 class Duals(NamedTuple):
-    """Dual solution of the linear program: prices of the tasks (T,), and of one group more."""
+    """Dual solution of the linear program: prices of the tasks (T,), and the price of a group."""
 
     tasks: Floats
     group: float
 
 
 class GroupPool:
-    """Groups, and columns: sets of tasks that a group serves, with the sum of their scores.
+    """Groups, and columns: a set of tasks that a group serves, with the sum of their scores.
 
     Args:
         problem: T tasks.
@@ -92,7 +96,7 @@ class GroupPool:
         self.add_family(family)
 
     def add(self, members: Booleans) -> int:
-        """Adds those of the groups that are new and admissible, and returns their number."""
+        """Adds the groups that are new and admissible, and returns their number."""
         members = members[self.problem.admissible(members)]
         new = members[_new(self._groups, map(bytes, members))]
         self.members = np.concatenate([self.members, new])
@@ -100,37 +104,37 @@ class GroupPool:
         return len(new)
 
     def add_family(self, family: Booleans) -> None:
-        """Adds groups that cover all tasks, and that each serves the tasks it is best for."""
+        """Adds groups that cover all tasks; each serves the tasks that it is best for."""
         self.add(family)
         scores = self.problem.scores(family)
         serving = scores.argmax(axis=0) == np.arange(len(family))[:, None]
         self._add_columns(serving, scores)
 
     def climb(self, pricing: Pricing, number: int, generator: np.random.Generator) -> int:
-        """Adds what climbing finds from so many good groups, and from random ones half as many.
+        """Climbs from the best `number` groups and half as many random ones, and adds the results.
 
         Returns:
             Number of groups added.
         """
         profits = pricing.margins(self.scores).sum(axis=1)
         good = self.members[np.argsort(-profits, kind="stable")[:number]]
-        # Large groups, too: climbing seldom comes to them from small ones.
+        # Start from large groups, too: climbing rarely reaches them from small ones.
         density = generator.uniform(0.0, 1.0, (number // 2, 1))
         chosen = generator.random((number // 2, len(pricing.units))) < density
         return self.add(pricing.climb(np.concatenate([good, chosen @ pricing.units])))
 
     def add_profitable(self, pricing: Pricing, least: float) -> int:
-        """Adds columns of groups at hand with a profit above `least`; returns their number."""
+        """Adds columns of known groups with a profit above `least`; returns their number."""
         margins = pricing.margins(self.scores)
         profits = margins.sum(axis=1)
-        rows = np.argsort(-profits, kind="stable")[:_MOST_COLUMNS]
+        rows = np.argsort(-profits, kind="stable")[:_MOST_NEW_COLUMNS]
         rows = rows[profits[rows] > least]
         serving = self.members[rows] if self.problem.partition else margins[rows] > 0
         return self._add_columns(serving, self.scores[rows])
 
     def _add_columns(self, served: Booleans, scores: Floats) -> int:
         values = np.where(served, scores, 0.0).sum(axis=1)
-        # Of two groups that serve the same, the better one will do, and both are no harm.
+        # Two groups that serve the same tasks may both come in; the better one wins.
         new = _new(self._columns, zip(map(bytes, served), values.tolist(), strict=True))
         new &= served.any(axis=1)
         self.served = np.concatenate([self.served, served[new]])
@@ -138,9 +142,9 @@ class GroupPool:
         return int(new.sum())
 
     def duals(self, num_groups: float, most_seconds: float) -> Duals | None:
-        """The prices at which parts of columns, `num_groups` in sum, serve each task once.
+        """The dual solution where fractions of columns, `num_groups` in sum, serve each task once.
 
-        None if the time is over before they are found.
+        None if the time ends first.
         """
         result = scipy.optimize.linprog(
             -self.values,
@@ -157,7 +161,7 @@ class GroupPool:
 
 
 def _new(known: set[Any], keys: Iterable[Any]) -> Booleans:
-    """Which of the keys are met for the first time; they are known from now on."""
+    """Whether each key is new; adds all of them to `known`."""
     new = []
     for key in keys:
         new.append(key not in known)

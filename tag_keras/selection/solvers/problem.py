@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
+# Positions of groups or networks in an array.
+Rows = npt.NDArray[np.intp]
 Score = Literal["mean", "sum"]
 
 
@@ -21,12 +23,11 @@ class GroupProblem:
         alone: Array (T,): score of each task alone in a group, -inf where that is forbidden.
         partition: Whether the groups may not overlap.
         max_size: Largest number of tasks in a group.
-        units: Sets of tasks, as positions in increasing order, that are always in the same groups.
-            Every task is in one of them, most often by itself.
-        apart: Boolean array (T, T), symmetric: pairs of tasks that are never in the same group.
-        score: Whether a task's score in a group is the mean affinity of the group's other tasks
-            onto it, or the sum. Only scores that are means can be `scaled`, so that only these go
-            through column generation.
+        units: Sets of tasks, as positions in increasing order, that share all their groups. Every
+            task is in one unit, usually by itself.
+        apart: Boolean array (T, T), symmetric: pairs of tasks that share no group.
+        score: A task's score in a group: the mean affinity of the group's other tasks onto it, or
+            the sum. Column generation takes means only, because only means can be `scaled`.
     """
 
     affinity: Floats
@@ -41,8 +42,8 @@ class GroupProblem:
         """The problem with scores of at most 0 that differ by about 1, and how to undo that.
 
         Returns:
-            The problem; the scores (T,) that became 0, each the best that its task could have, as
-            no mean is above its largest term; and the difference that became 1.
+            The problem; the scores (T,) that became 0, upper bounds of each task's score, because
+            no mean exceeds its largest term; and the difference that became 1.
         """
         between = np.where(np.eye(len(self.alone), dtype=bool), -np.inf, self.affinity)
         top = np.maximum(between.max(axis=0), self.alone)
@@ -63,7 +64,7 @@ class GroupProblem:
         return self.members(self.units)
 
     def admissible(self, members: Booleans) -> Booleans:
-        """Which of the groups (G, T), with true for a member, may be chosen: array (G,)."""
+        """Whether each of the groups (G, T) may be chosen: boolean array (G,)."""
         sizes = members.sum(axis=1)
         allowed: Booleans = (sizes >= 1) & (sizes <= self.max_size)
         for unit in self.units:
@@ -75,10 +76,7 @@ class GroupProblem:
         return allowed
 
     def scores(self, members: Booleans) -> Floats:
-        """Scores (G, T) of the tasks in groups (G, T); -inf for a task that is not in the group.
-
-        A task's score is the mean or the sum of the affinities of the group's other tasks onto it.
-        """
+        """Scores (G, T) of the tasks in groups (G, T); -inf for a task outside of the group."""
         inside = members.astype(np.float64)
         partners = inside.sum(axis=1, keepdims=True) - 1
         between = np.where(np.eye(len(self.alone), dtype=bool), 0.0, self.affinity)

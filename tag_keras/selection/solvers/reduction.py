@@ -1,4 +1,4 @@
-"""Leaving out, of many networks, those that a bound proves to be in no good choice."""
+"""Reduction: bounds leave out the networks that no good choice has."""
 
 import time
 from typing import NamedTuple
@@ -7,58 +7,66 @@ import numpy as np
 import numpy.typing as npt
 
 from tag_keras.selection.solvers.budget_program import COST_TOLERANCE, NetworkProgram
+from tag_keras.selection.solvers.problem import Floats, Rows
 
-_Floats = npt.NDArray[np.float64]
-_Rows = npt.NDArray[np.intp]
-
-# Up to this number of networks, a program is solved as it is.
-_FEW = 100
-_ROUNDS = 50
-# Networks that come into the linear program at a time.
-_MANY = 150
+# Up to this number of networks, the integer program takes them all.
+_SMALL_PROGRAM = 100
+# Linear programs that tighten the bounds, and networks that each of them adds to the next.
+_MOST_ROUNDS, _MOST_ADDED = 50, 150
 
 
 class Part(NamedTuple):
-    """Choices of one number of networks, out of these rows; none has a mean loss below `bound`."""
+    """Choices of `number` networks out of `rows`, each with a mean loss of at least `bound`.
+
+    None stands for any number.
+    """
 
     number: int | None
-    rows: _Rows
+    rows: Rows
     bound: float
 
 
 class _Bound(NamedTuple):
-    """Of a sum of losses, and of what it is with a network: `reduced` (M,) above `threshold`."""
+    """A bound `value` of the sum of losses; with network m, it grows as in `rows`.
+
+    Args:
+        value: Bound for any choice.
+        threshold: Largest reduced cost of the networks behind `value`.
+        reduced: Array (M,): reduced cost of each network.
+    """
 
     value: float
     threshold: float
-    reduced: _Floats
+    reduced: Floats
 
-    def rows(self, most: float) -> _Rows:
-        """Networks that a choice with at most this sum of losses may have."""
+    def rows(self, most: float) -> Rows:
+        """Networks that may be in a choice with at most this sum of losses."""
         return np.flatnonzero(self.value + np.maximum(self.reduced - self.threshold, 0.0) <= most)
 
 
-# With a price u[t] for each task and mu >= 0 for a unit of cost, a network's reduced cost is
-#   r[m] = mu c[m] - sum over its tasks of max(u[t] - loss[m, t], 0),
-# and no choice of j networks within the budget has a sum of losses below
+# Let u[t] be a price of task t and mu >= 0 a price of a unit of cost. The reduced cost of network m
+# is
+#   r[m] = mu c[m] - sum over its tasks of max(u[t] - loss[m, t], 0).
+# No choice of j networks within the budget has a sum of losses below
 #   bound = sum of u - mu budget + sum of the j least r,
-# nor one with network m below bound + max(r[m] - j-th least r, 0). (Without overlap, a network
-# serves all of its tasks, and the maximum is the difference itself. Otherwise it serves at least
-# one: it could be left out if it served none.) This holds for any u and mu. Those of the linear
-# program for j networks make it tight; without a number of networks, it is far from tight where
-# costs differ. The prices are found with few networks in the program, to which those that would
-# lower its value are added until there are none.
-def reduce_networks(program: NetworkProgram, start: _Rows) -> tuple[list[Part], _Rows]:
-    """Networks that a choice as good as the best, ties included, may have, for each number of them.
+# and none with network m has one below bound + max(r[m] - j-th least r, 0). (In a partition, a
+# network serves all of its tasks, and the difference stands for the maximum. Otherwise it serves at
+# least one task, or the choice does without it.) This holds for any u and mu. The prices of the
+# linear program for j networks make the bound tight; a linear program for any number of networks
+# does not where costs differ. The linear program starts with few networks, and those that would
+# lower its value join it until none is left.
+def reduce_networks(program: NetworkProgram, start: Rows) -> tuple[list[Part], Rows]:
+    """The networks that a best choice, ties included, may have, for each number of networks.
 
     Args:
         program: Networks and budget.
         start: A choice within the budget.
 
     Returns:
-        The numbers of networks that a best choice may have, and rows of the best choice found.
+        A part for each number of networks that a best choice may have, and the rows of the best
+        choice found.
     """
-    if len(program.losses) <= _FEW:
+    if len(program.losses) <= _SMALL_PROGRAM:
         return [Part(None, np.arange(len(program.losses)), program.least)], np.sort(start)
     active = np.zeros(len(program.losses), dtype=bool)
     active[start] = True
@@ -75,7 +83,7 @@ def reduce_networks(program: NetworkProgram, start: _Rows) -> tuple[list[Part], 
             most = _most(program, start)
         done.add(number)
         rows = {j: bound.rows(most) for j, bound in bounds.items()}
-        large = [j for j in rows if len(rows[j]) > _FEW and j not in done]
+        large = [j for j in rows if len(rows[j]) > _SMALL_PROGRAM and j not in done]
         if not large or time.monotonic() > program.deadline:
             break
         number = min(large, key=lambda j: bounds[j].value)
@@ -84,20 +92,20 @@ def reduce_networks(program: NetworkProgram, start: _Rows) -> tuple[list[Part], 
     parts = [
         Part(j, kept, bounds[j].value * mean)
         for j, kept in rows.items()
-        # If all networks of a task are left out, no choice of so many is as good as the best.
+        # A part that lacks all networks of some task holds no choice.
         if np.isfinite(program.losses[kept]).any(axis=0).all()
     ]
     return sorted(parts, key=lambda part: part.bound), np.sort(start)
 
 
-def _most(program: NetworkProgram, start: _Rows) -> float:
-    """The largest sum of losses of a choice as good as this one."""
+def _most(program: NetworkProgram, start: Rows) -> float:
+    """The largest sum of losses that ties with this choice."""
     num_tasks: int = program.losses.shape[1]
     return num_tasks * (program.mean_loss(start) + 2 * program.tolerance)
 
 
 def _no_bounds(program: NetworkProgram) -> dict[int, _Bound]:
-    """For each number of networks that the budget allows; more than tasks are of no use."""
+    """A bound that excludes nothing, for each number of networks up to the budget and to T."""
     cheapest = np.sort(program.costs)[: program.losses.shape[1]].cumsum()
     most = int((cheapest <= program.budget * (1 + COST_TOLERANCE)).sum())
     nothing = _Bound(-np.inf, 0.0, np.zeros(len(program.costs)))
@@ -111,8 +119,8 @@ def _tighten(
     bounds: dict[int, _Bound],
     most: float,
 ) -> None:
-    """Replaces `bounds` by better ones, and adds networks to those that are `active`."""
-    for _ in range(_ROUNDS):
+    """Raises `bounds` by linear programs for `number` networks, and makes networks `active`."""
+    for _ in range(_MOST_ROUNDS):
         rows = np.flatnonzero(active)
         prices = program.restricted(rows, number).prices()
         if prices is None or time.monotonic() > program.deadline:
@@ -128,11 +136,11 @@ def _tighten(
         new = np.flatnonzero(~active & (reduced < limit - program.tolerance))
         if not len(new):
             return
-        active[new[np.argsort(reduced[new], kind="stable")[:_MANY]]] = True
+        active[new[np.argsort(reduced[new], kind="stable")[:_MOST_ADDED]]] = True
 
 
-def _lagrangian(program: NetworkProgram, prices: _Floats, mu: float) -> tuple[float, _Floats]:
-    """What the bound of the sum of losses is without networks, and reduced costs (M,)."""
+def _lagrangian(program: NetworkProgram, prices: Floats, mu: float) -> tuple[float, Floats]:
+    """The bound of the sum of losses before any network adds to it, and reduced costs (M,)."""
     members = np.isfinite(program.losses)
     gains = np.where(members, prices - np.where(members, program.losses, 0.0), -np.inf)
     if program.partition:
@@ -144,8 +152,8 @@ def _lagrangian(program: NetworkProgram, prices: _Floats, mu: float) -> tuple[fl
     return float(prices.sum()) - spent, mu * program.costs - gain
 
 
-def _better(program: NetworkProgram, number: int, rows: _Rows, start: _Rows) -> _Rows:
-    """The best choice of this many out of `rows`, if it is better than `start`."""
+def _better(program: NetworkProgram, number: int, rows: Rows, start: Rows) -> Rows:
+    """The best choice of `number` networks out of `rows`, or `start` if that is as good."""
     found = program.restricted(rows, number).least_loss().rows
     if found is not None and program.mean_loss(rows[found]) < program.mean_loss(start):
         return rows[found]

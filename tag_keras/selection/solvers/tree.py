@@ -1,4 +1,7 @@
-"""All groups above a profit, by branch and bound: the proof that column generation needs."""
+"""Branch and bound: all groups with a profit above a threshold, the proof of column generation.
+
+`PairShares` bounds the profits below open nodes. `GroupTree` branches.
+"""
 
 import time
 from collections.abc import Sequence
@@ -10,21 +13,33 @@ import numpy.typing as npt
 from tag_keras.selection.solvers.pool import Pricing
 from tag_keras.selection.solvers.problem import Booleans, Floats
 
+_Whole = npt.NDArray[np.int64]
 # Less than any gain; a sum of many is still finite.
 NEVER = -1e30
-# Steps of the subgradient, the length of the first in mean gains, and what each leaves of it.
-_STEPS, _LENGTH, _SHRINKING = 5, 0.4, 0.7
+# The subgradient method: number of steps, length of the first in mean gains, and the factor from
+# each to the next.
+_SHARE_STEPS, _FIRST_LENGTH, _LENGTH_FACTOR = 5, 0.4, 0.7
+# Nodes of a batch from which the shares improve.
+_MOST_SAMPLED = 16
+# Nodes whose bounds are computed together: few enough for the processor's caches.
+_BATCH = 128
+# With more open nodes than this, the deepest go first, because they leave the fewest.
+_MOST_OPEN = 2_000_000
+# Limits of the classes of open nodes: by how much, relative to the threshold, a bound exceeds it.
+_CLASSES = np.concatenate([np.arange(0.01, 0.1, 0.01), np.geomspace(0.1, 10.0, 15)])
 
 
 class OpenNodes(NamedTuple):
-    """N nodes of branch and bound, at which 1 to M more of the D tasks left may be taken.
+    """N nodes of branch and bound, where a group may take 1 to M more of the D tasks left.
+
+    The bound with m more tasks is (constant + parts of m tasks left) / divisor.
 
     Args:
-        constants: (N, M), what the tasks taken have at most from each other and from the number of
-            those to come; -inf if there cannot be so many.
-        added: (N, M, D), what a task left adds to that if it is taken.
-        sums: (N, D), what a task left gains from the tasks taken.
-        divisors: (N, M), what the total is divided by.
+        constants: Array (N, M): largest gain of the tasks taken before, as far as it depends only
+            on how many more come; -inf where so many cannot come.
+        added: Array (N, M, D): what each task left adds to that.
+        sums: Array (N, D): gain of each task left from the tasks taken.
+        divisors: Array (N, M): divisor of the total.
     """
 
     constants: Floats
@@ -33,22 +48,23 @@ class OpenNodes(NamedTuple):
     divisors: Floats
 
 
-# Let X be the m tasks to be taken of those left, W[t, i] what t gains from i, and a[t] what it
-# gains from the tasks taken before. They have the sum over t in X of
-#   max(a[t] + sum of W[t, i] over i in X, 0).
-# For numbers S with S[t, i] = -S[i, t], the sum of S[t, i] over t and i in X is 0. So this can be
-# added to each term, whether t is served (its maximum is the first) or not (it is the second):
+# Let X be the m tasks that a group still takes, W[t, i] the gain of t from i, and a[t] the gain of
+# t from the tasks taken before. The tasks of X have the profit
+#   sum over t in X of max(a[t] + sum of W[t, i] over i in X, 0).
+# For numbers S with S[t, i] = -S[i, t], the sum of S[t, i] over t and i in X is 0. Added to each
+# term, they leave the profit the same:
 #   max(a[t] + sum of (W + S)[t, i] over i in X, sum of S[t, i] over i in X),
-# and each of the sums is at most that of the m - 1 largest numbers of the row. With S = 0 every
-# task counts its own best partners, though they are not the same; the S that makes the bound least
-# has them agree, as the multipliers of a Lagrangian relaxation do. (In a partition all are served.)
+# the first if t is served, the second if not. Each of the two sums is at most the sum of the m - 1
+# largest numbers of its row. With S = 0, every task counts its own best partners, whatever those of
+# the others; the S with the least bound makes the tasks agree, as the multipliers of a Lagrangian
+# relaxation do. (In a partition all tasks are served.)
 class PairShares:
     """Bounds of the profits below open nodes, with shares S in the gains of pairs.
 
     Args:
-        gains: Array (D, D), what a task (row) gains from another (column) of those left.
+        gains: Array (D, D): gain of a task left (row) from another (column).
         partition: Whether a group serves all of its tasks.
-        shares: Antisymmetric array (D, D); 0 by default.
+        shares: Antisymmetric array (D, D). Defaults to 0.
     """
 
     def __init__(self, gains: Floats, partition: bool, shares: Floats | None = None) -> None:
@@ -63,15 +79,15 @@ class PairShares:
         return _bounds(nodes, self._values(nodes)[0])
 
     def improved(self, nodes: OpenNodes, threshold: float) -> "PairShares":
-        """Shares with lower bounds for nodes like these, by a subgradient method.
+        """Shares that give nodes like these lower bounds, by a subgradient method.
 
         Args:
             nodes: Open nodes.
-            threshold: The mean excess of their bounds above it is made less.
+            threshold: The method reduces the mean excess of their bounds above this.
         """
         best, least, shares = self, np.inf, self
-        length = _LENGTH * np.abs(self.gains).mean() * np.sqrt(len(self.gains))
-        for _ in range(_STEPS):
+        length = _FIRST_LENGTH * np.abs(self.gains).mean() * np.sqrt(len(self.gains))
+        for _ in range(_SHARE_STEPS):
             excess, slope = shares._slope(nodes, threshold)
             if excess < least:
                 best, least = shares, excess
@@ -79,21 +95,21 @@ class PairShares:
             if size == 0:
                 break
             shares = PairShares(self.gains, self.partition, shares.shares - slope * (length / size))
-            length *= _SHRINKING
+            length *= _LENGTH_FACTOR
         return best
 
     def _values(self, nodes: OpenNodes) -> tuple[Floats, Booleans]:
-        """What each task left has at most (N, M, D), and whether that is as one served."""
+        """The largest part of each task left (N, M, D), and whether the task is served for it."""
         most = nodes.added.shape[1]
         served = nodes.sums[:, None] + self._served[:, :most].T
         unserved = np.full((most, 1), -np.inf) if self.partition else self._unserved[:, :most].T
         return np.maximum(served, unserved) + nodes.added, served >= unserved
 
     def _slope(self, nodes: OpenNodes, threshold: float) -> tuple[float, Floats]:
-        """The mean excess of the nodes' bounds, and how it changes with the shares (D, D)."""
+        """The mean excess of the nodes' bounds, and its subgradient (D, D) by the shares."""
         values, is_served = self._values(nodes)
         bounds = _bounds(nodes, values)
-        # As many partners as the highest bound has, which is one less than it has tasks.
+        # The highest bound has one partner fewer than it has tasks.
         rows, partners = np.arange(len(bounds)), bounds.argmax(axis=1)
         excess = np.maximum(bounds[rows, partners] - threshold, 0.0)
         chosen = _ranks(values[rows, partners]) <= partners[:, None]
@@ -109,14 +125,14 @@ class PairShares:
 
 
 def highest(gains: Floats, tasks: npt.NDArray[np.intp]) -> Floats:
-    """Sums of the 0, 1, 2, .. largest gains (T, D + 1) of each task, not counting its own.
+    """Sums (T, D + 1) of the 0, 1, 2, .. largest gains of each task, without its own.
 
     Args:
         gains: Array (T, D).
-        tasks: The rows (D,) of the tasks that the columns stand for.
+        tasks: Array (D,): the row of each column's task.
     """
     gains = gains.copy()
-    # A task is no partner of its own. So it comes last, and never among as many as the others are.
+    # A task is not its own partner: it comes last, after all the others.
     gains[tasks, np.arange(len(tasks))] = NEVER
     return np.cumsum(np.pad(-np.sort(-gains, axis=1), ((0, 0), (1, 0))), axis=1)
 
@@ -130,25 +146,19 @@ def _bounds(nodes: OpenNodes, values: Floats) -> Floats:
 
 
 def _ranks(values: Floats) -> npt.NDArray[np.intp]:
-    """Places of the numbers of each row, the largest first."""
+    """The rank of each number in its row, 0 for the largest."""
     order = np.argsort(-values, axis=-1, kind="stable")
     return np.argsort(order, axis=-1, kind="stable")
 
 
-_Whole = npt.NDArray[np.int64]
-# Nodes whose bounds are computed together: few enough for the processor's caches.
-_BATCH = 128
-# With more open nodes, those are taken that leave the fewest.
-_MOST_OPEN = 2_000_000
-# Limits of the classes of open nodes, as parts of the threshold above it.
-_CLASSES = np.concatenate([np.arange(0.01, 0.1, 0.01), np.geomspace(0.1, 10.0, 15)])
-# So many nodes of a batch are looked at to improve the shares.
-_SAMPLE = 16
-
-
 class _Nodes(NamedTuple):
-    """Open nodes of one depth: the tasks taken (N, T), a bound of the profit of all groups below
-    (N,), and the largest size of those that can be above the threshold (N,)."""
+    """N open nodes of one depth.
+
+    Args:
+        members: Boolean array (N, T): tasks taken.
+        bounds: Array (N,): bound of the profits of all groups below the node.
+        sizes: Array (N,): largest size of a group below whose profit can exceed the threshold.
+    """
 
     members: Booleans
     bounds: Floats
@@ -159,17 +169,18 @@ class _Nodes(NamedTuple):
 
 
 class GroupTree:
-    """Groups whose profit is above a threshold; unit after unit is taken in or left out.
+    """Branch and bound over the units: each is taken into a group or left out, one after another.
 
     Args:
-        pricing: Profits.
-        threshold: Only groups with a profit above it are found.
+        pricing: Profits at the prices of the tasks.
+        threshold: The tree looks for groups with a profit above this.
     """
 
     def __init__(self, pricing: Pricing, threshold: float) -> None:
         self.pricing, self.problem, self.threshold = pricing, pricing.problem, threshold
         gains = np.maximum(pricing.gains, 0.0)
-        # First those that have much to give or to gain: the fewest nodes of the orders tried.
+        # First the units with the largest gains from and for others: of the orders tried, this one
+        # makes the fewest nodes.
         weight = pricing.units @ (gains.sum(axis=0) + gains.sum(axis=1))
         self.units = [list(self.problem.units[row]) for row in np.argsort(-weight, kind="stable")]
         self.left = [
@@ -185,22 +196,22 @@ class GroupTree:
             np.array([np.inf]),
             np.array([self.problem.max_size]),
         )
-        # A search that is cut off is as good as the best nodes left. So they come in classes by
-        # their bounds: the best class first, and in it the deepest nodes.
+        # A search that ends early is as good as the best node left. So the nodes are in classes by
+        # their bounds: the best class comes first, and its deepest nodes.
         self.classes = threshold + max(threshold, 0.1) * _CLASSES
         self.open: dict[tuple[int, int], list[_Nodes]] = {(len(_CLASSES), 0): [root]}
         self.number = 1
 
     def search(self, most: int, deadline: float) -> tuple[Booleans, float]:
-        """Finds the groups, or some of them if there are `most` or the time is over.
+        """Finds the groups; only some of them if it ends early.
 
         Args:
-            most: The search ends when it has found so many.
-            deadline: Time, as `time.monotonic` has it, at which the search ends.
+            most: Number of groups after which the search ends.
+            deadline: Time of `time.monotonic` at which the search ends.
 
         Returns:
-            Groups (G, T), and a number that no profit exceeds, which is the threshold if there
-            are no groups above it and the search came to its end.
+            Groups (G, T), and a bound for every profit: the threshold, if the search came to its
+            end without a group.
         """
         alone = np.eye(len(self.pricing.prices), dtype=bool)
         found = [alone[self.pricing.profits(alone) > self.threshold]]
@@ -224,7 +235,7 @@ class GroupTree:
         return members[self._profits(members) > self.threshold]
 
     def _pop(self) -> tuple[int, _Nodes]:
-        """Takes out a batch of nodes of one depth: the best, or with too many open, the deepest."""
+        """Removes a batch of nodes of one depth: the best, or the deepest if too many are open."""
         few = self.number < _MOST_OPEN
         key = max(self.open) if few else max(self.open, key=lambda key: (key[1], key[0]))
         batches, number = self.open[key], 0
@@ -251,7 +262,7 @@ class GroupTree:
         sizes = members.sum(axis=1)
         least = -np.inf if self.problem.partition else 0.0
         totals = np.where(members, np.maximum(sums, least), 0.0).sum(axis=1)
-        # Groups of one task are not found here.
+        # `search` adds the groups of one task.
         valid = (sizes > 1) & (sizes <= self.problem.max_size)
         return np.where(valid, totals / np.maximum(sizes - 1, 1), -np.inf)
 
@@ -265,7 +276,7 @@ class GroupTree:
         self.number += len(places)
 
     def _bounds(self, depth: int, nodes: _Nodes) -> tuple[Floats, _Whole]:
-        """Bounds (N,) of the profits below the nodes, and the largest sizes that reach them."""
+        """Bounds (N,) of the profits below the nodes, and sizes (N,) as in `_Nodes`."""
         taken = nodes.members.sum(axis=1)
         most = int(min(len(self.left[depth]), (nodes.sizes - taken).max()))
         if most < 1:
@@ -280,31 +291,30 @@ class GroupTree:
         """Shares for the tasks left at this depth, better with every batch of nodes."""
         if depth not in self.shares:
             left = self.left[depth]
-            # To begin with, those of the depth before, which has all of these tasks.
+            # Start with the shares of the depth before, which has all of these tasks.
             before = self.shares.get(depth - 1)
             shares = before.shares[-len(left) :, -len(left) :] if before else None
             gains = self.pricing.gains[np.ix_(left, left)]
             self.shares[depth] = PairShares(gains, self.problem.partition, shares)
-        some = slice(None, None, -(-len(nodes.sums) // _SAMPLE))
+        some = slice(None, None, -(-len(nodes.sums) // _MOST_SAMPLED))
         sample = OpenNodes(*(part[some] for part in nodes))
         self.shares[depth] = self.shares[depth].improved(sample, self.threshold)
         return self.shares[depth]
 
-    # Of a node with the tasks I taken, with the sums a[t] of their gains, and with the tasks D
-    # left, let m more be taken, the set X. Then the profit is 1 / (|I| + m - 1) times the sum of
+    # Let I be the tasks that a node has taken, a[t] the sums of their gains, D the tasks left, and
+    # X the m more tasks to take. The profit is 1 / (|I| + m - 1) times the sum of
     #   max(a[t] + sum of W[t, i] over i in X, 0)   over t in I, and the same over t in X.
-    # For t in X it is bounded by the shares. For t in I the sum over X lies between that of the m
-    # smallest and that of the m largest W[t, i] of D, and there the maximum, which is convex, is at
+    # The shares bound the part of t in X. For t in I, the sum over X lies between the sums of the m
+    # smallest and of the m largest W[t, i] of D. In between, the maximum, which is convex, is at
     # most its chord: slope * (a[t] + sum) + constant. So each i in X adds the sum over I of
-    # slope[t] W[t, i], whichever the others are, and the bound is the sum of the constants and of
-    # the m largest of what the tasks of D have. (In a partition there is no maximum, and all slopes
-    # are 1.)
+    # slope[t] W[t, i], whatever the rest of X, and the bound is the sum of the constants and of the
+    # m largest parts of tasks in D. (In a partition there is no maximum, and all slopes are 1.)
     def _open_nodes(self, depth: int, nodes: _Nodes, most: int) -> OpenNodes:
-        """What the bounds of nodes with up to so many more tasks are made of."""
+        """The nodes with up to `most` more tasks, in the terms of their bounds."""
         left, partition = self.left[depth], self.problem.partition
         taken = nodes.members.sum(axis=1)
         more, all_sums = np.arange(1, most + 1), self._sums(nodes.members)
-        # The tasks taken, in front of others up to the same number.
+        # Per node the tasks taken, padded with others to the same number.
         inside = np.argsort(~nodes.members, axis=1, kind="stable")[:, : taken.max()]
         real = np.arange(inside.shape[1]) < taken[:, None]
         sums = np.take_along_axis(all_sums, inside, axis=1)

@@ -176,7 +176,7 @@ def test_many_thousands_of_ties_end_soon_and_always_alike():
 def test_search_among_ties_ends_at_its_limit_with_an_optimum(monkeypatch):
     full = tag_keras.select_groups(mean_with_one_helper(8), 3)
     assert full.groups[:2] == (("task0", "task1"), ("task0", "task2"))
-    monkeypatch.setattr(selection_solver, "_TIE_STEPS", 5)
+    monkeypatch.setattr(selection_solver, "_MOST_TIE_STEPS", 5)
     short = tag_keras.select_groups(mean_with_one_helper(8), 3)
     assert short.groups != full.groups
     assert (len(short.groups), short.score) == (3, pytest.approx(full.score))
