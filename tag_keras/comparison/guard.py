@@ -27,14 +27,14 @@ def guard_groups(
 ) -> Serving:
     """Chooses the trained network that serves each task, by the losses on validation data.
 
-    The network of its group serves a task, unless one of three reasons moves it:
+    The network of its group serves each task, unless one of three reasons moves the task:
 
     - Beyond the noise: another network has less loss for the task. The difference, paired by seed,
       has a mean above two of its standard errors. Of several such networks, the one with the least
       mean loss serves the task. The move is left out if the total loss served would rise by it.
     - The guarantee: the total loss served is still above that of the joint network, or of one
-      network per task. Then tasks move to the better of the two, one by one, those first that lose
-      most against it, until the total is no longer above.
+      network per task. Then tasks move to the better of the two, one by one, and the one that loses
+      most against it first, until the total is no longer above.
     - Fewer networks: more networks would serve than before the guard. Then one network is left out,
       and others that serve take its tasks; first the one that leaves the least total. No task may
       become worse beyond its noise (where tasks may move for the first reason), and the total loss
@@ -106,6 +106,11 @@ def guard_groups(
         )
     limit = min([total_without, *totals.values()])
     after = _leave_out(table, no_worse, len({*before.values()}), limit, beyond_noise)
+    steps: dict[Reason, Mapping[str, str]] = {
+        "beyond the noise": better,
+        "the guarantee": no_worse,
+        "fewer networks": after,
+    }
     seeds, networks = table.served_seeds(after), tasks_of_networks(grouping)
     names = list(seeds)
     return Serving(
@@ -115,7 +120,7 @@ def guard_groups(
             serves={task: names.index(name) for task, name in after.items()},
         ),
         networks=tuple(seeds.items()),
-        moves=_moves(table, before, better, no_worse, after),
+        moves=_moves(table, before, after, steps),
         total=table.served_total(after),
         total_without=total_without,
         total_joint=totals.get("joint"),
@@ -217,18 +222,14 @@ def _without(
 def _moves(
     table: LossTable,
     before: Mapping[str, str],
-    better: Mapping[str, str],
-    no_worse: Mapping[str, str],
     after: Mapping[str, str],
+    steps: Mapping[Reason, Mapping[str, str]],
 ) -> tuple[Move, ...]:
     moves = []
     for task in [task for task in after if after[task] != before[task]]:
         old, new = table.losses[before[task]][task], table.losses[after[task]][task]
-        reason: Reason = "fewer networks"
-        if after[task] == better[task]:
-            reason = "beyond the noise"
-        elif after[task] == no_worse[task]:
-            reason = "the guarantee"
+        # The first step that gave the task its network.
+        reason = next(reason for reason, serves in steps.items() if serves[task] == after[task])
         moves.append(
             Move(
                 task=task,

@@ -221,7 +221,7 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
     tasks = [stability.tasks[place] for place in order]
     percent = 100 * plots.between_tasks(stability.share[np.ix_(order, order)])
     label = "draws in which the pair shares a network, %"
-    axes = plots.draw_pairs(tasks, percent, "Blues", (0, 100), label)
+    figure, axes = plots.draw_pairs(tasks, percent, "Blues", (0, 100), label)
     frame: dict[str, Any] = {"fill": False, "edgecolor": COLOURS["grouped"], "linewidth": 2.6}
     for row, column in itertools.permutations(range(len(tasks)), 2):
         if any({tasks[row], tasks[column]} <= set(group) for group in grouping.groups):
@@ -231,7 +231,6 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
             value = percent[row, column]
             style = {"fontsize": 9, "color": "white" if value > 60 else plots.INK}
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", **style)
-    figure: Figure = axes.figure
     return figure
 
 

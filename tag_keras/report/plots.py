@@ -39,12 +39,11 @@ def plot_affinity(affinity: Affinity) -> Figure:
     factor, unit, largest = find_scale(affinity.mean)
     values, limit = between_tasks(affinity.mean) * factor, largest * factor
     label = f"affinity{unit}: blue helps, red hurts"
-    axes = draw_pairs(affinity.tasks, values, "RdBu", (-limit, limit), label)
+    figure, axes = draw_pairs(affinity.tasks, values, "RdBu", (-limit, limit), label)
     axes.set_xlabel("target: its loss changes", fontweight="bold", labelpad=8)
     axes.set_ylabel("source: the step is for it", fontweight="bold", labelpad=8)
     if len(affinity.tasks) <= MOST_NUMBERS:
         _write_cells(axes, affinity, factor, largest)
-    figure: Figure = axes.figure
     return figure
 
 
@@ -122,11 +121,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def draw_pairs(
     tasks: Sequence[str], values: Array, colours: str, limits: tuple[float, float], label: str
-) -> Any:
-    """Draws `values` (T, T) of the pairs of tasks as a heat map in a new figure; gives its axes.
+) -> tuple[Figure, Any]:
+    """Figure and axes of a heat map of values (T, T), which are NaN on the diagonal, drawn grey.
 
     The colours of Matplotlib's map `colours` run from one limit to the other, and `label` says what
-    they mean. The diagonal, which is NaN, stands on grey.
+    they mean.
     """
     size, few = len(tasks), len(tasks) <= MOST_NUMBERS
     side = max(0.72 * size, 2.6) if few else 0.27 * size
@@ -149,7 +148,7 @@ def draw_pairs(
     axes.tick_params(which="both", length=0)
     axes.grid(which="minor", color="white", linewidth=2)
     axes.spines[:].set_visible(False)
-    return axes
+    return figure, axes
 
 
 def add_legend(

@@ -95,8 +95,8 @@ def costs_table(
     joint = float(np.mean([*runs.get(JOINT, {0: np.nan}).values()]))
     stages: dict[str, list[float]] = {}
     for role, words in _STAGES.items():
-        networks = [name for name in runs if roles[name] == role]
-        if seconds := [value for network in networks for value in runs[network].values()]:
+        networks = [runs[name] for name in runs if roles[name] == role]
+        if seconds := [value for by_seed in networks for value in by_seed.values()]:
             stages[words] = seconds
     stages["Sum"] = [value for values in stages.values() for value in values]
     needed = ["affinity", *map(group_name, range(len(grouping.groups)))]
@@ -105,20 +105,16 @@ def costs_table(
     trained = table.seconds(needed)
     means = [float(np.mean([*by_seed.values()])) for by_seed in trained.values() if by_seed]
     once = sum(means) if len(trained) == len(needed) else np.nan
-    return {
-        "lines": [_cost(words, values, joint) for words, values in stages.items()],
-        "once": _ratio(once, joint),
-    }
-
-
-def _cost(words: str, seconds: Sequence[float], joint: float) -> dict[str, str]:
-    total = sum(seconds)
-    return {
-        "stage": words,
-        "networks": str(len(seconds)),
-        "seconds": f"{total:,.0f}" if total >= 100 else f"{total:.1f}",
-        "ratio": _ratio(total, joint),
-    }
+    lines = [
+        {
+            "stage": words,
+            "networks": str(len(seconds)),
+            "seconds": f"{sum(seconds):,.0f}" if sum(seconds) >= 100 else f"{sum(seconds):.1f}",
+            "ratio": _ratio(sum(seconds), joint),
+        }
+        for words, seconds in stages.items()
+    ]
+    return {"lines": lines, "once": _ratio(once, joint)}
 
 
 def _ratio(seconds: float, joint: float) -> str:
