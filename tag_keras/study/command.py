@@ -1,4 +1,4 @@
-"""A script's command: what goes wrong ends it with one line."""
+"""The command of a script: an error ends it with one line instead of a traceback."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ from tag_keras.sweep.sweep import SweepError
 
 
 def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
-    """What `absl.app.run` calls: `run`, whose errors end the program with one line.
+    """Wraps the main function of a script for `absl.app.run`, so that errors end it with one line.
 
     Args:
-        name: Name of the script, for the line.
-        run: What the script does.
+        name: Name of the script, to begin the line with.
+        run: Main function of the script.
     """
 
     def main(argv: list[str]) -> None:
@@ -23,7 +23,6 @@ def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
         except (ValueError, OSError, ImportError, SweepError) as error:
             raise SystemExit(f"{name}: {error}") from error
         except KeyboardInterrupt:
-            # Of all that is left, a traceback would be the least useful.
             raise SystemExit(f"{name}: stopped. The same command goes on.") from None
 
     return main

@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -206,7 +206,7 @@ class SweepTable:
             tasks.
     """
 
-    def __init__(self, folder: Path, jobs: Iterable[Job]) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[Job]) -> None:
         self._folder, self._path = folder, folder / "results.json"
         self._jobs = {_key(job): job for job in jobs}
         self._others: list[Row] = []
@@ -226,7 +226,7 @@ class SweepTable:
     def rows(self) -> list[Row]:
         return [*self._others, *(row for key in self._jobs for row in self._own.get(key, []))]
 
-    def settle(self, twins: Iterable[Job]) -> bool:
+    def settle(self, twins: Sequence[Job]) -> bool:
         """Adds the rows of jobs that are one and the same training, and writes results.json.
 
         Args:
@@ -235,7 +235,6 @@ class SweepTable:
         Returns:
             Whether one of them has been trained.
         """
-        twins = list(twins)
         known = len(self._own)
         for job in twins:
             paths = self._files(job)
