@@ -11,7 +11,6 @@ The same command resumes a run that was stopped.
 import functools
 import itertools
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 # TensorFlow's notices about the processor would hide what the run has to say.
@@ -93,15 +92,19 @@ def run() -> None:
     options = {"learning_rate": FLAGS.learning_rate, "steps": FLAGS.epochs * STEPS_PER_EPOCH}
     fit = {"epochs": FLAGS.epochs, "steps_per_epoch": STEPS_PER_EPOCH, "verbose": 0}
     settings = {name: FLAGS[name].value for name in ("num_train", "batch_size", "learning_rate")}
+    only_rivals = FLAGS.method not in ("tag", "all")
+    names = methods.RIVALS if FLAGS.method == "all" else ()
+    if only_rivals:
+        names = ("mtl",) if FLAGS.method == "mtl" else ("mtl", FLAGS.method)
     rivals = {}
-    for name in _rivals_of(FLAGS.method):
+    for name in names:
         print(f"Training by the method {name} ...", flush=True)
         folder, tasks = Path(FLAGS.output_dir, name), tuple(FLAGS.tasks)
         keep_settings(folder, {"tasks": tasks, "seeds": seeds, **settings, **comparable(fit)})
         rivals[name] = methods.train_rival(
             name, folder, tasks, seeds, splits, processes=FLAGS.processes, **options, **fit
         )
-    if FLAGS.method not in ("tag", "all"):
+    if only_rivals:
         rows = list(itertools.chain(*rivals.values()))
         kinds = {name: method_of(name, results) for name, results in rivals.items()}
         print(methods_as_markdown(compare_methods(rows, kinds, baseline="mtl")))
@@ -122,15 +125,6 @@ def run() -> None:
         processes=FLAGS.processes,
         **fit,
     )
-
-
-def _rivals_of(method: str) -> Sequence[str]:
-    """The methods to train, besides the groups, for a value of --method."""
-    if method == "tag":
-        return ()
-    if method == "all":
-        return methods.RIVALS
-    return ("mtl",) if method == "mtl" else ("mtl", method)
 
 
 def check_flags() -> None:

@@ -13,8 +13,6 @@ from tag_keras.affinity import Affinity
 from tag_keras.comparison.comparison import losses_as_text
 from tag_keras.comparison.guard import guard_groups
 from tag_keras.comparison.method_table import (
-    Method,
-    MethodLine,
     compare_methods,
     grouping_methods,
     method_of,
@@ -138,7 +136,9 @@ def run(
     print(serving_as_text(grouping, serving))
     if rivals:
         methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
-        others["methods"] = _compare(methods, rows, rivals)
+        methods |= {name: method_of(name, results) for name, results in rivals.items()}
+        every = [*rows, *(row for results in rivals.values() for row in results)]
+        others["methods"] = compare_methods(every, methods, baseline="mtl")
         print(methods_as_markdown(others["methods"]))
     write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
     print(f"Report: {folder / 'report.html'}")
@@ -177,14 +177,6 @@ def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
     grouping = Grouping.load(path)
     print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
     return grouping
-
-
-def _compare(
-    methods: Mapping[str, Method], rows: Sequence[Row], rivals: Mapping[str, Sequence[Row]]
-) -> list[MethodLine]:
-    every = [*rows, *(row for results in rivals.values() for row in results)]
-    others = {name: method_of(name, results) for name, results in rivals.items()}
-    return compare_methods(every, {**methods, **others}, baseline="mtl")
 
 
 def _put_together(folder: Path, serving: Serving) -> GroupedModel:

@@ -1,4 +1,4 @@
-"""The command of a script: an error ends it with one line instead of a traceback."""
+"""The command of a script: an error ends it with one line, not with a traceback."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,7 @@ from tag_keras.sweep.sweep import SweepError
 
 
 def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
-    """Wraps the main function of a script for `absl.app.run`, so that errors end it with one line.
-
-    Args:
-        name: Name of the script, to begin the line with.
-        run: Main function of the script.
-    """
+    """Wraps the main function of a script for `absl.app.run`: errors end it with one line."""
 
     def main(argv: list[str]) -> None:
         from absl import app

@@ -56,15 +56,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
 
 
 def worker_folder(folder: Path, strategy: str) -> Path:
-    """Makes the folder that this host writes a study to.
+    """Makes the folder that this host writes a study to, under one of `STRATEGIES`.
 
     If several hosts train together, the first worker writes to `folder` itself, which all hosts
     share, and each other worker to a folder inside, which nobody reads. The files that are there
     decide what is left to train, so the other workers begin with a copy of the first one's.
-
-    Args:
-        folder: Folder of the study.
-        strategy: Name of the strategy, one of `STRATEGIES`.
     """
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     task = config.get("task", {})
@@ -94,17 +90,10 @@ def build_on_devices(
     tasks: Sequence[str],
     **options: Any,
 ) -> MultiTaskModel:
-    """Builds a model under a strategy, and in a precision.
+    """Builds a model for `tasks` under one of `STRATEGIES`, with further `options`.
 
-    `functools.partial` makes it a function of the tasks that can go to another process.
-
-    Args:
-        build_model: Returns a compiled model for a tuple of tasks.
-        strategy: Name of the strategy, one of `STRATEGIES`.
-        mixed_precision: Whether to compute in 16 bits, float16 or on a TPU bfloat16, with variables
-            in float32.
-        tasks: Names of the tasks.
-        **options: Further arguments of `build_model`.
+    With mixed precision, it computes in 16 bits, float16 or on a TPU bfloat16, with variables in
+    float32. `functools.partial` makes it a function of the tasks that can go to another process.
     """
     if mixed_precision:
         low = "bfloat16" if strategy == "tpu" else "float16"

@@ -120,8 +120,7 @@ def define_flags(
 def begin(known: Sequence[str]) -> None:
     """Prepares a training: checks what absl cannot check, and finds the other hosts or the TPU.
 
-    Args:
-        known: Names of all tasks of the data set.
+    `known` are the names of all tasks of the data set.
 
     Raises:
         ValueError: If a flag is wrong or contradicts another, or if there is no TPU.
@@ -274,9 +273,7 @@ def study_of_flags(
 def settings_of_folder(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """Reads the settings that the study in a folder was trained with.
 
-    Args:
-        folder: Folder of the study.
-        names: Settings that every study of this script has.
+    `names` are the settings that every study of this script has.
 
     Raises:
         ValueError: If there is no study, if it is another script's, or if a flag contradicts its

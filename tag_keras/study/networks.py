@@ -20,7 +20,7 @@ MOST_TASKS = 12
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Networks that a method has chosen to serve all tasks.
+    """Networks that serve all tasks.
 
     Args:
         networks: The networks.
@@ -85,15 +85,10 @@ def groups_of(tasks: Group, largest: int) -> list[Group]:
 
 
 def random_groups(tasks: Group, number: int, random: np.random.Generator) -> list[Group]:
-    """Draws different groups that cover the tasks, uniformly from all such sets of groups.
+    """Draws `number` different groups that cover the tasks, uniformly from all such sets of groups.
 
     Each task joins one or more groups, drawn uniformly. A draw with an empty group, or with one
     group twice, is repeated.
-
-    Args:
-        tasks: Names of the tasks.
-        number: Number of groups.
-        random: Generator of random numbers.
 
     Raises:
         ValueError: If `number` is below 1 or above the number of tasks.
@@ -120,10 +115,7 @@ def save_choice(
 ) -> None:
     """Writes a grouping as `Grouping.save` does, with the sizes of its networks.
 
-    Args:
-        path: File to write.
-        grouping: Groups of tasks.
-        half_size: For each group, whether its network has half the size. Defaults to none.
+    `half_size` says for each group whether its network has half the size. Defaults to none.
     """
     halves = half_size or [False] * len(grouping.groups)
     kinds = ["half" if half else "plain" for half in halves]
@@ -131,11 +123,7 @@ def save_choice(
 
 
 def load_choice(path: str | os.PathLike[str], tasks: Group) -> Choice:
-    """Reads the choice that `save_choice` wrote.
-
-    Args:
-        path: File to read.
-        tasks: Tasks of the study.
+    """Reads the choice that `save_choice` wrote for a study of `tasks`.
 
     Raises:
         ValueError: If the file holds something else, or the choice of another study; the message

@@ -94,15 +94,10 @@ def write_study_report(
 def plot_study(
     lines: Sequence[StudyLine], error: str, published: Published | None = None
 ) -> Figure:
-    """Plots the total error over the number of networks.
+    """Plots the total error, the label `error`, over the number of networks.
 
     Each method that chooses is a line, each other method a point. Bars are standard deviations;
-    published values have hollow markers.
-
-    Args:
-        lines: Lines of the table.
-        error: Label of the axis.
-        published: Published total errors: by name of the method, by number of networks.
+    published values, by method and number of networks, have hollow markers.
     """
     figure = plots.new_figure(8, 4.8)
     axes: Any = figure.subplots()

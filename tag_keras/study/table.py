@@ -91,13 +91,7 @@ def load_study_rows(folder: Path) -> list[Row]:
 def found_choices(
     folder: Path, rows: Sequence[Row], tasks: tuple[str, ...]
 ) -> dict[str, dict[float, list[Choice]]]:
-    """Reads the choices whose networks have all been trained, by method and budget.
-
-    Args:
-        folder: Folder of the study.
-        rows: Results of the study.
-        tasks: Tasks of the study.
-    """
+    """By method and budget, the choices in a study's folder whose networks are all in its rows."""
     found: dict[str, dict[float, list[Choice]]] = {}
     table = ResultTable(rows)
     for name, method in METHODS.items():

@@ -197,10 +197,6 @@ class SweepTable:
 
     It leaves out rows of jobs whose files are gone.
 
-    Args:
-        folder: Folder of the sweep.
-        jobs: All jobs of the sweep.
-
     Raises:
         ValueError: If results.json is damaged, or has a network of the same name and seed but other
             tasks.
@@ -217,7 +213,12 @@ class SweepTable:
             if job is None:
                 self._others.append(row)
                 continue
-            self._check_tasks(row, job.network.tasks)
+            if row.tasks != job.network.tasks:
+                raise ValueError(
+                    f"{self._path} has another network {row.network!r}, seed {row.seed}, of the "
+                    f"tasks {list(row.tasks)}. Give another folder, or another name. Received: "
+                    f"tasks={list(job.network.tasks)}."
+                )
             # A network without its files is trained anew.
             if self._files(job).are_there(job):
                 self._own.setdefault(key, []).append(row)
@@ -229,8 +230,7 @@ class SweepTable:
     def settle(self, twins: Sequence[Job]) -> bool:
         """Adds the rows of jobs that are one and the same training, and writes results.json.
 
-        Args:
-            twins: The jobs. If one of them has been trained, the others get copies of its files.
+        If one of them has been trained, the others get copies of its files.
 
         Returns:
             Whether one of them has been trained.
@@ -270,14 +270,6 @@ class SweepTable:
 
     def _files(self, job: Job) -> JobFiles:
         return JobFiles(self._folder, job.network)
-
-    def _check_tasks(self, row: Row, tasks: tuple[str, ...]) -> None:
-        if row.tasks != tasks:
-            raise ValueError(
-                f"{self._path} has another network {row.network!r}, seed {row.seed}, of the tasks "
-                f"{list(row.tasks)}. Give another folder, or another name. Received: "
-                f"tasks={list(tasks)}."
-            )
 
 
 def _key(job: Job) -> tuple[str, int]:

@@ -53,13 +53,7 @@ class Method:
         return {}
 
     def choose(self, study: Study, folder: Path, rows: list[Row]) -> Choices:
-        """Chooses, and writes the choices into the folder; those that are there are kept.
-
-        Args:
-            study: Study to choose for.
-            folder: Folder of the method.
-            rows: Results of `networks`.
-        """
+        """Chooses by the rows of `networks`, and writes the choices that are not there yet."""
         raise NotImplementedError
 
     def choices(self, study: Study) -> Choices:
@@ -77,12 +71,7 @@ class Method:
         return self.choose(study, folder, rows)
 
     def saved_choices(self, folder: Path, tasks: Group) -> Choices:
-        """Reads the choices in the folder of a study, by increasing budget.
-
-        Args:
-            folder: Folder of the study.
-            tasks: Tasks of the study.
-        """
+        """The choices in the folder of a study of `tasks`, by increasing budget."""
         found: Choices = {}
         for path in sorted((folder / self.name).glob("groups_*.json")):
             # Users may have put copies there.
