@@ -111,15 +111,10 @@ def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tup
 
 
 def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
-    """Trains and evaluates the network of a job, and writes its rows last.
+    """Trains and evaluates a job in the folder of its sweep, and writes its rows last.
 
     A saved network whose evaluation failed or was killed, or whose rows are gone, is evaluated
-    without another training.
-
-    Args:
-        folder: Folder of the sweep.
-        job: Job to train.
-        data: `"train"` and the splits to evaluate on.
+    without another training. `data` holds `"train"` and the splits to evaluate on.
 
     Raises:
         ValueError: If `build_model` returns a model for other tasks, or one that does not measure

@@ -66,20 +66,8 @@ class Network:
         self, task: str, split: str, loss: float, metrics: Mapping[str, float], seconds: float
     ) -> Row:
         """A row of results.json."""
-        return Row(
-            self.name,
-            self.tasks,
-            self.seed,
-            task,
-            split,
-            loss,
-            metrics,
-            seconds,
-            self.role,
-            self.index,
-            self.early,
-            self.half_size,
-        )
+        result = (self.name, self.tasks, self.seed, task, split, loss, metrics, seconds)
+        return Row(*result, self.role, self.index, self.early, self.half_size)
 
     @property
     def file(self) -> str:
@@ -153,7 +141,7 @@ def train_groups(
 def train_network(
     build_model: BuildModel, network: Network, train: Data, saves: bool = False, **fit: Any
 ) -> tuple[MultiTaskModel, float]:
-    """Builds and trains one network from its seed.
+    """Builds and trains one network from its seed; returns it, and the seconds that `fit` took.
 
     Args:
         build_model: Returns a compiled model for a tuple of tasks.
@@ -161,9 +149,6 @@ def train_network(
         train: Training data: a dataset, a tuple of arrays, or a function that returns either.
         saves: Whether the caller saves the model. It must then be one that can be loaded again.
         **fit: Further arguments of `fit`. Callbacks are copied.
-
-    Returns:
-        The model, and the seconds that `fit` took.
 
     Raises:
         ValueError: If the model is for other tasks, or could not be loaded again.

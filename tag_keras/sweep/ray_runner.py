@@ -26,14 +26,9 @@ class OnRay:
     the folder of the sweep, but must import the modules of the jobs: if it cannot, connect with
     `ray.init(runtime_env={"working_dir": "."})`.
 
-    Args:
-        folder: Folder of the sweep.
-        jobs: All jobs that will be trained.
-        data: `"train"` and the splits to evaluate on.
-
     Raises:
         ImportError: If Ray is not installed.
-        ValueError: If an argument cannot be sent to another process.
+        ValueError: If an argument of the jobs, or `data`, cannot be sent to another process.
     """
 
     def __init__(self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data]) -> None:

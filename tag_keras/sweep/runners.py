@@ -36,12 +36,7 @@ class Runner(Protocol):
 
 
 class InThisProcess:
-    """Trains one job after the other, in this process.
-
-    Args:
-        folder: Folder of the sweep.
-        data: `"train"` and the splits to evaluate on.
-    """
+    """Trains one job after the other in this process, in the folder of the sweep."""
 
     threads = 0
 
@@ -60,16 +55,10 @@ class InThisProcess:
 
 
 class InProcesses:
-    """Trains each job in a process of its own.
-
-    Args:
-        folder: Folder of the sweep.
-        jobs: All jobs that will be trained.
-        data: `"train"` and the splits to evaluate on.
-        processes: Number of processes at once.
+    """Trains each job in a process of its own, `processes` at once, in the folder of the sweep.
 
     Raises:
-        ValueError: If an argument cannot be sent to another process.
+        ValueError: If an argument of the jobs, or `data`, cannot be sent to another process.
     """
 
     def __init__(
@@ -126,7 +115,7 @@ def _reason(code: int, log: Path) -> str:
 
 
 def machine_shares(processes: int) -> list[dict[str, str]]:
-    """Environment variables for each of several processes that run at once.
+    """Environment variables for each of several processes at once.
 
     The processes divide the cores evenly and take several GPUs in turn; those that share a GPU
     allocate its memory as they need it. What the user has set stays.

@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -179,16 +179,12 @@ class SweepTable:
 
     It leaves out rows of jobs whose files are gone.
 
-    Args:
-        folder: Folder of the sweep.
-        jobs: All jobs of the sweep.
-
     Raises:
         ValueError: If results.json is damaged, or has a network of the same name and seed but other
             tasks.
     """
 
-    def __init__(self, folder: Path, jobs: Iterable[Job]) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[Job]) -> None:
         self._folder, self._path = folder, folder / "results.json"
         self._jobs = {_key(job): job for job in jobs}
         self._others: list[Row] = []
@@ -199,7 +195,12 @@ class SweepTable:
             if job is None:
                 self._others.append(row)
                 continue
-            self._check_tasks(row, job.network.tasks)
+            if row.tasks != job.network.tasks:
+                raise ValueError(
+                    f"{self._path} has another network {row.network!r}, seed {row.seed}, of the "
+                    f"tasks {list(row.tasks)}. Give another folder, or another name. Received: "
+                    f"tasks={list(job.network.tasks)}."
+                )
             # A network without its files is trained anew.
             if self._files(job).are_there(job):
                 self._own.setdefault(key, []).append(row)
@@ -208,16 +209,14 @@ class SweepTable:
     def rows(self) -> list[Row]:
         return [*self._others, *(row for key in self._jobs for row in self._own.get(key, []))]
 
-    def settle(self, twins: Iterable[Job]) -> bool:
+    def settle(self, twins: Sequence[Job]) -> bool:
         """Adds the rows of jobs that are one and the same training, and writes results.json.
 
-        Args:
-            twins: The jobs. If one of them has been trained, the others get copies of its files.
+        If one of them has been trained, the others get copies of its files.
 
         Returns:
             Whether one of them has been trained.
         """
-        twins = list(twins)
         known = len(self._own)
         for job in twins:
             paths = self._files(job)
@@ -253,14 +252,6 @@ class SweepTable:
 
     def _files(self, job: Job) -> JobFiles:
         return JobFiles(self._folder, job.network)
-
-    def _check_tasks(self, row: Row, tasks: tuple[str, ...]) -> None:
-        if row.tasks != tasks:
-            raise ValueError(
-                f"{self._path} has another network {row.network!r}, seed {row.seed}, of the tasks "
-                f"{list(row.tasks)}. Give another folder, or another name. Received: "
-                f"tasks={list(tasks)}."
-            )
 
 
 def _key(job: Job) -> tuple[str, int]:
