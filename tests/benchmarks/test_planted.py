@@ -10,20 +10,43 @@ import scipy.stats
 import tag_keras
 from benchmarks import planted
 
+# Of the tests that are not slow.
+FEW_EPOCHS = 5
 
-@functools.cache
-def measure(seed, missing=0.0):
-    keras.utils.clear_session()
+
+def make_model(seed):
     keras.utils.set_random_seed(seed)
     encoder = keras.Sequential([keras.layers.Dense(64, activation="relu") for _ in range(2)])
     heads = {task: keras.layers.Dense(1) for task in planted.TASKS}
     model = tag_keras.MultiTaskModel(encoder, heads)
+    model(np.zeros((1, 9)))
+    return model
+
+
+@functools.cache
+def traced():
+    """A compiled model for all seeds, which is traced once, and all its variables at the start."""
+    model = make_model(0)
+    optimizer = keras.optimizers.SGD(0.02, momentum=0.9)
     options = tag_keras.LookaheadAffinity(every=5, baseline=True)
-    model.compile(keras.optimizers.SGD(0.02, momentum=0.9), "mse", affinity=options)
+    model.compile(optimizer, "mse", affinity=options)
+    optimizer.build(model.trainable_variables)
+    return model, [(one, one.numpy()) for one in [*model.variables, *optimizer.variables]]
+
+
+@functools.cache
+def measure(seed, missing=0.0, epochs=10):
+    model, start = traced()
+    for variable, value in start:
+        variable.assign(value)
+    model._statistics.start()
+    start = make_model(seed).trainable_variables
+    for variable, value in zip(model.trainable_variables, start, strict=True):
+        variable.assign(value.numpy())
     x, y = planted.make_data(seed)
     rng = np.random.default_rng(seed)
     y = {task: np.where(rng.uniform(size=len(x)) < missing, np.nan, y[task]) for task in y}
-    model.fit(x, y, batch_size=64, epochs=10, verbose=0)
+    model.fit(x, y, batch_size=64, epochs=epochs, verbose=0)
     return model.get_affinity()
 
 
@@ -34,8 +57,8 @@ def figures(affinity):
     return area, affinity.mean[same].mean(), affinity.mean[-1, :-1].mean()
 
 
-def check(seeds, may_fail):
-    results = np.array([figures(measure(seed)) for seed in seeds])
+def check(seeds, may_fail, epochs=10):
+    results = np.array([figures(measure(seed, epochs=epochs)) for seed in seeds])
     print(results)
     areas, within, random = results.T
     assert np.sum(areas < 0.95) <= may_fail
@@ -44,7 +67,7 @@ def check(seeds, may_fail):
 
 
 def test_tasks_of_one_cluster_have_the_highest_affinities():
-    check(range(1), may_fail=0)
+    check(range(1), may_fail=0, epochs=FEW_EPOCHS)
 
 
 @pytest.mark.slow
@@ -66,8 +89,8 @@ def test_half_of_the_labels_tell_what_all_of_them_tell():
     assert rank > 0.5
 
 
-def select_without_random(seed, **options):
-    affinity = measure(seed)
+def select_without_random(seed, epochs=10, **options):
+    affinity = measure(seed, epochs=epochs)
     tasks = planted.TASKS[:-1]
     without_random = tag_keras.Affinity(tasks, affinity.mean[:-1, :-1])
     return tag_keras.select_groups(without_random, num_groups=3, **options).groups
@@ -75,7 +98,7 @@ def select_without_random(seed, **options):
 
 @pytest.mark.parametrize("partition", [False, True])
 def test_selection_finds_the_clusters(partition):
-    assert select_without_random(0, partition=partition) == planted.CLUSTERS
+    assert select_without_random(0, FEW_EPOCHS, partition=partition) == planted.CLUSTERS
 
 
 @pytest.mark.slow
@@ -86,7 +109,7 @@ def test_a_partition_is_the_clusters_in_18_of_20_seeds():
 
 
 def test_noise_does_not_hide_the_clusters():
-    affinity = measure(0)
+    affinity = measure(0, epochs=FEW_EPOCHS)
     mean, error = affinity.mean[:-1, :-1], affinity.standard_error[:-1, :-1]
     same = planted.same_cluster()[:-1, :-1]
     shares = []
