@@ -10,9 +10,6 @@ import scipy.stats
 import tag_keras
 from benchmarks import planted
 
-# Of the tests that are not slow.
-FEW_EPOCHS = 5
-
 
 def make_model(seed):
     keras.utils.set_random_seed(seed)
@@ -35,7 +32,7 @@ def traced():
 
 
 @functools.cache
-def measure(seed, missing=0.0, epochs=10):
+def measure(seed, missing=0.0):
     model, start = traced()
     for variable, value in start:
         variable.assign(value)
@@ -46,7 +43,7 @@ def measure(seed, missing=0.0, epochs=10):
     x, y = planted.make_data(seed)
     rng = np.random.default_rng(seed)
     y = {task: np.where(rng.uniform(size=len(x)) < missing, np.nan, y[task]) for task in y}
-    model.fit(x, y, batch_size=64, epochs=epochs, verbose=0)
+    model.fit(x, y, batch_size=64, epochs=10, verbose=0)
     return model.get_affinity()
 
 
@@ -57,8 +54,8 @@ def figures(affinity):
     return area, affinity.mean[same].mean(), affinity.mean[-1, :-1].mean()
 
 
-def check(seeds, may_fail, epochs=10):
-    results = np.array([figures(measure(seed, epochs=epochs)) for seed in seeds])
+def check(seeds, may_fail):
+    results = np.array([figures(measure(seed)) for seed in seeds])
     print(results)
     areas, within, random = results.T
     assert np.sum(areas < 0.95) <= may_fail
@@ -67,7 +64,7 @@ def check(seeds, may_fail, epochs=10):
 
 
 def test_tasks_of_one_cluster_have_the_highest_affinities():
-    check(range(1), may_fail=0, epochs=FEW_EPOCHS)
+    check(range(1), may_fail=0)
 
 
 @pytest.mark.slow
@@ -89,8 +86,8 @@ def test_half_of_the_labels_tell_what_all_of_them_tell():
     assert rank > 0.5
 
 
-def select_without_random(seed, epochs=10, **options):
-    affinity = measure(seed, epochs=epochs)
+def select_without_random(seed, **options):
+    affinity = measure(seed)
     tasks = planted.TASKS[:-1]
     without_random = tag_keras.Affinity(tasks, affinity.mean[:-1, :-1])
     return tag_keras.select_groups(without_random, num_groups=3, **options).groups
@@ -98,7 +95,7 @@ def select_without_random(seed, epochs=10, **options):
 
 @pytest.mark.parametrize("partition", [False, True])
 def test_selection_finds_the_clusters(partition):
-    assert select_without_random(0, FEW_EPOCHS, partition=partition) == planted.CLUSTERS
+    assert select_without_random(0, partition=partition) == planted.CLUSTERS
 
 
 @pytest.mark.slow
@@ -109,7 +106,7 @@ def test_a_partition_is_the_clusters_in_18_of_20_seeds():
 
 
 def test_noise_does_not_hide_the_clusters():
-    affinity = measure(0, epochs=FEW_EPOCHS)
+    affinity = measure(0)
     mean, error = affinity.mean[:-1, :-1], affinity.standard_error[:-1, :-1]
     same = planted.same_cluster()[:-1, :-1]
     shares = []
