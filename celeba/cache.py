@@ -54,7 +54,7 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Bytes of all files of pixels and labels."""
-        return sum(self.file_sizes.values())
+        return sum(self.numbers.values()) * (self.image_bytes + len(ATTRIBUTES))
 
     @property
     def file_sizes(self) -> dict[Path, int]:
