@@ -84,11 +84,7 @@ def worker_folder(folder: Path, strategy: str) -> Path:
 
 
 def build_on_devices(
-    build_model: Any,
-    strategy: str,
-    mixed_precision: bool,
-    tasks: Sequence[str],
-    **options: Any,
+    build_model: Any, strategy: str, mixed_precision: bool, tasks: Sequence[str], **options: Any
 ) -> MultiTaskModel:
     """Builds a model for `tasks` under one of `STRATEGIES`, with further `options`.
 

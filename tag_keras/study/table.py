@@ -46,16 +46,14 @@ def study_lines(
     choices: Mapping[str, Mapping[float, Sequence[Choice]]],
     tasks: tuple[str, ...],
     half_size: bool = False,
-    split: str = "test",
 ) -> list[StudyLine]:
-    """Makes the lines of the table, in the order of the methods and then of the budgets.
+    """Makes the lines of the table on the split `"test"`, ordered by method and then by budget.
 
     Args:
         rows: Results; their `loss` is summed up.
         choices: Choices by method and budget.
         tasks: Tasks of the study.
         half_size: Whether methods may choose networks of half the size for single tasks.
-        split: Split to read.
 
     Raises:
         ValueError: If a network has no result.
@@ -67,7 +65,7 @@ def study_lines(
         before = {one.name for one in METHODS[method].networks(tasks, half_size)}
         choosing = sum(seconds.get(name, math.nan) for name in before)
         for budget, several in budgets.items():
-            totals = [total_error(table.losses(choice.names(), split)) for choice in several]
+            totals = [total_error(table.losses(choice.names(), "test")) for choice in several]
             chosen = [{one.name for one in choice.networks} for choice in several]
             further = [sum(seconds[name] for name in names - before) for names in chosen]
             line = StudyLine(
@@ -103,24 +101,21 @@ def found_choices(
 
 
 def study_cells(
-    lines: Sequence[StudyLine],
-    published: Mapping[str, Mapping[float, float]] | None = None,
-    reference: str = "tag",
+    lines: Sequence[StudyLine], published: Mapping[str, Mapping[float, float]] | None = None
 ) -> list[list[str]]:
     """Formats the table: a head, a row for each method, and a row for each published method.
 
     Args:
         lines: Lines of the table.
         published: Published total errors: by name of the method, by number of networks.
-        reference: Method whose seconds, averaged over the budgets, are the unit of the last two
-            columns. Without its lines they stay blank.
 
     Returns:
         Cells, row by row: method, total error for each number of networks, number of seeds, time to
-        choose, and time of all trainings.
+        choose, and time of all trainings. The unit of the times is tag's mean time of all
+        trainings; without tag they are blank.
     """
     budgets = sorted({line.budget for line in lines})
-    unit = _mean([line.seconds for line in lines if line.method == reference])
+    unit = _mean([line.seconds for line in lines if line.method == "tag"])
     head = ["method", *(f"{budget:g}" for budget in budgets), "seeds", "choosing", "in all"]
     table = [head]
     for method in dict.fromkeys(line.method for line in lines):

@@ -9,13 +9,7 @@ from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.networks import select_networks
 from tag_keras.study.methods.base import Choices, Method
-from tag_keras.study.networks import (
-    Group,
-    groups_of,
-    load_choice,
-    plain_network,
-    save_choice,
-)
+from tag_keras.study.networks import Group, groups_of, load_choice, plain_network, save_choice
 from tag_keras.study.study import Study
 from tag_keras.sweep.network import Network
 
@@ -104,12 +98,7 @@ def _save_selection(
 ) -> None:
     chosen = select_networks(table, budget, sense="min")
     grouping = Grouping(
-        chosen.tasks,
-        chosen.groups,
-        chosen.serves,
-        chosen.score,
-        chosen.upper_bound,
-        chosen.optimal,
+        chosen.tasks, chosen.groups, chosen.serves, chosen.score, chosen.upper_bound, chosen.optimal
     )
     # No network is early: one that was chosen after a short training serves after a whole one.
     save_choice(path, grouping, [networks[row].half_size for row in chosen.networks])
