@@ -210,6 +210,16 @@ def test_cadence_and_history(measuring):
     np.testing.assert_allclose(affinity.mean, weighted, atol=1e-7)
 
 
+def test_fit_chooses_the_compiled_function_in_python(measuring):
+    model, batches, traced = measuring
+    model._statistics.start()
+    model.fit(batches, epochs=2, shuffle=False, verbose=0)
+    # Traced once, run several times; a step without a probe never comes here. Data of unknown
+    # length, in the next test, are traced anew.
+    assert traced == ["probe"]
+    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 3))
+
+
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_cadence_over_data_of_unknown_length(measuring):
     model, batches, _ = measuring
@@ -237,15 +247,6 @@ def test_steps_without_a_probe_hold_no_trace_of_it():
     plain = operations(tag_keras.LookaheadAffinity())
     assert plain == operations(None)
     assert len(plain) < len(operations(tag_keras.LookaheadAffinity(), probes=True))
-
-
-def test_fit_chooses_the_compiled_function_in_python(measuring):
-    model, batches, traced = measuring
-    model._statistics.start()
-    model.fit(batches, epochs=2, shuffle=False, verbose=0)
-    # Traced once, run several times; a step without a probe never comes here.
-    assert traced == ["probe"]
-    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 3))
 
 
 @pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("c", "a", "b")])
