@@ -142,7 +142,6 @@ def test_networks_have_encoders_of_their_own():
 
 @pytest.fixture
 def small_network(monkeypatch):
-    monkeypatch.setattr(method_cost, "NETWORK", {**method_cost.NETWORK, "depth": (1, 1)})
     monkeypatch.setattr(method_cost, "LAST_SHARED", "stage2_block1_second_convolution")
 
 
