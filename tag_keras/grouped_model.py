@@ -56,12 +56,10 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
         config = models[0].get_build_config() if all(model.built for model in models) else None
         if config:
             # After one call, without data, the model can be saved and exported like its models.
-            self(
-                keras.tree.map_shape_structure(
-                    lambda shape: keras.KerasTensor((None, *shape[1:]), self.input_dtype),
-                    config["input_shape"],
-                )
-            )
+            def symbolic(shape: tuple[int | None, ...]) -> keras.KerasTensor:
+                return keras.KerasTensor((None, *shape[1:]), self.input_dtype)
+
+            self(keras.tree.map_shape_structure(symbolic, config["input_shape"]))
 
     @property
     def tasks(self) -> tuple[str, ...]:

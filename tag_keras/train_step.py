@@ -42,7 +42,7 @@ def step_without_probe(model: TaskModel) -> Callable[[Any], dict[str, Any]]:
 
 
 class Passes(NamedTuple):
-    """A training step after the forward and backward passes, before the variables move.
+    """A training step after its forward and backward passes, before the variables move.
 
     Args:
         batch: Inputs, labels and sample weights.
@@ -88,7 +88,7 @@ class TaskStep:
     def passes(self, batch: Any) -> Passes:
         """Makes the forward pass, and a backward pass for each task."""
         model, task_losses = self._model, self._model.task_losses
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        batch = x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         with tf.GradientTape(persistent=True) as tape:
             y_pred = model(x, training=True)
             losses, labels = task_losses(y, y_pred, sample_weight)
@@ -106,7 +106,6 @@ class TaskStep:
         scale = loss_scale(model.optimizer)
         gradients = of_whole_batch(backward.of_tasks, backward.chosen, scale)
         joint_loss = tf.add_n([total, *own_losses])
-        batch = (x, y, sample_weight)
         return Passes(batch, y_pred, losses, labels, factors, joint_loss, backward, gradients)
 
     def update(self, passes: Passes) -> dict[str, Any]:

@@ -143,11 +143,7 @@ class ProbeStatistics(StepCounter):
         )
 
     def measured_affinity(self, tasks: tuple[str, ...]) -> Affinity:
-        """Affinities over all epochs.
-
-        Raises:
-            ValueError: If nothing was measured, or if all values were left out.
-        """
+        """Affinities over all epochs; a `ValueError` if nothing was measured, or nothing usable."""
         affinity = self.affinity(tasks) if self.weights else None
         if affinity is None or not (affinity.count + affinity.skipped).any():
             raise ValueError(
