@@ -132,7 +132,7 @@ def test_more_groups_than_are_of_use(kind):
         for alone in (-np.inf, 0.0):
             mean = make_affinities(seed, num_tasks, kind)
             problem = make_problem(mean, alone=np.full(num_tasks, alone))
-            for num_groups in (num_tasks - 1, num_tasks, 3 * num_tasks):
+            for num_groups in (num_tasks - 1, 3 * num_tasks):
                 check_against_the_table(problem, num_groups)
 
 
@@ -190,14 +190,14 @@ def test_equals_a_program_over_all_groups(kind, partition):
 @pytest.mark.parametrize("kind", ["noise", "clusters"])
 def test_equals_the_dynamic_program_for_many_tasks(kind, partition):
     problem = make_problem(make_affinities(1, 12, kind), partition=partition)
-    answers = solve_by_table(problem, [2, 3, 5])
-    for num_groups, (groups, score) in zip((2, 3, 5), answers, strict=True):
+    answers = solve_by_table(problem, [2, 4])
+    for num_groups, (groups, score) in zip((2, 4), answers, strict=True):
         family = solve(problem, num_groups)
         assert family.groups == groups and family.optimal
         assert family.score == pytest.approx(score)
 
 
-@pytest.mark.parametrize("num_tasks", [16, 40])
+@pytest.mark.parametrize("num_tasks", [12, 30])
 def test_finds_clusters(num_tasks):
     # Tasks help those of their cluster by 1, and harm the others: no task can score above 1.
     cluster = np.arange(num_tasks) % 4
@@ -315,13 +315,13 @@ def test_a_task_that_every_group_serves_alike(partition):
 @pytest.mark.parametrize("partition", [False, True])
 def test_one_affinity_that_exceeds_all_others(partition):
     # Ties are within 1e-9 of 1e12, so nothing but task 1 counts, which has 0 as its only partner.
-    mean = make_affinities(9, 11, "noise")
+    mean = make_affinities(9, 8, "noise")
     mean[0, 1] = 1e12
     problem = make_problem(mean, partition=partition)
     family = solve(problem, 2)
     check_family(problem, family, 2)
     assert family.optimal and (0, 1) in family.groups
-    assert family.score == pytest.approx(1e12 / 11, rel=1e-8)
+    assert family.score == pytest.approx(1e12 / 8, rel=1e-8)
 
 
 # --- Through `select_groups`.
