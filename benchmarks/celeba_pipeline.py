@@ -3,15 +3,15 @@
     python -m benchmarks.celeba_pipeline
 
 The notebook (Fifty et al. 2021, arXiv 2109.04617) decodes, converts and resizes every image in
-every epoch, and shuffles them through a buffer of the whole set. Ours decodes once and reads exact
-pixels from the disc, or holds rounded ones in memory. The images are made: JPEG files of CelebA's
-218 x 178 pixels and of about its 7,100 bytes. A turn is one epoch of each, one after the other, so
-that whatever slows the machine down for a while slows all of them; the spread is over the turns.
-What comes before the second epoch is not counted.
+every epoch, and shuffles them through a buffer of the whole set. Ours decodes once, and then reads
+exact pixels from the disc or holds rounded ones in memory. The images are synthetic: JPEG files of
+218 x 178 pixels and about 7,100 bytes, like CelebA's. A turn is one epoch of each pipeline, one
+after the other, so that a slow phase of the machine slows all of them; the spread is over the
+turns. The first two epochs of each pipeline warm up.
 
 Memory is the peak of a process that reads all splits twice: with a few images, and with as many as
-CelebA has, whose pixels are zeros. Pixels on disc are read through the cache of the operating
-system, which takes what memory is free and counts for no process.
+CelebA has, all black. Pixels on the disc come through the cache of the operating system, which
+takes free memory and belongs to no process.
 """
 
 import argparse
@@ -38,12 +38,12 @@ from tag_keras.utils import files
 NOTEBOOK, ON_DISC, IN_MEMORY = "the notebook's way", "ours, on disc", "ours, in memory"
 PIXELS = {ON_DISC: "float32", IN_MEMORY: "uint8"}
 CELEBA = {"train": 162_770, "validation": 19_867, "test": 19_962}
-# Images that differ; the others are copies of these.
+# Number of different images; all others are links to these.
 _DIFFERENT = 500
 
 
 def make_files(folder: Path, number: int) -> None:
-    """Makes CelebA's files with so many training images, and one of the other splits each."""
+    """Writes the files of CelebA, with `number` training images and one of each other split."""
     images = folder / "img_align_celeba"
     images.mkdir(parents=True)
     names = [f"{index + 1:06}.jpg" for index in range(number + 2)]
@@ -64,7 +64,7 @@ def make_files(folder: Path, number: int) -> None:
 
 
 def make_jpeg(seed: int) -> bytes:
-    """Noise on a coarse grid, enlarged, with a little more of it."""
+    """An image of coarse noise, enlarged, with a little fine noise on it."""
     random = np.random.default_rng(seed)
     image = tf.image.resize(random.uniform(0, 255, (28, 23, 3)), (218, 178), method="bicubic")
     image = tf.clip_by_value(image + random.normal(0, 3, image.shape), 0, 255)
@@ -86,7 +86,7 @@ def write_records(folder: Path, path: Path) -> None:
 
 
 def notebook_batches(records: Path, number: int, batch_size: int) -> tf.data.Dataset:
-    """What the notebook trains on; the first map is that of TensorFlow Datasets."""
+    """The notebook's pipeline. The first `map` stands for TensorFlow Datasets."""
     features = {name: tf.io.FixedLenFeature((), tf.int64) for name in ATTRIBUTES}
     features["image"] = tf.io.FixedLenFeature((), tf.string)
 
@@ -119,7 +119,7 @@ def our_batches(folder: Path, kind: str, batch_size: int, split: str = "train") 
 
 
 def enlarge(folder: Path, kind: str) -> None:
-    """Makes the decoded images of a folder as many as those of CelebA, black but for the first."""
+    """Enlarges the decoded images of a folder to the number of CelebA's, with black ones."""
     our_batches(folder, kind, 1)
     (index,) = (folder / "tag_keras_cache").glob(f"celeba-64-{PIXELS[kind]}-*/index.json")
     files.write_json(index, {"numbers": CELEBA, "unreadable": {split: [] for split in CELEBA}})

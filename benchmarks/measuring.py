@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: time in turns, and memory in processes of their own."""
+"""Measuring for the benchmarks: time in turns, and memory in separate processes."""
 
 import pathlib
 import re
@@ -13,8 +13,8 @@ Step = Callable[[], object]
 
 
 def step_of(model, batch: tuple) -> Step:
-    """A step of `fit` of a compiled Keras model, with the same batch each time."""
-    # Here, because network selection is measured without it.
+    """A training step of a compiled Keras model, with the same batch each time."""
+    # Not at the top: network selection is measured without TensorFlow.
     import tensorflow as tf
 
     model.make_train_function()
@@ -25,9 +25,16 @@ def step_of(model, batch: tuple) -> Step:
 def time_in_turns(
     steps: Mapping[str, Step], turns: int, seconds: float
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Seconds per step, (turns,) by kind, and seconds that the first step took more.
+    """Times several kinds of step in turns.
 
-    In a turn each kind runs for about `seconds`.
+    Args:
+        steps: Functions that make a step, by kind.
+        turns: Number of turns.
+        seconds: About how long each kind runs in a turn.
+
+    Returns:
+        By kind, seconds per step, (turns,); and by kind, the seconds that the first step took
+        longer than the second, which is the time for tracing.
     """
     repeats, tracing = {}, {}
     for name, step in steps.items():
@@ -49,9 +56,9 @@ def _time(step: Step, repeats: int = 1) -> float:
 
 
 def run_apart(module: str, options: Sequence[str]) -> str:
-    """What a command `python -m module` prints, in a process of its own."""
+    """What the command `python -m module` prints, in a separate process."""
     command = [sys.executable, "-m", module, *options]
-    # Libraries tell all sorts of things on the standard error; where it fails, they count.
+    # The notices of libraries on the standard error only matter if the command fails.
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
         raise RuntimeError(f"`{' '.join(command)}` failed:\n{process.stderr}")
@@ -59,8 +66,8 @@ def run_apart(module: str, options: Sequence[str]) -> str:
 
 
 def peak_megabytes() -> float:
-    """Memory of this process at its peak so far."""
-    # Not getrusage, which counts what the parent process had before this one, too.
+    """Peak memory of this process so far, in MB."""
+    # Not getrusage, which may count the memory of the parent process.
     status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024
 
@@ -75,13 +82,13 @@ def print_costs(
     tracing: Mapping[str, float],
     megabytes: Mapping[str, float],
 ) -> None:
-    """Prints a table with a row by kind of step.
+    """Prints a table with a row for each kind of step.
 
     Args:
-        title: What stands over the names of the kinds.
-        ratios: Of the time of a step to that of a plain one, (turns,).
-        tracing: Seconds that the first step took more than the second.
-        megabytes: Peak memory over that of plain steps; may be empty.
+        title: Head of the column of kinds.
+        ratios: By kind, time of a step relative to a plain one, (turns,).
+        tracing: By kind, seconds that the first step took longer than the second.
+        megabytes: By kind, peak memory in MB above the peak of plain steps; may be empty.
     """
     print(f"\n{title:28} ratio to plain (lowest .. highest)   trace s   MB over plain")
     for name, values in ratios.items():

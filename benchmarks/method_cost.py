@@ -1,19 +1,19 @@
-"""What a step costs of each method that trains one network for all tasks, beside a plain one.
+"""The cost of a step by each method that trains one network for all tasks, beside plain steps.
 
     python -m benchmarks.method_cost
 
-Plain is joint training of a `MultiTaskModel` with `resnet_encoder`. The others differ from it in
-what their row says: the data, the optimizer, the heads and the size of the network are the same.
-All is small, so that ten minutes do on two free cores for 3, 9 and 20 tasks: batches of 32 images
-16x16x3, two stages of two residual blocks, 16 and 32 channels wide, one dense layer per head, SGD
-with momentum. In a larger network, what a method does besides its passes through it weighs less.
+Plain is joint training of a `MultiTaskModel` with `resnet_encoder`. All methods have the same data,
+optimizer, heads and size of the network. All is small, so that 3, 9 and 20 tasks take ten minutes
+on two free cores: batches of 32 images 16x16x3, two stages of two residual blocks with 16 and 32
+channels, one dense layer per head, SGD with momentum. In a larger network the passes weigh more,
+and the rest of a method less.
 
-The steps are timed in turns, after two that trace and warm up, so that whatever slows the machine
-down for a while slows all of them; the spread is over the turns. Memory is the peak of a process
-of its own that makes two steps, less that of one that makes plain steps, and includes what tracing
-takes. Selective updates with 3 groups form them anew after every batch, as they do by default, so
-they take the memory of scikit-learn, too. Before the steps of AdaShare's policy comes one of the
-weights, as in every search.
+The steps are timed in turns, after two that trace and warm up, so that a slow phase of the machine
+slows all of them; the spread is over the turns. Memory is the peak of a separate process that makes
+two steps, less the peak of one that makes plain steps. It includes the memory for tracing.
+Selective updates with 3 groups form groups after every batch, which is the default, so their memory
+includes scikit-learn. A step of AdaShare's weights comes before the steps of its policy, as in
+every search.
 """
 
 import argparse
@@ -41,7 +41,7 @@ NETWORK = {"input_shape": (16, 16, 3), "depth": (2, 2), "widths": (16, 32)}
 BATCH_SIZE, CLASSES = 32, 2
 LAST_SHARED = "stage2_block2_second_convolution"
 GROUPS = 3
-# More steps than are made.
+# A number of steps that is never reached.
 ALWAYS = 10**9
 PLAIN, SELECTIVE, POLICY = "plain", f"selective, {GROUPS} groups", "adashare, policy"
 METHODS = (
@@ -62,7 +62,7 @@ METHODS = (
 
 
 def build_model(method: str, tasks: Sequence[str]) -> tag_keras.MultiTaskModel:
-    """A compiled model that is trained by a method."""
+    """A compiled model that a method trains."""
     encoders = {
         "mtan": tag_keras.mtan_encoder,
         "task routing": tag_keras.task_routing_encoder,
@@ -82,7 +82,7 @@ def build_model(method: str, tasks: Sequence[str]) -> tag_keras.MultiTaskModel:
 
 
 def _options(method: str) -> dict[str, object]:
-    """What `compile` gets for a method."""
+    """Arguments of `compile` for a method."""
     selective = tag_keras.SelectiveTaskGroupUpdates
     options = {
         "equal": {"loss_weighting": tag_keras.EqualWeighting()},
@@ -92,7 +92,7 @@ def _options(method: str) -> dict[str, object]:
         "pcgrad": {"gradient_method": tag_keras.PCGrad()},
         "upgrad": {"gradient_method": tag_keras.UPGrad()},
         "selective, tasks alone": {"gradient_method": selective(warmup=ALWAYS)},
-        # So small a decay that the affinities stay what they are set to.
+        # With such a small decay the affinities stay as they are set.
         SELECTIVE: {"gradient_method": selective(warmup=0, decay=1e-9, seed=0)},
         "adashare, weights": {"search": tag_keras.AdaShareSearch(0, ALWAYS, 1)},
         POLICY: {"search": tag_keras.AdaShareSearch(0, 1, ALWAYS)},
@@ -101,7 +101,7 @@ def _options(method: str) -> dict[str, object]:
 
 
 def _plant_groups(method: tag_keras.SelectiveTaskGroupUpdates) -> None:
-    """Sets affinities by which affinity propagation finds the groups."""
+    """Sets affinities from which affinity propagation finds the groups."""
     group = np.arange(method.assignment.shape[0]) % GROUPS
     method.assignment.assign(group.astype("float32"))
     method.affinity.assign(np.where(group[:, None] == group, 1.0, -1.0).astype("float32"))
@@ -118,19 +118,19 @@ def make_step(method: str, num_tasks: int) -> Step:
     tasks = [f"task_{index}" for index in range(num_tasks)]
     step = step_of(build_model(method, tasks), make_batch(tasks))
     if method == POLICY:
-        # That of the weights.
+        # A step of the weights.
         step()
     return step
 
 
 def peak_apart(method: str, num_tasks: int) -> float:
-    """Peak memory, in MB, of a process of its own that makes two steps."""
+    """Peak memory, in MB, of a separate process that makes two steps."""
     options = [f"--peak_of={method}", f"--tasks={num_tasks}"]
     return float(run_apart("benchmarks.method_cost", options))
 
 
 def report(num_tasks: int, methods: Sequence[str], turns: int, seconds: float, peaks: bool) -> None:
-    # Groups of one task each are those of tasks alone.
+    # With as many groups as tasks, selective updates are those of tasks alone.
     chosen = [one for one in METHODS if one in (PLAIN, *methods)]
     chosen = [one for one in chosen if one != SELECTIVE or num_tasks > GROUPS]
     steps = {method: make_step(method, num_tasks) for method in chosen}
@@ -138,7 +138,7 @@ def report(num_tasks: int, methods: Sequence[str], turns: int, seconds: float, p
     ratios = {method: values / times[PLAIN] for method, values in times.items()}
     megabytes = {}
     if peaks:
-        # Two at a time, because memory does not depend on time.
+        # Two at a time: memory does not depend on the speed.
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             values = list(pool.map(lambda method: peak_apart(method, num_tasks), chosen))
         megabytes = {one: value - values[0] for one, value in zip(chosen, values, strict=True)}
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--peak_of", choices=METHODS, help="print one peak memory only, in MB")
     arguments = parser.parse_args(argv)
     keras.utils.set_random_seed(0)
-    # It takes the models' functions for one that is traced again and again.
+    # TensorFlow would warn that one function is traced again and again.
     tf.get_logger().setLevel("ERROR")
     if arguments.peak_of:
         (num_tasks,) = arguments.tasks

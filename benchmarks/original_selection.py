@@ -1,9 +1,8 @@
-"""Network selection the way TAG's notebook makes it, to compare with.
+"""Network selection by the algorithm of TAG's notebook, to compare with.
 
-The notebook is tag/network_selection/TAG_network_selection.ipynb of google-research; this is
-written anew from what it does. It lists all 2**T - 1 groups, each a dict of its members' scores,
-and goes through all families of at most as many of them as there may be networks, each a dict of
-groups, in plain Python.
+The notebook is tag/network_selection/TAG_network_selection.ipynb of google-research; this code is
+written anew after its algorithm. It lists all 2**T - 1 groups, each a dict of its members' scores,
+and searches all families of up to `num_groups` groups, each a dict of groups, in plain Python.
 """
 
 import math
@@ -14,7 +13,7 @@ import tag_keras
 
 
 def original_groups(affinity: tag_keras.Affinity) -> dict[str, dict[str, float]]:
-    """The score of each member by group, in the order in which the original lists the groups."""
+    """By group, the score of each member; groups are in the original's order."""
     tasks, onto = affinity.tasks, {}
     for target, row in zip(tasks, affinity.mean.T.tolist(), strict=True):
         onto[target] = dict(zip(tasks, row, strict=True))
@@ -37,7 +36,7 @@ def original_groups(affinity: tag_keras.Affinity) -> dict[str, dict[str, float]]
 
 
 def original_selection(affinity: tag_keras.Affinity, num_groups: int) -> tuple[float, list[str]]:
-    """The best score and the groups of a family that has it: the first of those that it meets."""
+    """The best score, and the groups of the first family that has it."""
     groups = list(original_groups(affinity).items())
     best_score, best_family = -math.inf, []
 

@@ -1,4 +1,4 @@
-"""A multi-task problem whose answer is known: clusters of tasks over disjoint latent factors."""
+"""A multi-task problem with a known answer: clusters of tasks over disjoint latent factors."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,11 @@ TASKS = (*(task for cluster in CLUSTERS for task in cluster), RANDOM)
 def make_data(
     seed: int, size: int = 1024, factors: int = 3, noise: float = 0.1
 ) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]:
-    """Inputs (N, 3 * factors) and labels (N,) by task.
+    """Draws inputs (N, 3 * factors) and labels (N,) by task.
 
-    Each cluster has latent factors of its own, which are a third of the inputs after a random
-    rotation. Its three tasks are different mixtures of one nonlinear function per factor. The
-    task "random" has labels that nothing explains.
+    The inputs are a random rotation of latent factors, a third of them for each cluster. The three
+    tasks of a cluster are different mixtures of a nonlinear function of its factors. Nothing
+    explains the labels of the task "random".
     """
     rng = np.random.default_rng(seed)
     latent = rng.normal(size=(size, len(CLUSTERS) * factors))
@@ -32,7 +32,7 @@ def make_data(
 
 
 def same_cluster() -> npt.NDArray[np.bool_]:
-    """Boolean (T, T): whether two different tasks are of the same cluster."""
+    """Boolean array (T, T): whether two tasks are different and of the same cluster."""
     cluster_of = {task: index for index, cluster in enumerate(CLUSTERS) for task in cluster}
     owners = [cluster_of.get(task, -1) for task in TASKS]
     same = np.equal.outer(owners, owners) & (np.array(owners) >= 0)
@@ -40,6 +40,6 @@ def same_cluster() -> npt.NDArray[np.bool_]:
 
 
 def area_under_the_curve(scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
-    """Share of pairs (positive, negative) that the scores order rightly; ties count half."""
+    """Share of the pairs of a positive and a negative that the scores order; ties count half."""
     up, down = scores[positive][:, None], scores[~positive][None]
     return float(np.mean((up > down) + 0.5 * (up == down)))

@@ -1,12 +1,12 @@
-"""What a probe costs, as ratios to a plain Keras training step.
+"""The cost of a probe, as ratios to a plain Keras training step.
 
     python -m benchmarks.probe_cost
 
 The network is the one of TAG's CelebA notebook (Fifty et al. 2021, arXiv 2109.04617): images
 64x64x3, SGD with momentum, with 3, 9, 20 and 40 tasks. The kinds of step are timed in turns, so
-that whatever slows the machine down for a while slows all of them; the spread is over the turns.
-Memory is the peak of a process that makes two steps, less that of one that makes plain steps. The
-first step of "between probes" is a probe, as in every training: its memory and tracing hold one.
+that a slow phase of the machine slows all of them; the spread is over the turns. Memory is the peak
+of a process that makes two steps, less the peak of one that makes plain steps. The first step of
+"between probes" is a probe, as in every training, so its memory and tracing include one.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def loss() -> keras.losses.Loss:
 
 
 def plain_step(num_tasks: int, batch: tuple) -> Callable[[], object]:
-    """A step of `fit` of a functional Keras model with the same layers."""
+    """A training step of a functional Keras model with the same layers."""
     images = keras.Input((64, 64, 3))
     model = keras.Model(images, build_model(num_tasks)(images))
     model.compile(optimizer(), {task: loss() for task in batch[1]})
@@ -58,24 +58,24 @@ def plain_step(num_tasks: int, batch: tuple) -> Callable[[], object]:
 def our_step(
     num_tasks: int, batch: tuple, affinity: tag_keras.LookaheadAffinity
 ) -> Callable[[], object]:
-    """A step of `fit` of a MultiTaskModel; with `every=1`, always a probe."""
+    """A training step of a `MultiTaskModel`; with `every=1` it is always a probe."""
     model = build_model(num_tasks)
     model.compile(optimizer(), {task: loss() for task in batch[1]}, affinity=affinity)
     return step_of(model, batch)
 
 
 def original_step(num_tasks: int, batch: tuple) -> Callable[[], object]:
-    """The same probe the original's way.
+    """A step with the same probe, by the original's algorithm.
 
-    One persistent tape records all; each task's gradient is taken with respect to the encoder, a
-    lookahead with momentum is computed by hand, and the joint step takes a backward pass of its
-    own, through encoder and heads.
+    One persistent tape records all. Each task's gradient with respect to the encoder gives a
+    lookahead with momentum by hand, and the joint step takes another backward pass, through encoder
+    and heads.
     """
     model, apply, cross_entropy = build_model(num_tasks), optimizer(), loss()
     x, y = batch
     model(x)
     apply.build(model.trainable_variables)
-    # In the order of the variables, the encoder's first.
+    # The slots are in the order of the variables, and the encoder's come first.
     slots = apply.momentums[: len(model.encoder.trainable_variables)]
     affinities = tf.Variable(tf.zeros((num_tasks, num_tasks)))
 
@@ -134,7 +134,7 @@ def make_batch(num_tasks: int, batch_size: int) -> tuple:
 
 
 def peak_apart(kind: str, num_tasks: int, batch_size: int) -> float:
-    """Peak memory, in MB, of a process of its own that makes two steps."""
+    """Peak memory, in MB, of a separate process that makes two steps."""
     options = [f"--peak_of={kind}", f"--tasks={num_tasks}", f"--batch_size={batch_size}"]
     return float(run_apart("benchmarks.probe_cost", options))
 
@@ -174,7 +174,7 @@ def main() -> None:
         return
     for num_tasks in arguments.tasks:
         batch = make_batch(num_tasks, arguments.batch_size)
-        # The original's way, whose graph grows with the tasks, takes minutes to trace for more.
+        # With more tasks, the graph of the original's algorithm takes minutes to trace.
         kinds = [kind for kind in KINDS if kind != ORIGINAL or num_tasks <= 9]
         steps = {kind: KINDS[kind](num_tasks, batch) for kind in kinds}
         times, tracing = time_in_turns(steps, arguments.turns, arguments.seconds)

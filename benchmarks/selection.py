@@ -1,11 +1,11 @@
-"""What network selection takes, and how far its proofs go, beside the original's algorithm.
+"""Time, memory and proofs of network selection, beside the original's algorithm.
 
     python -m benchmarks.selection
 
-The instances are drawn at random, of three kinds and three seeds each. The gap of an answer is what
-its upper bound leaves open, as a share of what its groups gain over one group of all tasks. From 15
-tasks on, each selection runs in a process of its own, and its memory is the peak of that process.
-Without `--quick` it takes half an hour, of which the original's 3 groups of 9 tasks take minutes.
+The instances are random, of three kinds with three seeds each. The gap of an answer is its upper
+bound less its score, as a share of the gain of its groups over one group of all tasks. From 15
+tasks on, each selection runs in a separate process, whose peak is its memory. Without `--quick`
+this takes half an hour; the original's 3 groups of 9 tasks alone take minutes.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from benchmarks.original_selection import original_selection
 
 
 def draw_planted(random: np.random.Generator, num_tasks: int) -> np.ndarray:
-    """Clusters of five tasks on average that help each other; noise of half that strength.
+    """Clusters of five tasks on average, whose tasks help each other, and half as much noise.
 
-    A fifth of the tasks helps a second cluster as well.
+    A fifth of the tasks also helps a second cluster.
     """
     num_clusters = max(2, num_tasks // 5)
     cluster = random.integers(num_clusters, size=num_tasks)
@@ -37,7 +37,7 @@ def draw_planted(random: np.random.Generator, num_tasks: int) -> np.ndarray:
 
 
 def draw_low_rank(random: np.random.Generator, num_tasks: int) -> np.ndarray:
-    """Three factors, and an offset for every target, as momentum gives."""
+    """Three factors, and an offset for every target, as from momentum."""
     sources, targets = random.normal(size=(2, num_tasks, 3))
     return sources @ targets.T + random.normal(size=num_tasks)
 
@@ -62,7 +62,7 @@ def time_call(function: Callable[[], object]) -> tuple[float, object]:
 
 
 def time_both(kind: str, num_groups: int, seed: int, with_original: bool) -> tuple[float, float]:
-    """Seconds of ours (median of five calls) and of the original's (or NaN), for nine tasks."""
+    """Seconds for nine tasks: ours (median of five calls), and the original's (or NaN)."""
     affinity = make_affinity(kind, 9, seed)
     calls = [time_call(lambda: tag_keras.select_groups(affinity, num_groups)) for _ in range(5)]
     ours = statistics.median(seconds for seconds, _ in calls)
@@ -76,13 +76,13 @@ def time_both(kind: str, num_groups: int, seed: int, with_original: bool) -> tup
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Selections to time, for each of the kinds; as many groups as tasks are the frontier."""
+    """Selections to time, for each kind of instance; as many groups as tasks mean the frontier."""
 
     num_tasks: int
     num_groups: int
     kinds: Sequence[str] = tuple(KINDS)
     time_limit: float = 60.0
-    most_seconds: float | None = None  # What we aim at, in seconds and as a gap.
+    most_seconds: float | None = None  # Targets: seconds and gap.
     largest_gap: float = 0.0
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ FRONTIER = Row(15, 15, most_seconds=5)
 LARGE = (
     Row(24, 5, most_seconds=25),
     Row(24, 8, most_seconds=25),
-    # The time limit leaves out what comes before and after the search.
+    # The time limit is for the search alone.
     Row(40, 8, ("planted", "low rank"), most_seconds=61, largest_gap=0.01),
     Row(40, 10, ("planted", "low rank"), most_seconds=61, largest_gap=0.01),
     Row(40, 8, ("noise",), time_limit=10),
@@ -113,10 +113,10 @@ def select(row: Row, affinity: tag_keras.Affinity) -> tag_keras.Grouping:
 
 
 def solve(row: Row, kind: str, seed: int) -> dict[str, float]:
-    """Seconds, score, gap, and the memory of this process at its peak, of one selection."""
+    """Seconds, score and gap of one selection, and the peak memory of this process."""
     affinity = make_affinity(kind, row.num_tasks, seed)
     seconds, grouping = time_call(lambda: select(row, affinity))
-    # One group of all tasks scores the mean affinity of two tasks. The diagonal is 0.
+    # One group of all tasks scores the mean affinity between two tasks. The diagonal is 0.
     gain = grouping.score - affinity.mean.sum() / (row.num_tasks * (row.num_tasks - 1))
     left = 0.0 if grouping.optimal else grouping.upper_bound - grouping.score
     gap = left / gain if gain > 0 else math.inf
@@ -125,7 +125,7 @@ def solve(row: Row, kind: str, seed: int) -> dict[str, float]:
 
 
 def solve_apart(row: Row, kind: str, seed: int) -> dict[str, float]:
-    """As `solve`, in a process of its own."""
+    """Calls `solve` in a separate process."""
     options = [f"--solve={kind}", f"--seeds={seed}", f"--tasks={row.num_tasks}"]
     options += [f"--groups={row.num_groups}", f"--time_limit={row.time_limit}"]
     return json.loads(run_apart("benchmarks.selection", options))
@@ -137,16 +137,16 @@ def spread(values: Sequence[float], digits: int, factor: float = 1) -> str:
 
 
 def note(targets: dict[str, bool], words: str, met: bool) -> None:
-    """Notes whether a target, by its words, is met; it is where it is every time."""
+    """Notes whether a target is met: it must be met at every call with the same words."""
     targets[words] = targets.get(words, True) and met
 
 
 def report_nine(seeds: Sequence[int], quick: bool, targets: dict[str, bool]) -> None:
-    """Prints the rows of nine tasks, and notes their targets."""
+    """Prints the rows of nine tasks, and notes whether they meet their targets."""
     print("9 tasks              ours, ms          original, s       original / ours")
     for num_groups in (2, 3, 4):
         for kind in KINDS:
-            # 22 million families, once; of 4 groups there would be 2.8 billion.
+            # 22 million families, so only once; with 4 groups there would be 2.8 billion.
             once = num_groups == 3 and kind == "planted" and not quick
             run = [num_groups == 2 or (once and seed == seeds[0]) for seed in seeds]
             times = [time_both(kind, num_groups, *given) for given in zip(seeds, run, strict=True)]
@@ -164,7 +164,7 @@ def report_nine(seeds: Sequence[int], quick: bool, targets: dict[str, bool]) -> 
 
 
 def report_row(row: Row, seeds: Sequence[int], long: bool, targets: dict[str, bool]) -> None:
-    """As `report_nine`, of one row."""
+    """Prints the results of one row, and notes whether they meet their targets."""
     for kind in row.kinds:
         runs = [solve_apart(row, kind, seed) for seed in seeds]
         of = {name: [run[name] for run in runs] for name in runs[0]}

@@ -1,13 +1,13 @@
-"""What it takes to choose groups: TAG beside measuring pairs, and beside training all groups.
+"""The cost of choosing groups: TAG, training all pairs, and training all groups.
 
     python -m benchmarks.study_cost
 
-Six of the digits' tasks, three networks, one seed. TAG (Fifty et al. 2021) measures in one joint
-training; HOA (Standley et al. 2020) trains every task and every pair, 21 networks; the optimal
-selection trains all 63 groups. All networks are trained anew for each method, one after the other
-in this process, with the same number of steps; the probes of TAG are on every second step, as in
-`digits.train`. The time of a method is the wall time from the beginning to the networks that
-serve, the selection and the tracing of graphs included; what it is divided by is that of TAG.
+Six tasks of the digits, three networks, one seed. TAG (Fifty et al. 2021) measures in one joint
+training, with a probe on every second step, as in `digits.train`. HOA (Standley et al. 2020) trains
+every task and every pair, 21 networks. The optimal selection trains all 63 groups. Each method
+trains all of its networks, one after the other in this process, with the same number of steps. The
+time of a method is the wall time until the networks that serve are trained, and includes the
+selection and the tracing of graphs. It is also given in units of TAG's time.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""CelebA's decoded images: files that every training reads."""
+"""The cache of CelebA's decoded images: the files that every training reads."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ Kind = Literal["float32", "uint8"]
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """A folder with, for each split, a file of pixels and one of labels, and with index.json.
+    """A folder with index.json, and with a file of pixels and a file of labels for each split.
 
-    All examples have the same number of bytes in a file. In a folder that bears its name, a cache
-    is whole: it is filled under another one.
+    In a file, all examples take the same number of bytes. A cache gets its final name when it is
+    whole; until then its folder has another one.
 
     Args:
-        folder: Its folder.
+        folder: Folder of the cache.
         image_size: Height and width of the images, in pixels.
         kind: Type of the pixels.
         numbers: Number of places for examples, by split.
-        unreadable: By split, the place and the name of each example whose file cannot be read. It
-            is left out.
+        unreadable: By split, the place and the name of each example whose file cannot be read.
+            These examples are left out.
     """
 
     folder: Path
@@ -43,11 +43,12 @@ class Cache:
 
     @property
     def stamp(self) -> str:
-        """What the end of the folder's name says of the files that it was made of."""
+        """The end of the folder's name: a hash of the files that the cache was made from."""
         return self.folder.name.rpartition("-")[2]
 
     @property
     def image_bytes(self) -> int:
+        """Bytes of one image."""
         return self.image_size**2 * 3 * np.dtype(self.kind).itemsize
 
     @property
@@ -55,34 +56,45 @@ class Cache:
         """Bytes of all files of pixels and labels."""
         return sum(self.numbers.values()) * (self.image_bytes + len(ATTRIBUTES))
 
+    @property
+    def file_sizes(self) -> dict[Path, int]:
+        """Bytes of each file of pixels and labels."""
+        return {
+            path: self.numbers[split] * size
+            for split in SPLITS
+            for path, size in (
+                (self.pixels(split), self.image_bytes),
+                (self.labels_file(split), len(ATTRIBUTES)),
+            )
+        }
+
     def pixels(self, split: str) -> Path:
+        """The file of pixels."""
         return self.folder / f"{split}.pixels"
 
     def places(self, split: str) -> npt.NDArray[np.int64]:
-        """Places of the examples in the files."""
+        """Places in the files of the examples that can be read."""
         unreadable = [place for place, _ in self.unreadable[split]]
         return np.setdiff1d(np.arange(self.numbers[split]), unreadable)
 
     def labels(self, split: str) -> npt.NDArray[np.int8]:
-        """Labels (N, 40) of the examples."""
+        """Labels (N, 40) of the examples that can be read."""
         labels = np.fromfile(self.labels_file(split), np.int8).reshape(-1, len(ATTRIBUTES))
         return labels[self.places(split)]
 
     def labels_file(self, split: str) -> Path:
+        """The file of labels."""
         return self.folder / f"{split}.labels"
 
     def is_whole(self) -> bool:
-        """Whether the files have the bytes that they should have."""
-        wanted = {self.pixels(split): self.image_bytes for split in SPLITS}
-        wanted |= {self.labels_file(split): len(ATTRIBUTES) for split in SPLITS}
+        """Whether all files are there with the right number of bytes."""
         return all(
-            path.is_file() and path.stat().st_size == self.numbers[path.stem] * size
-            for path, size in wanted.items()
+            path.is_file() and path.stat().st_size == size for path, size in self.file_sizes.items()
         )
 
 
 def open_cache(folder: Path, image_size: int, kind: Kind) -> Cache | None:
-    """The cache in a folder, or `None` where none is whole."""
+    """The cache in a folder, or `None` if there is no whole one."""
     try:
         index = files.read_fields(folder / "index.json", ["numbers", "unreadable"])
         numbers = {split: int(index["numbers"][split]) for split in SPLITS}

@@ -21,12 +21,12 @@ from tag_keras.utils.tasks import check_task_names
 
 __all__ = ["ATTRIBUTES", "SPLITS", "TASKS", "CelebA"]
 
-# Those of the paper.
+# The nine tasks of TAG's paper.
 TASKS = (
     *("5_o_Clock_Shadow", "Black_Hair", "Blond_Hair", "Brown_Hair", "Goatee", "Mustache"),
     *("No_Beard", "Rosy_Cheeks", "Wearing_Hat"),
 )
-# Chosen by TensorFlow, it may be hundreds, which takes more memory than the images do.
+# TensorFlow may choose hundreds, which take more memory than the images do.
 _BATCHES_AHEAD = 4
 
 
@@ -35,18 +35,18 @@ class CelebA:
     """CelebA (Liu et al. 2015, arXiv 1411.7766), with the pixels of TAG's notebook.
 
     Images are decoded, scaled to [0, 1] and resized by bilinear interpolation without antialiasing,
-    as in Fifty et al. 2021 (arXiv 2109.04617), but once and not in every epoch: the result is kept
-    on disc. Whatever the form of the files, the examples, their order, labels and splits are the
-    same. Nothing is read before a method is called; the object can be pickled.
+    as in Fifty et al. 2021 (arXiv 2109.04617). This is done once and not in every epoch: the result
+    stays on the disc. All forms of the files give the same examples, order, labels and splits.
+    Nothing is read before a method is called, and the object can be pickled.
 
     Args:
-        data_dir: Folder of the files: one of TensorFlow Datasets, or that of a download by hand.
-            See `find_source`.
+        data_dir: A data folder of TensorFlow Datasets, or the folder of a download by hand, with
+            `img_align_celeba/` or its zip file and the two lists.
         tasks: Attributes to give as labels, out of `ATTRIBUTES`.
         cache_dir: Folder for the decoded images. Defaults to `tag_keras_cache` in `data_dir`.
-        in_memory: Whether to hold the images in memory, rounded to 256 values: 2.5 GB, on disc and
-            in memory, which the processes of a machine share. By default they are exact and read
-            from the disc, where they take 10 GB.
+        in_memory: Whether to hold the images in memory, rounded to 256 values. They take 2.5 GB on
+            disc and in memory, which the processes of a machine share. By default the images are
+            exact and read from the disc, where they take 10 GB.
         image_size: Height and width of the images, in pixels.
 
     Raises:
@@ -69,18 +69,21 @@ class CelebA:
     def __post_init__(self) -> None:
         tasks = check_task_names(list(self.tasks))
         for task in tasks:
-            wanted = f"`tasks` should be attributes of CelebA, such as {_like(task)}"
-            check(task in ATTRIBUTES, wanted, task=task)
-        # The network pools twice; there are 178 columns of pixels.
+            if task not in ATTRIBUTES:
+                raise ValueError(
+                    f"`tasks` should be attributes of CelebA, such as {_like(task)}. "
+                    f"Received: task={task!r}."
+                )
+        # The network pools twice, and the images have 178 columns of pixels.
         size = check_count("image_size", self.image_size)
         check(8 <= size <= 178, "`image_size` should be from 8 to 178", image_size=size)
         object.__setattr__(self, "tasks", tasks)
 
     def prepare(self) -> dict[str, list[str]]:
-        """Decodes the images, unless they are there; says which files cannot be read.
+        """Decodes the images if that was not done before, and prints which files cannot be read.
 
         Returns:
-            By split, the names of the files that cannot be read. They are left out.
+            By split, the names of the files that cannot be read and are left out.
 
         Raises:
             FileNotFoundError: If files are missing.
@@ -102,10 +105,10 @@ class CelebA:
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of the lists, and of the names, sizes and times of the files of images.
+        """Short hash of the lists, and of the names, sizes and times of the image files.
 
-        It changes with any of these, also where images are copied without their times. Of images
-        in a zip file, it is the checksums that count instead of times.
+        A copy of the images without their times has another fingerprint. For images in a zip file,
+        checksums count instead of times.
         """
         return self._prepared().stamp
 
@@ -116,7 +119,7 @@ class CelebA:
             split: `"train"`, `"validation"` or `"test"`.
             batch_size: Number of examples in a batch.
             shuffle: Whether to shuffle all examples, anew in each pass. The order follows from
-                TensorFlow's global seed, see `keras.utils.set_random_seed`.
+                TensorFlow's global seed, which `keras.utils.set_random_seed` sets.
 
         Returns:
             Data set of images (B, S, S, 3), float32 in [0, 1], and labels (B,), int32 in {0, 1},
@@ -137,14 +140,14 @@ class CelebA:
             pixels.set_shape((None, self.image_size, self.image_size, 3))
             rows = tf.cast(tf.gather(labels, indices), tf.int32)
             by_task = {task: rows[:, number] for number, task in enumerate(self.tasks)}
-            return _as_float(pixels), by_task
+            return tf.image.convert_image_dtype(pixels, tf.float32), by_task
 
         indices = tf.data.Dataset.range(len(places))
         if shuffle:
             indices = indices.shuffle(len(places))
         dataset = indices.batch(size).map(batch, num_parallel_calls=_BATCHES_AHEAD)
         options = tf.data.Options()
-        # There are no files to share out among hosts.
+        # There are no files to distribute among hosts.
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
@@ -159,19 +162,15 @@ class CelebA:
 
 @functools.lru_cache(maxsize=8)
 def _prepare_once(data_dir: Path, cache_dir: Path, image_size: int, kind: Kind) -> Cache:
-    """The cache, looked for once in a process."""
+    """The cache; a process looks for it once."""
     return prepare_cache(find_source(data_dir), cache_dir, image_size, kind)
 
 
 def _like(task: str) -> str:
-    """Attributes whose names are much like a wrong one, or all."""
+    """Attributes with a name similar to a wrong one, or all attributes."""
     names = {name.lower(): name for name in ATTRIBUTES}
     close = difflib.get_close_matches(task.lower().replace(" ", "_"), names, n=2)
     return " or ".join(names[name] for name in close) if close else ", ".join(ATTRIBUTES)
-
-
-def _as_float(pixels: tf.Tensor) -> tf.Tensor:
-    return tf.image.convert_image_dtype(pixels, tf.float32)
 
 
 def _reader(
@@ -187,8 +186,8 @@ def _reader(
 
 @functools.lru_cache(maxsize=len(SPLITS))
 def _held(path: Path, image_size: int) -> npt.NDArray[np.uint8]:
-    """All pixels of a split, in memory; processes that train at the same time share them."""
-    # Read at once, where the system can.
+    """All pixels of a split, in memory that processes on the same machine share."""
+    # Read now, if the system can.
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
     with open(path, "rb") as file:
         pixels = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
@@ -196,9 +195,9 @@ def _held(path: Path, image_size: int) -> npt.NDArray[np.uint8]:
 
 
 class _PixelFile:
-    """Pixels that are read from the disc as they are needed.
+    """Reads pixels from the disc when they are needed.
 
-    Not through a memory map, which would stop all Python threads while the disc is busy.
+    A memory map would stop all Python threads while the disc is busy.
     """
 
     def __init__(self, path: Path, image_size: int) -> None:

@@ -1,4 +1,4 @@
-"""JPEG files to the pixels that TAG's notebook trains on."""
+"""Decoding: from JPEG files to the pixels that TAG's notebook trains on."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ import tensorflow as tf
 from celeba.sources import Example
 
 Pixels = npt.NDArray[Any]
-# Enough for all threads, and little memory.
+# Work for all threads, in little memory.
 _AT_ONCE = 256
 
 
@@ -28,15 +28,15 @@ def decoder(image_size: int, rounded: bool) -> Callable[[bytes], tuple[Pixels, P
         rounded: Whether to round the result to 256 values.
 
     Returns:
-        Function from the bytes of a file to the pixels (S, S, 3), in [0, 1] as float32 or rounded
-        as uint8, and to the height and width of the file's image.
+        Function from the bytes of a file to the pixels (S, S, 3), float32 in [0, 1] or rounded
+        uint8, and to the height and width of the image in the file.
     """
 
-    # Kernels for other devices round in other ways.
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])  # type: ignore[untyped-decorator]
     def decode(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # On the CPU, because other devices round differently.
         with tf.device("/CPU:0"):
-            # As TensorFlow Datasets does it.
+            # The same function as in TensorFlow Datasets.
             image = tf.io.decode_image(file, channels=3, expand_animations=False)
             pixels = tf.image.convert_image_dtype(image, tf.float32)
             pixels = tf.image.resize(pixels, [image_size, image_size])
@@ -44,7 +44,7 @@ def decoder(image_size: int, rounded: bool) -> Callable[[bytes], tuple[Pixels, P
                 pixels = tf.cast(tf.round(pixels * 255), tf.uint8)
             return pixels, tf.shape(image)[:2]
 
-    # Now, and not in each of many threads.
+    # Traced here once, and not in each of many threads.
     concrete = decode.get_concrete_function()
 
     def decode_one(file: bytes) -> tuple[Pixels, Pixels]:
@@ -60,20 +60,17 @@ def decode_all(
     """Decodes examples in their order, several at once.
 
     Returns:
-        Iterator of the examples, each with its pixels and the height and width of its file, or
-        with None twice where the file cannot be read.
+        Iterator of the examples, each with its pixels and the height and width in its file, or
+        with None twice if the file cannot be read.
     """
-    work = functools.partial(_decode_or_not, decode)
+
+    def decode_one(example: Example) -> tuple[Pixels | None, Pixels | None]:
+        try:
+            return decode(example.read())
+        except (tf.errors.InvalidArgumentError, OSError, zipfile.BadZipFile, zlib.error):
+            return None, None
+
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(itertools.islice(examples, _AT_ONCE)):
-            for example, result in zip(chunk, pool.map(work, chunk), strict=True):
+            for example, result in zip(chunk, pool.map(decode_one, chunk), strict=True):
                 yield example, *result
-
-
-def _decode_or_not(
-    decode: Callable[[bytes], tuple[Pixels, Pixels]], example: Example
-) -> tuple[Pixels | None, Pixels | None]:
-    try:
-        return decode(example.read())
-    except (tf.errors.InvalidArgumentError, OSError, zipfile.BadZipFile, zlib.error):
-        return None, None

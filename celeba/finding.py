@@ -1,4 +1,4 @@
-"""Where people keep CelebA, and what to tell them where it is not."""
+"""Finding CelebA in the folders where people keep it, and telling them what is missing."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from celeba.lists import ATTRIBUTE_LIST, SPLIT_LIST
 from celeba.sources import FileSource, PreparedSource
 
 IMAGES = "img_align_celeba"
-# Where people put what they downloaded, and the folders of the official download.
+# Folders where people put the download, and the folders of the official download itself.
 _ROOTS = (".", "downloads/manual", "celeba", "CelebA")
 _PARTS = (".", "Anno", "Eval", "Img")
 
@@ -15,16 +15,16 @@ def find_source(data_dir: Path) -> FileSource | PreparedSource:
     """Finds CelebA in a folder.
 
     Args:
-        data_dir: Either a folder of TensorFlow Datasets, with `celeb_a/` prepared or with the
-            downloaded files in `downloads/manual/`; or the folder of the downloaded files:
+        data_dir: A data folder of TensorFlow Datasets, with `celeb_a/` prepared or with the
+            downloaded files in `downloads/manual/`. Or the folder of the downloaded files:
             `img_align_celeba/` or `img_align_celeba.zip`, `list_attr_celeba.txt` and
             `list_eval_partition.txt`, or the lists as csv, as on Kaggle.
 
     Returns:
-        The source. Of its files no more is known than that they are there.
+        The source. Its files are there, and are not checked.
 
     Raises:
-        FileNotFoundError: If there is nothing, or not all of it.
+        FileNotFoundError: If nothing is there, or not everything.
     """
     if not data_dir.is_dir():
         raise FileNotFoundError(f"{data_dir} is no folder. {_WHERE_TO_GET}")
@@ -60,7 +60,7 @@ _WHERE_TO_GET = (
 
 
 def _find_prepared(data_dir: Path) -> PreparedSource | None:
-    """The newest version that is there."""
+    """The newest version that TensorFlow Datasets has prepared, if it can be read."""
     folders = [data_dir, *data_dir.glob("celeb_a/[0-9]*"), *data_dir.glob("[0-9]*")]
     infos = [one for one in folders if (one / "dataset_info.json").is_file()]
     if not infos:
@@ -74,18 +74,14 @@ def _find_prepared(data_dir: Path) -> PreparedSource | None:
 
 
 def _find_part(data_dir: Path, name: str) -> Path | None:
-    """The images or one of the lists."""
-    folders = [data_dir / root / part for root in _ROOTS for part in _PARTS]
-    for folder in folders:
-        if name != IMAGES:
-            candidates = [folder / f"{name}.txt", folder / f"{name}.csv"]
-            if found := [path for path in candidates if path.is_file()]:
-                return found[0]
-            continue
-        # Kaggle packs the folder into another one of the same name.
+    """The first place that has the images, or one of the lists."""
+    suffixes = (".zip",) if name == IMAGES else (".txt", ".csv")
+    for folder in (data_dir / root / part for root in _ROOTS for part in _PARTS):
+        # Kaggle packs the folder of images into another one of the same name.
         for path in (folder / name / name, folder / name):
-            if path.is_dir() and any(path.glob("*.[jJ]*")):
+            if name == IMAGES and path.is_dir() and any(path.glob("*.[jJ]*")):
                 return path
-        if (folder / f"{name}.zip").is_file():
-            return folder / f"{name}.zip"
+        for suffix in suffixes:
+            if (folder / f"{name}{suffix}").is_file():
+                return folder / f"{name}{suffix}"
     return None

@@ -1,4 +1,4 @@
-"""CelebA's attributes, and the two lists that come with its images."""
+"""CelebA's attributes and splits, and the two lists that come with its images."""
 
 import csv
 import dataclasses
@@ -20,17 +20,17 @@ ATTRIBUTES = (
     *("Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings"),
     *("Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young"),
 )
-# Numbered in the list as 0, 1 and 2.
+# The list of splits numbers them 0, 1 and 2.
 SPLITS = ("train", "validation", "test")
 ATTRIBUTE_LIST, SPLIT_LIST = "list_attr_celeba", "list_eval_partition"
 
 
 @dataclasses.dataclass(frozen=True)
 class Lists:
-    """What the two lists say.
+    """The contents of the two lists.
 
     Args:
-        names: File names by split, sorted.
+        names: Sorted file names by split.
         labels: By split, array (N, 40) of 0 and 1: the attributes of these files, in the order of
             `ATTRIBUTES`.
     """
@@ -40,15 +40,14 @@ class Lists:
 
 
 def read_lists(attributes: Path, partition: Path) -> Lists:
-    """Reads the two lists: as text, as they were published, or as csv, as they are on Kaggle.
+    """Reads the two lists, as text files as they were published, or as csv files as on Kaggle.
 
     Args:
         attributes: list_attr_celeba.txt or .csv.
         partition: list_eval_partition.txt or .csv.
 
     Raises:
-        ValueError: If a list is cut off or is not what it should be; the message names the file
-            and the line.
+        ValueError: If a list is cut off or wrong; the message names the file and the line.
     """
     labels = _read_attributes(attributes)
     names: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -86,7 +85,7 @@ def _read_attributes(path: Path) -> dict[str, Labels]:
     columns = [header.index(name) for name in ATTRIBUTES]
     names, bits = [], []
     for line, (name, *values) in rows:
-        # One character for each, which takes a tenth of the time of numbers.
+        # One character for each attribute: numbers would take ten times as long.
         row = "".join(values).replace("-1", "0")
         if len(values) != len(ATTRIBUTES) or len(row) != len(values) or row.strip("01"):
             raise ValueError(
@@ -115,7 +114,7 @@ def _read_partition(path: Path) -> dict[str, int]:
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The fields of each line that has any, with its number."""
+    """Numbers and fields of the lines that are not empty."""
     with open(path, encoding="utf-8-sig", newline=None) as file:
         lines = csv.reader(file) if path.suffix == ".csv" else (line.split() for line in file)
         rows = [(number, row) for number, row in enumerate(lines, start=1) if row]

@@ -1,4 +1,4 @@
-"""What the lines of TAG's CelebA tables train."""
+"""The networks and errors of TAG's CelebA tables."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -21,19 +21,19 @@ def build_model(
     learning_rate: float = 5e-4,
     original: bool = False,
 ) -> tag_keras.MultiTaskModel:
-    """The compiled network of a method for some of the tasks.
+    """Builds the compiled network of a method for some of the tasks.
 
     Args:
         tasks: Some of CelebA's attributes.
-        method: Name of a method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`,
-            `"dwa"` or `"mtan"`.
-        affinity: What to measure while it trains.
-        half_size: There is no network of half the size.
+        method: Method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`, `"dwa"`
+            or `"mtan"`.
+        affinity: Estimator that measures affinities during the training.
+        half_size: Must be False: CelebA's network has no variant of half the size.
         learning_rate: Learning rate of SGD, and of GradNorm's weights.
-        original: As in `method_options`.
+        original: Whether to weigh losses and project gradients as TAG's notebook does.
 
     Raises:
-        ValueError: If there is no such method, or if half the size is asked for.
+        ValueError: If there is no such method, or with `half_size`.
     """
     if half_size:
         raise ValueError("CelebA's network has no variant of half the size.")
@@ -45,14 +45,14 @@ def build_model(
 
 
 def error_rates(rows: Iterable[Row], too_many: float = 1.0) -> list[Row]:
-    """Rows with the error in percent, 100 minus accuracy, in place of the loss.
+    """Replaces the loss of rows by the error in percent, 100 minus accuracy.
 
     Args:
         rows: Results.
-        too_many: By what to multiply the accuracy on test images. The release divides the right
-            answers on the 19,962 test images by 19,867, the number of validation images. (Its
-            losses are sums of the means over batches, by the number of batches that the validation
-            images make: the short last batch counts as much as the others.)
+        too_many: Factor of the accuracy on test images. The release divides the number of right
+            answers on the 19,962 test images by 19,867, the number of validation images. (It also
+            divides the sum of the batches' mean losses by the number of validation batches, where
+            the short last batch counts as much as the others.)
     """
     factors = {"test": too_many}
     return [

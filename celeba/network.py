@@ -10,9 +10,9 @@ from tag_keras.utils.tasks import check_task_names
 
 layers = keras.layers
 
-# The last convolution that all tasks share, at whose kernel GradNorm looks in the original.
+# The last convolution that all tasks share. GradNorm looks at its kernel, as in the original.
 LAST_CONVOLUTION = "last_convolution"
-# Between the two convolutions of an attention module: a quarter of the block's channels.
+# Channels between the two convolutions of an attention module: a quarter of the block's channels.
 _ATTENTION_WIDTH = 16
 
 
@@ -33,12 +33,12 @@ def build_encoder(image_size: int = 64) -> keras.Model:
 def build_mtan_encoder(tasks: Sequence[str], image_size: int = 64) -> keras.Model:
     """The encoder with an attention module per task (MTAN; Liu et al. 2019, arXiv 1803.10704).
 
-    From the paper: for each task a mask in (0, 1) over the channels and pixels of a shared block,
-    made by `TaskAttention` from what comes before. It gives no network as small as this one; what
-    had to be decided follows the variant of its authors for ResNets: the mask of the residual
-    block is made from the block's input, with a quarter of the block's channels between the two
-    convolutions. As there is one block only, no task feature leads on to another. Poolings and
-    heads are those of the original encoder.
+    As in the paper, each task has a mask in (0, 1) over the channels and pixels of a shared block,
+    which `TaskAttention` makes from earlier features. The paper has no network as small as this
+    one. The rest follows its authors' variant for ResNets: the mask of the residual block is made
+    from the block's input, with a quarter of the block's channels between the two convolutions.
+    There is only one block, so no feature of a task leads to a further block. Poolings and heads
+    are the same as in the original.
 
     Args:
         tasks: Task names.
@@ -72,15 +72,15 @@ def build_model(
 ) -> tag_keras.MultiTaskModel:
     """A compiled model for `tasks`, as the original trains it.
 
-    The loss of a task is the cross-entropy of the softmax of its two logits, and the joint loss
-    their sum. The optimizer is SGD with momentum 0.9.
+    The loss of a task is the softmax cross-entropy of its two logits, and the joint loss is the sum
+    over the tasks. The optimizer is SGD with momentum 0.9.
 
     Args:
         tasks: Some of CelebA's attributes.
         learning_rate: Learning rate of the optimizer.
-        build_encoder: Gives the encoder for the tasks. Defaults to the original's.
-        affinity: What to measure during training.
-        image_size: Height and width of the images, in pixels, for the original's encoder.
+        build_encoder: Function from the tasks to an encoder. Defaults to the original encoder.
+        affinity: Affinity estimator, to measure during training. Defaults to none.
+        image_size: Height and width of the images of the original encoder, in pixels.
         **options: Further arguments of `compile`.
 
     Returns:
@@ -106,14 +106,14 @@ def build_model(
     return model
 
 
-# Under another name, because `build_model` has an argument of that one.
+# A second name, because an argument of `build_model` hides the first.
 _original_encoder = build_encoder
 
 
 def _residual_block(
     image_size: int,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
-    """The images, what goes into the block, and what comes out of it."""
+    """The images, the input of the block, and its output."""
     images = keras.Input((image_size, image_size, 3))
     x = layers.ReLU()(_convolution(images))
     x = layers.MaxPooling2D(3, strides=2, padding="valid")(x)
@@ -122,16 +122,11 @@ def _residual_block(
 
 
 def _features(block: keras.KerasTensor) -> keras.KerasTensor:
+    """Features (B, F) of the output of the block."""
     return layers.Flatten()(layers.AveragePooling2D(2)(block))
 
 
 def _convolution(x: keras.KerasTensor, name: str | None = None) -> keras.KerasTensor:
-    x = layers.Conv2D(
-        64,
-        3,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="glorot_uniform",
-        name=name,
-    )(x)
+    options = {"padding": "same", "use_bias": False, "kernel_initializer": "glorot_uniform"}
+    x = layers.Conv2D(64, 3, name=name, **options)(x)
     return layers.BatchNormalization(epsilon=1e-3)(x)

@@ -1,7 +1,7 @@
-"""CelebA decoded once: what is done before the first training, and found there by the next.
+"""Preparation: decodes CelebA once before the first training, into a cache for all later ones.
 
-A cache is filled under another name and renamed when it is whole, so that no part of one looks
-whole.
+A cache is filled under another name, and renamed when it is whole: so a part of a cache never looks
+like a whole one.
 """
 
 import errno
@@ -22,27 +22,27 @@ from celeba.lists import ATTRIBUTES, SPLITS
 from celeba.sources import Example, Source
 from tag_keras.utils import files
 
-# Of the disc, or of what its user may take.
+# The disc is full, or the user's quota of it.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# How many images are decoded before what was reached is written down: a few seconds' work.
+# Number of images, a few seconds' work, after which the progress is written down.
 _STRIDE = 4096
 _PROGRESS = "progress.json"
 
 
 def prepare_cache(source: Source, cache_dir: Path, image_size: int, kind: Kind) -> Cache:
-    """Gives the cache of a source; decodes what is not there yet.
+    """Gives the cache of a source, and makes it if it is not there yet.
 
-    One process decodes, others that ask for the same cache wait for it. After a kill it goes on
-    where it stopped.
+    One process decodes, and others that ask for the same cache wait. After a kill, the next call
+    goes on where the last one stopped.
 
     Args:
-        source: Where the images are.
-        cache_dir: Folder of caches. Each is named after what it was made of.
-        image_size: Height and width of the images, in pixels.
-        kind: Type of the pixels, as in `decoder`.
+        source: Source of the images.
+        cache_dir: Folder of caches. The name of each has a hash of the files it was made from.
+        image_size: Height and width of the images in the cache, in pixels.
+        kind: Type of the pixels: `"float32"`, exact in [0, 1], or `"uint8"`, rounded to 256 values.
 
     Raises:
-        OSError: If the disc has not enough room for it.
+        OSError: If the disc has not enough room for the cache.
         ValueError: If the images are not of one size, or if none of a split can be read.
     """
     made_of = json.dumps(source.fingerprint(), sort_keys=True)
@@ -53,7 +53,9 @@ def prepare_cache(source: Source, cache_dir: Path, image_size: int, kind: Kind) 
         return cache
     source.check()
     _make_writable(cache_dir)
-    with files.alone(cache_dir / f".lock-{folder.name}", "decodes the images"):
+    lock = cache_dir / f".lock-{folder.name}"
+    busy = f"Waiting for another process that decodes the images ({lock})."
+    with files.locked(lock, busy, wait=True):
         # Another process may have made it meanwhile.
         cache = open_cache(folder, image_size, kind)
         if cache is None:
@@ -85,7 +87,7 @@ def _make_writable(folder: Path) -> None:
 
 
 def _decode(source: Source, cache: Cache) -> None:
-    """Fills the files of a cache, from where an earlier call was stopped."""
+    """Fills the files of a cache, from where an earlier call stopped."""
     progress = _read_progress(cache)
     try:
         _reserve(cache)
@@ -95,7 +97,7 @@ def _decode(source: Source, cache: Cache) -> None:
         for split in SPLITS:
             _decode_split(source, cache, split, progress, bar)
     except ValueError:
-        # Another attempt would come no further.
+        # Another attempt would fail at the same place.
         shutil.rmtree(cache.folder)
         raise
     except OSError as error:
@@ -116,6 +118,7 @@ def _decode(source: Source, cache: Cache) -> None:
 def _decode_split(
     source: Source, cache: Cache, split: str, progress: dict[str, Any], bar: keras.utils.Progbar
 ) -> None:
+    """Decodes the images of a split that are not done yet, and writes down the progress."""
     start, number = progress["done"][split], cache.numbers[split]
     before = sum(cache.numbers[one] for one in SPLITS[: SPLITS.index(split)])
     decode = decoder(cache.image_size, rounded=cache.kind == "uint8")
@@ -132,7 +135,7 @@ def _decode_split(
                 _write(pixels, image, example.position * cache.image_bytes)
             _write(labels, example.labels, example.position * len(ATTRIBUTES))
             if done % _STRIDE == 0 or done == number:
-                # What is written down as done must be on the disc before.
+                # The images have to be on the disc before they are written down as done.
                 os.fsync(pixels.fileno())
                 os.fsync(labels.fileno())
                 progress["done"][split] = done
@@ -152,21 +155,18 @@ def _write(file: IO[bytes], values: npt.NDArray[Any], offset: int) -> None:
 
 
 def _reserve(cache: Cache) -> None:
-    """Takes the room on the disc, so that it is known before the work that there is enough."""
-    sizes = {cache.pixels(split): cache.image_bytes for split in SPLITS}
-    sizes |= {cache.labels_file(split): len(ATTRIBUTES) for split in SPLITS}
-    for path, size in sizes.items():
+    """Reserves the room on the disc, so that a lack of it shows before the work."""
+    for path, size in cache.file_sizes.items():
         with open(path, "ab") as file:
-            whole = cache.numbers[path.stem] * size
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, whole)
+                os.posix_fallocate(file.fileno(), 0, size)
             else:
-                # On macOS, where a full disc shows in the midst of the work.
-                file.truncate(whole)
+                # On macOS a full disc shows only during the work.
+                file.truncate(size)
 
 
 def _read_progress(cache: Cache) -> dict[str, Any]:
-    """How far an earlier call came; the size of the images is that of the first one read."""
+    """The progress of an earlier call, with the size of the first image; or no progress."""
     try:
         return dict(files.read_fields(cache.folder / _PROGRESS, ["done", "unreadable"]))
     except (FileNotFoundError, ValueError):
@@ -180,6 +180,7 @@ def _read_progress(cache: Cache) -> dict[str, Any]:
 
 
 def _check_shape(progress: dict[str, Any], example: Example, shape: Pixels) -> None:
+    """Checks that all images have the same height and width."""
     height, width = (int(one) for one in shape)
     first = progress["shape"] = progress["shape"] or [height, width]
     if [height, width] != first:

@@ -14,9 +14,10 @@ def learning_rate_at(learning_rate: float, epoch: int, current: float | None = N
     """The learning rate of an epoch: halved at the start of the epochs 14, 29, ... from 0 on.
 
     Args:
-        learning_rate: That of the first epoch.
+        learning_rate: Learning rate of the first epoch.
         epoch: Number of the epoch, from 0 on.
-        current: Not used: the rate does not depend on where a training was stopped.
+        current: Current learning rate, which Keras passes. It is not used, so that a training that
+            was stopped goes on with the right rate.
     """
     return float(learning_rate * 0.5 ** ((epoch + 1) // _HALVED_EVERY))
 
@@ -24,11 +25,14 @@ def learning_rate_at(learning_rate: float, epoch: int, current: float | None = N
 def callbacks(learning_rate: float = LEARNING_RATE) -> list[keras.callbacks.Callback]:
     """The learning rates and the early stop of the notebook, for `fit` with `EPOCHS` epochs.
 
-    The notebook stops when the summed validation loss of ten epochs ago is below each one since,
-    the first epoch excepted, and takes the weights of that epoch. `EarlyStopping` differs from it
-    in two ways. Of epochs with exactly the same loss it takes the first one, and the notebook the
-    last. And where nothing stops the training, it ends with the weights of the best epoch, and the
-    notebook with those of the last one, and without a test.
+    The notebook stops when the summed validation loss of ten epochs ago is below all later ones,
+    and takes the weights of that epoch; the first epoch does not count. `EarlyStopping` differs in
+    two ways. Of epochs with exactly the same loss it takes the first, the notebook the last. If
+    nothing stops the training, it ends with the weights of the best epoch; the notebook ends with
+    the weights of the last epoch, and without a test.
+
+    Args:
+        learning_rate: Learning rate of the first epoch.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""CelebA on disc, in any of the forms that it is kept in: checked and read."""
+"""Sources: checking and reading CelebA on disc, in any of its forms."""
 
 import dataclasses
 import functools
@@ -16,11 +16,11 @@ from celeba.lists import ATTRIBUTES, SPLITS, Labels, Lists, read_lists
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One example, not yet read.
+    """One example, before its image is read.
 
     Args:
         position: Its place among the examples of its split, in the order of the file names.
-        name: What to call it.
+        name: File name of its image.
         labels: Array (40,) of 0 and 1.
         read: Gives the bytes of its JPEG file.
     """
@@ -43,13 +43,13 @@ class Source(Protocol):
         """Number of examples by split."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What changes with the files, as JSON. It takes a second or two."""
+        """Values that change with the files, to be written as JSON. Takes a second or two."""
 
     def check(self) -> None:
-        """Raises an error if files are missing or are not what they should be."""
+        """Raises an error if files are missing or wrong."""
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
-        """The examples of a split in the order that they are best read in, from `start` on."""
+        """The examples of a split from `start` on, in the order that is the fastest to read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class FileSource:
 
     def fingerprint(self) -> dict[str, Any]:
         lists = (self.attributes, self.partition)
-        # Not of what else is there: systems leave files of their own in folders that one looks at.
+        # Only the files that the lists name: systems leave files of their own in a folder.
         names = sorted(name for split in SPLITS for name in self.lists.names[split])
         stamps = "\n".join(f"{name} {self._found.get(name)}" for name in names)
         return {
@@ -105,7 +105,7 @@ class FileSource:
 
     @functools.cached_property
     def _found(self) -> dict[str, str]:
-        """Size and time by file name."""
+        """Size and time, or size and checksum in a zip file, by file name."""
         if self._archive is not None:
             members = self._archive.infolist()
             return {Path(one.filename).name: f"{one.file_size} {one.CRC}" for one in members}
@@ -140,9 +140,9 @@ class FileSource:
 class PreparedSource:
     """CelebA as TensorFlow Datasets has prepared it (`celeb_a`).
 
-    Its examples have lost their names and are stored in the order of a hash of the name. The
-    published names are numbers, without gaps, first those of the training images: their hashes
-    give the order back.
+    Its examples have lost their file names, and are stored in the order of a hash of the name. The
+    published names are numbers without gaps that begin with the training images, so the hashes of
+    all names give the order back.
 
     Args:
         folder: The folder of a version.
@@ -173,7 +173,7 @@ class PreparedSource:
             )
 
     def fingerprint(self) -> dict[str, Any]:
-        # Without folders, of which the cache may be one.
+        # Without folders, because the cache may be one of them.
         paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
         stats = {path.name: path.stat() for path in paths}
         files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()]

@@ -2,9 +2,9 @@
 
     python -m celeba.train --flagfile=celeba/flags/tag.flags --data_dir=DIR
 
-All methods may share an output folder: networks that several of them need are trained once. A run
-that was stopped goes on when the same command is given again. `--stage=report` makes the table of
-all methods in the folder.
+Methods may share an output folder, and then train the networks that they have in common once. The
+same command resumes a run that was stopped. `--stage=report` makes the table of all methods in the
+folder.
 """
 
 import functools
@@ -16,7 +16,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags
 
 from celeba import data, methods, recipe
-from tag_keras.study import flags as study_command
 from tag_keras.study import flags as study_flags
 from tag_keras.study.command import command
 from tag_keras.study.methods import run_method
@@ -24,7 +23,7 @@ from tag_keras.study.report import write_study_report
 from tag_keras.study.study import Study
 
 FLAGS = flags.FLAGS
-# The release's test accuracies are those of 19,962 images divided by the 19,867 for validation.
+# The release divides the right answers on 19,962 test images by the number of validation images.
 ORIGINAL_FACTOR = 19_962 / 19_867
 PUBLISHED = {"stl, validation": {9.0: 58.67}}
 SOURCE = (
@@ -60,9 +59,7 @@ def run() -> None:
         study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    settings = study_command.settings_of_folder(
-        folder, ["tasks", "in_memory", "reproduce_original"]
-    )
+    settings = study_flags.settings_of_folder(folder, ["tasks", "in_memory", "reproduce_original"])
     whole = tuple(settings["tasks"]) == data.TASKS
     factor = ORIGINAL_FACTOR if settings["reproduce_original"] else 1.0
     table = write_study_report(
@@ -78,7 +75,7 @@ def run() -> None:
 
 
 def make_study() -> Study:
-    """The study that the flags ask for, its data prepared."""
+    """Prepares the data, and makes the study that the flags ask for."""
     celeba = data.CelebA(FLAGS.data_dir, tuple(FLAGS.tasks), FLAGS.cache_dir, FLAGS.in_memory)
     celeba.prepare()
     batches = functools.partial(celeba.batches, batch_size=FLAGS.batch_size)
@@ -91,7 +88,7 @@ def make_study() -> Study:
     fit = {"callbacks": callbacks, "validation_data": splits["validation"]}
     settings = {name: FLAGS[name].value for name in ("in_memory", "reproduce_original")}
     settings["data"] = celeba.fingerprint
-    return study_command.study_of_flags(build_model, splits, fit, methods.error_rates, settings)
+    return study_flags.study_of_flags(build_model, splits, fit, methods.error_rates, settings)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as a multi-task problem: nine questions about one image."""
+"""scikit-learn's handwritten digits as a multi-task problem: nine questions about each image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ import tensorflow as tf
 Array = npt.NDArray[np.float32]
 Split = tuple[Array, dict[str, Array]]
 
-# Yes or no, by the digit.
+# Digits for which the answer is yes.
 _DIGITS = {
     "is_even": (0, 2, 4, 6, 8),
     "at_least_five": (5, 6, 7, 8, 9),
@@ -24,18 +24,18 @@ TASKS = (*CLASSIFICATION, *REGRESSION)
 def load(num_train: int = 300, num_validation: int = 500, seed: int = 0) -> dict[str, Split]:
     """Loads the digits (Alpaydin and Kaynak 1998; 1797 images, bundled with scikit-learn).
 
-    Tasks: whether the digit is even, at least five, prime, written with a closed loop (0, 6, 8,
-    9) or a multiple of three; whether more than half of the ink lies left of the middle; and,
-    standardised, the amount of ink, the slant of the writing and the height of its centre.
+    Six tasks classify: whether the digit is even, at least five, prime, written with a closed loop
+    (0, 6, 8, 9), a multiple of three, and whether more than half of the ink lies left of the
+    middle. Three regress, standardised: the amount of ink, the slant, and the height of the centre.
 
     Args:
         num_train: Number of training images; few, so that sharing can pay.
-        num_validation: Number of validation images; what remains is for the test.
+        num_validation: Number of validation images; the remaining images are for the test.
         seed: Seed of the split.
 
     Returns:
-        By split, `"train"`, `"validation"` and `"test"`: images (N, 8, 8, 1) in [0, 1], and
-        labels (N, 1) by task, in {0, 1} or, for regressions, in standard deviations.
+        By split, `"train"`, `"validation"` and `"test"`: images (N, 8, 8, 1) in [0, 1], and labels
+        (N, 1) by task, in {0, 1} or, for regressions, in standard deviations.
 
     Raises:
         ValueError: If a split would be empty.
@@ -50,20 +50,19 @@ def load(num_train: int = 300, num_validation: int = 500, seed: int = 0) -> dict
     order = np.random.default_rng(seed).permutation(number)
     images = bunch.images[order] / 16
     labels = make_labels(images, bunch.target[order])
-    ends = [0, num_train, num_train + num_validation, number]
+    ends = num_train, num_train + num_validation
+    parts = {"train": slice(ends[0]), "validation": slice(*ends), "test": slice(ends[1], None)}
     return {
         split: (
-            images[start:end, ..., None].astype(np.float32),
-            {task: labels[task][start:end, None].astype(np.float32) for task in TASKS},
+            images[part, ..., None].astype(np.float32),
+            {task: labels[task][part, None].astype(np.float32) for task in TASKS},
         )
-        for split, start, end in zip(
-            ("train", "validation", "test"), ends[:-1], ends[1:], strict=True
-        )
+        for split, part in parts.items()
     }
 
 
 def batches(split: Split, batch_size: int) -> tf.data.Dataset:
-    """Batches of a split, shuffled and repeated without end."""
+    """Shuffled batches of a split, without end."""
     images, labels = split
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).cache()
     return dataset.shuffle(len(images)).repeat().batch(batch_size, drop_remainder=True)

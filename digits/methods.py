@@ -1,7 +1,7 @@
-"""What grouping is compared with: methods that train one network for all tasks.
+"""The rivals of grouping: methods that train one network for all tasks.
 
-All have the same residual blocks. They differ in how the losses or the gradients of the tasks are
-put together, or in what of the network each task uses.
+All have the same residual blocks. They differ in how they combine the losses or the gradients of
+the tasks, or in the parts of the network that each task uses.
 """
 
 import dataclasses
@@ -22,21 +22,25 @@ from tag_keras.sweep.network import Data, Network, load_network
 from tag_keras.sweep.sweep import run_sweep
 
 SIZES: dict[str, Any] = {"input_shape": (8, 8, 1), "depth": (2, 2), "widths": (16, 32)}
-# The last of these blocks, at whose last kernel GradNorm looks.
+# GradNorm measures at the last kernel of the last of these blocks.
 _LAST_BLOCK = "stage2_block2"
-# A search for a policy makes a fifth of its steps before, as the authors' do. These few steps have
-# to do with turns that are short, and a temperature that falls fast.
-_SEARCH: dict[str, Any] = {"weight_steps": 10, "policy_steps": 10, "curriculum_speed": 1}
-_SEARCH |= {"temperature_decay": 0.8, "sparsity": 0.001}
-
-# What the groups' networks or the updates of Selective Task Group Updates take, in joint steps.
+# AdaShare's search has few steps here: its turns are short, and its temperature falls fast.
+_SEARCH: dict[str, Any] = {
+    "weight_steps": 10,
+    "policy_steps": 10,
+    "curriculum_speed": 1,
+    "temperature_decay": 0.8,
+    "sparsity": 0.001,
+}
+# Steps of `"mtl_long"`, in those of the others: about the time of the groups' networks, or of the
+# updates of Selective Task Group Updates.
 _LONG = 5
 
 small_resnet = functools.partial(tag_keras.resnet_encoder, **SIZES)
 _ENCODERS: dict[str, Callable[[Sequence[str]], keras.Model]] = {
     "mtan": functools.partial(tag_keras.mtan_encoder, **SIZES),
-    # Half of the channels are for all tasks, the others for one of them each: with twice the width,
-    # a task has about as many as without routing.
+    # Half of the channels serve all tasks, each other one serves one task: with twice the width, a
+    # task has about as many channels as without routing.
     "task_routing": functools.partial(
         tag_keras.task_routing_encoder, **{**SIZES, "widths": (32, 64)}
     ),
@@ -57,18 +61,19 @@ RIVALS = (
 def build_rival(
     tasks: Sequence[str], method: str = "mtl", learning_rate: float = 1e-3, steps: int = 400
 ) -> tag_keras.MultiTaskModel:
-    """A compiled model for `tasks`, to be trained by a method.
+    """Builds the compiled model of a method.
 
     Args:
         tasks: Some of `data.TASKS`.
-        method: One of `RIVALS`, or `"mtl"` for a plain joint training, as is `"mtl_long"`; for
-            `"adashare"` the model is the one that searches for a policy.
-        learning_rate: Learning rate of Adam at the start.
+        method: One of `RIVALS`, or `"mtl"`. `"mtl"` and `"mtl_long"` are plain joint trainings, and
+            `"adashare"` is the model that searches for a policy.
+        learning_rate: Learning rate of Adam at the start; it falls to 0 along a cosine.
         steps: Number of training steps.
     """
     if method == "adashare":
         encoder = tag_keras.adashare_encoder(tasks, **SIZES)
         model = tag_keras.AdaShareModel(encoder, network.heads(tasks))
+        # A fifth of the steps come before the search, as in the authors' code.
         search = tag_keras.AdaShareSearch(warm_up=steps // 5, **_SEARCH)
         network.compile_model(model, learning_rate, steps, search=search)
         return model
@@ -91,23 +96,24 @@ def train_rival(
 ) -> list[Row]:
     """Trains a network for all tasks by a method, once with each seed.
 
-    AdaShare trains two: one that searches for a policy, and one anew under a policy drawn from it.
-    `"mtl_long"` makes five times as many steps as the others, with a learning rate that falls as
-    much more slowly.
+    AdaShare trains two: `"adashare_search"` searches for a policy, and `"adashare"` is trained anew
+    under a policy drawn from it. `"mtl_long"` makes five times as many steps as the others; its
+    learning rate falls more slowly by the same factor.
 
     Args:
-        name: As in `build_rival`.
-        folder: Folder for the networks and results; what is there is not trained again.
-        tasks: Task names.
-        seeds: Seeds.
+        name: Method, one of `RIVALS` or `"mtl"`.
+        folder: Folder for the networks and results. Networks that are there are not trained again.
+        tasks: Some of `data.TASKS`.
+        seeds: Seeds of weights and batches.
         data: `"train"` and the splits to evaluate on.
-        learning_rate: As in `network.build_model`.
-        steps: As in `network.build_model`.
-        processes: As in `run_sweep`.
+        learning_rate: Learning rate of Adam at the start; it falls to 0 along a cosine.
+        steps: Number of training steps.
+        processes: Number of networks to train at once, each in a process of its own; 0 trains in
+            this process.
         **fit: Arguments of `fit`.
 
     Returns:
-        Results of the networks, of the names `name` and `"<name>_search"`.
+        Rows of the networks.
     """
     if name == "mtl_long":
         steps, fit = steps * _LONG, {**fit, "epochs": fit["epochs"] * _LONG}
@@ -126,23 +132,23 @@ def train_rival(
 
 
 def _options(method: str, encoder: keras.Model) -> dict[str, Any]:
-    """What a method gives `compile`."""
+    """Arguments of `compile` for a method."""
     if method == "upgrad":
         return {"gradient_method": tag_keras.UPGrad()}
     if method == "selective":
-        # The authors' averages reach over more batches than there are here.
+        # The authors average over more batches than there are here.
         return {"gradient_method": tag_keras.SelectiveTaskGroupUpdates(decay=0.01)}
     if method not in ("uw", "dwa", "gradnorm", "pcgrad"):
         return {}
     kernel = encoder.get_layer(_LAST_BLOCK).second.convolution
-    # With GradNorm's default, the gradients here are large enough to make noise of the weights.
+    # The gradients are large here: with its default rate, GradNorm's weights would be noise.
     return method_options(method, kernel, learning_rate=1e-3)
 
 
 def _build_found(
     path: Path, seed: int, learning_rate: float, steps: int, tasks: Sequence[str]
 ) -> tag_keras.MultiTaskModel:
-    """The compiled network of a policy that a search has found."""
+    """Builds the compiled network of a policy that a search has found."""
     search = load_network(path)
     model: tag_keras.MultiTaskModel = search.retrain_model(search.sample_policy(seed))
     network.compile_model(model, learning_rate, steps)

@@ -10,7 +10,7 @@ from digits import data
 
 
 def conv_encoder(tasks: Sequence[str]) -> keras.Model:
-    """Three layers, from images (B, 8, 8, 1) to features (B, 64), whatever the tasks."""
+    """Three layers, from images (B, 8, 8, 1) to features (B, 64), the same for all `tasks`."""
     layers = keras.layers
     return keras.Sequential(
         [
@@ -32,13 +32,13 @@ def build_model(
     build_encoder: Callable[[Sequence[str]], keras.layers.Layer] = conv_encoder,
     **options: Any,
 ) -> tag_keras.MultiTaskModel:
-    """A compiled model for `tasks`: an encoder, and one linear head per task.
+    """Builds a compiled model: an encoder, and one linear head per task.
 
     Args:
         tasks: Some of `data.TASKS`.
         learning_rate: Learning rate of Adam at the start; it falls to 0 along a cosine.
         steps: Number of training steps.
-        build_encoder: Gives the encoder for the tasks.
+        build_encoder: Returns the encoder for the tasks.
         **options: Further arguments of `compile`, such as `affinity`.
 
     Returns:
@@ -57,7 +57,7 @@ def heads(tasks: Sequence[str]) -> dict[str, keras.layers.Layer]:
 def compile_model(
     model: tag_keras.MultiTaskModel, learning_rate: float, steps: int, **options: Any
 ) -> None:
-    """Compiles a model for some of the digits' tasks; the arguments are those of `build_model`."""
+    """Compiles a model for some of the digits' tasks; the other arguments as in `build_model`."""
     classified = [task for task in model.tasks if task in data.CLASSIFICATION]
     losses = dict.fromkeys(model.tasks, "mse")
     losses |= {task: keras.losses.BinaryCrossentropy(from_logits=True) for task in classified}
@@ -65,10 +65,5 @@ def compile_model(
         task: [keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)] for task in classified
     }
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    model.compile(
-        keras.optimizers.Adam(schedule),
-        losses,
-        metrics=metrics,
-        steps_per_execution=20,
-        **options,
-    )
+    optimizer = keras.optimizers.Adam(schedule)
+    model.compile(optimizer, losses, metrics=metrics, steps_per_execution=20, **options)

@@ -1,11 +1,11 @@
 """Which questions about a handwritten digit should share a network?
 
 Measures inter-task affinities between nine tasks on scikit-learn's digits, trains one joint network
-and one network per task, selects groups by both, trains them, and writes a report:
+and one network per task, selects groups by both, trains the groups, and writes a report:
 
     python -m digits.train --output_dir=runs/digits
 
-A run that was stopped goes on when the same command is given again.
+The same command resumes a run that was stopped.
 """
 
 import functools
@@ -37,15 +37,15 @@ def define_flags() -> None:
         "method",
         "tag",
         ["tag", "mtl", *methods.RIVALS, "all"],
-        "What to train: groups by TAG; one network for all tasks, by a plain joint training (mtl) "
-        "or by another method, which is compared with it; or all of these.",
+        "What to train: groups by TAG (tag); one network for all tasks, by a plain joint training "
+        "(mtl) or by another method, which is compared with it; or all of these.",
     )
     flags.DEFINE_enum(
         "encoder",
         None,
         [*ENCODERS],
-        "Shared layers: a few convolutions, by default for TAG alone, or residual blocks, of which "
-        "the other methods are made.",
+        "Shared layers: a few convolutions (the default for tag), or the residual blocks that all "
+        "other methods have.",
     )
     flags.DEFINE_list("tasks", list(data.TASKS), "Tasks to group.")
     flags.DEFINE_integer("num_groups", 3, "Number of networks at most.", lower_bound=1)
@@ -54,9 +54,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "processes",
         0,
-        "Number of networks that are trained at once, each in a process of its own; by default all "
-        "are trained in one process, because such small ones take less time than a process to "
-        "start.",
+        "Number of networks to train at once, each in a process of its own. By default, this "
+        "process trains all: a process takes longer to start than a network to train.",
         lower_bound=0,
     )
     flags.DEFINE_integer(
@@ -69,21 +68,21 @@ def define_flags() -> None:
         "update",
         "sgd",
         ["sgd", "optimizer"],
-        "Step of a probe: along the gradient alone, or the one that Adam would make, which is "
-        "mostly momentum and takes more probes for the same certainty.",
+        "Step of a probe: along the gradient, or the step of Adam, which is mostly momentum and "
+        "takes more probes for the same certainty.",
     )
     flags.DEFINE_enum(
         "singletons",
         "measured",
         ["measured", "baseline", "forbid"],
-        "What a task alone counts as: what its own network has shown, or, by the affinities as "
-        "they are, 0, or not allowed as in the TAG paper.",
+        "Value of a task alone: the result of its own network (measured); 0 (baseline); or none, "
+        "because no task may be alone (forbid, as in the TAG paper).",
     )
     flags.mark_flag_as_required("output_dir")
 
 
 def run() -> None:
-    # It would warn of the many functions that many networks need.
+    # TensorFlow would warn of the many functions that many networks need.
     tf.get_logger().setLevel("ERROR")
     check_flags()
     seeds = [int(seed) for seed in FLAGS.seeds]
@@ -93,15 +92,19 @@ def run() -> None:
     options = {"learning_rate": FLAGS.learning_rate, "steps": FLAGS.epochs * STEPS_PER_EPOCH}
     fit = {"epochs": FLAGS.epochs, "steps_per_epoch": STEPS_PER_EPOCH, "verbose": 0}
     settings = {name: FLAGS[name].value for name in ("num_train", "batch_size", "learning_rate")}
-    names = {"tag": (), "mtl": ("mtl",), "all": methods.RIVALS}
+    only_rivals = FLAGS.method not in ("tag", "all")
+    names = methods.RIVALS if FLAGS.method == "all" else ()
+    if only_rivals:
+        names = ("mtl",) if FLAGS.method == "mtl" else ("mtl", FLAGS.method)
     rivals = {}
-    for name in names.get(FLAGS.method, ("mtl", FLAGS.method)):
+    for name in names:
         print(f"Training by the method {name} ...", flush=True)
         folder, tasks = Path(FLAGS.output_dir, name), tuple(FLAGS.tasks)
-        given = {"tasks": tasks, "seeds": seeds, **settings}
-        keep_settings(folder, {**given, **comparable(fit)})
-        rivals[name] = methods.train_rival(name, folder, tasks, seeds, splits, **options, **fit)
-    if FLAGS.method not in ("tag", "all"):
+        keep_settings(folder, {"tasks": tasks, "seeds": seeds, **settings, **comparable(fit)})
+        rivals[name] = methods.train_rival(
+            name, folder, tasks, seeds, splits, processes=FLAGS.processes, **options, **fit
+        )
+    if only_rivals:
         rows = list(itertools.chain(*rivals.values()))
         kinds = {name: method_of(name, results) for name, results in rivals.items()}
         print(methods_as_markdown(compare_methods(rows, kinds, baseline="mtl")))
@@ -128,7 +131,7 @@ def check_flags() -> None:
     """Checks what absl cannot check.
 
     Raises:
-        ValueError: If a flag is not what it should be; the message names it.
+        ValueError: If a flag is wrong; the message names it.
     """
     if unknown := [task for task in FLAGS.tasks if task not in data.TASKS]:
         raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(data.TASKS)}.")

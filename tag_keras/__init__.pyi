@@ -52,9 +52,9 @@ from .networks.resnet import resnet_encoder as resnet_encoder
 from .networks.segnet import segnet as segnet
 from .networks.task_routing.encoder import RoutedEncoder as RoutedEncoder
 from .networks.task_routing.encoder import task_routing_encoder as task_routing_encoder
-from .networks.task_routing.heads import TaskDense as TaskDense
 from .networks.task_routing.layer import TaskRouting as TaskRouting
 from .networks.task_routing.model import TaskRoutingModel as TaskRoutingModel
+from .networks.task_routing.stacked_tasks import TaskDense as TaskDense
 from .networks.task_routing.trunks import routed_resnet as routed_resnet
 from .networks.task_routing.trunks import routed_vgg11 as routed_vgg11
 

@@ -1,7 +1,7 @@
-"""From a data set to groups that were compared: measure, select, train, report, and resume.
+"""The whole flow in one call: measure, select, train, compare and report.
 
-Every stage writes its file whole or not at all and is skipped when the file is there, so a run that
-was killed goes on where it stopped.
+Each stage writes its file whole or not at all, and is skipped if its file is there, so a run that
+was killed resumes.
 """
 
 import os
@@ -13,8 +13,6 @@ from tag_keras.affinity import Affinity
 from tag_keras.comparison.comparison import losses_as_text
 from tag_keras.comparison.guard import guard_groups
 from tag_keras.comparison.method_table import (
-    Method,
-    MethodLine,
     compare_methods,
     grouping_methods,
     method_of,
@@ -30,14 +28,14 @@ from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.study.study import Study
 from tag_keras.sweep.network import Data, Network, load_network, save_network
-from tag_keras.utils.checks import check, check_whole
+from tag_keras.utils.checks import check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
 from tag_keras.utils.text import counted
 
 
 class BuildMeasuredModel(Protocol):
-    """Gives a compiled model for a tuple of tasks, which measures affinities if asked to."""
+    """Returns a compiled model for a tuple of tasks; with `affinity`, one that measures."""
 
     def __call__(
         self, tasks: tuple[str, ...], affinity: AffinityEstimator | None = None
@@ -61,43 +59,44 @@ def run(
     """Measures affinities, trains yardsticks, selects groups, trains them, and reports.
 
     The yardsticks are one joint network and one network per task. They tell the selection what
-    tasks gain from sharing at all, and where one of them is better for a task in the end, it serves
-    the task, as `guard_groups` says. Everything is chosen on the split
-    `"validation"`; `"test"` is only reported. Called again, it goes on where it stopped.
+    tasks gain from sharing at all, and `guard_groups` lets a yardstick serve a task if it is better
+    for the task than its group. Every choice is made on the split `"validation"`; `"test"` is only
+    reported. The same call resumes a run that was stopped.
 
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
-            (of which networks it consists, and why), report.html and, in networks/, every trained
-            network.
-        build_model: Gives a compiled model for a tuple of tasks.
-        data: `"train"`, `"validation"` and `"test"`: each what `train` is in `train_groups`.
-        tasks: Task names.
-        num_groups: Number of groups at most.
-        affinity: How to measure affinities.
-        singletons: What a task alone counts as. `"measured"`, for up to 15 tasks: what its own
-            network has shown, by affinities that `anchor_affinity` has corrected; `"baseline"` or
-            `"forbid"`: 0 or not allowed, by the affinities as they are, as in `select_groups`. The
-            TAG paper forbids it.
-        seeds: Every network is trained once with each; affinities are measured with the first.
-        settings: What else tells this run from another in the same folder.
-        rivals: Results of other methods with the same tasks and seeds, by the name of the method,
-            which is also that of the network that serves the tasks. The report compares them.
-        processes: Number of networks that are trained at once, each in a process of its own; 0
-            trains one after the other in this process, as notebooks need it.
+            (the networks that grouped.keras consists of, and why), report.html and, in networks/,
+            every trained network.
+        build_model: Returns a compiled model for a tuple of tasks, with the keyword `affinity`.
+        data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
+            `(x, y, sample_weight)`, or a function that returns one of these.
+        tasks: Names of the tasks.
+        num_groups: Largest number of groups.
+        affinity: Estimator that measures the affinities.
+        singletons: Value of a task alone. `"measured"`, for up to 15 tasks: the result of its own
+            network, by affinities that `anchor_affinity` has corrected. `"baseline"`: 0, and
+            `"forbid"`: no task may be alone, both by the affinities as measured, as in
+            `select_groups`. The TAG paper forbids it.
+        seeds: Every network is trained once with each seed; the first one measures affinities.
+        settings: Further settings that tell this run from another in the same folder.
+        rivals: Results of other methods, with the same tasks and seeds, for the report to compare:
+            rows by name of the method, which is also the name of its network.
+        processes: Number of networks to train at once, each in a process of its own; 0 trains one
+            after the other in this process, as notebooks need it.
         **fit: Arguments of `fit`.
 
     Returns:
-        The deployable model: the networks that the guard chose, each of the seed with the least
+        The deployable model: the networks that the guard chose, each with the seed of the least
         validation loss over the tasks that it serves.
 
     Raises:
         ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
             `"train"` or `"validation"`, if there are too many tasks for `singletons`, if a pair of
-            tasks was never measured, or if the folder belongs to a run with other settings or has
-            a damaged file.
+            tasks was never measured, or if the folder has a damaged file or a run with other
+            settings.
         SweepError: If networks could not be trained; the message lists them.
     """
-    # It needs matplotlib, which the library does not.
+    # Matplotlib, which it needs, is an optional dependency.
     from tag_keras.report.report import other_groups, write_report
 
     folder, tasks, seeds = Path(output_dir), check_task_names(list(tasks)), _checked_seeds(seeds)
@@ -109,9 +108,8 @@ def run(
         )
     check_options(tasks, num_groups, singletons)
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
-    given |= {"affinity": type(affinity).__name__, **affinity.settings()}
-    given |= {**comparable(fit), **(settings or {})}
-    keep_settings(folder, given)
+    given |= {"affinity": type(affinity).__name__, **affinity.settings(), **comparable(fit)}
+    keep_settings(folder, {**given, **(settings or {})})
 
     study = Study(
         folder, tasks, build_model, data, fit, {"affinity": affinity}, seeds, processes=processes
@@ -127,7 +125,7 @@ def run(
         Network(group_name(index), group, role="group", index=index)
         for index, group in enumerate(grouping.groups)
     ]
-    # With the yardsticks: a group that is one of them is not trained again.
+    # Together with the yardsticks, so that a group equal to one of them is not trained again.
     rows = _train(study, [*yardsticks, *groups])
     serving = guard_groups(grouping, rows)
     grouped = _put_together(folder, serving)
@@ -138,7 +136,9 @@ def run(
     print(serving_as_text(grouping, serving))
     if rivals:
         methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
-        others["methods"] = _compare(methods, rows, rivals)
+        methods |= {name: method_of(name, results) for name, results in rivals.items()}
+        every = [*rows, *(row for results in rivals.values() for row in results)]
+        others["methods"] = compare_methods(every, methods, baseline="mtl")
         print(methods_as_markdown(others["methods"]))
     write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
     print(f"Report: {folder / 'report.html'}")
@@ -146,7 +146,7 @@ def run(
 
 
 def _train(study: Study, networks: Sequence[Network]) -> list[Row]:
-    """All results in the folder, after networks that are not there yet were trained."""
+    """Trains the networks that are not there yet, and returns all rows in the folder."""
     names = ", ".join(network.name for network in networks)
     print(f"Networks, with {counted(len(study.seeds), 'seed')}: {names} ...", flush=True)
     study.train(networks, study.seeds)
@@ -155,8 +155,8 @@ def _train(study: Study, networks: Sequence[Network]) -> list[Row]:
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     checked = tuple(check_whole("seeds", seed) for seed in seeds)
-    different = len(set(checked)) == len(checked) > 0
-    check(different, "`seeds` should be different numbers", seeds=list(checked))
+    if not checked or len(set(checked)) < len(checked):
+        raise ValueError(f"`seeds` should be different numbers. Received: seeds={list(checked)}.")
     return checked
 
 
@@ -179,17 +179,9 @@ def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
     return grouping
 
 
-def _compare(
-    methods: Mapping[str, Method], rows: Sequence[Row], rivals: Mapping[str, Sequence[Row]]
-) -> list[MethodLine]:
-    every = [*rows, *(row for results in rivals.values() for row in results)]
-    others = {name: method_of(name, results) for name, results in rivals.items()}
-    return compare_methods(every, {**methods, **others}, baseline="mtl")
-
-
 def _put_together(folder: Path, serving: Serving) -> GroupedModel:
     path, record = folder / "grouped.keras", folder / "served.json"
-    # A model without a record may have been put together otherwise, and is not to be served.
+    # Without its record, the model may consist of other networks.
     if not (path.exists() and record.exists() and Serving.load(record) == serving):
         record.unlink(missing_ok=True)
         networks = zip(serving.networks, serving.grouping.groups, strict=True)

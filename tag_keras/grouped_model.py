@@ -20,13 +20,14 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
     tag_keras nor Keras.
 
     Args:
-        models: One model per group, in the order of `grouping.groups`, with a dict of outputs by
-            task.
-        grouping: Which model serves which task.
+        models: One model per group, in the order of `grouping.groups`. Each gives a dict of outputs
+            by task.
+        grouping: The groups, and the group that serves each task.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If there is not one model per group, or if a model lacks a task of its group.
+        ValueError: If the numbers of models and groups differ, or if a model lacks a task of its
+            group.
 
     Example:
 
@@ -54,8 +55,13 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
         self.grouping = grouping
         config = models[0].get_build_config() if all(model.built for model in models) else None
         if config:
-            # Called once, on no data, it can be saved and exported at once, like its models.
-            self(keras.tree.map_shape_structure(self._symbolic_input, config["input_shape"]))
+            # After one call, without data, the model can be saved and exported like its models.
+            self(
+                keras.tree.map_shape_structure(
+                    lambda shape: keras.KerasTensor((None, *shape[1:]), self.input_dtype),
+                    config["input_shape"],
+                )
+            )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -65,9 +71,6 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         outputs = [model(inputs, training=training) for model in self.models]
         return {task: outputs[index][task] for task, index in self.grouping.serves.items()}
-
-    def _symbolic_input(self, shape: tuple[int | None, ...]) -> keras.KerasTensor:
-        return keras.KerasTensor((None, *shape[1:]), self.input_dtype)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Exports as `keras.Model.export` does, with the data type of the models' inputs."""

@@ -5,8 +5,8 @@ from tag_keras.networks.adashare.policy import AdaSharePolicy
 from tag_keras.networks.mtan import TaskAttention
 from tag_keras.networks.resnet import ResidualBlock
 from tag_keras.networks.task_routing.encoder import RoutedEncoder
-from tag_keras.networks.task_routing.heads import TaskDense
 from tag_keras.networks.task_routing.layer import TaskRouting
+from tag_keras.networks.task_routing.stacked_tasks import TaskDense
 
 __all__ = [
     "AdaShareEncoder",

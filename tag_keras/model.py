@@ -1,4 +1,4 @@
-"""Multi-task models that measure inter-task affinity while they train."""
+"""The multi-task model, which measures inter-task affinity while it trains."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from tag_keras.estimators.statistics import ProbeStatistics
 from tag_keras.gradient_methods.base import GradientMethod, check_method
 from tag_keras.loss_weighting.base import LossWeighting, WeightingEpochs
 from tag_keras.multitask.task_model import TaskModel
-from tag_keras.train_step import TaskStep, probing_steps
+from tag_keras.train_step import TaskStep, probing_steps, step_without_probe
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -23,19 +23,19 @@ class MultiTaskModel(TaskModel):
     """A Keras model with one shared encoder and one head per task.
 
     It compiles, trains, evaluates, predicts, saves and loads as any `keras.Model` whose output is
-    a dict by task. With `compile(affinity=...)` it measures while it trains how a step for one
-    task changes the loss of every other (TAG; Fifty et al. 2021, arXiv 2109.04617).
+    a dict by task. With `compile(affinity=...)` it also measures, while it trains, how a step for
+    one task changes the loss of every other task (TAG; Fifty et al. 2021, arXiv 2109.04617).
 
-    `MultiTaskModel.from_functional(model)` makes one of any Functional model with a dict of
-    outputs.
+    `MultiTaskModel.from_functional(model)` makes a multi-task model from any Functional model with
+    a dict of outputs.
 
-    The logs hold `loss`, `<task>_loss` and `<task>_<metric>` whatever the number of tasks. Labels
-    are a dict by task and may hold more tasks than the model has.
+    The logs hold `loss`, `<task>_loss` and `<task>_<metric>` for any number of tasks. Labels are a
+    dict by task and may hold more tasks than the model has.
 
     Args:
         encoder: Layer or model, from the inputs to one feature tensor, or to a dict of one
-            feature tensor per task. Its trainable variables are the shared variables; of those of
-            one that gives a dict, the ones that more than one task depends on.
+            feature tensor per task. Its trainable variables are the shared variables. If it gives
+            a dict, only the variables that more than one task depends on are shared.
         heads: Layer or model by task, from the features to the prediction of the task.
         **kwargs: Arguments of `keras.Model`.
 
@@ -81,28 +81,31 @@ class MultiTaskModel(TaskModel):
     ) -> None:
         """Configures training, as `keras.Model.compile` does, and the measuring of affinities.
 
-        A loss weighting and a gradient method are options: the model gets copies of its own, which
-        start anew and are its `loss_weighting` and `gradient_method`.
+        The model copies the loss weighting and the gradient method. The copies start anew and are
+        its `loss_weighting` and `gradient_method`.
 
         Args:
-            optimizer: As in Keras.
+            optimizer: A Keras optimizer, or its name.
             loss: Loss by task, or one for all tasks.
             loss_weights: Weight by task in the joint loss: a float, or a `keras.Variable` that may
                 be assigned during training. Defaults to 1. Affinities do not depend on them.
             metrics: Metrics by task, or a list of names for all tasks.
-            weighted_metrics: The same, weighted by `sample_weight`.
-            affinity: What to measure during training; nothing by default. Measuring starts anew.
-            loss_weighting: What sets weights by task in the joint loss during training, which
-                `loss_weights` are multiplied by. The logs then hold `<task>_weight`, too.
-            gradient_method: What combines the gradients of the tasks with respect to the shared
-                variables; by default they are added up.
+            weighted_metrics: Metrics that `sample_weight` weighs: by task, or a list of names for
+                all tasks.
+            affinity: Estimator of affinities, such as `LookaheadAffinity`; by default nothing is
+                measured. Measuring starts anew.
+            loss_weighting: Method that sets weights by task during training, such as
+                `UncertaintyWeighting`. They are multiplied by `loss_weights`, and the logs also
+                hold `<task>_weight`.
+            gradient_method: Method that combines the gradients of the tasks with respect to the
+                shared variables, such as `PCGrad`; by default they are added up.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
             ValueError: If the dicts have other tasks than the heads, if there is no loss, if
-                `affinity`, `loss_weighting` or `gradient_method` is none or does not go with the
-                others, if it needs shared variables and there are none, or if Keras cannot train
-                under the strategy with these arguments.
+                `affinity`, `loss_weighting` or `gradient_method` is of another kind or does not go
+                with the others, if one of them needs shared variables and there are none, or if
+                Keras cannot train under the strategy with these arguments.
         """
         if affinity is not None:
             check_estimator(affinity)
@@ -124,32 +127,36 @@ class MultiTaskModel(TaskModel):
         self._held_out = None
         if affinity is not None:
             self._statistics.start()
-            self._held_out = HeldOutBatches.of(affinity.target_data(), self.tasks)
+            if (data := affinity.target_data()) is not None:
+                self._held_out = HeldOutBatches(data, self.tasks)
 
     def make_train_function(self, force: bool = False) -> None:
         self.train_function: Any
         if self.train_function is not None and not force:
             return
-        step = self._training_step()
         options = self._affinity_options
-        if options is None and self.gradient_method is None:
-            self.train_function = compiled(self, step)
+        if options is not None:
+            probing = probing_steps(self, options, self._statistics, self._held_out)
+            self.train_function = self._building_first(probing)
             return
-        function = (
-            compiled(self, step)
-            if options is None
-            else probing_steps(self, options, self._statistics, step, self._held_out)
-        )
-        self.train_function = self._building_first(function)
+        plain = compiled(self, step_without_probe(self))
+        has_method = self.gradient_method is not None
+        self.train_function = self._building_first(plain) if has_method else plain
 
     def _building_first(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """A train function that creates all variables first, and gives the method its turns."""
+        """A train function that creates all variables before the first step, to trace it once.
+
+        After each call it gives the gradient method its turn in Python.
+        """
         built = False
 
         def train_function(iterator: Any) -> Any:
             nonlocal built
-            iterator = iterator if built else self._build_for(iterator)
-            built = True
+            if not built:
+                batch, iterator = peek(iterator)
+                build_for(self, batch)
+                self._check_encoder()
+                built = True
             logs = function(iterator)
             if self.gradient_method is not None:
                 self.gradient_method.after_execution()
@@ -157,28 +164,8 @@ class MultiTaskModel(TaskModel):
 
         return train_function
 
-    def _training_step(self) -> Callable[[Any], dict[str, Any]]:
-        """The step without a probe."""
-        method: GradientMethod | None = self.gradient_method
-        if method is not None:
-            return method.make_step(self) or TaskStep(self)
-        if self.loss_weighting is not None and self.loss_weighting.needs_norms:
-            return TaskStep(self)
-        return self.train_step
-
-    def _build_for(self, iterator: Any) -> Any:
-        """Creates all variables before the first step, which would be traced twice otherwise.
-
-        Returns:
-            The iterator with the batches that it was given with.
-        """
-        batch, iterator = peek(iterator)
-        build_for(self, batch)
-        self._check_encoder()
-        return iterator
-
     def _check_encoder(self) -> None:
-        """Checks that a built encoder has what the model was compiled for."""
+        """Raises a `ValueError` if the built encoder lacks variables that an option needs."""
         if self._affinity_options is not None:
             self.check_shares("an affinity could be measured on")
         TaskStep(self).check()
@@ -207,9 +194,9 @@ class MultiTaskModel(TaskModel):
 
     @property
     def measures_affinity(self) -> bool:
-        """Whether it was compiled with `affinity=`, or a gradient method that measures, too."""
-        own = getattr(self.gradient_method, "measures_affinity", False)
-        return own or self._affinity_options is not None
+        """Whether `affinity` or the gradient method of `compile` measures affinities."""
+        by_method = getattr(self.gradient_method, "measures_affinity", False)
+        return by_method or self._affinity_options is not None
 
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.
@@ -218,7 +205,7 @@ class MultiTaskModel(TaskModel):
             `Affinity` of the T tasks, with standard errors, counts and the mean of every epoch.
 
         Raises:
-            ValueError: If nothing was measured.
+            ValueError: If nothing was measured, or if all values were left out.
         """
         if self.gradient_method is not None and self.gradient_method.measures_affinity:
             measured: Affinity = self.gradient_method.get_affinity()

@@ -1,4 +1,4 @@
-"""Results of trained networks: rows in a file, and the figures that a table needs."""
+"""Results of trained networks: rows, the file that holds them, and figures for tables."""
 
 import dataclasses
 import os
@@ -14,43 +14,40 @@ from tag_keras.utils import files
 from tag_keras.utils.checks import is_number
 
 Array = npt.NDArray[np.float64]
-# With fewer seeds the noise between them counts as not known.
+# With fewer seeds, the noise between them counts as unknown.
 FEWEST_SEEDS = 3
-
-
-# Roles of networks that train as any model; every other role is the name of a method.
-PLAIN = ("joint", "single", "group")
 JOINT = "joint"
+# Roles of networks that are trained by plain `fit`. Most other roles are names of methods.
+PLAIN = (JOINT, "single", "group")
 
 
 def single_name(task: str) -> str:
-    """Name of the network of one task."""
+    """Name of the network that is trained on one task."""
     return f"single_{task}"
 
 
 def group_name(index: int) -> str:
-    """Name of the network of the group with that index in a grouping."""
+    """Name of the network of a group, by the index of the group in its grouping."""
     return f"group_{index}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What one network scored on one task of one split.
+    """Loss and metrics of one network on one task of one split.
 
     Args:
         network: Name of the network, for instance `"joint"`.
         tasks: Tasks that the network was trained on.
-        seed: Seed of its weights and batches.
-        task: Task that was measured, one of `tasks`.
-        split: For instance `"validation"` or `"test"`.
+        seed: Seed of the network's weights and batches.
+        task: The task of this row, one of `tasks`.
+        split: Split of the data, for instance `"validation"` or `"test"`.
         loss: Mean loss of the task over the split.
-        metrics: Value by name of the task's further metrics.
+        metrics: Further metrics of the task: value by name.
         seconds: Wall time of training the network.
-        role: What the network is there for: `"joint"` for all tasks, `"single"` for one task,
-            `"group"` for a group of them, `"affinity"` to measure, or the name of the method that
-            trains it, such as `"uw"`. By default what a file of version 0.1 says by `network`.
-        index: Index of the group in the grouping, for the network of a group of one grouping.
-        early: Whether the training stops after the few epochs that ESA chooses by.
+        role: Role of the network: `"joint"`, `"single"`, `"group"`, `"affinity"` or the name of a
+            method. By default, what version 0.1 would have read from the network's name.
+        index: Index of the network's group in its grouping, or None.
+        early: Whether the training stopped after ESA's few epochs.
         half_size: Whether the network has half the size.
     """
 
@@ -74,7 +71,7 @@ class Row:
 
 
 def role_of_version_0_1(name: str) -> dict[str, Any]:
-    """Role, index, early and half size of a network of version 0.1, which had them in its name."""
+    """Role, index, early and half size, which version 0.1 wrote into the name of a network."""
     plain = re.fullmatch(r"(early_)?(half_)?(joint|single_.+|group_[\d-]+)", name, re.DOTALL)
     if not plain:
         return {"role": name.removesuffix("_joint")}
@@ -90,11 +87,10 @@ def save_results(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
 
 
 def load_results(path: str | os.PathLike[str]) -> list[Row]:
-    """Reads what `save_results` wrote.
+    """Reads the rows that `save_results` wrote.
 
     Raises:
-        ValueError: If the file is not such a file; the message names the file, the row and the
-            field.
+        ValueError: If the file holds something else; the message names file, row and field.
     """
     values = files.read_json(path)
     if not isinstance(values, list):
@@ -103,10 +99,10 @@ def load_results(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def load_sweep_results(folder: Path) -> list[Row]:
-    """The rows in the folder of a sweep; none before it began.
+    """Reads the rows in the folder of a sweep; none before the sweep has begun.
 
     Raises:
-        ValueError: If results.json is damaged; the message says what it costs to do without it.
+        ValueError: If results.json is damaged; the message says what deleting it costs.
     """
     path = folder / "results.json"
     try:
@@ -127,16 +123,15 @@ def _row(value: object, where: str) -> Row:
     known = {field.name for field in fields}
     if wrong := (needed - {*value}) | ({*value} - known):
         raise ValueError(f"{where} has missing or unknown fields: {sorted(wrong)}.")
+    tasks, metrics = value["tasks"], value["metrics"]
     checks = {
         "network": isinstance(value["network"], str),
-        "tasks": isinstance(value["tasks"], list)
-        and all(isinstance(task, str) for task in value["tasks"]),
+        "tasks": isinstance(tasks, list) and all(isinstance(task, str) for task in tasks),
         "seed": type(value["seed"]) is int,
-        "task": isinstance(value["tasks"], list) and value["task"] in value["tasks"],
+        "task": isinstance(tasks, list) and value["task"] in tasks,
         "split": isinstance(value["split"], str),
         "loss": is_number(value["loss"]),
-        "metrics": isinstance(value["metrics"], dict)
-        and all(is_number(metric) for metric in value["metrics"].values()),
+        "metrics": isinstance(metrics, dict) and all(map(is_number, metrics.values())),
         "seconds": is_number(value["seconds"]),
         "role": isinstance(value.get("role", ""), str),
         "index": value.get("index") is None or type(value["index"]) is int,
@@ -146,48 +141,50 @@ def _row(value: object, where: str) -> Row:
     for name, right in checks.items():
         if not right:
             raise ValueError(f"{where}: the field {name!r} has a wrong value: {value[name]!r}.")
-    return Row(**{**value, "tasks": tuple(value["tasks"])})
+    return Row(**{**value, "tasks": tuple(tasks)})
 
 
 class ResultTable:
     """Results by network, seed, split and task.
 
-    Where networks serve tasks, `serves` gives the name of the network by task.
+    In every method, `serves` maps each task to the name of the network that serves it.
 
     Args:
-        rows: Results; of two of the same, the last one counts.
+        rows: Results. Where two rows have all four in common, the last one counts.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        # By network and seed, the rows by split and task.
+        # Network -> seed -> (split, task) -> row.
         self._rows: dict[str, dict[int, dict[tuple[str, str], Row]]] = {}
         for row in rows:
             by_seed = self._rows.setdefault(row.network, {})
             by_seed.setdefault(row.seed, {})[row.split, row.task] = row
 
     def find(self, network: str, seed: int, split: str, task: str) -> Row | None:
-        """The result of a network, if it has one."""
+        """The row of a network, or None if there is none."""
         return self._rows.get(network, {}).get(seed, {}).get((split, task))
 
     def seeds(self, serves: Mapping[str, str], split: str) -> list[int]:
-        """Seeds for which each task has a result from its network, in increasing order."""
-        return sorted(set.intersection(*map(set, self._seeds_by_task(serves, split).values())))
+        """Seeds for which every task has a result from its network, in increasing order."""
+        found = self._seeds_by_task(serves, split).values()
+        return sorted(set.intersection(*map(set, found)))
 
     def losses(
         self, serves: Mapping[str, str], split: str, seeds: Iterable[int] | None = None
     ) -> dict[str, Array]:
-        """Losses by task, each from its network.
+        """Loss of each task from the network that serves it.
 
         Args:
             serves: Name of the network by task.
             split: Split to read.
-            seeds: S seeds. Defaults to those of `self.seeds`.
+            seeds: S seeds. Defaults to all that the networks have in common.
 
         Returns:
             Array (S,) by task.
 
         Raises:
-            ValueError: If a task has no result from its network, or if there is no common seed.
+            ValueError: If a task has no result from its network, or the networks have no seed in
+                common.
         """
         found = self._seeds_by_task(serves, split)
         if missing := [f"{task} from {serves[task]}" for task in serves if not found[task]]:
@@ -202,21 +199,21 @@ class ResultTable:
         }
 
     def seconds(self, networks: Iterable[str]) -> dict[str, dict[int, float]]:
-        """Seconds of training by seed, by name of the network, each training once.
+        """Seconds of training by network and seed, each training once.
 
-        Networks with the same tasks and seed are trained once and differ in their names only: the
-        first of `networks` has the seconds. A network without results is left out.
+        Networks with the same tasks and seed are trained once, under several names: the first of
+        `networks` gets the seconds. Networks without results are left out.
         """
         seconds: dict[str, dict[int, float]] = {}
-        known = set()
-        for name in (name for name in networks if name in self._rows):
-            seconds[name] = {}
-            for seed, rows in self._rows[name].items():
+        counted = set()
+        for name in networks:
+            for seed, rows in self._rows.get(name, {}).items():
+                by_seed = seconds.setdefault(name, {})
                 results = [(*key, row.tasks, row.loss, row.seconds) for key, row in rows.items()]
                 training = (seed, *sorted(results))
-                if training not in known:
-                    known.add(training)
-                    seconds[name][seed] = next(iter(rows.values())).seconds
+                if training not in counted:
+                    counted.add(training)
+                    by_seed[seed] = next(iter(rows.values())).seconds
         return seconds
 
     def _seeds_by_task(self, serves: Mapping[str, str], split: str) -> dict[str, list[int]]:
@@ -229,25 +226,18 @@ class ResultTable:
 
 
 def total_error(losses: Mapping[str, Array]) -> Array:
-    """Total error (Standley et al. 2020, arXiv 1905.07553): sum over the tasks, for each seed.
-
-    Args:
-        losses: Array (S,) of losses by task.
-
-    Returns:
-        Array (S,).
-    """
+    """Total error (Standley et al. 2020, 1905.07553): sum over the tasks of the losses (S,)."""
     total: Array = np.sum(list(losses.values()), axis=0)
     return total
 
 
 def mean_and_deviation(values: Sequence[float] | Array) -> tuple[float, float]:
-    """Mean and sample standard deviation over seeds; the deviation of one seed is NaN."""
+    """Mean and sample standard deviation over seeds (S,); for one seed, the deviation is NaN."""
     values = np.asarray(values, np.float64)
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def mean_and_noise(differences: Sequence[float] | Array) -> tuple[float, float]:
-    """Mean of differences paired by seed (S,), and two standard errors of it; NaN for one seed."""
+    """Mean of differences paired by seed (S,), and two standard errors, NaN for one seed."""
     mean, deviation = mean_and_deviation(differences)
     return mean, 2 * deviation / len(differences) ** 0.5

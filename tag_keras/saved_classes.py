@@ -20,7 +20,7 @@ import tag_keras.networks.mtan
 import tag_keras.networks.resnet
 import tag_keras.networks.segnet
 import tag_keras.networks.task_routing.encoder
-import tag_keras.networks.task_routing.heads
 import tag_keras.networks.task_routing.layer
 import tag_keras.networks.task_routing.model
+import tag_keras.networks.task_routing.stacked_tasks
 import tag_keras.networks.task_routing.trunks

@@ -1,4 +1,9 @@
-"""A training step that measures affinities on its way."""
+"""The steps of training: the joint step, and the step that also probes.
+
+The joint step is `MultiTaskModel.train_step`, with one backward pass, or `TaskStep`, with one per
+task, where a method needs them. `ProbeStep` is a `TaskStep` that measures affinities before the
+variables move. `probing_steps` is the train function that takes both in turns.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -27,53 +32,61 @@ from tag_keras.multitask.backward_passes import BackwardPasses
 from tag_keras.multitask.task_model import TaskModel
 
 
-class Observed(NamedTuple):
-    """What a training step knows before it moves the variables.
+def step_without_probe(model: TaskModel) -> Callable[[Any], dict[str, Any]]:
+    """The training step that a compiled model makes with a batch when it does not probe."""
+    if model.gradient_method is not None:
+        return model.gradient_method.make_step(model) or TaskStep(model)
+    if model.loss_weighting is not None and model.loss_weighting.needs_norms:
+        return TaskStep(model)
+    return model.train_step
+
+
+class Passes(NamedTuple):
+    """A training step after the forward and backward passes, before the variables move.
 
     Args:
-        losses: T scalars, this replica's shares.
-        labels: Tensor (T,): number of labels in the whole batch.
-        gradients: Gradients of the losses of the whole batch, with respect to the shared variables.
-        is_scaled: Whether mixed precision multiplied the losses before the backward passes; the
-            gradients are divided by it again.
-        batch_size: Number of examples in the batch of this replica.
+        batch: Inputs, labels and sample weights.
+        predictions: Predictions by task.
+        losses: T scalars: the tasks' losses on this replica's part of the batch.
+        labels: Tensor (T,): number of labels of each task in the batch of all replicas.
+        factors: T scalars: weights of the losses in the joint loss.
+        joint_loss: Scalar: joint loss of this replica with the model's own losses.
+        backward: The backward passes.
+        gradients: Gradients of the T losses on the batch of all replicas, with respect to
+            `backward.chosen`.
     """
 
+    batch: tuple[Any, Any, Any]
+    predictions: dict[str, tf.Tensor]
     losses: Sequence[tf.Tensor]
     labels: tf.Tensor
+    factors: Sequence[Any]
+    joint_loss: tf.Tensor
+    backward: BackwardPasses
     gradients: Gradients
-    is_scaled: bool
-    batch_size: tf.Tensor
 
 
 class TaskStep:
-    """Makes a training step with a batch, as `train_step` does, from the gradients of the tasks.
+    """Makes a training step with a batch, from the gradients of every task.
 
-    The model's gradient method combines them, if it has one, and its loss weighting gets their
-    norms, if it needs them.
+    The model's gradient method, if any, combines them. Its loss weighting may get their norms.
 
     Args:
         model: Compiled model.
     """
 
+    # Whether the step always needs the gradients with respect to all shared variables.
+    probes = False
+
     def __init__(self, model: TaskModel) -> None:
         self._model = model
 
     def __call__(self, data: Any) -> dict[str, Any]:
-        return self.train_on(data)
+        """Makes the step, and gives the logs."""
+        return self.update(self.passes(data))
 
-    def train_on(
-        self, batch: Any, observe: Callable[[Observed], None] | None = None
-    ) -> dict[str, Any]:
-        """Makes the step.
-
-        Args:
-            batch: The batch.
-            observe: What is to be done before the variables move.
-
-        Returns:
-            The logs.
-        """
+    def passes(self, batch: Any) -> Passes:
+        """Makes the forward pass, and a backward pass for each task."""
         model, task_losses = self._model, self._model.task_losses
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         with tf.GradientTape(persistent=True) as tape:
@@ -85,34 +98,40 @@ class TaskStep:
             scaled = [model.optimizer.scale_loss(one) for one in (*losses, total, *own_losses)]
         task_losses.track(losses, labels)
 
-        kernel, method = self._kernel(), self._method()
-        alone = kernel if observe is None and method is None else None
+        needs_all = self.probes or self._method() is not None
         of_tasks, joint = scaled[: len(losses)], scaled[len(losses) :]
-        passes = BackwardPasses(model, tape, of_tasks, joint, factors, alone)
+        backward = BackwardPasses(
+            model, tape, of_tasks, joint, factors, None if needs_all else self._kernel()
+        )
         scale = loss_scale(model.optimizer)
-        whole = of_whole_batch(passes.of_tasks, passes.chosen, scale)
-        if observe is not None:
-            size = tf.shape(y_pred[model.tasks[0]])[0]
-            observe(Observed(losses, labels, whole, scale is not None, size))
-        coefficients = None if method is None else method.coefficients(gram_matrix(whole, factors))
-        model.optimizer.apply(*zip(*passes.of_joint_loss(coefficients), strict=True))
+        gradients = of_whole_batch(backward.of_tasks, backward.chosen, scale)
+        joint_loss = tf.add_n([total, *own_losses])
+        batch = (x, y, sample_weight)
+        return Passes(batch, y_pred, losses, labels, factors, joint_loss, backward, gradients)
 
-        of_kernel = select_variables(whole, [variable is kernel for variable in passes.chosen])
-        norms = None if kernel is None else gradient_norms(of_kernel)
-        task_losses.update(losses, labels, norms)
-        return model.logs_after(x, y, y_pred, sample_weight, tf.add_n([total, *own_losses]))
+    def update(self, passes: Passes) -> dict[str, Any]:
+        """Moves the variables, and gives the logs."""
+        model, method, kernel = self._model, self._method(), self._kernel()
+        coefficients = norms = None
+        if method is not None:
+            coefficients = method.coefficients(gram_matrix(passes.gradients, passes.factors))
+        backward = passes.backward
+        model.optimizer.apply(*zip(*backward.of_joint_loss(coefficients), strict=True))
+
+        if kernel is not None:
+            is_kernel = [variable is kernel for variable in backward.chosen]
+            norms = gradient_norms(select_variables(passes.gradients, is_kernel))
+        model.task_losses.update(passes.losses, passes.labels, norms)
+        x, y, sample_weight = passes.batch
+        return model.logs_after(x, y, passes.predictions, sample_weight, passes.joint_loss)
 
     def check(self) -> None:
-        """Checks that a built encoder has what the step needs.
-
-        Raises:
-            ValueError: If it has not.
-        """
+        """Raises a `ValueError` if the built encoder lacks a variable that the step needs."""
         self._kernel()
         self._method()
 
     def _kernel(self) -> keras.Variable | None:
-        """The variable whose gradients the loss weighting looks at."""
+        """The variable whose gradients the loss weighting needs, if any."""
         model = self._model
         if model.loss_weighting is None or not model.loss_weighting.needs_norms:
             return None
@@ -122,7 +141,7 @@ class TaskStep:
         return model.loss_weighting.kernel_in(model.encoder, shared)
 
     def _method(self) -> Any:
-        """The gradient method; `None` also where one task has nothing to share."""
+        """The gradient method; `None` also if the only task has nothing to share."""
         model = self._model
         if model.gradient_method is None:
             return None
@@ -132,16 +151,18 @@ class TaskStep:
 
 
 class ProbeStep(TaskStep):
-    """Makes a training step with a batch, as `train_step` does, and a probe.
+    """Makes a training step as `TaskStep` does, and measures affinities before the update.
 
-    With held-out data it gets pairs of a training batch and a held-out batch, whose losses are then
-    those that a probe looks at.
+    With held-out data it gets pairs of a training batch, which gives the gradients, and a held-out
+    batch, which gives the losses of the probe.
 
     Args:
         model: Compiled model.
-        estimator: What to measure.
-        statistics: Statistics that the probe is added to.
+        estimator: Estimator of affinities.
+        statistics: Statistics that each probe is added to.
     """
+
+    probes = True
 
     def __init__(
         self, model: TaskModel, estimator: AffinityEstimator, statistics: ProbeStatistics
@@ -154,13 +175,22 @@ class ProbeStep(TaskStep):
 
     def __call__(self, data: Any) -> dict[str, Any]:
         batch, target = data if self._is_held_out else (data, data)
-        return self.train_on(batch, self._observer(target))
+        # Before the forward pass moves the state that lookaheads start from.
+        sums_at = self._loss_sums_on(target)
+        passes = self.passes(batch)
+        self._measure(passes, sums_at)
+        return self.update(passes)
 
-    def _observer(self, target: Any) -> Callable[[Observed], None]:
-        """Probes with the losses of the batch `target`; called before the forward pass."""
+    def _loss_sums_on(self, target: Any) -> Callable[[Sequence[Any]], tf.Tensor]:
+        """The losses of the tasks on a batch, as a function of the shared variables.
+
+        Returns:
+            Function from values of the shared variables to a float32 tensor (3, T): sums and
+            divisors of this replica's losses, and this replica's numbers of labels.
+        """
         model, task_losses = self._model, self._model.task_losses
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(target)
-        # As it is before the forward pass moves it, so that lookaheads share its dropout masks.
+        # The seeds in this state give lookaheads the dropout masks of the step.
         state = [tf.convert_to_tensor(variable) for variable in model.non_trainable_variables]
         shared, variables = model.shared_variables, model.trainable_variables
 
@@ -172,39 +202,33 @@ class ProbeStep(TaskStep):
                 sums, *counts = task_losses.sums(y, predictions, sample_weight)
             return tf.stack([tf.stack([tf.cast(one, "float32") for one in sums]), *counts])
 
-        return lambda observed: self._measure(observed, sums_at)
+        return sums_at
 
-    def _measure(self, observed: Observed, sums_at: Callable[[Sequence[Any]], tf.Tensor]) -> None:
-        """Adds a probe to the statistics.
-
-        Args:
-            observed: Losses and gradients of the training batch.
-            sums_at: Gives for values of the shared variables a float32 tensor (3, T): sums and
-                divisors of this replica's losses of the target batch, and numbers of labels.
-        """
-        shared = self._model.shared_variables
-        stacked = tf.stack([tf.cast(loss, "float32") for loss in observed.losses])
-        # All of one type: TensorFlow does not reduce tensors of host and device together.
-        size = tf.cast(observed.batch_size, "float32")
-        losses, whole_size = sum_over_replicas([stacked, size])
-        has_labels = has_target_labels = observed.labels > 0
+    def _measure(self, passes: Passes, sums_at: Callable[[Sequence[Any]], tf.Tensor]) -> None:
+        """Measures affinities, and adds them to the statistics."""
+        model, shared = self._model, self._model.shared_variables
+        stacked = tf.stack([tf.cast(loss, "float32") for loss in passes.losses])
+        size = tf.shape(passes.predictions[model.tasks[0]])[0]
+        # Both are float32: TensorFlow does not reduce tensors of host and device together.
+        losses, whole_size = sum_over_replicas([stacked, tf.cast(size, "float32")])
+        has_labels = has_target_labels = passes.labels > 0
         if self._is_held_out:
             (whole,) = sum_over_replicas([sums_at([tf.convert_to_tensor(one) for one in shared])])
             losses = tf.math.divide_no_nan(whole[0], whole[1])
             has_target_labels = whole[2] > 0
         probe = Probe(
             losses=losses,
-            gradients=observed.gradients,
+            gradients=passes.gradients,
             variables=shared,
-            optimizer=self._model.optimizer,
+            optimizer=model.optimizer,
             loss_sums=lambda values: sums_at(values)[:2],
             low_precision=not self._is_held_out and self._full_precision.is_needed(),
         )
         values = self._estimator.measure(probe)
         too_large = None
-        if observed.is_scaled:
-            too_large = has_labels & overflowed(observed.gradients)
-            # A ReLU takes NaN for 0: after a step to no number the losses may be numbers again.
+        if loss_scale(model.optimizer) is not None:
+            too_large = has_labels & overflowed(passes.gradients)
+            # A ReLU takes NaN for 0, so losses may be numbers again after a step to no number.
             values = tf.where(too_large[:, None], float("nan"), values)
         self._statistics.update(values, whole_size, has_labels, too_large, has_target_labels)
 
@@ -213,46 +237,38 @@ def probing_steps(
     model: TaskModel,
     estimator: AffinityEstimator,
     statistics: ProbeStatistics,
-    plain_step: Callable[[Any], dict[str, Any]],
     held_out: HeldOutBatches | None = None,
 ) -> Cadence:
-    """A train function of steps, some of which measure affinities.
+    """A train function that probes one step of the optimizer in `estimator.every`.
 
     Args:
         model: Compiled model.
-        estimator: What to measure.
+        estimator: Estimator of affinities.
         statistics: Statistics that the probes are added to.
-        plain_step: Makes a step without a probe.
-        held_out: Batches that the probes look at; by default those of the training.
+        held_out: Batches to measure the losses on; by default the training batches.
     """
-
     every = estimator.every * (accumulated_batches(model.optimizer) or 1)
+    plain = steps_of(model, step_without_probe(model))
     probing = steps_of(model, ProbeStep(model, estimator, statistics))
     if held_out is not None:
         held_out.open(model.distribute_strategy)
-        probing = _on_pairs(model, probing, held_out, statistics, every)
-    return Cadence(
-        statistics,
-        every,
-        model.steps_per_execution,
-        steps_of(model, plain_step),
-        probing,
-        model.get_metrics_result,
-    )
+        probing = _with_held_out(model, probing, held_out, statistics, every)
+    logs = model.get_metrics_result
+    return Cadence(statistics, every, model.steps_per_execution, plain, probing, logs)
 
 
-def _on_pairs(
+def _with_held_out(
     model: TaskModel,
     steps: Steps,
     held_out: HeldOutBatches,
     statistics: ProbeStatistics,
     every: int,
 ) -> Steps:
-    """Steps that get each batch together with a held-out one; the cadence asks for one."""
+    """Steps that get pairs of a batch and a held-out batch. They make one step at a time."""
 
     def on_pairs(iterator: Any, number: int) -> tuple[Any, int]:
         for batch in itertools.islice(iterator, 1):
-            # By the number of the probe, so that a restart goes on with the batches to come.
+            # The number of the probe chooses the batch, so that a restart goes on with the next.
             probe = statistics.steps // every
             pair = batch, held_out.batch(probe, batch, statistics.largest_batch())
             return steps(iter([pair]), 1)

@@ -1,4 +1,4 @@
-"""Which of Taskonomy's buildings are for training, for validation and for the test."""
+"""Taskonomy's buildings: which are for training, for validation and for the test."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,16 +20,18 @@ def building_lists(buildings: Buildings) -> dict[str, tuple[str, ...]]:
     """Names of buildings by split.
 
     Args:
-        buildings: `"original"`, those of TAG, which are neither a subset of Taskonomy's nor split
-            as those are; `"tiny"`, `"medium"`, `"full"` or `"fullplus"`, Taskonomy's own subsets;
-            the path of a csv file as Taskonomy's, with the columns id, train, val and test and a 1
-            in one of the last three; or names by split, `"train"`, `"validation"` and `"test"`.
+        buildings: `"original"` for the buildings of TAG, which are no subset of Taskonomy and have
+            another split; `"tiny"`, `"medium"`, `"full"` or `"fullplus"` for Taskonomy's own
+            subsets; the path of a csv file like Taskonomy's, with the columns id, train, val and
+            test and a 1 in one of the last three; or names by split, `"train"`, `"validation"` and
+            `"test"`.
 
     Returns:
-        Names, in small letters, by split.
+        Names in small letters, by split.
 
     Raises:
-        ValueError: If `buildings` is nothing of that, or if a building is in two splits.
+        ValueError: If a csv file lacks a column, if a dict has other splits or no name, or if a
+            building is in two splits.
         FileNotFoundError: If there is no such file.
     """
     if isinstance(buildings, Mapping):
@@ -54,11 +56,13 @@ def building_lists(buildings: Buildings) -> dict[str, tuple[str, ...]]:
 
 
 def _known() -> list[dict[str, str]]:
+    """The buildings of TAG and of Taskonomy's subsets, with their splits."""
     path = Path(__file__).with_name("buildings.csv")
     return list(csv.DictReader(_lines(path.read_text(encoding="utf-8"))))
 
 
 def _from_csv(path: Path) -> list[tuple[str, str]]:
+    """Names and splits from a csv file."""
     names = ", ".join(("original", *SUBSETS))
     if not path.is_file():
         raise FileNotFoundError(
@@ -82,5 +86,5 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
 
 
 def _lines(text: str) -> Iterable[str]:
-    # Taskonomy's lines end as those of an old Macintosh.
+    # Lines of Taskonomy's files end with a carriage return alone.
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Taskonomy (Zamir et al. 2018), as image and labels by task."""
+"""Taskonomy as a multi-task problem: batches of images, and labels by task."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tag_keras.utils.checks import check, check_count
+from tag_keras.utils.checks import check, check_choice, check_count
 from taskonomy import pipeline
 from taskonomy.buildings import SPLITS, Buildings, building_lists
 from taskonomy.domains import TASKS, domains_of, task_names
@@ -17,35 +17,36 @@ from taskonomy.index_file import index_path, load_index, made_alone, names_path,
 from taskonomy.layouts import Layout, find_layout
 from taskonomy.scan import Verify
 
-# Of what is printed; the names of all files are in a file beside the index.
+# How many names are printed; a file beside the index has all of them.
 _NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Taskonomy:
-    """The data of TAG's and Standley's experiments, in whatever folders they are.
+    """Taskonomy (Zamir et al. 2018, arXiv 1804.08328), as TAG and Standley et al. use it.
 
-    Only options are kept here, so that it can be given to another process. Files that are cut off
-    or damaged are no reason to stop, and no image gets the labels of another one, as happens in
-    the original: samples that are incomplete or cannot be read are left out, and named. Damage
-    that shows only when the whole file is read, in training, makes a black image without labels.
+    It finds the files in all common layouts of folders. The object holds only options, so it can
+    go to another process. Files that are cut off or damaged do not stop a training: samples that
+    are incomplete or cannot be read are left out and named. So no image gets the labels of another
+    one, as happens in the original. Damage that shows only in training, when a whole file is read,
+    makes a black image without labels.
 
     Args:
         data_dir: Folder of the data, in one of `layouts.LAYOUTS`.
-        tasks: Tasks, as letters (`"sdntk"`) or names; the five of the papers by default.
-        buildings: `"original"` for TAG's; `"tiny"`, `"medium"`, `"full"` or `"fullplus"`; the path
-            of a csv file; or names by split. See `buildings.building_lists`.
-        cache_dir: Folder for the index of samples; by default `.tag_keras` in `data_dir`.
-        image_size: Height and width of images and labels.
+        tasks: Tasks, as letters (`"sdntk"`) or names. Defaults to the five of the papers.
+        buildings: `"original"` for the buildings of TAG; `"tiny"`, `"medium"`, `"full"` or
+            `"fullplus"` for Taskonomy's subsets; the path of a csv file with the columns id, train,
+            val and test; or names by split.
+        cache_dir: Folder for the index of samples. Defaults to `.tag_keras` in `data_dir`.
+        image_size: Height and width of images and labels, in pixels.
         augment: Whether half of the images of shuffled batches are mirrored, as in the original.
-        min_crop: With `augment`, the smallest side of the squares that are cropped, as a part of
-            the images' side; 1 for no crop, as in the original.
-        evaluation_limit: How many images of each building to evaluate on, the first ones in the
+        min_crop: With `augment`, the smallest side of the squares that are cropped, as a fraction
+            of the images' side; 1 for no crop, as in the original.
+        evaluation_limit: Number of images of each building to evaluate on, the first ones in the
             order of the names; `None` for all.
-        verify: Whether `prepare` looks at the `"ends"` of files, which finds those that are cut
-            off, or reads their whole `"contents"`, which also finds all that are damaged, before
-            any training does.
-        layout: One of `layouts.LAYOUTS`, for a folder with several; by default the one with the
+        verify: `"ends"` to let `prepare` look at the ends of files, which finds those that are cut
+            off; `"contents"` to read whole files, which also finds all damage before any training.
+        layout: One of `layouts.LAYOUTS`, for a folder with several. Defaults to the layout with the
             most buildings.
 
     Raises:
@@ -79,14 +80,13 @@ class Taskonomy:
         if self.evaluation_limit is not None:
             check_count("evaluation_limit", self.evaluation_limit)
         check(0 < self.min_crop <= 1, "`min_crop` should be in (0, 1]", min_crop=self.min_crop)
-        wanted = '`verify` should be "ends" or "contents"'
-        check(self.verify in ("ends", "contents"), wanted, verify=self.verify)
+        check_choice("verify", self.verify, ("ends", "contents"))
 
     def prepare(self) -> None:
-        """Looks for the samples, unless that was done before, and prints what there is.
+        """Looks for the samples if that was not done before, and prints what there is.
 
-        It is done again when files were added or taken away, or when one that could not be read
-        now can be.
+        It looks again if files were added or removed, or if a file that could not be read has been
+        repaired.
 
         Raises:
             FileNotFoundError: If there are no data, or no list of buildings.
@@ -116,9 +116,9 @@ class Taskonomy:
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of the samples by split, for which of them there are.
+        """Short hash of the names of the samples, by split.
 
-        The same wherever the files are, in whatever layout. What is in them is not looked at.
+        It does not depend on the folder, the layout, or the contents of the files.
         """
         layout, _, index = self._find()
         return fingerprint(index, layout)
@@ -128,49 +128,48 @@ class Taskonomy:
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
-            batch_size: Number of images.
-            shuffle: Whether the order is drawn anew in every pass. Images are then augmented, if
-                they are to be, and a last batch that is smaller is left out.
+            batch_size: Number of images in a batch.
+            shuffle: Whether to draw the order anew in every pass. Shuffled images are augmented if
+                `augment` is set, and a last batch that is smaller is left out.
 
         Returns:
-            Data set of images (B, H, W, 3) in [0, 1] and a dict of labels by task: classes
-            (B, H, W), of which 0 is none, or float32 values (B, H, W, C), NaN for none.
+            Data set of images (B, H, W, 3) in [0, 1], and labels by task: int32 classes (B, H, W)
+            with 0 for a missing label, or float32 values (B, H, W, C) with NaN for a missing one.
 
         Raises:
-            ValueError: If there is no such split, or no image, or less than a batch to shuffle.
+            ValueError: If there is no such split, no image, or less than one batch to shuffle.
         """
         check(split in SPLITS, f"`split` should be one of {', '.join(SPLITS)}", split=split)
         check_count("batch_size", batch_size)
         index = self._find()[-1]
-        number = len(index.samples[split])
+        number, least = len(index.samples[split]), batch_size if shuffle else 1
         check(
-            number >= (batch_size if shuffle else 1),
+            number >= least,
             f"The split {split!r} of the buildings {self.buildings!r} has {number} images in "
-            f"{self.data_dir}, and should have at least {batch_size if shuffle else 1}",
+            f"{self.data_dir}, and should have at least {least}",
             batch_size=batch_size,
         )
         domains = domains_of(self.tasks)
-        numbers = tf.data.Dataset.range(number)
         augmented = shuffle and self.augment
+        numbers = tf.data.Dataset.range(number)
         if shuffle:
             numbers = numbers.shuffle(number, reshuffle_each_iteration=True)
         seeds = tf.data.Dataset.random(rerandomize_each_iteration=True).batch(2)
 
         def to_sample(contents: tf.Tensor, seed: tf.Tensor) -> object:
             seed = seed if augmented else None
-            options = (domains, self.tasks, self.image_size, seed, self.min_crop)
-            return pipeline.decode(contents, *options)
+            return pipeline.decode(
+                contents, domains, self.tasks, self.image_size, seed, self.min_crop
+            )
 
-        contents = numbers.map(
-            pipeline.make_reader(index, split, domains), num_parallel_calls=tf.data.AUTOTUNE
-        )
-        samples = tf.data.Dataset.zip(contents, seeds).map(
-            to_sample, num_parallel_calls=tf.data.AUTOTUNE
-        )
-        return samples.batch(batch_size, drop_remainder=shuffle).prefetch(tf.data.AUTOTUNE)
+        auto = tf.data.AUTOTUNE
+        read = pipeline.make_reader(index, split, domains)
+        contents = numbers.map(read, num_parallel_calls=auto)
+        samples = tf.data.Dataset.zip(contents, seeds).map(to_sample, num_parallel_calls=auto)
+        return samples.batch(batch_size, drop_remainder=shuffle).prefetch(auto)
 
     def _find(self, look_again: bool = False) -> tuple[Layout, Path, Index]:
-        """Where the data are, the file of the index, and the index, which is made if need be."""
+        """The layout of the data, the file of the index, and the index; makes it if needed."""
         domains = domains_of(self.tasks)
         lists = building_lists(self.buildings)
         layout = find_layout(self.data_dir, domains, self.layout)
@@ -188,7 +187,7 @@ class Taskonomy:
         path = index_path(Path(folder).expanduser(), layout, settings)
         if not self._is_there(path, look_again):
             with made_alone(path):
-                # It may be another one in the same file, which another process has made meanwhile.
+                # Meanwhile another process may have replaced the file.
                 _load.cache_clear()
                 if not self._is_there(path, look_again):
                     where = f"{len(layout.buildings)} buildings in {self.data_dir}"
@@ -200,9 +199,11 @@ class Taskonomy:
         return layout, path, _load(path)
 
     def _is_there(self, path: Path, look_again: bool) -> bool:
+        """Whether an index is there, and with `look_again` not outdated."""
         return path.exists() and not (look_again and is_outdated(_load(path), self.verify))
 
     def _check_split(self, split: str, names: Sequence[str], layout: Layout, index: Index) -> None:
+        """Checks that a split has samples, out of the buildings with these names."""
         if len(index.samples[split]):
             return
         found = [name for name in names if name in layout.buildings]
@@ -220,6 +221,7 @@ def _load(path: Path) -> Index:
 
 
 def _check_any(data_dir: str | Path, index: Index) -> None:
+    """Checks that there is a complete sample."""
     if any(map(len, index.samples.values())):
         return
     shown = "; ".join(index.problems[:_NAMED])

@@ -1,4 +1,4 @@
-"""The index of complete samples."""
+"""The index: which samples are complete, and where their files are."""
 
 import concurrent.futures
 import dataclasses
@@ -19,8 +19,10 @@ class Samples:
 
     Args:
         views: Point and view, int32 array (N, 2).
-        places: Which of `folders` and `suffixes` a file is in and has, int32 array (N, D).
-        spans: Offset and size in a tar file, int64 array (N, D, 2); size -1 for whole files.
+        places: Position of the folder and the suffix of a file in `Index.folders` and
+            `Index.suffixes`, int32 array (N, D).
+        spans: Offset and size in a tar file, in bytes, int64 array (N, D, 2); the size is -1 for a
+            file of its own.
     """
 
     views: npt.NDArray[np.int32]
@@ -33,14 +35,14 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """All samples.
+    """All complete samples, and what was left out.
 
     Args:
         folders: Folders and tar files, one for each combination with a suffix.
-        suffixes: What follows point and view in the names of files.
-        samples: By split.
-        incomplete: What the incomplete samples lack.
-        unreadable: The files that cannot be read.
+        suffixes: Suffix of each combination: the part of a file's name after point and view.
+        samples: Samples by split.
+        incomplete: Sentences that say what an incomplete sample lacks.
+        unreadable: Files that cannot be read.
     """
 
     folders: list[str]
@@ -51,7 +53,7 @@ class Index:
 
     @property
     def problems(self) -> list[str]:
-        """What was left out, and why."""
+        """Sentences that say what was left out, and why."""
         return [*self.incomplete, *map(str, self.unreadable)]
 
 
@@ -65,17 +67,18 @@ def make_index(
     """Looks for the samples with a readable file of every domain.
 
     Args:
-        layout: Where the files are.
-        domains: Domains.
-        lists: Buildings by split; those that the layout does not have are passed over.
-        limits: By split, how many samples of each building to take at most.
-        verify: How closely to look at the files.
+        layout: Layout that was found.
+        domains: Names of the D domains.
+        lists: Buildings by split. Buildings that the layout does not have are skipped.
+        limits: By split, the largest number of samples of each building; `None` for no limit.
+        verify: `"ends"` to look at the first and last bytes of every file, `"contents"` to look at
+            all checksums.
     """
     combinations: dict[tuple[str, str], int] = {}
     samples: dict[str, Samples] = {}
     incomplete: list[str] = []
     unreadable: list[Unreadable] = []
-    # Most of the time goes into waiting for the disc, or for the network behind it.
+    # More threads than cores, because they mostly wait for the disc or the network.
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         for split, buildings in lists.items():
             parts = [_as_samples([], [], [], len(domains))]
@@ -97,9 +100,9 @@ def make_index(
 
 
 def is_outdated(index: Index, verify: Verify) -> bool:
-    """Whether a file that was left out can be read by now.
+    """Whether a file that was left out can be read now.
 
-    One that was written anew in its place has not changed the time of its folder.
+    A file that was overwritten in its place has not changed the time of its folder.
     """
     return any(is_repaired(file, verify) for file in index.unreadable)
 
@@ -107,7 +110,7 @@ def is_outdated(index: Index, verify: Verify) -> bool:
 def fingerprint(index: Index, layout: Layout) -> str:
     """Short hash of the buildings, points and views of all samples, in their order, by split.
 
-    It is the same for the same samples in another folder or in another layout.
+    The same samples have the same fingerprint in another folder or layout.
     """
     of_place = {str(path): building for (building, _), path in layout.places.items()}
     buildings = [of_place[folder] for folder in index.folders]
@@ -134,7 +137,7 @@ def _of_building(
     limit: int | None,
     combinations: dict[tuple[str, str], int],
 ) -> Samples:
-    """The samples of one building; `combinations` of folder and suffix are added to as needed."""
+    """The samples of one building. Adds new combinations of folder and suffix to `combinations`."""
     parts = [[own[name] for name in folders] for own in list(found.parts.values())[:limit]]
     places = [
         [

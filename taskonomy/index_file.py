@@ -1,4 +1,4 @@
-"""The file that the index of complete samples is kept in, made by one process at a time."""
+"""The file of the index: named after what it was made from, and made by one process at a time."""
 
 import contextlib
 import dataclasses
@@ -15,14 +15,14 @@ from taskonomy.index import Index, Samples
 from taskonomy.layouts import Layout
 from taskonomy.scan import Unreadable
 
-# To be raised whenever an index of before would be read wrongly.
+# Increase it when older indices would be read wrongly.
 _VERSION = 2
 
 
 def index_path(cache_dir: Path, layout: Layout, settings: Mapping[str, object]) -> Path:
-    """File of the index that is made with these settings from folders as they are now.
+    """The file of an index that is made with these settings from the folders as they are now.
 
-    Whenever a file is added to a folder or taken away, another index is made.
+    The name changes when a file is added to a folder or removed.
     """
     places = {
         f"{domain} {building}": (str(path), path.stat().st_mtime_ns)
@@ -33,12 +33,12 @@ def index_path(cache_dir: Path, layout: Layout, settings: Mapping[str, object]) 
 
 
 def names_path(path: Path) -> Path:
-    """File beside an index with the names of all that was left out."""
+    """The file beside an index that names everything that was left out."""
     return path.with_suffix(".txt")
 
 
 def save_index(index: Index, path: Path) -> None:
-    """Writes an index, atomically, and the names of what was left out.
+    """Writes an index atomically, and the names of everything that was left out.
 
     Raises:
         OSError: If it cannot be written; the message says what to do.
@@ -59,19 +59,22 @@ def save_index(index: Index, path: Path) -> None:
 
 @contextlib.contextmanager
 def made_alone(path: Path) -> Iterator[None]:
-    """Runs the block, in which an index is made, in one process at a time.
+    """Lets one process at a time run the block, which makes an index.
 
     Raises:
-        OSError: If nothing can be written there; the message says what to do.
+        OSError: If the folder cannot be written to; the message says what to do.
     """
+    lock = path.with_name(".lock")
+    busy = f"Waiting for another process that looks for samples ({lock})."
     with contextlib.ExitStack() as stack:
         with _naming(path.parent):
-            stack.enter_context(files.alone(path.with_name(".lock"), "looks for samples"))
+            stack.enter_context(files.locked(lock, busy, wait=True))
         yield
 
 
 @contextlib.contextmanager
 def _naming(folder: Path) -> Iterator[None]:
+    """Names the folder in an `OSError`, and says what to do."""
     try:
         yield
     except OSError as error:
@@ -96,7 +99,7 @@ def load_index(path: Path) -> Index:
 
 
 def _read(path: Path) -> Index:
-    # NumPy leaves a damaged file that it opened itself open.
+    # Opened here, because NumPy would not close a damaged file.
     with open(path, "rb") as file, np.load(file) as arrays:
         names = [field.name for field in dataclasses.fields(Samples)]
         splits = [name.removesuffix(" views") for name in arrays if name.endswith(" views")]

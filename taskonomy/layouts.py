@@ -1,4 +1,4 @@
-"""Finding Taskonomy's files, in whichever folders a download has put them."""
+"""Layouts: the folders that a download of Taskonomy may have, and finding which one it is."""
 
 import dataclasses
 import re
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tag_keras.utils.checks import check
 
-# As for Standley et al.; by building, as Taskonomy's sample is; tar files extracted into folders of
-# their own; by Omnidata's download tool, which puts other data sets beside; and the tar files
-# themselves, under Taskonomy's and under Omnidata's names.
+# In this order: the layout of Standley et al.; Taskonomy's sample, by building; tar files extracted
+# each into its own folder; Omnidata's download tool, which puts other data sets beside; and the tar
+# files themselves, with Taskonomy's names and with Omnidata's.
 LAYOUTS = (
     "{domain}/{building}",
     "{building}/{domain}",
@@ -28,13 +28,13 @@ WHERE_TO_GET_IT = (
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the files are.
+    """The layout that was found, with the places of the files.
 
     Args:
         pattern: One of `LAYOUTS`.
-        places: Folder with the PNG files of a domain of a building, or the tar file of these, by
-            the building's name in small letters and the domain.
-        others: The other layouts that the folder has data in, which are not used.
+        places: By building, in small letters, and domain: the folder of the PNG files, or the tar
+            file that holds them.
+        others: Other layouts that the folder has data in; they are not used.
     """
 
     pattern: str
@@ -48,16 +48,16 @@ class Layout:
 
 
 def find_layout(data_dir: str | Path, domains: Sequence[str], layout: str | None = None) -> Layout:
-    """Finds the layout with images of the most buildings; of equal ones, folders come before tars.
+    """Finds the layout with images of the most buildings; folders come before tar files in a tie.
 
     Args:
         data_dir: Folder of the data.
-        domains: Domains that are needed, `"rgb"` among them.
-        layout: One of `LAYOUTS` to be used instead of the one with the most buildings.
+        domains: Names of the domains that are needed, `"rgb"` among them.
+        layout: One of `LAYOUTS`, to use instead of the one with the most buildings.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or nothing in it that is known.
-        ValueError: If a domain is missing, or if there is no such layout.
+        FileNotFoundError: If there is no such folder, or no layout that is known in it.
+        ValueError: If a domain is missing, or if `layout` is none of `LAYOUTS`.
     """
     check(
         layout is None or layout in LAYOUTS, f"`layout` should be one of {LAYOUTS}", layout=layout
@@ -89,9 +89,10 @@ def find_layout(data_dir: str | Path, domains: Sequence[str], layout: str | None
 
 
 def _places(root: Path, pattern: str, domains: Sequence[str]) -> dict[tuple[str, str], Path]:
+    """Folders or tar files of a layout, by building and domain."""
     places = {}
     for domain in domains:
-        # The patterns have no character that means something else in a regular expression but dots.
+        # The dot is the only character of the patterns that a regular expression reads otherwise.
         name = pattern.replace(".", r"\.").format(domain=domain, building="([^/]+)")
         for path in sorted(root.glob(pattern.format(domain=domain, building="*"))):
             match = re.fullmatch(name, path.relative_to(root).as_posix())
@@ -102,16 +103,18 @@ def _places(root: Path, pattern: str, domains: Sequence[str]) -> dict[tuple[str,
 
 
 def _belongs_elsewhere(building: str, domain: str) -> bool:
-    """Whether what looks like a building is a part of another layout."""
+    """Whether the name of a folder that looks like a building belongs to another layout."""
     return building == "taskonomy" or building.endswith(f"_{domain}")
 
 
 def _readable(pattern: str, domain: str) -> str:
+    """A layout with an example of a file, for messages."""
     file = "" if pattern.endswith(".tar") else f"/point_0_view_0_domain_{domain}.png"
     return pattern.format(domain=domain, building="<building>") + file
 
 
 def _compressed(root: Path) -> str:
+    """A hint for messages if there are compressed tar files."""
     if not any(root.glob("*.tar.gz")):
         return ""
     return (

@@ -1,7 +1,7 @@
 """Losses of Standley et al. 2020 (arXiv 1905.07553) on Taskonomy; pixels without a label are NaN.
 
-A loss that is divided by all values, those without a label too, is a scalar for its batch: these
-are the ones of the paper, and the losses of its tables.
+The losses of the paper's tables divide by all values, also those without a label. Such a loss is a
+scalar for its batch.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from tag_keras.utils.checks import check
+from tag_keras.utils.checks import check_choice
 from taskonomy.domains import DOMAINS, SEGMENTATION
 
 Over = Literal["all", "known"]
@@ -24,10 +24,10 @@ def build_losses(
 
     Args:
         tasks: Names of tasks.
-        shifts: Whether depth, normals and edges of occlusion may be a pixel beside where they
-            belong, as in the tables of the papers ("rotate loss").
-        over: What absolute errors are divided by: `"all"` pixels, as in the papers, or those
-            `"known"`.
+        shifts: Whether predictions of depth, normals and edges of occlusion may be off by one
+            pixel, as in the tables of the papers ("rotate loss").
+        over: What the sums of absolute errors are divided by: the number of `"all"` values, as in
+            the papers, or of the `"known"` values, which have a label.
 
     Returns:
         Loss by task.
@@ -46,12 +46,12 @@ def build_losses(
 class MaskedAbsoluteError(keras.losses.Loss):  # type: ignore[misc]
     """Mean absolute error over the values with a label, for keypoints and edges.
 
-    `y_true` is (B, H, W, C), NaN where there is no label; `y_pred` has the same shape. A batch
-    without any label has the loss 0.
+    `y_true` is (B, H, W, C), NaN for a missing label; `y_pred` has the same shape. A batch without
+    any label has the loss 0.
 
     Args:
-        over: What the sum of the errors is divided by: the number of the values `"known"`, or of
-            `"all"`, as in the paper.
+        over: What the sum of the errors is divided by: the number of `"known"` values, which have a
+            label, or of `"all"` values, as in the paper.
         name: Name of the loss.
     """
 
@@ -72,19 +72,19 @@ class MaskedAbsoluteError(keras.losses.Loss):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="taskonomy")
 class ShiftedAbsoluteError(keras.losses.Loss):  # type: ignore[misc]
-    """Mean absolute error of each image at the best of nine places ("rotate loss"), a scalar.
+    """Mean absolute error of each image at the best of nine shifts ("rotate loss"), a scalar.
 
-    The predictions are moved by -1, 0 or 1 pixels in each direction against the labels, whose
-    outermost pixels count nothing. Each image has the smallest of its nine errors, so that what is
-    right, and a pixel beside its place, costs nothing: Taskonomy's labels and images do not lie
-    exactly upon each other.
+    The predictions are shifted by -1, 0 or 1 pixels in each direction against the labels, whose
+    outermost pixels do not count. The error of an image is the smallest of the nine, so that a
+    right prediction one pixel off costs nothing: Taskonomy's labels and images do not align
+    exactly.
 
-    `y_true` is (B, H, W, C), NaN where there is no label; `y_pred` has the same shape. An image
-    without any label has the loss 0.
+    `y_true` is (B, H, W, C), NaN for a missing label; `y_pred` has the same shape. An image without
+    any label has the loss 0.
 
     Args:
-        over: What the sum of an image's errors is divided by: the number of `"all"` values but the
-            outermost, as in the paper, or of those `"known"`.
+        over: What the sum of an image's errors is divided by: the number of `"all"` values except
+            the outermost, as in the paper, or of the `"known"` ones among them.
         name: Name of the loss.
     """
 
@@ -119,7 +119,7 @@ class MaskedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
     without any pixel of known class has the loss 0.
 
     Args:
-        ignored: Index that says that a pixel's class is not known.
+        ignored: Class index of pixels whose class is not known.
         name: Name of the loss.
     """
 
@@ -138,16 +138,16 @@ class MaskedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
 
 
 def _check_over(over: Over) -> Over:
-    check(over in ("all", "known"), '`over` should be "all" or "known"', over=over)
+    check_choice("over", over, ("all", "known"))
     return over
 
 
 def _errors(known: tf.Tensor, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-    # Both are masked before the difference is taken, to keep NaN out of the gradient, too.
+    # Masking both before the difference keeps NaN out of the gradient, too.
     return tf.abs(tf.where(known, labels, 0.0) - tf.where(known, predictions, 0.0))
 
 
 def _over_the_known(known: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """What turns the mean over all values, which Keras takes, into that over the known ones."""
+    """Factor that turns Keras' mean over all values into the mean over the known values."""
     number = tf.reduce_sum(tf.cast(known, dtype))
     return tf.cast(tf.size(known), dtype) / tf.maximum(number, 1.0)

@@ -1,4 +1,4 @@
-"""What the lines of the papers' Taskonomy tables train."""
+"""The networks of the papers' Taskonomy tables."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ import tensorflow as tf
 import tag_keras
 from tag_keras.estimators.base import AffinityEstimator
 from tag_keras.study.methods import method_options
-from tag_keras.utils.checks import check
 from taskonomy import network, xception, xception_mtan
 from taskonomy.data import Taskonomy
 from taskonomy.network import Width
@@ -28,25 +27,27 @@ def build_model(
     image_size: int = 256,
     reproduce_original: bool = False,
 ) -> tag_keras.MultiTaskModel:
-    """The compiled network of a method for some of the tasks.
+    """Builds the compiled network of a method for some of the tasks.
 
     Args:
         tasks: Names of tasks.
-        method: Name of a method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`,
-            `"dwa"` or `"mtan"`.
-        affinity: What to measure while it trains.
-        half_size: Whether to build Standley's network of half the size.
-        learning_rate: As in `network.build_model`, and so are the arguments after it.
-        width: See `network.build_model`.
-        image_size: See `network.build_model`.
-        reproduce_original: See `network.build_model`.
+        method: Method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`, `"dwa"`
+            or `"mtan"`.
+        affinity: Estimator that measures affinities during the training.
+        half_size: Whether to build Standley's network of half the size, with `width="full"`.
+        learning_rate: Learning rate at the start.
+        width: Channels of the encoder, of `xception.WIDTHS`.
+        image_size: Height and width of the images, divisible by 16.
+        reproduce_original: Whether to divide the gradients of the Xception by the square root of
+            the number of tasks, and to weigh losses and project gradients as TAG's notebook does.
 
     Raises:
-        ValueError: If there is no such method, or if half of another size than `"full"` is asked
-            for.
+        ValueError: If there is no such method, or if another width than `"full"` is to be halved.
     """
-    wanted = '`half_size` is for networks that are half of `width="full"`'
-    check(not half_size or width == "full", wanted, width=width)
+    if half_size and width != "full":
+        raise ValueError(
+            f'`half_size` is for networks that are half of `width="full"`. Received: {width=}.'
+        )
     build_encoder = functools.partial(_mtan_encoder, width=width, image_size=image_size)
     return network.build_model(
         tasks,
@@ -61,7 +62,7 @@ def build_model(
 
 
 def training_batches(taskonomy: Taskonomy, batch_size: int) -> tf.data.Dataset:
-    """Shuffled batches without end: an epoch of the papers may be a part of the images only."""
+    """Shuffled batches without end: an epoch of the papers may be a part of the images."""
     return taskonomy.batches("train", batch_size, shuffle=True).repeat()
 
 

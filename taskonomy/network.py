@@ -14,8 +14,9 @@ from taskonomy.losses import Over, build_losses
 from taskonomy.optimizer import SGDWithPenalty
 
 Width = Literal["wide", "full", "half"]
-# Uncertain, background, and 16 kinds of objects.
+# Classes of segmentation: uncertain, background, and 16 kinds of objects.
 CLASSES = 18
+_WIDTHS, _DECODERS = ", ".join(xception.WIDTHS), ", ".join(xception.DECODERS)
 
 
 def build_model(
@@ -30,24 +31,26 @@ def build_model(
     build_encoder: Callable[[Sequence[str]], keras.Model] | None = None,
     **options: Any,
 ) -> tag_keras.MultiTaskModel:
-    """A compiled model for `tasks`: an Xception for all, and a decoder for each.
+    """A compiled model for `tasks`: an Xception for all of them, and a decoder for each.
 
-    By default, the one of TAG's Taskonomy experiments (Fifty et al. 2021, arXiv 2109.04617), with
-    the optimizer of PyTorch. Standley et al. 2020 (arXiv 1905.07553) have `width="full"` or
+    The default is the model of TAG's Taskonomy experiments (Fifty et al. 2021, arXiv 2109.04617),
+    with PyTorch's optimizer. Standley et al. 2020 (arXiv 1905.07553) have `width="full"` or
     `"half"` and, in their current code, `decoder="large"`.
 
     Args:
         tasks: Letters or names of tasks.
         learning_rate: Learning rate at the start; `recipe.PlateauRule` lowers it.
-        width: Channels of the encoder, of `xception.WIDTHS`.
-        image_size: Height and width of the images, divisible by 16.
-        decoder: Channels of the decoders, of `xception.DECODERS`.
-        shifts: As in `losses.build_losses`.
-        over: As in `losses.build_losses`.
-        reproduce_original: Whether the gradients that the Xception gets are divided by the square
+        width: Channels of the encoder, `"wide"`, `"full"` or `"half"`.
+        image_size: Height and width of the images in pixels, divisible by 16.
+        decoder: Channels of the decoders, `"small"` or `"large"`.
+        shifts: Whether the losses of depth, normals and edges of occlusion allow the predictions to
+            be off by one pixel.
+        over: Whether absolute errors are divided by the number of `"all"` values, or of the
+            `"known"` values, which have a label.
+        reproduce_original: Whether to divide the gradients that the Xception gets by the square
             root of the number of tasks, as in the papers' code.
-        build_encoder: Gives another encoder for the tasks, such as `xception_mtan.mtan_encoder`,
-            to features (B, H/16, W/16, 512).
+        build_encoder: Function from the tasks to another encoder, such as
+            `xception_mtan.mtan_encoder`, to features (B, H/16, W/16, 512).
         **options: Further arguments of `compile`, such as `affinity`.
 
     Returns:
@@ -55,15 +58,12 @@ def build_model(
         values (B, H, W, C).
 
     Raises:
-        ValueError: If a task or a width does not exist, if the size is not divisible by 16, or if
-            gradients of another encoder are to be divided.
+        ValueError: If a task, a width or a decoder does not exist, if the size is not divisible by
+            16, or if `reproduce_original` is set with another encoder.
     """
     names = task_names(tasks if isinstance(tasks, str) else list(tasks))
-    for name, value, choices in (
-        ("width", width, xception.WIDTHS),
-        ("decoder", decoder, xception.DECODERS),
-    ):
-        check(value in choices, f"`{name}` should be one of {', '.join(choices)}", **{name: value})
+    check(width in xception.WIDTHS, f"`width` should be one of {_WIDTHS}", width=width)
+    check(decoder in xception.DECODERS, f"`decoder` should be one of {_DECODERS}", decoder=decoder)
     check(
         build_encoder is None or not reproduce_original,
         "`reproduce_original` should be False with a `build_encoder`, because it divides the "

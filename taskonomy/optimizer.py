@@ -1,4 +1,4 @@
-"""Stochastic gradient descent as in PyTorch, with which the papers train on Taskonomy."""
+"""PyTorch's stochastic gradient descent, the optimizer of the papers on Taskonomy."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ from tag_keras.utils.checks import check
 
 @keras.saving.register_keras_serializable(package="taskonomy")
 class SGDWithPenalty(keras.optimizers.SGD):  # type: ignore[misc]
-    """Momentum and weight decay of PyTorch's `SGD`.
+    """Stochastic gradient descent with the momentum and the weight decay of PyTorch's `SGD`.
 
         velocity = momentum * velocity + gradient + penalty * variable
         variable = variable - learning_rate * velocity
 
-    Keras' `SGD` differs in both. Its `weight_decay` shrinks the weights beside the step, outside of
-    the momentum: at a momentum of 0.9 that is a tenth of the decay. And its velocities hold the
-    learning rate that they were made with, so that some steps after it was halved are too large.
+    Keras' `SGD` differs in both. Its `weight_decay` shrinks the weights outside of the momentum,
+    which at a momentum of 0.9 is a tenth of the decay. Its velocities include the learning rate of
+    the step that made them, so the steps after a halving of the rate are too large for a while.
 
     Args:
         learning_rate: Learning rate.
-        momentum: Momentum.
-        penalty: Weight decay: in effect, half of it times the squared weights is added to the
-            loss. Variables given to `exclude_from_weight_decay` go without.
+        momentum: Factor of the velocity at each step.
+        penalty: Weight decay. It acts like half of it times the squared weights in the loss, except
+            for variables given to `exclude_from_weight_decay`.
         **kwargs: Further arguments of `keras.optimizers.Optimizer`.
 
     Raises:
-        ValueError: If it is to be Nesterov's.
+        ValueError: If `nesterov` is given.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From the bytes of a sample's files to an image and its labels."""
+"""The pipeline from the files of a sample to an image and its labels."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,18 +18,17 @@ _already_named: set[str] = set()
 def make_reader(
     index: Index, split: str, domains: Sequence[str]
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Gives the function from the number of a sample to its files.
+    """Makes the function that reads the files of a sample.
 
-    A file whose contents turn out to be damaged is named on stderr, and its sample comes as D empty
-    strings.
+    The function names a damaged file on stderr, and gives D empty strings for its sample.
 
     Args:
-        index: Index.
-        split: Split.
-        domains: The D domains of the index.
+        index: Index of the samples.
+        split: `"train"`, `"validation"` or `"test"`.
+        domains: Names of the D domains of the index.
 
     Returns:
-        Function from an int64 scalar to a string tensor (D,).
+        Function from the number of a sample, an int64 scalar, to a string tensor (D,).
     """
     samples = index.samples[split]
 
@@ -67,21 +66,21 @@ def decode(
     seed: tf.Tensor | None = None,
     min_crop: float = 1.0,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """An image and its labels, all cropped, flipped and resized alike.
+    """Decodes an image and its labels, which are cropped, flipped and resized together.
 
-    Pixels are interpolated linearly, as by Standley et al., and classes are taken from the nearest
-    one: theirs are interpolated, too, which makes classes that are between two others. Where depth,
-    normals and edges of occlusion have no label, or one of the pixels that a smaller one is made of
-    has none, they are NaN. A sample that could not be read is a black image without any label,
-    because it is counted already, and batches are to have the same shape.
+    Values are interpolated linearly, as by Standley et al., and the class of a pixel is that of the
+    nearest one. They interpolate classes, too, which makes false ones between two others. Depth,
+    normals and edges of occlusion are NaN if a pixel has no label, or if one of the pixels that it
+    is made from has none. A sample that could not be read is a black image without any label,
+    because it is counted already, and all batches have the same shape.
 
     Args:
         contents: Files, string tensor (D,).
-        domains: Domain of each.
-        tasks: Tasks.
-        image_size: Height and width that images and labels get.
-        seed: Integer tensor (2,) that the crop and the flip are drawn with; neither by default.
-        min_crop: Smallest side of the square that is cropped, as a part of the side of the image.
+        domains: Name of the domain of each file.
+        tasks: Names of the tasks.
+        image_size: Height and width of the result, in pixels.
+        seed: Seed of the crop and of the flip, integer tensor (2,). Defaults to neither of them.
+        min_crop: Smallest side of the square that is cropped, as a fraction of the image's side.
 
     Returns:
         Image (H, W, 3) in [0, 1], and by task int32 classes (H, W) or float32 values (H, W, C).
@@ -135,10 +134,10 @@ def _label(
         return tf.cast(classes[:, :, 0], "int32")
     if not DOMAINS[task].geometric:
         return _values(task, image, size)
-    # Without what has no label, whose values would be far too large.
+    # Pixels without a label are 0: their values in the file are far too large.
     values = _values(task, tf.where(known, image, tf.zeros_like(image)), size)
     if task == "normal":
-        # A mirror turns round what points to the right.
+        # In a mirror, what points to the right points to the left.
         values *= tf.where(flipped, [-1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
     share = tf.image.resize(tf.cast(known, "float32"), (size, size), antialias=True)
     return tf.where(share > 0.999, values, float("nan"))
@@ -152,7 +151,7 @@ def _values(name: str, image: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _crop(image: tf.Tensor, draws: tf.Tensor, min_crop: float) -> tf.Tensor:
-    """A square out of an image, of the same relative place and size for all domains."""
+    """A square of an image, at the same relative place and size in all domains."""
     shape = tf.shape(image)
     side = min_crop + (1.0 - min_crop) * draws[0]
     size = tf.cast(tf.round(side * tf.cast(shape[:2], "float32")), "int32")
@@ -161,7 +160,7 @@ def _crop(image: tf.Tensor, draws: tf.Tensor, min_crop: float) -> tf.Tensor:
 
 
 def _name(problem: str) -> None:
-    """Names a damaged file, once in a process."""
+    """Prints the problem of a damaged file, once in a process."""
     if problem not in _already_named:
         _already_named.add(problem)
         print(f"Left out: {problem}", file=sys.stderr)

@@ -1,19 +1,19 @@
-"""Whether a PNG file is whole, without decoding it."""
+"""Checks whether a PNG file is whole, without decoding it."""
 
 import struct
 import zlib
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Length, type and checksum of the last chunk, which is the same in all files.
+# Length, type and checksum of the last chunk, which all files have in common.
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-# What `problem_at_ends` needs of the beginning and of the end.
+# Number of bytes that `problem_at_ends` needs from the beginning and from the end.
 HEAD, TAIL = 26, len(_END)
 
 
 def problem_at_ends(head: bytes, tail: bytes, bits: int) -> str:
     """What is wrong with a file's first `HEAD` and last `TAIL` bytes; "" if nothing is.
 
-    This finds files that are empty, cut off or something else; it costs no reading of the rest.
+    This finds files that are empty, cut off or no PNG files, without reading the rest of them.
 
     Args:
         head: The first bytes.

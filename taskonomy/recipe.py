@@ -1,4 +1,4 @@
-"""How Standley et al. 2020 (arXiv 1905.07553), and TAG after them, train on Taskonomy."""
+"""How Standley et al. 2020 (arXiv 1905.07553) train on Taskonomy, and TAG after them."""
 
 import math
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import scipy.special
 from tag_keras.estimators.early_stopping import EarlyStopping
 from tag_keras.utils.checks import check, check_count
 
-# What both leave at their defaults: at most 100 epochs.
+# At most 100 epochs, the default of both.
 EPOCHS = 100
 
 
 def steps_per_epoch(num_batches: int) -> int:
-    """Number of steps of what counts as an epoch: a fifth of the batches, if there are over 10000.
+    """Number of steps of an epoch: a fifth of the batches if there are over 10000, else all.
 
-    The next epoch goes on with the batches that follow, so that the data set is to be repeated:
+    The next epoch goes on with the batches that follow, so repeat the data set:
     `model.fit(data.repeat(), steps_per_epoch=steps_per_epoch(len(data)))`.
     """
     return num_batches // 5 if num_batches > 10_000 else num_batches
@@ -27,27 +27,28 @@ def steps_per_epoch(num_batches: int) -> int:
 class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
     """Halves the learning rate when the loss makes no progress, and stops when it is small.
 
-    The rule of tstandley/taskgrouping, train_taskonomy.py, which TAG has, too. From the third
-    epoch on, after every step: once there are more than a window of losses of steps since the last
-    change, those of the older and of the newer three eighths of the last window are sorted, a
-    twentieth at both ends is left out, and they are compared by a t-test of pairs. The learning
-    rate is halved if the newer ones are not smaller (t < 0), or if there is hardly any difference
-    at all (p > 0.99); then the window is doubled, up to `max_window`. Training stops before an
-    epoch that would begin with less than `min_learning_rate`.
+    This is the rule of tstandley/taskgrouping, train_taskonomy.py, which TAG has, too. From the
+    third epoch on, the rule looks at the losses after every step, once the steps since the last
+    change fill more than a window. It takes the losses of the older and of the newer three eighths
+    of the last window, sorts each, leaves out a twentieth at both ends, and compares the two by a
+    t-test of pairs. It halves the learning rate if the newer losses are not smaller (t < 0), or if
+    there is hardly any difference at all (p > 0.99), and then doubles the window, up to
+    `max_window`. Training stops before an epoch that would begin with less than
+    `min_learning_rate`.
 
-    As in the papers, windows are numbers of images. The loss is the plain sum over the tasks, also
-    where a method weighs them.
+    Windows are numbers of images, as in the papers. The loss is the plain sum over the tasks, also
+    if a method weights them.
 
     Args:
         batch_size: Number of images in a step.
         window: Number of images in the first window.
         max_window: Number of images in the largest window.
         min_learning_rate: Smallest learning rate to begin an epoch with.
-        first_epoch: Number of epochs to wait for.
+        first_epoch: Number of epochs before the rule begins.
 
     Raises:
-        ValueError: If a number is out of range; when the training begins, if several steps are
-            made at a time, or if the learning rate is a schedule.
+        ValueError: If a number is out of range. When the training begins: if an execution makes
+            several steps, or if the learning rate is a schedule.
 
     Example:
 
@@ -75,9 +76,12 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
         self.batch_size = check_count("batch_size", batch_size)
         self.window = check_count("window", window)
         self.max_window = check_count("max_window", max_window)
-        valid = window // batch_size >= 8
-        wanted = "`window` should have at least 8 batches, of which eighths can be taken"
-        check(valid, wanted, window=window, batch_size=batch_size)
+        check(
+            window // batch_size >= 8,
+            "`window` should have at least 8 batches, of which eighths can be taken",
+            window=window,
+            batch_size=batch_size,
+        )
         check(
             min_learning_rate >= 0,
             "`min_learning_rate` should be at least 0",
@@ -86,9 +90,6 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
         check(first_epoch >= 0, "`first_epoch` should be at least 0", first_epoch=first_epoch)
         self.min_learning_rate = min_learning_rate
         self.first_epoch = first_epoch
-        # Number of losses at the last change, and of images in the window since.
-        self._last = 0
-        self._window = self.window
         self._forget()
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -105,7 +106,7 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
         self._totals = self._labels = np.zeros(len(self.model.tasks))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # The logs have the means over the labels of the epoch so far, NaN for no label.
+        # The logs have means over the labels of the epoch so far, NaN if there is no label.
         means = [(logs or {})[f"{task}_loss"] for task in self.model.tasks]
         labels = np.array(self.model.task_losses.labels_seen())
         totals = np.where(labels > 0, means * labels, 0.0)
@@ -121,7 +122,7 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
     def sees(self, loss: float) -> bool:
-        """Takes the loss of one step into account, and tells whether the rate is to be halved."""
+        """Takes the loss of one step into account, and tells whether to halve the learning rate."""
         self.losses.append(float(loss))
         if self._epoch < self.first_epoch:
             return False
@@ -140,10 +141,12 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
     def _forget(self) -> None:
         self.losses: list[float] = []
         self.num_halvings = 0
-        self._epoch = self._last = 0
+        self._epoch = 0
+        # Number of losses at the last change of the rate, and of images in the window since then.
+        self._last = 0
+        self._window = self.window
         self._start = 0.0
         self._totals = self._labels = np.zeros(0)
-        self._window = self.window
 
     def _learning_rate(self) -> float:
         rate = self.model.optimizer.learning_rate
@@ -156,12 +159,12 @@ class PlateauRule(keras.callbacks.Callback):  # type: ignore[misc]
         return float(keras.ops.convert_to_numpy(rate))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A callback that was used holds its model, which is not to be copied with it.
+        # A copy of a used callback should not hold a copy of its model.
         return {**self.__dict__, "_model": None}
 
 
 def callbacks(batch_size: int) -> list[keras.callbacks.Callback]:
-    """The learning rates, and the weights of the epoch of the least validation loss at the end.
+    """The plateau rule, and at the end the weights of the epoch with the least validation loss.
 
     Args:
         batch_size: Number of images in a step.
@@ -178,10 +181,10 @@ def no_progress(older: Sequence[float], newer: Sequence[float]) -> bool:
 
 
 def paired_t_test(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Student's t-test of n pairs: t of the differences a - b, and p of both sides.
+    """Student's t-test of n pairs: t of the differences a - b, and the two-sided p.
 
-    Pairs with a NaN are left out. Without any deviation of the differences, or with less than two
-    pairs, t is infinite, or both are NaN.
+    Pairs with a NaN are left out. If all differences are equal, t is infinite, or both are NaN if
+    the differences are 0; with less than two pairs, both are NaN.
     """
     differences = np.subtract(a, b, dtype=np.float64)
     differences = differences[~np.isnan(differences)]

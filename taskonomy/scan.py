@@ -1,4 +1,4 @@
-"""The files of one building: which samples are complete, and which files cannot be read."""
+"""Scanning the files of one building for complete samples, and for files that cannot be read."""
 
 import os
 import re
@@ -10,19 +10,19 @@ from typing import Literal, NamedTuple
 from taskonomy import png
 from taskonomy.domains import DOMAINS
 
-# "ends" looks at the first and last bytes of every file, "contents" at all checksums.
+# "ends" looks at the first and last bytes of every file, and "contents" at all checksums.
 Verify = Literal["ends", "contents"]
 _NAME = re.compile(r"point_(0|[1-9]\d*)_view_(0|[1-9]\d*)(\D.*)?\.png")
 View = tuple[int, int]
 
 
 class Part(NamedTuple):
-    """Where one file's bytes are.
+    """The place of a file's bytes.
 
     Args:
-        suffix: What follows point and view in its name.
-        offset: First byte, in a tar file.
-        size: Number of bytes; those of a file of its own are not looked up, and are -1.
+        suffix: The part of its name after point and view.
+        offset: Number of its first byte in a tar file.
+        size: Number of bytes in a tar file; -1 for a file of its own.
     """
 
     suffix: str
@@ -34,9 +34,9 @@ class Unreadable(NamedTuple):
     """A file that cannot be read.
 
     Args:
-        place: The folder or the tar file that it is in.
-        name: Its name; "" where it is the tar file itself.
-        domain: Its domain.
+        place: Path of its folder or tar file.
+        name: Its name; "" if it is the tar file itself.
+        domain: Name of its domain.
         problem: Why it cannot be read.
     """
 
@@ -50,11 +50,12 @@ class Unreadable(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What a building has.
+    """The result of scanning a building.
 
     Args:
-        parts: By point and view, in the order of the names of the files, the parts by domain.
-        incomplete: Samples that lack a domain: what they are, and what they lack.
+        parts: The parts of each complete sample by domain, by point and view, in the order of the
+            file names.
+        incomplete: Sentences that say what an incomplete sample lacks.
         unreadable: Files that cannot be read.
     """
 
@@ -67,9 +68,10 @@ def scan(building: str, places: Mapping[str, Path | None], verify: Verify = "end
     """Finds the complete samples of a building, and leaves out those that cannot be read.
 
     Args:
-        building: Its name.
-        places: Folder or tar file by domain; `None` where there is none.
-        verify: How closely to look at the files.
+        building: Name of the building.
+        places: Folder or tar file by domain; `None` for a domain without one.
+        verify: `"ends"` to look at the first and last bytes of every file, `"contents"` to look at
+            all checksums.
     """
     unreadable: list[Unreadable] = []
     by_domain = {}
@@ -90,9 +92,9 @@ def scan(building: str, places: Mapping[str, Path | None], verify: Verify = "end
 
 
 def is_repaired(file: Unreadable, verify: Verify) -> bool:
-    """Whether a file that could not be read now can be.
+    """Whether a file that could not be read can be read now.
 
-    Of a tar file, which has a time of its own, that is not asked.
+    A file in a tar file is never repaired by itself: the tar file has a new time then.
     """
     match = _NAME.fullmatch(file.name)
     if match is None or file.place.endswith(".tar"):
@@ -117,7 +119,7 @@ def file_name(view: View, suffix: str) -> str:
 def _parts(
     place: Path | None, domain: str, verify: Verify
 ) -> tuple[dict[View, Part | None], list[Unreadable]]:
-    """The files of one domain by point and view, `None` for one that cannot be read."""
+    """The files of one domain by point and view, `None` for a file that cannot be read."""
     if place is None:
         return {}, []
     parts: dict[View, Part | None] = {}
@@ -138,7 +140,7 @@ def _files(folder: Path) -> dict[View, Part]:
 
 
 def _members(path: Path) -> tuple[dict[View, Part], str]:
-    """The files in a tar file, of which only the headers are read, and what is wrong with it."""
+    """The files in a tar file, by its headers alone, and what is wrong with the tar file."""
     parts: dict[View, Part] = {}
     try:
         with tarfile.open(path, "r:") as tar:

@@ -1,10 +1,10 @@
-"""Experiments on Taskonomy of arXiv 2109.04617 and 1905.07553, a line of their tables at a time.
+"""Taskonomy experiments of arXiv 2109.04617 and 1905.07553, a line of their tables at a time.
 
     python -m taskonomy.train --flagfile=taskonomy/flags/tag.flags --data_dir=DIR
 
-All methods may share an output folder: networks that several of them need are trained once. A run
-that was stopped goes on when the same command is given again. `--stage=report` makes the table of
-all methods in the folder.
+Methods may share an output folder, and then train the networks that they have in common once. The
+same command resumes a run that was stopped. `--stage=report` makes the table of all methods in the
+folder.
 """
 
 import functools
@@ -15,7 +15,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags
 
-from tag_keras.study import flags as study_command
 from tag_keras.study import flags as study_flags
 from tag_keras.study.command import command
 from tag_keras.study.methods import run_method
@@ -72,7 +71,7 @@ def run() -> None:
         study = make_study()
         folder = study.folder
         run_method(study, FLAGS.method)
-    settings = study_command.settings_of_folder(folder, ["tasks", "half_size"])
+    settings = study_flags.settings_of_folder(folder, ["tasks", "half_size"])
     published = {*settings["tasks"]} == {*domains.TASKS} and settings["half_size"]
     lines = {name: dict(zip(BUDGETS, values, strict=True)) for name, values in PUBLISHED.items()}
     table = write_study_report(
@@ -89,7 +88,7 @@ def run() -> None:
 
 
 def make_study() -> Study:
-    """The study that the flags ask for, its data prepared."""
+    """Prepares the data, and makes the study that the flags ask for."""
     study_flags.begin(FLAGS.tasks)
     if FLAGS.half_size and FLAGS.width != "full":
         raise ValueError("--half_size is for --width=full, of which those networks are half.")
@@ -115,7 +114,7 @@ def make_study() -> Study:
     settings = {name: FLAGS[name].value for name in (*names[1:], "buildings", "half_size")}
     settings["data"] = taskonomy.fingerprint
     build_model = functools.partial(methods.build_model, **options)
-    return study_command.study_of_flags(build_model, splits, fit, list, settings, FLAGS.half_size)
+    return study_flags.study_of_flags(build_model, splits, fit, list, settings, FLAGS.half_size)
 
 
 if __name__ == "__main__":

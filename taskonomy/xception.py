@@ -1,6 +1,6 @@
 """Xception as Standley et al. 2020 (arXiv 1905.07553) made it for dense predictions.
 
-From tstandley/taskgrouping, model_definitions/xception_taskonomy_new.py, and TAG's changes of it.
+From tstandley/taskgrouping, model_definitions/xception_taskonomy_new.py, with TAG's changes.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from tag_keras.utils.checks import check
 
 layers = keras.layers
 
-# Channels of the two first convolutions, of the three blocks that halve the image, the last of
-# which is also the number of the eight blocks after them. "full" has the cost 1 in Standley's
-# networks and "half" 0.5; "wide" is what TAG trains, about 1.5 times "full".
+# Channels of the two first convolutions, and of the three blocks that halve the image. The eight
+# blocks after these have as many as the last of them. In Standley's networks "full" has the cost 1
+# and "half" 0.5; TAG trains "wide", with the cost of about 1.5.
 WIDTHS = {
     "full": (32, 64, 128, 256, 728),
     "half": (24, 48, 96, 192, 512),
     "wide": (48, 96, 196, 384, 1092),
 }
-# Channels of the four steps of a decoder. TAG's, and the current ones of Standley's.
+# Channels of the four steps of a decoder: TAG's, and those of Standley's current code.
 DECODERS = {"small": (128, 64, 48, 32), "large": (256, 128, 96, 64)}
 FEATURES = 512
-# An image becomes smaller by this factor, and larger by it again.
+# The encoder makes images smaller by this factor, and the decoders make them as large again.
 FACTOR = 16
 _NORM: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5}
 
@@ -39,8 +39,8 @@ def xception_encoder(
 
     Args:
         image_size: Height and width of the images, divisible by 16.
-        widths: Channels, as in `WIDTHS`.
-        gradient_scale: What the gradients that come back from the decoders are multiplied by.
+        widths: Channels of the two first convolutions and of the first three blocks.
+        gradient_scale: Factor of the gradients that come back from the decoders.
         num_blocks: Number of residual blocks, of which the first three halve the image.
 
     Returns:
@@ -61,13 +61,13 @@ def xception_encoder(
 def xception_decoder(
     channels: int, name: str, image_size: int = 256, widths: Sequence[int] = DECODERS["small"]
 ) -> keras.Model:
-    """The decoder of one task: four times twice as large, each time with a convolution after.
+    """The decoder of one task: four steps that double the size, each with a convolution.
 
     Args:
         channels: Number of channels of the output.
-        name: Name.
-        image_size: Height and width of the output.
-        widths: Channels, as in `DECODERS`.
+        name: Name of the model.
+        image_size: Height and width of the output, in pixels.
+        widths: Channels of the four steps.
 
     Returns:
         Functional model from features (B, H/16, W/16, 512) to outputs (B, H, W, channels).
@@ -75,20 +75,20 @@ def xception_decoder(
     features = keras.Input((image_size // FACTOR, image_size // FACTOR, FEATURES))
     x = features
     for number, width in enumerate(widths):
-        # Uniform in 1 / sqrt(4 * width), the default of PyTorch.
+        # Uniform between plus and minus 1 / sqrt(4 * width), PyTorch's default.
         start = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
         x = layers.Conv2DTranspose(width, 2, 2, kernel_initializer=start)(x)
         x = layers.ReLU()(layers.BatchNormalization(**_NORM)(x))
         if number + 1 < len(widths):
             x = _convolution(x, width, 3, use_bias=True)
             x = layers.ReLU()(layers.BatchNormalization(**_NORM)(x))
-    # In float32 under mixed precision, as Keras advises for what a loss is computed from.
+    # In float32 under mixed precision, as Keras advises for the inputs of a loss.
     outputs = _convolution(x, channels, 3, use_bias=True, dtype="float32")
     return keras.Model(features, outputs, name=name)
 
 
 def stem(image_size: int, widths: Sequence[int]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The images, and the features after two convolutions, the first of which halves them."""
+    """The images, and the features after two convolutions; the first one halves the image."""
     check(
         image_size > 0 and image_size % FACTOR == 0,
         f"`image_size` should be divisible by {FACTOR}, because the encoder makes images as much "
@@ -97,7 +97,7 @@ def stem(image_size: int, widths: Sequence[int]) -> tuple[keras.KerasTensor, ker
     )
     check(len(widths) == 5, "`widths` should be five numbers of channels", widths=widths)
     images = keras.Input((image_size, image_size, 3))
-    # Padded on both sides, where Keras would pad one.
+    # Padded on both sides; Keras would pad only one side.
     x = _convolution(layers.ZeroPadding2D(1)(images), widths[0], 3, strides=2, padding="valid")
     x = layers.ReLU()(layers.BatchNormalization(**_NORM)(x))
     x = _convolution(x, widths[1], 3)
@@ -105,17 +105,18 @@ def stem(image_size: int, widths: Sequence[int]) -> tuple[keras.KerasTensor, ker
 
 
 def xception_block(x: keras.KerasTensor, number: int, widths: Sequence[int]) -> keras.KerasTensor:
-    """One of the residual blocks, counted from 1, of which the first three halve the image."""
+    """A residual block. The blocks are counted from 1, and the first three halve the image."""
     halves = number <= 3
     width = widths[min(number + 1, 4)]
     shortcut = x
     if halves:
-        # A 1x1 convolution with stride 2: every other pixel is taken before. On CPUs, the gradient
-        # of one with 6 channels and 8 filters writes where it should not (TensorFlow 2.21, oneDNN).
+        # A 1x1 convolution with stride 2, in two steps: the pooling takes every other pixel. On
+        # CPUs, the gradient of a convolution with a stride, 6 channels and 8 filters writes where
+        # it should not (TensorFlow 2.21, oneDNN).
         shortcut = _convolution(layers.MaxPooling2D(1, strides=2)(x), width, 1)
         shortcut = layers.BatchNormalization(**_NORM)(shortcut)
     for repetition in range(2 if halves else 3):
-        # The first block's input has been through one.
+        # The input of the first block has been through a ReLU already.
         if number > 1 or repetition > 0:
             x = layers.ReLU()(x)
         x = layers.BatchNormalization(**_NORM)(_separable(width)(x))
@@ -125,7 +126,7 @@ def xception_block(x: keras.KerasTensor, number: int, widths: Sequence[int]) -> 
 
 
 def shared_top() -> keras.Sequential:
-    """Gives the features that decoders start from: 512 channels, without an activation."""
+    """The last layers that tasks share: to 512 channels, without an activation."""
     return keras.Sequential(
         [_separable(FEATURES, name="top_convolution"), layers.BatchNormalization(**_NORM)],
         name="top",
@@ -134,13 +135,13 @@ def shared_top() -> keras.Sequential:
 
 @keras.saving.register_keras_serializable(package="taskonomy")
 class GradientScale(keras.layers.Layer):  # type: ignore[misc]
-    """Gives its inputs, and multiplies their gradients.
+    """Passes on its inputs, and multiplies their gradients by a factor.
 
-    In the code of Standley et al., and of TAG, the gradients that the encoder gets are divided by
-    the square root of the number of decoders.
+    The code of Standley et al. and of TAG divides the gradients that the encoder gets by the square
+    root of the number of decoders.
 
     Args:
-        scale: What gradients are multiplied by.
+        scale: Factor of the gradients.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
@@ -168,7 +169,7 @@ def _convolution(
 
 
 def _separable(width: int, **options: Any) -> keras.layers.Layer:
-    # The fans of a kernel (3, 3, C, 1), which is one of each channel: PyTorch's fan out is 9 C.
+    # Keras' fan in of a depthwise kernel (3, 3, C, 1) is 9 C, which is PyTorch's fan out.
     scaling = keras.initializers.VarianceScaling
     return layers.SeparableConv2D(
         width,

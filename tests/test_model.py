@@ -27,6 +27,7 @@ OPTIMIZERS = {
 }
 
 
+# Measuring, which touches the state, is compiled; the plain training is not, which is quicker.
 # XLA takes its time for the second; for a smaller network it is in test_ways_to_train.py.
 @pytest.mark.parametrize(
     ("optimizer", "jit_compile"),
@@ -43,11 +44,12 @@ def test_probes_leave_no_trace_in_training(optimizer, jit_compile):
             loss_weights={"a": 2.0},
             metrics={"a": ["mae"]},
             affinity=affinity,
-            jit_compile=jit_compile,
+            jit_compile=jit_compile and affinity is not None,
+            run_eagerly=affinity is None,
         )
         # Another function to be compiled.
         validation = None if jit_compile else make_data(seed=1)
-        logs.append(fit(model, validation_data=validation).history)
+        logs.append(fit(model, batch_size=32, validation_data=validation).history)
         ends.append(state(model))
     for without, with_probes in zip(*ends, strict=True):
         np.testing.assert_allclose(with_probes, without, atol=1e-6)
@@ -68,7 +70,7 @@ def test_probes_leave_no_trace_in_an_embedding(regularizer):
         encoder = keras.Sequential([embedding, layers.Flatten()])
         model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
         model.compile("adam", "mse", affinity=affinity, run_eagerly=True)
-        model.fit(words, labels, batch_size=8, shuffle=False, verbose=0)
+        model.fit(words, labels, batch_size=16, shuffle=False, verbose=0)
         ends.append(state(model))
     for without, with_probes in zip(*ends, strict=True):
         np.testing.assert_allclose(with_probes, without, atol=1e-6)
@@ -86,10 +88,10 @@ def test_training_equals_a_plain_keras_model():
     histories = []
     for one in (model, twin):
         optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
-        one.compile(optimizer, losses, weights, run_eagerly=one is twin)
+        one.compile(optimizer, losses, weights, run_eagerly=True)
         labels = {task: y[task] for task in TASKS}
         histories.append(
-            one.fit(x, labels, batch_size=16, epochs=2, shuffle=False, verbose=0).history
+            one.fit(x, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
         )
     assert set(histories[0]) == {"loss", "a_loss", "b_loss", "c_loss"}
     np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-5)
@@ -115,38 +117,45 @@ def real_step_losses(model, x, y, source):
     return np.array(losses)
 
 
-def probe_by_hand(model, x, y, baseline):
+def probe_by_hand(model, x, y):
+    """Affinities without and with the baseline."""
     predictions = model(x, training=True)
     before = np.array([np.mean((y[t][:, None] - predictions[t].numpy()) ** 2) for t in TASKS])
-    rows = [1 - real_step_losses(model, x, y, source) / before for source in TASKS]
-    nothing = 1 - real_step_losses(model, x, y, None) / before if baseline else 0
-    return np.array(rows) - nothing
+    rows = [1 - real_step_losses(model, x, y, source) / before for source in (*TASKS, None)]
+    return np.array(rows[:-1]), np.array(rows[:-1]) - rows[-1]
+
+
+# 5 batches: probes at steps 0, 2 and 4.
+PROBED = make_data(80)
+
+
+@pytest.fixture(scope="module")
+def probes_by_hand():
+    """Probes (3, 2, T, T) of a training: without and with the baseline."""
+    x, y = PROBED
+    oracle = make_deep_model(dropout=0.0)
+    oracle(x[:1])
+    oracle.compile(keras.optimizers.Adam(0.02), "mse", run_eagerly=True)
+    oracle.optimizer.build(oracle.trainable_variables)
+    probes = []
+    for step in range(5):
+        rows = slice(16 * step, 16 * step + 16)
+        batch = x[rows], {task: y[task][rows] for task in y}
+        if step % 2 == 0:
+            weights = oracle.get_weights()
+            probes.append(probe_by_hand(oracle, *batch))
+            oracle.set_weights(weights)
+        oracle.train_on_batch(*batch)
+    return np.array(probes)
 
 
 @pytest.mark.parametrize("baseline", [False, True])
-def test_affinities_equal_real_steps_undone(baseline):
-    x, y = make_data()
-    batches = [
-        (x[i : i + 16], {task: y[task][i : i + 16] for task in y}) for i in range(0, len(x), 16)
-    ]
-    model, oracle = make_deep_model(dropout=0.0), make_deep_model(dropout=0.0)
-    for one in (model, oracle):
-        one(x[:1])
-    oracle.set_weights(model.get_weights())
+def test_affinities_equal_real_steps_undone(probes_by_hand, baseline):
+    model = make_deep_model(dropout=0.0)
     options = tag_keras.LookaheadAffinity(every=2, baseline=baseline)
     model.compile(keras.optimizers.Adam(0.02), "mse", affinity=options, run_eagerly=True)
-    oracle.compile(keras.optimizers.Adam(0.02), "mse", run_eagerly=True)
-    oracle.optimizer.build(oracle.trainable_variables)
-    # 6 batches: probes at steps 0, 2 and 4.
-    model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
-    probes = []
-    for step, batch in enumerate(batches):
-        if step % 2 == 0:
-            weights = oracle.get_weights()
-            probes.append(probe_by_hand(oracle, *batch, baseline))
-            oracle.set_weights(weights)
-        oracle.train_on_batch(*batch)
-    probes = np.array(probes)
+    model.fit(*PROBED, batch_size=16, shuffle=False, verbose=0)
+    probes = probes_by_hand[:, int(baseline)]
     affinity = model.get_affinity()
     np.testing.assert_allclose(affinity.mean, probes.mean(axis=0), atol=2e-5)
     error = probes.std(axis=0, ddof=1) / np.sqrt(3)
@@ -159,7 +168,7 @@ def test_lookaheads_share_the_dropout_masks_of_the_step():
     # With nothing to learn from (rate 0) every lookahead is the same forward pass again: Z = 0.
     model = make_deep_model(dropout=0.5)
     model.compile(keras.optimizers.SGD(0.0), "mse", affinity=tag_keras.LookaheadAffinity(every=1))
-    fit(model)
+    fit(model, batch_size=48)
     np.testing.assert_allclose(model.get_affinity().mean, 0.0, atol=1e-6)
 
 
@@ -169,17 +178,31 @@ def test_affinities_do_not_depend_on_loss_weights_or_regularisers():
         model = make_model(regularizer=regularizer)
         options = tag_keras.LookaheadAffinity(every=10**6)
         model.compile("sgd", "mse", loss_weights=weights, affinity=options, run_eagerly=True)
-        fit(model, epochs=1)
+        # Only the first step is probed.
+        fit(model, epochs=1, batch_size=48)
         means.append(model.get_affinity().mean)
     np.testing.assert_allclose(means[0], means[1], atol=1e-6)
 
 
-def test_cadence_and_history():
+@pytest.fixture(scope="module")
+def measuring():
+    """A compiled model, traced once for several tests, its 6 batches, and its probes traced."""
+    traced, original = [], ProbeStep.__call__
     model = make_model()
     model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ProbeStep, "__call__", lambda *given: (traced.append("probe"), original(*given))[1]
+        )
+        yield model, tf.data.Dataset.from_tensor_slices(make_data()).batch(16), traced
+
+
+def test_cadence_and_history(measuring):
+    model, batches, _ = measuring
+    model._statistics.start()
     # 6 steps an epoch: probes at 0, 4 | 8 | 12, 16, and in the second call 20 | 24, 28.
-    fit(model, epochs=3)
-    fit(model, epochs=2)
+    model.fit(batches, epochs=3, shuffle=False, verbose=0)
+    model.fit(batches, epochs=2, shuffle=False, verbose=0)
     affinity = model.get_affinity()
     np.testing.assert_array_equal(affinity.count, np.full((3, 3), 8))
     assert affinity.history.shape == (5, 3, 3)
@@ -187,45 +210,24 @@ def test_cadence_and_history():
     np.testing.assert_allclose(affinity.mean, weighted, atol=1e-7)
 
 
+def test_fit_chooses_the_compiled_function_in_python(measuring):
+    model, batches, traced = measuring
+    model._statistics.start()
+    model.fit(batches, epochs=2, shuffle=False, verbose=0)
+    # Traced once, run several times; a step without a probe never comes here. Data of unknown
+    # length, in the next test, are traced anew.
+    assert traced == ["probe"]
+    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 3))
+
+
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-def test_cadence_over_data_of_unknown_length():
-    model = make_model()
-    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=4))
-    x, y = make_data()
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16).filter(lambda x, y: True)
+def test_cadence_over_data_of_unknown_length(measuring):
+    model, batches, _ = measuring
+    model._statistics.start()
     # As above: probes at 0, 4 | 8 | 12, 16. That an epoch has ended shows at its seventh step.
-    model.fit(batches, epochs=3, verbose=0, shuffle=False)
+    model.fit(batches.filter(lambda x, y: True), epochs=3, shuffle=False, verbose=0)
     affinity = model.get_affinity()
     np.testing.assert_array_equal(affinity.count, np.full((3, 3), 5))
-
-
-def test_measuring_goes_on_from_a_backup(tmp_path):
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
-                raise KeyboardInterrupt
-
-    affinities = []
-    for stops in (False, True):
-        model = make_model()
-        model(make_data()[0])
-        model.compile(
-            "adam", "mse", affinity=tag_keras.LookaheadAffinity(every=3), run_eagerly=True
-        )
-        backup = keras.callbacks.BackupAndRestore(tmp_path / str(stops))
-        if stops:
-            with pytest.raises(KeyboardInterrupt):
-                fit(model, epochs=4, batch_size=48, shuffle=False, callbacks=[backup, Stop()])
-            model = make_model()
-            model.compile(
-                "adam", "mse", affinity=tag_keras.LookaheadAffinity(every=3), run_eagerly=True
-            )
-            model(make_data()[0])
-            model.encoder.set_weights([value + 1 for value in model.encoder.get_weights()])
-        fit(model, epochs=4, batch_size=48, shuffle=False, callbacks=[backup])
-        affinities.append(model.get_affinity())
-    np.testing.assert_array_equal(affinities[1].count, affinities[0].count)
-    np.testing.assert_allclose(affinities[1].history, affinities[0].history, atol=1e-6)
 
 
 def test_steps_without_a_probe_hold_no_trace_of_it():
@@ -245,20 +247,6 @@ def test_steps_without_a_probe_hold_no_trace_of_it():
     plain = operations(tag_keras.LookaheadAffinity())
     assert plain == operations(None)
     assert len(plain) < len(operations(tag_keras.LookaheadAffinity(), probes=True))
-
-
-def test_fit_chooses_the_compiled_function_in_python(monkeypatch):
-    model = make_model()
-    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=3))
-    traced = []
-    original = ProbeStep.__call__
-    monkeypatch.setattr(
-        ProbeStep, "__call__", lambda *given: (traced.append("probe"), original(*given))[1]
-    )
-    fit(model, epochs=2)
-    # Traced once, run four times; a step without a probe never comes here.
-    assert traced == ["probe"]
-    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 4))
 
 
 @pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("c", "a", "b")])
@@ -283,18 +271,18 @@ def test_logs_for_any_number_of_tasks(tasks):
 
 def test_metric_objects_of_a_model_that_is_built_are_logged_once():
     model = make_model()
-    model.compile("sgd", "mse")
-    fit(model)
+    model.compile("sgd", "mse", run_eagerly=True)
+    fit(model, epochs=1, batch_size=96)
     metrics = {"a": [keras.metrics.MeanAbsoluteError()], "b": keras.metrics.MeanAbsoluteError()}
-    model.compile("sgd", "mse", metrics=metrics)
-    logs = fit(model).history
+    model.compile("sgd", "mse", metrics=metrics, run_eagerly=True)
+    logs = fit(model, batch_size=96).history
     losses = {"loss", *(f"{task}_loss" for task in TASKS)}
     assert set(logs) == losses | {"a_mean_absolute_error", "b_mean_absolute_error"}
 
 
 def test_sample_weights_by_task():
     model = make_model()
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     x, y = make_data()
     y = {task: y[task] for task in TASKS}
     weights = {task: np.random.default_rng(i).uniform(size=96) for i, task in enumerate(TASKS)}
@@ -321,6 +309,7 @@ def test_save_and_load(tmp_path):
     fit(model, batch_size=48)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.run_eagerly = True
     x, y = make_data()
     assert loaded.tasks == TASKS
     for task in TASKS:
@@ -341,11 +330,11 @@ def test_save_and_load(tmp_path):
 
 def test_compile_again_starts_measuring_anew():
     model = make_model()
-    for every in (1, 3):
+    for every in (1, 2):
         model.compile(
             "sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=every), run_eagerly=True
         )
-        fit(model, epochs=1)
+        fit(model, epochs=1, batch_size=32)
     np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 2))
 
 
@@ -370,16 +359,16 @@ def test_early_stopping_and_checkpoints_see_the_logs(tmp_path):
 def test_a_list_of_callbacks_that_is_made_already():
     model = make_model()
     model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
-    fit(model, batch_size=48, callbacks=keras.callbacks.CallbackList(model=model, add_history=True))
+    fit(model, batch_size=96, callbacks=keras.callbacks.CallbackList(model=model, add_history=True))
     assert model.get_affinity().history.shape == (2, 3, 3)
 
 
 def test_the_rest_of_the_data_in_a_small_batch_is_not_measured():
     model = make_model()
-    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
     x, y = make_data(97)
-    model.fit(x, y, batch_size=16, epochs=2, verbose=0)
-    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 12))
+    model.fit(x, y, batch_size=48, epochs=2, verbose=0)
+    np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 4))
 
 
 def test_embeddings_of_integers_through_fit_and_export(tmp_path):
@@ -388,7 +377,7 @@ def test_embeddings_of_integers_through_fit_and_export(tmp_path):
         [keras.Input((4,), dtype="int32"), layers.Embedding(9, 3), layers.Flatten()]
     )
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
-    model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
     x = np.random.default_rng(0).integers(0, 9, size=(96, 4)).astype("int32")
     model.fit(x, make_data()[1], epochs=1, verbose=0)
     assert (model.get_affinity().count == 3).all()
@@ -407,20 +396,20 @@ def test_an_encoder_may_give_features_by_task():
     shared = layers.Dense(4, activation="relu")(inputs)
     encoder = keras.Model(inputs, {task: layers.Dense(3)(shared) for task in TASKS})
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
-    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
-    fit(model)
-    assert (model.get_affinity().count == 12).all()
+    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
+    fit(model, batch_size=48)
+    assert (model.get_affinity().count == 4).all()
 
 
 def test_probes_of_a_bad_loss_are_left_out_counted_and_reported():
     model = make_model()
     zero = {"a": lambda y, p: 0 * p[:, 0], "b": "mse", "c": "mse"}
-    model.compile("sgd", zero, affinity=tag_keras.LookaheadAffinity(every=2))
-    with pytest.warns(UserWarning, match=r"left out by target: \{'a': 18\}"):
-        fit(model)
+    model.compile("sgd", zero, affinity=tag_keras.LookaheadAffinity(every=2), run_eagerly=True)
+    with pytest.warns(UserWarning, match=r"left out by target: \{'a': 9\}"):
+        fit(model, batch_size=32)
     affinity = model.get_affinity()
     np.testing.assert_array_equal(affinity.count[:, 1], 0)
-    np.testing.assert_array_equal(affinity.skipped, 6 * np.array([[0, 1, 0]] * 3))
+    np.testing.assert_array_equal(affinity.skipped, 3 * np.array([[0, 1, 0]] * 3))
     assert np.isnan(affinity.mean[:, 1]).all() and np.isfinite(affinity.mean[:, [0, 2]]).all()
 
 

@@ -2,25 +2,25 @@
 
     python -m benchmarks.truth --output_dir=runs/truth --sets=digits6
 
-For each set, all groups of tasks (of the nine digits' tasks, those of up to three and some larger
-ones) are trained with several seeds, which takes most of the time; then joint trainings with other
-seeds measure affinities by each estimator. A command that was stopped goes on when it is given
-again. What each way to choose would have given, on test data, is written to truth.md and truth.json
-in the set's folder, and what the figure regret.png shows of it is printed.
+For each set, this trains all groups of tasks with several seeds, which takes most of the time. (Of
+the nine digits' tasks, it trains the groups of up to three and some larger ones.) Joint trainings
+with other seeds then measure affinities by each estimator. A stopped command goes on when it is
+given again. The total test losses of each way to choose go to truth.md and truth.json in the set's
+folder; the ways in the figure regret.png are also printed.
 
-The regret of a choice is how much its total test loss, the mean over the seeds, is above that of
-the best choice of as many networks, relative to it; the mean of 2, 3 and 4 networks. All choices
-are among the groups that were trained; the best is that by the test losses of all seeds. Choices by
-the losses of one seed's networks are judged by those of the other seeds, for the chosen groups
-would be trained anew.
+The regret of a choice is the relative difference between its total test loss (the mean over the
+seeds) and the total of the best choice of as many networks, averaged over 2, 3 and 4 networks. All
+choices are among the trained groups; the best choice is the best by the test losses of all seeds.
+A choice by the losses of one seed is judged by the other seeds, because the chosen groups would be
+trained anew.
 
-Joint or single: each task from whichever of the two is better on validation data, without groups.
-The guard goes by the validation losses of all seeds of the networks that are judged, for these are
-served. It may serve more networks than were asked for, and is then judged by the best choice of as
-many as it serves.
+"joint or single" takes each task from the joint network or from its own, whichever is better on
+validation data. The guard decides by the validation losses of all seeds of the judged networks,
+because these are served. It may serve more networks than were asked for; the best choice of as many
+networks then judges it.
 
-What follows ± is the standard deviation over the runs or seeds that the choice went by; how the
-table itself would deviate is not in it.
+After ± stands the standard deviation over the runs or seeds behind the choices. It leaves out how
+the table itself would vary.
 """
 
 import argparse
@@ -50,7 +50,7 @@ from tag_keras.utils.checks import check
 from tag_keras.utils.files import keep_settings
 from tag_keras.utils.text import cells_as_markdown
 
-# What the figure shows of it, by what each choice goes by, how many runs, and with which options.
+# Labels of the ways to choose in the figure, by way, number of runs, and options.
 SHOWN = {
     ("joint", 0, ""): "one joint network",
     ("single", 0, ""): "one network per task",
@@ -65,13 +65,15 @@ SHOWN = {
     ("ESA", 1, ""): "ESA",
     ("all groups measured", 1, ""): "all groups measured, another seed",
 }
-# What one seed's networks chose is judged by those of the others.
+# The choice of one seed needs another one that judges it.
 FEWEST = {"seeds": 2, "runs": 1, "epochs": 1}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.truth",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for all it writes")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS], help="problems")
@@ -104,13 +106,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -> list[Line]:
-    """Trains and measures what is not in the folder yet, and judges every way to choose."""
+    """Trains and measures all that is not in the folder yet, and judges every way to choose."""
     truth_set = SETS[name](epochs)
     keep_settings(folder, {"set": name, "epochs": epochs})
     groups, seeds = groups_to_train(truth_set), range(num_seeds)
     print(f"{name}: {len(groups)} groups, {num_seeds} seeds", flush=True)
     rows, early = train_groups_of(truth_set, folder, seeds)
-    # There may be those of other seeds, of a run that was stopped.
+    # The folder may hold other seeds from a run that was stopped.
     rows = [row for row in rows if row.seed in seeds]
     truth = Truth.from_rows(rows, truth_set.tasks, groups)
     print(f"{name}: affinities of {num_runs} runs by each estimator", flush=True)
@@ -124,7 +126,7 @@ def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -
 
 
 def as_cells(lines: Sequence[Line]) -> list[list[str]]:
-    """A table of ways to choose, its header first."""
+    """A table of ways to choose, with its header first."""
     header = ["choice by", "runs", "options", *(f"{number} networks" for number in NETWORKS)]
     cells = [[*header, "regret, %", "networks served", "rank agreement"]]
     for line in lines:
@@ -144,7 +146,7 @@ def as_cells(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def _fields(line: Line) -> dict[str, object]:
-    """What is written of a line; NaN, which JSON does not have, as null."""
+    """A line as written to truth.json, with null for NaN, which JSON does not have."""
     values = dataclasses.asdict(line)
     values |= {name: value.tolist() for name, value in values.items() if hasattr(value, "tolist")}
     fields: dict[str, object] = json.loads(json.dumps(values).replace("NaN", "null"))

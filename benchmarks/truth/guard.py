@@ -1,4 +1,4 @@
-"""What the guard makes of a choice: the networks of the groups, the joint and the single ones."""
+"""The guard applied to a choice: the networks that it serves, and their losses."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from tag_keras.selection.grouping import Grouping
 
 @dataclasses.dataclass(frozen=True)
 class Guarded:
-    """What would be served, and its total losses.
+    """The networks that the guard serves, and total losses.
 
     Args:
-        serving: Row of the network that serves it, by task.
+        serving: For each task, the row of the network that serves it.
         moved: Number of tasks that the guard moved.
-        validation: Of what is served.
-        validation_joint: Of the joint network's best seed.
-        test: Of what is served.
-        test_without: Of the groups without the guard.
-        test_joint: Of the joint network's best seed.
-        test_single: Of each task's own network's best seed.
+        validation: Total validation loss of the served networks.
+        validation_joint: Total validation loss of the joint network's best seed.
+        test: Total test loss of the served networks.
+        test_without: Total test loss of the groups without the guard.
+        test_joint: Total test loss of the joint network's best seed.
+        test_single: Total test loss of the single networks, each with its best seed.
     """
 
     serving: list[int]
@@ -36,11 +36,11 @@ class Guarded:
 
 
 def guarded(truth: Truth, serving: Sequence[int]) -> Guarded:
-    """What would be served, of the seeds of a table.
+    """Applies the guard to a choice, with the seeds of a table.
 
     Args:
-        truth: Table.
-        serving: Row of the network that serves it, by task, before the guard.
+        truth: The table.
+        serving: For each task, the row of the network that serves it before the guard.
     """
     grouping = grouping_of(truth, serving)
     rows = rows_of(truth, grouping)
@@ -69,7 +69,7 @@ def guarded(truth: Truth, serving: Sequence[int]) -> Guarded:
 
 
 def grouping_of(truth: Truth, serving: Sequence[int]) -> Grouping:
-    """The grouping of rows that serve the tasks."""
+    """The grouping of a choice: for each task, the row of the network that serves it."""
     rows = sorted(set(serving))
     serves = {task: rows.index(row) for task, row in zip(truth.tasks, serving, strict=True)}
     groups = tuple(truth.groups[row] for row in rows)
@@ -77,7 +77,7 @@ def grouping_of(truth: Truth, serving: Sequence[int]) -> Grouping:
 
 
 def rows_of(truth: Truth, grouping: Grouping) -> list[Row]:
-    """Validation losses of the networks of groups, of the joint and of the single ones."""
+    """Validation losses of the networks of a grouping, the joint network and the single ones."""
     return [
         Row(
             name,

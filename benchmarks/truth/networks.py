@@ -1,4 +1,4 @@
-"""Trains what a truth table is made of: the networks of all groups, and affinity estimators."""
+"""Trains the networks of a truth table, and measures affinities by each estimator."""
 
 import dataclasses
 import functools
@@ -29,12 +29,12 @@ FIRST_MEASURING_SEED = 100
 
 
 class EarlyLosses(keras.callbacks.Callback):  # type: ignore[misc]
-    """Writes the validation losses by task after an epoch.
+    """Callback that writes the validation losses by task after one of the epochs.
 
     Args:
         path: File to write.
         data: Validation data, `(x, y)`.
-        epoch: After how many epochs.
+        epoch: Number of the epoch, from 1.
     """
 
     def __init__(self, path: Path, data: Any, epoch: int) -> None:
@@ -50,12 +50,12 @@ class EarlyLosses(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
     def __deepcopy__(self, memo: Any) -> "EarlyLosses":
-        # A network gets a copy, but not of the data.
+        # Each network gets a copy, which shares the data.
         return EarlyLosses(self._path, self._data, self._epoch)
 
 
 def groups_to_train(truth_set: TruthSet) -> list[Group]:
-    """All groups of up to `largest` tasks, some larger ones, and all tasks."""
+    """All groups of up to `largest` tasks, some larger ones, and the group of all tasks."""
     tasks = truth_set.tasks
     sizes = range(1, truth_set.largest + 1)
     groups = [group for size in sizes for group in itertools.combinations(tasks, size)]
@@ -69,10 +69,10 @@ def groups_to_train(truth_set: TruthSet) -> list[Group]:
 def train_groups_of(
     truth_set: TruthSet, folder: Path, seeds: Sequence[int]
 ) -> tuple[list[Row], list[Row]]:
-    """Trains all groups with all seeds; what is in the folder is not trained again.
+    """Trains all groups with all seeds, except those that the folder has already.
 
     Returns:
-        Rows of the trained networks, and rows of the split `"validation"` of the short trainings.
+        Rows of the trained networks, and validation rows of the short trainings.
 
     Raises:
         ValueError: If a file in the folder is damaged or of other tasks; the message names it.
@@ -92,7 +92,7 @@ def train_groups_of(
 
 
 def _forget(networks: Sequence[Network], folder: Path) -> None:
-    """Takes networks out of results.json, so that they are trained again."""
+    """Removes networks from results.json, so that they are trained again."""
     names = {(network.name, network.seed) for network in networks}
     rows = load_sweep_results(folder)
     kept = [row for row in rows if (row.network, row.seed) not in names]
@@ -109,7 +109,7 @@ def _early_rows(network: Network, path: Path) -> list[Row]:
 
 
 def estimators(truth_set: TruthSet) -> dict[str, Mapping[str, Any]]:
-    """Arguments of `compile` of a joint training that measures, by the name of the estimator."""
+    """Arguments of `compile` for a joint training that measures, by name of the estimator."""
     lookahead = tag_keras.LookaheadAffinity
     held_out = functools.partial(lookahead, on=truth_set.splits["validation"])
     return {
@@ -123,13 +123,13 @@ def estimators(truth_set: TruthSet) -> dict[str, Mapping[str, Any]]:
         "first order": {"affinity": tag_keras.FirstOrderAffinity(2)},
         "first order, plain step": {"affinity": tag_keras.FirstOrderAffinity(2, "sgd")},
         "cosine": {"affinity": tag_keras.CosineAffinity(2)},
-        # The authors' averages reach over more batches than there are here.
+        # The authors' decay averages over more batches than there are here.
         "proximal": {"gradient_method": tag_keras.SelectiveTaskGroupUpdates(decay=0.01)},
     }
 
 
 def measure(truth_set: TruthSet, folder: Path, num_runs: int) -> dict[str, list[Affinity]]:
-    """Affinities of several joint trainings by each estimator, none of them measured twice."""
+    """Affinities of `num_runs` joint trainings by each estimator; those in the folder are read."""
     measured = {}
     for name, options in estimators(truth_set).items():
         build = functools.partial(truth_set.build_model, **options)

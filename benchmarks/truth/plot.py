@@ -1,4 +1,4 @@
-"""The figure of a truth table: the regret of ways to choose, side by side for several sets."""
+"""The figure of truth tables: the regret of each way to choose, with a panel for each set."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,19 +9,16 @@ from benchmarks.truth.regret import Line
 from tag_keras.report import plots
 from tag_keras.report.plots import Figure
 
-# The way, by how many runs, with which options; and what the figure calls it.
+# A way to choose: its name, number of runs, and options.
 Way = tuple[str, int, str]
 
 
 def plot_regret(lines: Mapping[str, Sequence[Line]], ways: Mapping[Way, str]) -> Figure:
-    """A panel for each set: the regret by way to choose, with its standard deviation.
+    """Draws the regret of each way to choose, with its standard deviation.
 
     Args:
-        lines: Ways to choose by set.
-        ways: What to draw, from top to bottom, and its label.
-
-    Returns:
-        Figure.
+        lines: By set, the lines of all ways to choose.
+        ways: Labels of the ways to draw, from top to bottom.
     """
     figure = plots.new_figure(2.6 + 2.1 * len(lines), 0.9 + 0.3 * len(ways))
     panels: Any = figure.subplots(1, len(lines), sharey=True, squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""Whether the guard keeps its promise: what it serves, against joint and single networks."""
+"""Does the guard keep its promise? Its networks against the joint and the single ones."""
 
 import dataclasses
 import itertools
@@ -15,15 +15,15 @@ from tag_keras.affinity import Affinity
 
 @dataclasses.dataclass(frozen=True)
 class Promise:
-    """What became of N guarded choices of groups that were trained with some seeds.
+    """The results of N guarded choices of groups that were trained with some seeds.
 
     Args:
-        seeds: The seeds, of each network the best of which is served.
-        above: How many choices have a total validation loss above that of the joint network, which
-            should be none.
-        change: Array (N,): total test loss of what is served, relative to the better of the joint
-            network and the single ones, less 1.
-        without: The same without the guard.
+        seeds: The seeds. Each network is served with its best one.
+        above: Number of choices with a total validation loss above the joint network's, which
+            should be 0.
+        change: Array (N,): total test loss of the served networks, relative to the joint network
+            or the single ones, whichever are better, less 1.
+        without: Array (N,): the same without the guard.
     """
 
     seeds: tuple[int, ...]
@@ -48,11 +48,11 @@ PROMISE_HEADER = [
 
 
 def promises(truth: Truth, measured: Mapping[str, Sequence[Affinity]]) -> list[Promise]:
-    """With each seed and with all of them: choices of 2 to 4 networks by each run's affinities.
+    """Guards all choices of 2 to 4 networks by affinities, with each seed and with all seeds.
 
     Args:
         truth: The table.
-        measured: Affinities of some runs, by estimator.
+        measured: By estimator, affinities of some runs.
     """
     servings = [
         truth.choose(scores_of_affinity(truth, affinity, singletons, score), number)

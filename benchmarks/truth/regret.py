@@ -1,4 +1,4 @@
-"""What each way to choose is worth: total test loss, and regret against the best choice."""
+"""The worth of each way to choose: total test loss, and regret against the best choice."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from tag_keras.selection.solvers.problem import Score
 from tag_keras.utils.checks import check
 
 NETWORKS = (1, 2, 3, 4)
-# Affinities that are anchored in losses are made to be added up.
+# Affinities anchored in losses (`"measured"`) are made to be summed.
 RULES: list[tuple[Singletons, Score]] = [
     ("forbid", "mean"),
     ("forbid", "sum"),
@@ -24,7 +24,8 @@ RULES: list[tuple[Singletons, Score]] = [
     ("measured", "sum"),
 ]
 
-# Row of the network that serves it, by task, of choices of 1 to 4 networks; empty for none.
+# Choices of 1 to 4 networks: for each task, the row of the network that serves it; or empty if no
+# such choice serves all tasks.
 Choices = list[list[int]]
 
 
@@ -33,16 +34,16 @@ class Line:
     """One way to choose networks.
 
     Args:
-        way: What it goes by.
-        runs: How many runs each choice goes by; 0 where it goes by none, or by no others than those
-            that are judged.
-        options: Singletons, score and guard, where there is a choice.
-        totals: Array (N, 4): total test losses of N choices of 1 to 4 networks at most; NaN where
-            so many cannot serve all tasks.
-        best: Array (N, 4): total of the best choice of as many networks by the test losses of all
-            seeds, or of as many as serve, where these are more.
+        way: Name of the way.
+        runs: Number of runs behind each choice; 0 for a choice without runs, or from the judged
+            networks themselves.
+        options: Singletons, score and guard, where they apply.
+        totals: Array (N, 4): total test losses of N choices of up to 1 to 4 networks, NaN where
+            these cannot serve all tasks.
+        best: Array (N, 4): total test losses of the best choice, by all seeds, of as many networks,
+            or of as many as serve if these are more.
         networks: Array (N, 4): number of networks that serve.
-        agreement: Rank agreement with the gains of pairs; NaN where it is not defined.
+        agreement: Rank agreement of affinities with the gains of pairs; NaN if not defined.
     """
 
     way: str
@@ -55,7 +56,7 @@ class Line:
 
     @property
     def regret(self) -> Floats:
-        """Array (N,): what the total is above the best one, relative, mean of 2 to 4 networks."""
+        """Array (N,): relative difference to the best total, mean over 2 to 4 networks."""
         regret: Floats = np.nanmean((self.totals / self.best - 1)[:, 1:], axis=1)
         return regret
 
@@ -71,12 +72,12 @@ class Line:
 
 
 def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affinity]]) -> list[Line]:
-    """Every way to choose.
+    """The lines of all ways to choose.
 
     Args:
         truth: The table.
-        early: The validation losses of the short trainings, as a table.
-        measured: Affinities of some runs, by estimator.
+        early: The table with the validation losses of the short trainings.
+        measured: By estimator, affinities of some runs.
 
     Raises:
         ValueError: If the table has but one seed, which would judge its own choice, or if the
@@ -92,7 +93,7 @@ def all_lines(truth: Truth, early: Truth, measured: Mapping[str, Sequence[Affini
 
 def _fixed(truth: Truth) -> Iterator[Line]:
     joint, single = truth.joint(), truth.single()
-    # What can be had by validation losses without any group: the guard should be worth more.
+    # The best by validation losses without any group. The guard should be worth more.
     either = truth.serve(truth.losses("validation"), [*joint[:1], *single])
     choices = {
         "best choice": _choices(truth, truth.losses("test")),
@@ -102,7 +103,7 @@ def _fixed(truth: Truth) -> Iterator[Line]:
     }
     for way, servings in choices.items():
         yield _line(truth, way, 0, "", [(truth, servings)])
-    # What anchored affinities are without affinities: all sources of a task are alike.
+    # Anchored affinities without affinities: all sources of a task are alike.
     alike = Affinity(truth.tasks, np.zeros((len(truth.tasks),) * 2))
     servings = _choices(truth, scores_of_affinity(truth, alike, "measured", "sum"))
     yield from _with_guard(truth, "all sources alike", 0, "measured, sum", [servings])
@@ -112,7 +113,7 @@ def _fixed(truth: Truth) -> Iterator[Line]:
 
 
 def _by_losses(truth: Truth, early: Truth) -> Iterator[Line]:
-    """Choices by the losses of one seed are judged by the others, so that no noise is shared."""
+    """Lines of choices by losses. The other seeds judge a choice by one seed: no shared noise."""
     tables = {
         ("all groups measured", ""): (truth, False),
         ("HOA", ""): (truth, True),
@@ -161,7 +162,7 @@ def _with_guard(
     choices: Sequence[Choices],
     agreement: float = float("nan"),
 ) -> Iterator[Line]:
-    """The line of some choices, and that of what the guard makes of them."""
+    """The line of some choices, and the line of the same choices with the guard."""
     judged = [(truth, servings) for servings in choices]
     yield _line(truth, way, runs, options, judged, agreement)
     served = [(truth, [_guarded(truth, one) for one in servings]) for servings in choices]
@@ -169,7 +170,7 @@ def _with_guard(
 
 
 def _others(truth: Truth, seed: int) -> Truth:
-    """The seeds that judge what one has chosen."""
+    """The table of the seeds that judge the choice of one seed."""
     return truth.only([other for other in truth.seeds if other != seed])
 
 
@@ -181,7 +182,7 @@ def _line(
     judged: Sequence[tuple[Truth, Choices]],
     agreement: float = float("nan"),
 ) -> Line:
-    """The line of some choices, each with the seeds of the table that judge it."""
+    """The line of some choices, each with the table of the seeds that judge it."""
     cells = [
         [_cell(truth, judge, *one) for one in zip(servings, NETWORKS, strict=True)]
         for judge, servings in judged
@@ -192,10 +193,10 @@ def _line(
 def _cell(
     truth: Truth, judge: Truth, serving: list[int], number: int
 ) -> tuple[float, float, float]:
-    """Total, that of the best choice, and the number of networks that serve.
+    """Total of a choice, total of the best choice, and the number of networks that serve.
 
-    The best choice is that of all seeds, whichever judge. That of the judges alone would fit their
-    noise, the more the fewer they are, so that choices judged by few would look worse than others.
+    The best choice is the best by all seeds, whichever seeds judge. The best by the judges alone
+    would fit their noise, so a choice with few judges would look worse than others.
     """
     networks = len(set(serving))
     best = judge.total(truth.best_choice(max(number, networks)))

@@ -1,4 +1,4 @@
-"""What is expected of groups that nobody trained: scores out of affinities and measured losses."""
+"""Expected scores of groups, without training them: from affinities, and from losses of pairs."""
 
 from typing import Any
 
@@ -13,13 +13,14 @@ from tag_keras.selection.solvers.problem import Score
 def scores_of_affinity(
     truth: Truth, affinity: Affinity, singletons: Singletons, score: Score = "mean"
 ) -> Floats:
-    """Scores (M, T) of the groups of a table by affinities, as `select_groups` has them.
+    """Scores (M, T) of the groups of a table by affinities, as in `select_groups`.
 
     Args:
-        truth: Table, whose validation losses anchor the affinities with `"measured"`.
+        truth: The table.
         affinity: Affinities of the same tasks.
-        singletons: As in `experiment.run`.
-        score: As in `select_groups`.
+        singletons: Score of a task alone: `"forbid"` allows none; `"baseline"` is 0; `"measured"`
+            is from the validation losses of the table, which then anchor the affinities, too.
+        score: Score of a task in a group: `"mean"` or `"sum"` of the affinities onto it.
     """
     truth.check_tasks(affinity)
     rows = rows_of(truth, grouping_of(truth, truth.joint()))
@@ -29,15 +30,17 @@ def scores_of_affinity(
 
 
 def higher_order(truth: Truth, losses: Floats) -> Floats:
-    """Scores (M, T) by HOA (Standley et al. 2020): of three tasks and more, the mean over pairs.
+    """Scores (M, T) by HOA (Standley et al. 2020): in a larger group, the mean over its pairs.
 
     Args:
-        truth: Table.
-        losses: Scores (M, T) of which those of single tasks and pairs are used.
+        truth: The table.
+        losses: Scores (M, T) of single tasks and pairs; others are not read.
     """
-    size, scores = truth.members.sum(axis=1), losses.copy()
+    scores = losses.copy()
     for row, group in enumerate(truth.groups):
-        for task in group if size[row] > 2 else ():
+        if len(group) <= 2:
+            continue
+        for task in group:
             pairs = [
                 truth.row(tuple(one for one in truth.tasks if one in (task, other)))
                 for other in group

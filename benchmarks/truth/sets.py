@@ -1,4 +1,4 @@
-"""The data on which every group of tasks is trained, to see which choices were right."""
+"""The problems of the truth tables: small enough to train every group of their tasks."""
 
 import dataclasses
 import functools
@@ -25,12 +25,13 @@ class TruthSet:
 
     Args:
         tasks: Task names.
-        splits: `"train"`, `"validation"` and `"test"`, few examples to train on, so that it matters
-            which tasks share a network.
-        build_model: Gives a compiled model for a tuple of tasks; further arguments of `compile`.
+        splits: Data of `"train"`, `"validation"` and `"test"`. There are few examples to train on,
+            so that it matters which tasks share a network.
+        build_model: Function that gives a compiled model for a tuple of tasks, and takes further
+            arguments of `compile`.
         epochs: Number of epochs of 20 steps.
-        largest: All groups of so many tasks are trained, and the joint network.
-        num_larger: How many of the larger groups, drawn at random.
+        largest: Number of tasks up to which all groups are trained.
+        num_larger: Number of larger groups to train, drawn at random.
     """
 
     tasks: tuple[str, ...]
@@ -42,7 +43,7 @@ class TruthSet:
 
     @property
     def data(self) -> dict[str, Any]:
-        """Data as a sweep takes them."""
+        """Data of a sweep: by split, arrays or a function that gives a dataset."""
         train = functools.partial(data.batches, self.splits["train"], BATCH_SIZE)
         return {**self.splits, "train": train}
 
@@ -53,18 +54,18 @@ class TruthSet:
 
 
 def digits_of_6(epochs: int = 20) -> TruthSet:
-    """Six of the digits' tasks and 300 images: all 63 groups."""
+    """Six tasks of the digits and 300 images: all 63 groups."""
     tasks = ("is_even", "at_least_five", "has_loop", "left_heavy", "ink", "slant")
     return _digits(tasks, 300, epochs, largest=len(tasks))
 
 
 def digits_of_9(epochs: int = 20) -> TruthSet:
-    """The nine tasks and 100 images of `digits.train`: groups of up to three, and some others."""
+    """The nine tasks and 100 images of `digits.train`: groups of up to three, and 20 others."""
     return _digits(data.TASKS, 100, epochs, largest=3, num_larger=20)
 
 
 def planted_clusters(epochs: int = 20) -> TruthSet:
-    """Clusters of three tasks, of two and of one, the last of labels that nothing explains."""
+    """Clusters of three tasks and of two, and one task whose labels nothing explains."""
     tasks = ("a0", "a1", "a2", "b0", "b1", planted.RANDOM)
     x, y = planted.make_data(seed=0, size=1600, noise=0.6)
     y = {task: y[task][:, None] for task in tasks}
@@ -73,13 +74,13 @@ def planted_clusters(epochs: int = 20) -> TruthSet:
 
 
 def cancer(epochs: int = 20) -> TruthSet:
-    """Breast cancer: from the average nucleus of a sample to its worst, and to the diagnosis.
+    """Breast cancer: the diagnosis and the worst nuclei of a sample, from its average nucleus.
 
     Wisconsin Diagnostic Breast Cancer (Street et al. 1993; 569 samples, bundled with scikit-learn).
-    The inputs are ten measures, averaged over the nuclei of the sample; the tasks are the diagnosis
-    and the means of the three largest values of six measures. These are what a pathologist looks
-    for and what a blurred or small image shows badly; they depend on the average ones, on each
-    other (size, roughness), and on the diagnosis.
+    The inputs are ten measures, averaged over the nuclei of the sample. The tasks are the diagnosis
+    and, for six measures, the mean of the three largest values. A pathologist looks for these, and
+    a blurred or small image shows them badly. They depend on the averages, on each other (size,
+    roughness), and on the diagnosis.
     """
     bunch = sklearn.datasets.load_breast_cancer()
     columns = dict(zip(bunch.feature_names, bunch.data.T, strict=True))
@@ -120,11 +121,11 @@ def _perceptrons(tasks: tuple[str, ...], splits: Mapping[str, Split], epochs: in
 def build_perceptron(
     tasks: tuple[str, ...], steps: int, **options: Any
 ) -> tag_keras.MultiTaskModel:
-    """A compiled model for rows of a table: two shared layers, and one linear head per task.
+    """Builds a compiled model for tabular data: two shared layers, and a linear head per task.
 
     Args:
-        tasks: Task names; `"malignant"` is a class, all others are values.
-        steps: Number of training steps, over which the learning rate falls to 0 along a cosine.
+        tasks: Task names. `"malignant"` is a binary class; all others are numbers.
+        steps: Number of training steps, in which the learning rate falls to 0 along a cosine.
         **options: Further arguments of `compile`.
     """
     layers = [keras.layers.Dense(32, activation="relu") for _ in range(2)]

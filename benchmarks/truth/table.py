@@ -1,4 +1,4 @@
-"""The table of all groups' measured losses, and what choices of networks are worth by it."""
+"""The truth table: measured losses of all groups, and the worth of a choice by them."""
 
 import dataclasses
 import functools
@@ -20,14 +20,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """Losses of the M groups of T tasks that were trained, each with S seeds.
+    """Losses of M groups of T tasks that were trained, each with S seeds.
 
     Args:
-        tasks: Task names.
-        groups: The groups.
-        seeds: The seeds.
-        validation: Array (S, M, T), NaN where a task is not in a group.
-        test: The same on test data.
+        tasks: Names of the T tasks.
+        groups: The M groups.
+        seeds: The S seeds.
+        validation: Array (S, M, T): validation losses, NaN where a task is not in a group.
+        test: Array (S, M, T): test losses, NaN in the same places.
     """
 
     tasks: Group
@@ -38,15 +38,15 @@ class Truth:
 
     @classmethod
     def from_rows(cls, rows: Sequence[Row], tasks: Group, groups: Sequence[Group]) -> "Truth":
-        """The table out of the results of the networks.
+        """Makes the table from the results of the networks.
 
         Args:
             rows: Results on the splits `"validation"` and `"test"`.
-            tasks: Task names.
-            groups: Groups that the table is to have.
+            tasks: Names of the T tasks.
+            groups: The M groups of the table.
 
         Raises:
-            ValueError: If the results are of other tasks, or if a group's are not there.
+            ValueError: If the results have other tasks, or lack those of a group.
         """
         others = sorted({task for row in rows for task in row.tasks} - {*tasks})
         check(not others, f"the results should be of the tasks {list(tasks)}", others=others)
@@ -77,14 +77,14 @@ class Truth:
 
     @functools.cached_property
     def members(self) -> npt.NDArray[np.bool_]:
-        """Boolean array (M, T)."""
+        """Boolean array (M, T): whether the task is in the group."""
         return np.isfinite(self.test[0])
 
     def only(self, seeds: Sequence[int]) -> "Truth":
-        """The same table of some of the seeds.
+        """The table of some of the seeds.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: If `seeds` is empty.
         """
         check(bool(seeds), "there should be a seed left", seeds=list(seeds))
         rows = [self.seeds.index(seed) for seed in seeds]
@@ -93,7 +93,7 @@ class Truth:
         )
 
     def with_validation(self, rows: Sequence[Row]) -> "Truth":
-        """The same table with other validation losses, such as those of short trainings."""
+        """The table with other validation losses, such as those of short trainings."""
         test = [row for row in rows if row.split == "test"]
         check(not test, "the rows should be of validation data only", test=test[:1])
         own = [dataclasses.replace(row, split="test") for row in rows]
@@ -101,36 +101,35 @@ class Truth:
         return dataclasses.replace(self, validation=other.validation)
 
     def row(self, group: Group) -> int:
-        """Row of a group.
+        """The row of a group.
 
         Raises:
-            ValueError: If it is not in the table.
+            ValueError: If the group is not in the table.
         """
         check(group in self.groups, "the group should be one of the table", group=group)
         return self.groups.index(group)
 
     def joint(self) -> list[int]:
-        """Row of the network that serves it, by task: the joint network."""
+        """The choice of the joint network: its row, for each task."""
         return [self.row(self.tasks)] * len(self.tasks)
 
     def single(self) -> list[int]:
-        """Row of the network that serves it, by task: its own."""
+        """The choice of single networks: for each task, the row of its own network."""
         return [self.row((task,)) for task in self.tasks]
 
     def total(self, serving: Sequence[int]) -> float:
-        """Total test loss, the mean over the seeds, of the rows that serve the tasks."""
+        """Total test loss of a choice, the mean over the seeds."""
         return float(self.test[:, serving, np.arange(len(self.tasks))].sum(axis=1).mean())
 
     def choose(self, scores: Floats, num_networks: int) -> list[int]:
         """The best choice by some scores.
 
         Args:
-            scores: Array (M, T), larger is better, -inf where a task is not in a group, or not to
-                be served by it.
-            num_networks: Number of networks at most.
+            scores: Array (M, T), larger is better, -inf where a group cannot serve a task.
+            num_networks: Largest number of networks.
 
         Returns:
-            Row of the network that serves it, by task; empty if none can serve them all.
+            For each task, the row of the network that serves it; empty if no choice serves all.
         """
         usable = (scores > -np.inf).any(axis=1)
         rows = np.flatnonzero(usable)
@@ -141,18 +140,18 @@ class Truth:
         return self.serve(scores, rows[family]) if family else []
 
     def serve(self, scores: Floats, family: Sequence[int] | npt.NDArray[np.intp]) -> list[int]:
-        """Row of the network that is best for it by some scores, by task."""
+        """For each task, the row of a family that is best for it by some scores (M, T)."""
         family = np.asarray(family)
         serving: list[int] = family[scores[family].argmax(axis=0)].tolist()
         return serving
 
     def losses(self, split: Literal["validation", "test"]) -> Floats:
-        """Scores (M, T) for `choose`: the negative of the mean losses."""
+        """Scores (M, T) for `choose`: the negative of the losses, mean over the seeds."""
         mean = getattr(self, split).mean(axis=0)
         return np.where(self.members, -mean, -np.inf)
 
     def best_choice(self, num_networks: int) -> list[int]:
-        """Row of the network that serves it, by task, of the least total test loss."""
+        """The choice of up to `num_networks` networks with the least total test loss."""
         number = min(num_networks, len(self.tasks))
         if number not in self._best:
             self._best[number] = self.choose(self.losses("test"), number)
@@ -163,10 +162,10 @@ class Truth:
         return {}
 
     def random_total(self, num_networks: int, draws: int = 200) -> float:
-        """Mean total of random networks, each task served by the best for it on validation.
+        """Mean total test loss of random networks; validation losses say which one serves a task.
 
-        The draws are uniform over the families of as many different groups of the table that leave
-        no task out; of more groups than tasks, of as many.
+        The draws are uniform over the families of `num_networks` different groups of the table
+        that cover all tasks. There are never more networks than tasks.
         """
         number = min(num_networks, len(self.tasks))
         random, validation = np.random.default_rng(number), self.losses("validation")
@@ -178,10 +177,10 @@ class Truth:
         return float(np.mean(totals))
 
     def agreement(self, affinity: Affinity) -> float:
-        """Rank agreement of affinities with what the pairs gained, the mean over the targets.
+        """Rank agreement of affinities with the gains of pairs, mean over the targets.
 
-        Spearman's correlation over the sources of a target, of the affinity and of the test loss
-        in the network of the pair, the sign turned.
+        For a target: Spearman's correlation, over the sources, of the affinity with the negative
+        test loss of the target in the pair's network.
         """
         self.check_tasks(affinity)
         test, found = self.test.mean(axis=0), []
@@ -194,7 +193,7 @@ class Truth:
         return float(np.mean(found))
 
     def check_tasks(self, affinity: Affinity) -> None:
-        """Raises a `ValueError` unless the affinities are of the tasks of the table."""
+        """Raises a `ValueError` unless affinities and table have the same tasks."""
         right = affinity.tasks == self.tasks
         wanted = "the affinities should be of the tasks of the table"
         check(right, wanted, affinity=affinity.tasks, table=self.tasks)

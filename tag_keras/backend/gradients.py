@@ -1,4 +1,4 @@
-"""Per-task gradients and their sums: one backward pass per task, unrolled or in a loop."""
+"""Gradients by task: one backward pass per task, as copies or as a loop, and sums and products."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class StackedGradients(NamedTuple):
     columns: list[tf.Tensor | None]
 
 
-# Unrolled: T lists of P tensors; `None` where the loss does not depend on the variable.
+# T lists of P tensors, with `None` where a loss does not depend on a variable; or T stacked in P.
 Gradients = Sequence[Sequence[tf.Tensor | None]] | StackedGradients
 
 
@@ -46,9 +46,10 @@ def task_gradients(
 def looped_gradients(
     tape: tf.GradientTape, losses: Sequence[tf.Tensor], variables: Sequence[Any]
 ) -> Gradients:
-    """The same by one backward pass in a loop of the graph, which so does not grow with T.
+    """Gradients of T losses with respect to P variables, by a loop in the graph.
 
-    Each pass runs back through whatever any of the losses depends on, with zeros for the others.
+    The graph does not grow with T. But each pass runs back through everything that any loss depends
+    on, with zeros for the other losses.
     """
     with tape:
         stacked = tf.stack(losses)
@@ -64,7 +65,7 @@ def looped_gradients(
 
     columns = _map(gradients, tf.eye(len(losses), dtype=stacked.dtype), like=variables)
     if not any(depends):
-        # Nothing to stack, and no column to tell the number of tasks.
+        # Without any column, stacked gradients would not tell the number of tasks.
         return [[None] * len(variables) for _ in losses]
     return StackedGradients(
         [column if used else None for column, used in zip(columns, depends, strict=False)]
@@ -91,15 +92,15 @@ def weighted_sum(gradients: Gradients, weights: Sequence[Any]) -> list[tf.Tensor
 
 
 def of_whole_batch(gradients: Gradients, variables: Sequence[Any], scale: Any = None) -> Gradients:
-    """Gradients of the losses of the whole batch, from those of each replica's share.
+    """Gradients of the losses of the whole batch: each replica's gradients, added up.
 
     Args:
-        gradients: Gradients of T losses with respect to P variables, of this replica.
+        gradients: Gradients of this replica's T losses with respect to P variables.
         variables: The P variables.
-        scale: What the losses were multiplied by before the backward passes.
+        scale: Loss scale of mixed precision, by which the gradients are divided.
 
     Returns:
-        The same without `None`: no gradient becomes a zero gradient.
+        Gradients of T losses. Zeros stand where `gradients` has `None`.
     """
 
     def dense(row: Sequence[tf.Tensor | None], axes: list[int]) -> list[tf.Tensor]:
@@ -113,7 +114,7 @@ def of_whole_batch(gradients: Gradients, variables: Sequence[Any], scale: Any = 
     rows = [dense(row, []) for row in gradients]
     if num_replicas() == 1 or not variables:
         return rows
-    # One all-reduce of all, not one per task.
+    # One all-reduce for all tasks.
     together = iter(sum_over_replicas([one for row in rows for one in row]))
     return [[next(together) for _ in row] for row in rows]
 
@@ -134,7 +135,7 @@ def map_tasks(function: Callable[[list[tf.Tensor]], tf.Tensor], gradients: Gradi
 
 
 def select_variables(gradients: Gradients, chosen: Sequence[bool]) -> Gradients:
-    """The gradients with respect to those of the P variables that are chosen."""
+    """Gradients with respect to the chosen variables only, by one boolean for each of the P."""
 
     def select(row: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         return [one for one, is_chosen in zip(row, chosen, strict=True) if is_chosen]
@@ -154,15 +155,15 @@ def stack_columns(gradients: Gradients) -> list[tf.Tensor]:
 
 
 def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tf.Tensor:
-    """Products `<w_i g_i, w_j g_j>` of weighted gradients, all divided by one number.
+    """Gram matrix `<w_i g_i, w_j g_j>` of weighted gradients, up to one common factor.
 
     Args:
         gradients: Dense gradients g_i of T losses.
         weights: T scalars w_i.
 
     Returns:
-        Float32 tensor (T, T). The gradients are divided by the largest of their numbers, so that
-        squares of small ones do not vanish.
+        Float32 tensor (T, T). All gradients are divided by their largest entry first, so that the
+        squares of small gradients do not vanish.
     """
     factors = tf.stack([tf.cast(weight, "float32") for weight in weights])
     columns = [tf.cast(column, "float32") * factors[:, None] for column in stack_columns(gradients)]
@@ -172,9 +173,17 @@ def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tf.Tensor:
 
 
 def gradient_norms(gradients: Gradients) -> tf.Tensor:
-    """Float32 tensor (T,): the lengths of the dense gradients of T losses."""
+    """Euclidean norms of the dense gradients of T losses: float32 tensor (T,)."""
     norms = [tf.norm(tf.cast(column, "float32"), axis=1) for column in stack_columns(gradients)]
     return tf.norm(tf.stack(norms), axis=0)
+
+
+def overflowed(gradients: Gradients) -> tf.Tensor:
+    """Whether a task's gradients hold infinity or NaN: boolean tensor (T,)."""
+    finite = [
+        tf.reduce_all(tf.math.is_finite(column), axis=1) for column in stack_columns(gradients)
+    ]
+    return ~tf.reduce_all(finite, axis=0)
 
 
 def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | None = None) -> Any:
@@ -185,9 +194,9 @@ def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | No
 
 
 def _one_after_the_other(function: Callable[[Any], Any], elements: Iterable[Any]) -> list[Any]:
-    """The results of a function, which the graph may not compute all at once.
+    """Results of a function for each element, computed in turn and never at the same time.
 
-    Each backward pass and each lookahead takes as much memory as a step.
+    Each backward pass and each lookahead takes as much memory as a training step.
     """
     results: list[Any] = []
     for element in elements:
@@ -199,7 +208,7 @@ def _one_after_the_other(function: Callable[[Any], Any], elements: Iterable[Any]
 
 def _sum_one(column: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> tf.Tensor | None:
     terms = [
-        # A Python weight of 1 costs no operation, which is every weight by default.
+        # Weights are the Python number 1 by default, which needs no operation.
         gradient if isinstance(weight, float) and weight == 1.0 else gradient * weight
         for gradient, weight in zip(column, weights, strict=True)
         if gradient is not None
@@ -210,11 +219,3 @@ def _sum_one(column: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> tf.T
 def _dense(gradient: Any) -> tf.Tensor | None:
     # An Embedding's gradient comes as tf.IndexedSlices.
     return None if gradient is None else tf.convert_to_tensor(gradient)
-
-
-def overflowed(gradients: Gradients) -> tf.Tensor:
-    """Boolean tensor (T,): whether the gradients of a task are not all finite."""
-    finite = [
-        tf.reduce_all(tf.math.is_finite(column), axis=1) for column in stack_columns(gradients)
-    ]
-    return ~tf.reduce_all(finite, axis=0)

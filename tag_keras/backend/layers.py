@@ -1,4 +1,4 @@
-"""Layers of a Keras model, as far as Keras keeps them to itself."""
+"""Layers and variables that a Keras model does not show in public."""
 
 from typing import Any
 
@@ -8,23 +8,23 @@ import keras
 def layers_in(
     layer: keras.layers.Layer, include_self: bool = True, recursive: bool = True
 ) -> list[keras.layers.Layer]:
-    """All layers in a layer or model; a layer that is used twice may be there twice.
+    """All layers in a layer or model. A layer that is used twice may be listed twice.
 
     Args:
         layer: Layer or model.
-        include_self: Whether the layer itself is the first of them.
-        recursive: Whether to look into the layers that it has.
+        include_self: Whether to list the layer itself, first.
+        recursive: Whether to list also the layers inside its layers.
     """
     return list(layer._flatten_layers(include_self=include_self, recursive=recursive))
 
 
 def own_trainable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The variables of a layer that belong to none of the layers in it."""
+    """Trainable variables of the layer itself, without those of the layers in it."""
     return list(layer._trainable_variables)
 
 
 def forget_layer(owner: keras.layers.Layer, layer: keras.layers.Layer) -> None:
-    """Takes a layer out of the list of its owner, where Keras leaves it once it is deleted."""
+    """Removes a layer from its owner's list of layers; `delattr` alone leaves it there."""
     owner._tracker.untrack(layer)
 
 

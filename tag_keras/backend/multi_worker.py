@@ -9,27 +9,28 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# What TensorFlow writes into the errors of the workers that wait for one that has failed.
+# TensorFlow writes this into the error of a worker that waits for one that has failed.
 _LOST = re.compile(r"Collective ops is aborted by: |(?=Collective has timed out)")
 
 
 class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     """A Keras model that also trains, evaluates and predicts on several workers.
 
-    Keras 3 fails there (keras-team/keras#20585) at two places, which are stepped round. The first
-    one is of use to all replicas, those of one worker, too; for the rest, without several
-    workers, every method is that of `keras.Model`. Neither detour depends on Keras being at fault:
-    each gives the right result with a Keras that is mended, too, so there is nothing to switch off.
+    Keras 3 fails there (keras-team/keras#20585) in two places, and this class takes a detour round
+    each. The first detour also serves several replicas of one worker. Otherwise, without several
+    workers, every method is that of `keras.Model`. Both detours give the right result with a
+    mended Keras, too, so nothing has to be switched off.
 
-    Every worker runs the same program. Backups of `keras.callbacks.BackupAndRestore` are written by
-    the first worker and read by all, hence `backup_dir` is to be a folder that all workers share.
+    Every worker runs the same program. The first worker writes the backups of
+    `keras.callbacks.BackupAndRestore` and all workers read them, so `backup_dir` has to be a folder
+    that all workers share.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Keras takes a batch from the iterator and averages it over the replicas, to learn shapes
-        # and types. That fails for a structure of tensors with several workers, and everywhere for
-        # parts that differ in size. It also takes a batch instead of an iterator, and the part of
-        # one replica has the same shapes and types.
+        # To learn shapes and types, Keras takes a batch from the iterator and averages it over the
+        # replicas. That fails for a structure of tensors with several workers, and everywhere for
+        # parts of different sizes. But Keras accepts a batch instead of the iterator, and the part
+        # of one replica has the same shapes and types.
         if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
             iterator, data_batch = None, _first_batch(iterator, self.distribute_strategy)
         super()._maybe_symbolic_build(iterator, data_batch)
@@ -38,9 +39,9 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         if not has_several_workers(self.distribute_strategy):
             return super()._make_function(step_function)
 
-        # Keras averages every log over the workers and, in the same breath, over its axis 0, which
-        # a scalar does not have. So all logs go as one row, shape (1, N), which has one to spare;
-        # and the workers talk to each other once per step instead of once per log.
+        # Keras averages every log over the workers and also over its axis 0, which a scalar does
+        # not have. So all logs go as one row of shape (1, N), whose axis 0 may be averaged. The
+        # workers then also communicate once per step instead of once per log.
         specs: Any = None
 
         def step(data: Any) -> tf.Tensor:
@@ -78,7 +79,7 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Says in one sentence what it means when the workers lose one of them."""
+        """Explains the errors that TensorFlow raises when a worker is lost."""
         try:
             yield
         except tf.errors.OpError as error:
@@ -98,16 +99,16 @@ def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is one of several workers that train one model together."""
     return (
         isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        # The devices are this worker's, the replicas those of all workers.
+        # This counts the devices of this worker, and the replicas of all workers.
         and len(strategy.extended.worker_devices) < strategy.num_replicas_in_sync
     )
 
 
 class _Meeting(keras.callbacks.Callback):  # type: ignore[misc]
-    """Lets no worker go on before all are there, and tells them the training steps of all.
+    """Makes every worker wait for all others, and tells each the training steps of all.
 
     Args:
-        trained: The model.
+        trained: Model that the workers train.
     """
 
     def __init__(self, trained: keras.Model) -> None:
@@ -127,8 +128,8 @@ class _Meeting(keras.callbacks.Callback):  # type: ignore[misc]
 class _SameStart(_Meeting):
     """Checks that all workers start from the same training step.
 
-    Where one resumes and another does not, they would make different numbers of steps and wait for
-    each other for ever.
+    If one resumed and another did not, they would make different numbers of steps and wait for each
+    other for ever.
     """
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -143,22 +144,22 @@ class _SameStart(_Meeting):
 
 
 def _for_several_workers(callbacks: Any, model: keras.Model) -> Any:
-    """The callbacks of `fit`, such that all workers resume from one backup that one has written.
+    """The callbacks of `fit`, changed so that one worker writes the backup and all resume from it.
 
-    Two workers that write the same file destroy it; of two that write a file each, one may have
-    written one epoch more when the job is killed.
+    Two workers that write the same file destroy it. If each wrote its own file, one might be an
+    epoch ahead when the job is killed.
     """
     is_list = isinstance(callbacks, keras.callbacks.CallbackList)
     single = callbacks.callbacks if is_list else keras.tree.flatten(callbacks or [])
-    # A backup that was damaged is replaced by the one before it when it is read. So the others read
-    # it when the first has.
+    # The worker that reads a damaged backup replaces it by the one before. So the first worker
+    # reads it first, and the others wait.
     if model.distribute_strategy.extended.should_checkpoint:
         single.append(_Meeting(model))
     else:
         single.insert(0, _Meeting(model))
         for callback in single:
             if isinstance(callback, keras.callbacks.BackupAndRestore):
-                # Keras takes `False` for 0 and would write at every step.
+                # Not `False`: Keras would take it for 0 and write at every step.
                 callback.save_freq = sys.maxsize
                 callback.delete_checkpoint = False
     single.append(_SameStart(model))
@@ -166,7 +167,7 @@ def _for_several_workers(callbacks: Any, model: keras.Model) -> Any:
 
 
 def _first_batch(epoch_iterator: Any, strategy: tf.distribute.Strategy) -> Any:
-    """The first batch of an epoch, of the first replica of this worker."""
+    """The first batch of an epoch: the part of this worker's first replica."""
     *_, iterator = next(iter(epoch_iterator))
     return keras.tree.map_structure(
         lambda value: strategy.experimental_local_results(value)[0], next(iterator)
@@ -179,7 +180,7 @@ def _as_row(logs: Any) -> tf.Tensor:
 
 
 def _from_row(row: tf.Tensor, specs: Any) -> Any:
-    """Undoes `_as_row`, also where the row has lost its axis of length 1."""
+    """The logs from the row of `_as_row`, which Keras may give without its axis of length 1."""
     shapes = [spec.shape for spec in keras.tree.flatten(specs)]
     parts = tf.split(tf.reshape(row, (-1,)), [shape.num_elements() for shape in shapes])
     logs = [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -1,4 +1,4 @@
-"""What stands inside of a Keras optimizer, and is not all public."""
+"""Keras optimizers: the one inside a loss-scaling wrapper, its settings, and stateless steps."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,37 +8,37 @@ import tensorflow as tf
 
 
 def inner_optimizer(optimizer: Any) -> Any:
-    """The optimizer that makes the steps: mixed precision wraps it in one that scales losses."""
+    """The optimizer that makes the steps, without the wrapper that scales losses."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def accumulated_batches(optimizer: Any) -> int | None:
-    """Number of batches whose gradients make one step; `None` where every batch makes one."""
-    steps: int | None = getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None)
-    return steps
+    """Number of batches whose gradients make one step; `None` if every batch makes a step."""
+    number: int | None = getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None)
+    return number
 
 
 def loss_scale(optimizer: Any) -> tf.Tensor | None:
-    """What mixed precision multiplies losses by; `None` without it."""
+    """Factor by which mixed precision multiplies losses; `None` without a loss scale."""
     one = tf.ones(())
     scale = optimizer.scale_loss(one)
     return None if scale is one else scale
 
 
 def variables_of_all(optimizer: Any) -> list[keras.Variable]:
-    """The variables of an optimizer that belong to no weight: its iterations and learning rate."""
+    """The variables that an optimizer has once for all weights: iterations and learning rate."""
     return [optimizer.iterations, optimizer._learning_rate]
 
 
 def clipped_gradients(optimizer: Any, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Gradients, clipped as the optimizer was told to; as they are if it was not."""
+    """Gradients, clipped if the optimizer was told to clip."""
     return list(optimizer._clip_gradients(gradients))
 
 
 def exclude_from_weight_decay(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
-    """Excludes variables besides those that the user has excluded.
+    """Excludes more variables from weight decay, in addition to those that the user excluded.
 
-    Keras' own method forgets what was excluded before.
+    Keras' own method forgets the variables that were excluded before.
     """
     optimizer = inner_optimizer(optimizer)
     excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
@@ -54,15 +54,15 @@ def lookahead_step(
 ) -> list[tf.Tensor]:
     """Values that the variables would have after one step of the optimizer. Nothing changes.
 
-    With `update="optimizer"` this is the step that `optimizer.apply` would really take: momentum,
-    adaptive rates, clipping, weight decay and constraints included. Left out are what belongs to
-    several steps: gradient accumulation and the moving average of the weights.
+    With `update="optimizer"` this is the step that `optimizer.apply` would take, with momentum,
+    adaptive rates, clipping, weight decay and constraints. It leaves out gradient accumulation and
+    the moving average of the weights, which need several steps.
 
     Args:
         optimizer: A built optimizer.
-        gradients: P tensors, not multiplied by a loss scale.
+        gradients: P gradients, without a loss scale.
         variables: P variables that the optimizer was built with.
-        update: `"sgd"` gives `variable - learning_rate * gradient` instead.
+        update: `"optimizer"`, or `"sgd"` for `variable - learning_rate * gradient`.
 
     Returns:
         P tensors with the shapes of the variables.
@@ -81,11 +81,10 @@ def lookahead_step(
 
 
 class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """What Keras' TensorFlow optimizers do to tf.Variables, done to Keras variables instead.
+    """Optimizer methods that write to Keras variables, where Keras writes to tf.Variables.
 
-    `Optimizer.stateless_apply` raises on the TensorFlow backend, because the methods below write
-    to tf.Variables, which a `StatelessScope` does not see. Everything of Keras that this relies on
-    and that is not public stands in this class and in `stateless_view`.
+    `Optimizer.stateless_apply` raises on the TensorFlow backend: Keras' versions of these methods
+    write to tf.Variables, which a `StatelessScope` does not see.
     """
 
     def assign(self, variable: keras.Variable, value: tf.Tensor) -> None:
@@ -114,11 +113,11 @@ class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     @property
     def iterations(self) -> Any:
-        # Keras counts batches; the step that comes after accumulating gradients counts once.
+        # Keras counts batches, but several batches whose gradients accumulate make one step.
         return self._iterations // self._steps_of_one_update + self._more_updates
 
     def _var_key(self, variable: keras.Variable) -> Any:
-        # The original asks the tf.Variable, which is hidden once the scope holds a new value.
+        # Keras asks the tf.Variable, which is hidden once the scope holds a new value.
         return self._keys[id(variable)]
 
 
@@ -128,21 +127,21 @@ def stateless_view(
     more_updates: tf.Tensor | int = 0,
     **attributes: Any,
 ) -> keras.optimizers.Optimizer:
-    """A second face of `optimizer`, over the same state, that can be applied in a scope.
+    """An optimizer with the state of `optimizer` that can be applied in a `keras.StatelessScope`.
 
     Args:
         optimizer: A built optimizer that wraps no other.
         variables: Variables that it was built with.
-        more_updates: Integer: updates that these variables had beyond `optimizer.iterations`. They
-            count for the optimizer's own formulas, as Adam's correction, and not for a learning
-            rate schedule.
-        **attributes: What the view is to have otherwise than `optimizer`.
+        more_updates: Number of updates that these variables had beyond `optimizer.iterations`.
+            They count in the optimizer's own formulas, such as Adam's correction, but not in a
+            learning rate schedule.
+        **attributes: Attributes that should differ from those of `optimizer`.
 
     Returns:
-        An optimizer to be applied in a `keras.StatelessScope`.
+        The view. Outside of a scope it would change the state of `optimizer`.
     """
     # Python's method order puts _StatelessUpdates after the optimizer's own classes and before
-    # keras.optimizers.Optimizer, so what Muon or Nadam override for themselves stays in force.
+    # keras.optimizers.Optimizer, so the methods that Muon or Nadam override stay in force.
     kind = type("StatelessView", (type(optimizer), _StatelessUpdates), {})
     view: Any = object.__new__(kind)
     view.__dict__.update(optimizer.__dict__)

@@ -5,15 +5,18 @@ from collections.abc import Iterator
 
 import keras
 
+from tag_keras.backend.layers import layers_in
+
+_LOW = ("float16", "bfloat16")
+
 
 class FullPrecision:
-    """Lets layers compute in float32 for a while, whatever their dtype policies.
+    """Context in which the layers of a model compute in float32, whatever their dtype policies.
 
-    A lookahead changes a loss by a percent or less, which is lost in the rounding of float16 and
-    bfloat16.
+    A lookahead changes a loss by a percent or less; float16 and bfloat16 would round that away.
 
     Args:
-        model: Model whose layers are meant.
+        model: The model.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -23,16 +26,16 @@ class FullPrecision:
 
     def is_needed(self) -> bool:
         """Whether any layer computes in less than float32."""
-        return any(layer.compute_dtype in ("float16", "bfloat16") for layer in self._layers())
+        return any(layer.compute_dtype in _LOW for layer in layers_in(self._model))
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        # Replicas are traced in turns, in threads that wait for each other wherever they
-        # communicate: the first to come sets the policies, the last to go sets them back.
+        # Replicas are traced in threads that take turns and wait for each other wherever they
+        # communicate. The first to enter sets the policies, the last to leave sets them back.
         if self._entered == 0:
-            self._policies = [(layer, layer.dtype_policy) for layer in self._layers()]
+            self._policies = [(layer, layer.dtype_policy) for layer in layers_in(self._model)]
             for layer, policy in self._policies:
-                if policy.compute_dtype in ("float16", "bfloat16"):
+                if policy.compute_dtype in _LOW:
                     layer.dtype_policy = keras.DTypePolicy("float32")
         self._entered += 1
         try:
@@ -42,6 +45,3 @@ class FullPrecision:
             if self._entered == 0:
                 for layer, policy in self._policies:
                     layer.dtype_policy = policy
-
-    def _layers(self) -> list[keras.layers.Layer]:
-        return list(self._model._flatten_layers())

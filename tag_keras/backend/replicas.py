@@ -1,4 +1,4 @@
-"""Replicas: what the devices of a `tf.distribute` strategy have to agree on."""
+"""Replicas of a `tf.distribute` strategy: sums over them, values for all, and what Keras allows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,12 @@ import tensorflow as tf
 
 from tag_keras.backend.optimizers import accumulated_batches
 
+# The replicas of these strategies do not make each training step together.
+_OUT_OF_STEP = (
+    tf.distribute.ParameterServerStrategy,
+    tf.distribute.experimental.CentralStorageStrategy,
+)
+
 
 def num_replicas() -> int:
     """Number of replicas that train together; 1 without a strategy."""
@@ -14,22 +20,22 @@ def num_replicas() -> int:
 
 
 def sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """All-reduces by summation; with one replica, the tensors as they are."""
+    """Sums over the replicas, by one all-reduce; with one replica, the tensors as they are."""
     context = tf.distribute.get_replica_context()
-    # Keras builds its metrics outside of the replicas, where there is nothing to sum.
+    # Keras builds its metrics outside of the replicas; then there is nothing to sum.
     if num_replicas() == 1 or context is None:
         return tensors
     return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
 
 def assign_on_replicas(variables: Sequence[Any], values: Sequence[tf.Tensor]) -> None:
-    """Assigns to variables what every replica has computed by itself, and all alike.
+    """Assigns values that every replica has computed by itself, all replicas the same ones.
 
-    Replicas cannot do it one by one, and a mean of equal values may differ from them by rounding.
+    A replica cannot assign alone, and the mean of equal values may differ from them by rounding.
 
     Args:
         variables: Keras variables.
-        values: As many tensors.
+        values: One tensor for each variable.
     """
     if not tf.distribute.has_strategy():
         for variable, value in zip(variables, values, strict=True):
@@ -50,8 +56,8 @@ def check_strategy(model: Any) -> None:
 
     Raises:
         ValueError: If the replicas of the strategy do not train in step, if the model or its
-            variables were made outside of the scope, or if Keras cannot train several replicas
-            with what the model was compiled with.
+            variables were made outside of the scope, or if the model was compiled with an option
+            that Keras does not support with several replicas.
     """
     strategy = model.distribute_strategy
     if isinstance(strategy, _OUT_OF_STEP):
@@ -60,9 +66,9 @@ def check_strategy(model: Any) -> None:
             "MultiWorkerMirroredStrategy or TPUStrategy."
         )
     current = tf.distribute.get_strategy() if tf.distribute.has_strategy() else strategy
-    # Also false for a copy of the model that Keras made elsewhere.
-    created = strategy.extended.variable_created_in_scope
-    if current is not strategy or not all(created(one.value) for one in model.variables):
+    # A copy of the model that Keras made elsewhere has variables outside of the scope, too.
+    in_scope = strategy.extended.variable_created_in_scope
+    if current is not strategy or not all(in_scope(one.value) for one in model.variables):
         raise ValueError(
             "The model was made outside of the scope of the strategy that it is to be trained "
             "with. Make the layers and the model, and compile it, under `with strategy.scope():`."
@@ -70,19 +76,13 @@ def check_strategy(model: Any) -> None:
     if strategy.num_replicas_in_sync == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
         return
     accumulated = accumulated_batches(model.optimizer)
-    for name, value, is_possible in (
-        ("steps_per_execution", model.steps_per_execution, model.steps_per_execution == 1),
-        ("gradient_accumulation_steps", accumulated, not accumulated),
-        ("jit_compile", model.jit_compile, not model.jit_compile),
+    for name, value, is_refused in (
+        ("steps_per_execution", model.steps_per_execution, model.steps_per_execution != 1),
+        ("gradient_accumulation_steps", accumulated, bool(accumulated)),
+        ("jit_compile", model.jit_compile, bool(model.jit_compile)),
     ):
-        if not is_possible:
+        if is_refused:
             raise ValueError(
                 f"Keras cannot train {strategy.num_replicas_in_sync} replicas with "
                 f"{name}={value}. Leave the argument out, or train on one device."
             )
-
-
-_OUT_OF_STEP = (
-    tf.distribute.ParameterServerStrategy,
-    tf.distribute.experimental.CentralStorageStrategy,
-)

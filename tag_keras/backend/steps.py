@@ -1,4 +1,4 @@
-"""Where epochs begin and end, also one that is interrupted and resumed in its midst."""
+"""Training steps: counted over epochs and restarts, taken in turns, and compiled for `fit`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,12 +7,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Makes at most the given number of steps with the next batches of an iterator. Returns the logs,
+# and how many steps it made before the data came to an end.
+Steps = Callable[[Any, int], tuple[Any, int]]
+
 
 class StepCounter(keras.layers.Layer):  # type: ignore[misc]
-    """Counts training steps; saved with the model.
+    """Counts training steps. It is saved with the model.
 
-    `steps` are all of them, `steps_before_epoch` those before the running epoch, and
-    `steps_to_skip` those of it that a restart is not to do again.
+    `steps` counts all steps and `steps_before_epoch` those before the running epoch. A restart
+    should not repeat the first `steps_to_skip` steps of the running epoch.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -21,18 +25,18 @@ class StepCounter(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def reset_steps(self) -> None:
-        """Sets all back to no step."""
+        """Starts again at no step."""
         self.steps = self.steps_before_epoch = self.steps_to_skip = 0
         # Whether a checkpoint was read.
         self.is_restored = False
 
     def end_epoch(self) -> None:
-        """What comes next is a new epoch."""
+        """Begins a new epoch."""
         self.steps_before_epoch, self.steps_to_skip = self.steps, 0
         self.is_restored = False
 
     def end_interrupted_epoch(self) -> None:
-        """The same, where it is not known whether an epoch is running."""
+        """Begins a new epoch, whether or not one is running."""
         self.end_epoch()
 
     def save_own_variables(self, store: Any) -> None:
@@ -54,20 +58,20 @@ class EpochBounds(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, counter: StepCounter) -> None:
         super().__init__()
         self._counter = counter
-        # Whether the running epoch is the first one of this `fit`.
+        # Whether the running epoch is the first one of this call of `fit`.
         self._is_first_epoch = True
 
     def on_train_begin(self, logs: Any = None) -> None:
-        # The epoch in which an earlier `fit` was interrupted.
+        # An earlier call of `fit` may have been interrupted in the midst of an epoch.
         self._counter.end_interrupted_epoch()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         counter = self._counter
         if counter.is_restored and self._is_first_epoch:
-            # BackupAndRestore has read it: what the epoch has behind it is not done again.
+            # BackupAndRestore has read the counter: the epoch goes on where the backup was made.
             counter.steps_to_skip = counter.steps - counter.steps_before_epoch
         elif counter.is_restored:
-            # Another callback has read it between two epochs, and the next one is a new one.
+            # Another callback has read it between two epochs, and a new epoch comes next.
             counter.end_interrupted_epoch()
         counter.is_restored = self._is_first_epoch = False
 
@@ -75,16 +79,11 @@ class EpochBounds(keras.callbacks.Callback):  # type: ignore[misc]
         self._counter.end_epoch()
 
 
-# Makes at most so many steps with the next batches of an iterator. Returns the logs, and how many
-# it made before the data came to an end.
-Steps = Callable[[Any, int], tuple[Any, int]]
-
-
 class StepsInTurns:
-    """A train function that chooses for every step between others. A subclass says which.
+    """A train function that chooses, for every step, between several kinds. A subclass chooses.
 
     Args:
-        counter: Counts the steps, and tells those that a restart is not to do again.
+        counter: Counts the steps, and knows those that a restart should not repeat.
         steps_per_execution: Number of steps that `fit` asks for at once.
         logs: Gives the logs of the epoch so far.
     """
@@ -95,7 +94,7 @@ class StepsInTurns:
         self._counter, self._at_once, self._logs = counter, steps_per_execution, logs
 
     def choose(self, number: int) -> tuple[Steps, int]:
-        """What makes the next steps, and how many of at most `number` it is to make."""
+        """The kind of the next steps, and how many of this kind to make, at most `number`."""
         raise NotImplementedError
 
     def __call__(self, iterator: Any) -> Any:
@@ -110,54 +109,51 @@ class StepsInTurns:
         return logs
 
     def _advance(self, iterator: Any, number: int) -> tuple[Any, int, int]:
-        """Makes at most so many steps, all of one kind.
+        """Makes at most `number` steps, all of one kind.
 
         Returns:
-            The logs, how many steps were to be made, and how many were.
+            The logs, the number of steps that were asked for, and the number that were made.
         """
         counter = self._counter
         if counter.steps_to_skip:
-            # After a restart in the midst of an epoch, Keras begins it anew.
+            # Keras begins the epoch anew after a restart in its midst.
             asked = min(number, counter.steps_to_skip)
             done = sum(1 for _ in zip(range(asked), iterator, strict=False))
             counter.steps_to_skip -= done
             return self._logs(), asked, done
         steps, asked = self.choose(number)
         logs, done = steps(iterator, asked)
-        # The optimizer's iterations would not do as the counter: an overflow does not count there.
+        # Not the optimizer's iterations, which do not count a step that overflows.
         counter.steps += done
         return logs, asked, done
 
 
 def compiled(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A train function as Keras makes it of a step, with all that `compile` asks for."""
+    """The train function that Keras makes from a step, with the options of `compile`."""
     function: Callable[[Any], Any] = model._make_function(step)
     return function
 
 
 def build_for(model: keras.Model, batch: Any) -> None:
-    """Creates the variables of a model and its optimizer, metrics included, for such batches."""
+    """Creates the variables of a model, its optimizer and its metrics for batches like `batch`."""
     model._symbolic_build(data_batch=batch)
 
 
 def steps_of(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
-    """Steps of a compiled model, as many at once on the device as `steps_per_execution` says."""
+    """Steps of a compiled model: in a loop on the device if `steps_per_execution` exceeds 1."""
     if model.steps_per_execution > 1:
         return on_device(model, step)
-    return one_at_a_time(compiled(model, step))
-
-
-def one_at_a_time(function: Callable[[Any], Any]) -> Steps:
-    """Steps by a function that makes one. At the end of the data it raises."""
+    function = compiled(model, step)
+    # At the end of the data the function raises `StopIteration`.
     return lambda iterator, number: (function(iterator), 1)
 
 
 def on_device(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
-    """Steps in a loop on the device, which returns to Python after the last one.
+    """Steps in a loop on the device, which returns to Python after the last step.
 
     Args:
         model: Compiled model.
-        step: Makes a step with a batch.
+        step: Makes one training step with a batch.
     """
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
@@ -195,12 +191,12 @@ def on_device(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
 
 
 def peek(iterator: Any) -> tuple[Any, Any]:
-    """A batch, or what tells its shapes and types, and an iterator that still gives it."""
+    """A batch, or the specs of its tensors, and an iterator that still gives this batch."""
     if not hasattr(iterator, "element_spec"):
         batch = next(iterator)
         return batch, iter([batch])
     batch = keras.tree.map_structure(
-        # What has no type stands for a sample weight that is None.
+        # A spec without a type stands for a sample weight that is None.
         lambda spec: spec if getattr(spec, "dtype", None) else None,
         iterator.element_spec,
     )
@@ -208,11 +204,12 @@ def peek(iterator: Any) -> tuple[Any, Any]:
 
 
 def before_others(own: Sequence[keras.callbacks.Callback], callbacks: Any) -> Any:
-    """The callbacks of `fit` with others first, so that a checkpoint of an epoch holds it closed.
+    """The callbacks of `fit` with our own first, so that checkpoints hold closed epochs.
 
     Args:
-        own: The callbacks that are to come first.
-        callbacks: What `fit` was given: `None`, one, a list, or a `keras.callbacks.CallbackList`.
+        own: Callbacks that run first.
+        callbacks: Argument of `fit`: `None`, one callback, a list of them, or a
+            `keras.callbacks.CallbackList`.
     """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.callbacks[:0] = own

@@ -1,4 +1,4 @@
-"""What the results say in plain words: what was chosen, whether it paid, whether to trust it."""
+"""What the results say, in sentences: what was chosen, whether it paid, how far to trust it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,23 @@ import scipy.special
 
 from tag_keras import results
 from tag_keras.affinity import Affinity
-from tag_keras.comparison.comparison import check_results, compare
+from tag_keras.comparison.comparison import check_rows, compare, serving_networks
 from tag_keras.results import FEWEST_SEEDS, Array, Row, mean_and_noise
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.replicates import interval_of_differences
 from tag_keras.utils.text import counted, joined, percent, plus_minus, sentence
 
-NAMES = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
+_KINDS = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
 _PAID = {
     "joint": "Grouping did not pay",
     "single": "Sharing did not pay",
     "grouped": "Grouping paid",
 }
 _FEWEST_PROBES = 30
-# Where fewer comparisons are significant, chance explains more than a quarter of them. More cannot
-# be asked for: with many small clusters of tasks, most sources of a target are equally useless.
+# If fewer comparisons are significant, chance explains more than a quarter of them. A higher bound
+# would be unfair: with many small clusters, most sources of a target are equally useless.
 _FEWEST_SIGNIFICANT = 0.2
-# A sentence does not hold the names of more tasks.
+# A sentence names no more tasks than these.
 MOST_NAMES = 12
 
 
@@ -34,9 +34,9 @@ class Conclusion:
 
     Args:
         winner: Kind of network (`"joint"`, `"single"`, `"grouped"`) with the lowest total test
-            loss; None if no kind has a complete seed.
-        advised: Kind to use: of those that are within the noise of the winner, and the winner,
-            the one with the fewest networks. None if the noise is not known.
+            loss. None if no kind has a seed with the losses of all tasks.
+        advised: Kind to use: the one with the fewest networks, out of the winner and the kinds
+            within its noise. None if the noise is not known.
         verdict: Who won, and whether beyond the noise.
         chosen: The groups.
         numbers: Totals and their differences.
@@ -58,35 +58,39 @@ def conclusion(
 ) -> Conclusion:
     """Says what was chosen, whether it paid, and how far to trust it.
 
-    A kind of network is within the noise of the winner unless the mean over seeds of their
-    paired differences in total test loss exceeds two of its standard errors.
+    A kind of network is within the noise of the winner unless their differences in total test
+    loss, paired by seed, have a mean above two of its standard errors.
 
     Args:
         affinity: Affinities of T tasks.
         grouping: Groups of the same tasks.
-        rows: Results, as `write_report` takes them.
-        anchored: Whether the groups were selected by what `anchor_affinity` gave.
-
-    Returns:
-        Conclusion.
+        rows: Results of networks named `"joint"`, `"single_<task>"` and `"group_<index>"`, with
+            losses on the split `"test"`.
+        anchored: Whether the groups were selected by affinities from `anchor_affinity`.
 
     Raises:
-        ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
-            of `grouping` and those of `affinity` disagree.
+        ValueError: If `rows` is empty or has a loss that is not finite, or if `affinity`,
+            `grouping` and `rows` have different tasks.
     """
-    check_results(affinity, grouping, rows)
+    if different := sorted({*affinity.tasks} ^ {*grouping.tasks}):
+        raise ValueError(
+            "`affinity` and `grouping` should have the same tasks. Only one of them has: "
+            f"{different}."
+        )
+    check_rows(grouping, rows)
     comparison = compare(grouping, rows)
     totals = {kind: losses[-1] for kind, losses in comparison.losses.items()}
     order = sorted(totals, key=lambda kind: float(totals[kind].mean()))
     gaps = {kind: mean_and_noise(totals[kind] - totals[order[0]]) for kind in order[1:]}
     noise_known = len(comparison.seeds) >= FEWEST_SEEDS
     tied = [kind for kind, (mean, noise) in gaps.items() if noise_known and mean <= noise]
-    parts = [_noise(affinity, anchored), _probes(affinity), _optimality(grouping, anchored)]
-    networks = {"joint": 1, "single": len(grouping.tasks)}
-    networks["grouped"] = len(set(grouping.serves.values()))
-    # The winner comes first, and so wins among as many networks.
-    best = sorted([*order[:1], *tied], key=lambda kind: networks[kind])
-    advised = best[0] if gaps and noise_known else None
+    kinds = serving_networks(grouping)
+    networks = {kind: len({*serves.values()}) for kind, serves in kinds.items()}
+    advised = None
+    if gaps and noise_known:
+        # The winner comes first, and so wins a tie in the number of networks.
+        advised = min([order[0], *tied], key=lambda kind: networks[kind])
+    trust = [_noise(affinity, anchored), _probes(affinity), _optimality(grouping, anchored)]
     return Conclusion(
         winner=order[0] if order else None,
         advised=advised,
@@ -94,7 +98,7 @@ def conclusion(
         chosen=_chosen(grouping),
         numbers=_numbers(totals, gaps, len(comparison.seeds)),
         advice=_advice(order, tied, networks, advised),
-        trust=" ".join(parts),
+        trust=" ".join(trust),
     )
 
 
@@ -102,13 +106,13 @@ def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
     if not order:
         return "No kind of network has a complete set of test losses: nothing can be compared."
     if len(order) == 1:
-        return f"Only {NAMES[order[0]]} has complete test losses: there is nothing to compare."
-    won = f"{NAMES[order[0]]} has the lowest total test loss"
-    beaten = joined(NAMES[kind] for kind in order[1:] if kind not in tied)
+        return f"Only {_KINDS[order[0]]} has complete test losses: there is nothing to compare."
+    won = f"{_KINDS[order[0]]} has the lowest total test loss"
+    beaten = joined(_KINDS[kind] for kind in order[1:] if kind not in tied)
     if seeds < FEWEST_SEEDS:
         return f"{sentence(won)}, but with {counted(seeds, 'seed')} the noise is not known."
     if tied:
-        level = joined(NAMES[kind] for kind in tied)
+        level = joined(_KINDS[kind] for kind in tied)
         be = "is" if len(tied) == 1 else "are"
         rest = f"; the difference from {beaten} is beyond it" if beaten else ""
         return f"No clear winner: {won}, but {level} {be} within the noise{rest}."
@@ -117,17 +121,18 @@ def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
 
 
 def _chosen(grouping: Grouping) -> str:
-    chosen = f"Chosen: {counted(len(grouping.groups), 'network')}"
-    chosen += f" for {counted(len(grouping.tasks), 'task')}"
-    if len(grouping.groups) == 1:
+    groups, tasks = len(grouping.groups), len(grouping.tasks)
+    chosen = f"Chosen: {counted(groups, 'network')} for {counted(tasks, 'task')}"
+    if groups == 1:
         return f"{chosen}: a joint network."
-    if len(grouping.tasks) > MOST_NAMES:
+    if tasks > MOST_NAMES:
         return f"{chosen}, listed below."
     parts = []
-    for index in range(len(grouping.groups)):
+    for index in range(groups):
         part = f"{results.group_name(index)} serves {joined(grouping.served(index)) or 'no task'}"
-        helpers = joined(grouping.helpers(index))
-        parts.append(part + (f", helped by {helpers}" if helpers else ""))
+        if helpers := grouping.helpers(index):
+            part += f", helped by {joined(helpers)}"
+        parts.append(part)
     return f"{chosen}: {'; '.join(parts)}."
 
 
@@ -138,14 +143,14 @@ def _numbers(
         return ""
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     values = [
-        f"{NAMES[kind]} {plus_minus(*results.mean_and_deviation(total))}"
+        f"{_KINDS[kind]} {plus_minus(*results.mean_and_deviation(total))}"
         for kind, total in totals.items()
     ]
     text = f"Total test loss ({over}): {', '.join(values)}."
     if not gaps or seeds < FEWEST_SEEDS:
         return text
-    above = [f"{NAMES[kind]} by {plus_minus(*gap)}" for kind, gap in gaps.items()]
-    # Student's t with S - 1 degrees of freedom: two standard errors are few for few seeds.
+    above = [f"{_KINDS[kind]} by {plus_minus(*gap)}" for kind, gap in gaps.items()]
+    # Student's t with S - 1 degrees of freedom: with few seeds, chance often passes two errors.
     chance = percent(2 * float(scipy.special.stdtr(seeds - 1, -2)))
     return (
         f"{text} Above the lowest, paired by seed (mean ± two standard errors): "
@@ -161,7 +166,7 @@ def _advice(
         return "Train the other kinds of networks with the same seeds to compare them."
     if advised is None:
         return f"Train at least {FEWEST_SEEDS} seeds of each kind before you choose."
-    use = f"Use {NAMES[advised]}"
+    use = f"Use {_KINDS[advised]}"
     if networks[advised] > 1:
         use += f" ({networks[advised]} networks)"
     if tied:
@@ -174,30 +179,35 @@ def _noise(affinity: Affinity, anchored: bool) -> str:
     if size == 1:
         return "With one task there are no affinities between tasks."
     if size == 2 and anchored:
-        text = "With two tasks the affinities take no part in the selection"
-        return f"{text}: what the joint network gained over single ones decides."
+        return (
+            "With two tasks the affinities take no part in the selection: what the joint network "
+            "gained over single ones decides."
+        )
     if size == 2:
         low, high = (ends[~np.eye(2, dtype=bool)] for ends in affinity.interval(0.95))
         text = "With two tasks no target has two sources to compare."
-        return f"{text} {_beyond(low, high, '2 affinities between them are different from 0')}"
-    # Selection ranks the sources of a target: each unordered pair of them, without the target.
+        return (
+            f"{text} {_significance(low, high, '2 affinities between them are different from 0')}"
+        )
+    # Selection ranks the sources of a target, so each pair of sources is one comparison.
     source, other, target = np.indices((size, size, size))
     pairs = (source < other) & (source != target) & (other != target)
     low, high = interval_of_differences(
         affinity.mean, affinity.standard_error, affinity.replicates, 0.95
     )
     what = f"{pairs.sum()} comparisons between two sources of one target are significant"
-    return _beyond(low[pairs], high[pairs], what)
+    return _significance(low[pairs], high[pairs], what)
 
 
-def _beyond(low: Array, high: Array, what: str) -> str:
+def _significance(low: Array, high: Array, what: str) -> str:
     known = int(np.isfinite(low).sum())
     if not known:
         return "The standard errors of the affinities are not known: all of it may be noise."
-    # A comparison with NaN is false: what is not known does not count.
+    # A comparison with NaN is false: an unknown end does not count.
     beyond = int(((low > 0) | (high < 0)).sum())
     share = percent(beyond / known)
-    share += f" of the {known} whose noise is known" if known < len(low) else ""
+    if known < len(low):
+        share += f" of the {known} whose noise is known"
     text = f"{beyond} of the {what} at 95 % ({share}); chance alone would give about 5 %."
     if beyond < _FEWEST_SIGNIFICANT * known:
         text += " These are few: another run may choose other groups."

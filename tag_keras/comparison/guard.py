@@ -1,6 +1,7 @@
-"""The guard: each task from whichever trained network is best on validation, never worse overall.
+"""The guard: chooses the trained network that serves each task, by the losses on validation data.
 
-Affinities predict gains weakly, so groups that were trained are compared with what else was.
+Affinities predict gains weakly. So the guard compares the trained groups with the joint network and
+with one network per task. On validation data it serves no greater total loss than any of the three.
 """
 
 import dataclasses
@@ -14,9 +15,8 @@ from tag_keras.comparison.comparison import (
     tasks_of_networks,
 )
 from tag_keras.comparison.serving import Move, Reason, Serving
-from tag_keras.results import FEWEST_SEEDS, Array, Row, mean_and_noise
+from tag_keras.results import FEWEST_SEEDS, Row, mean_and_noise
 from tag_keras.selection.grouping import Grouping
-from tag_keras.utils.checks import check
 
 
 def guard_groups(
@@ -25,42 +25,42 @@ def guard_groups(
     split: str = "validation",
     beyond_noise: bool | None = None,
 ) -> Serving:
-    """Says which trained network should serve each task, by the losses on validation data.
+    """Chooses the trained network that serves each task, by the losses on validation data.
 
-    A task is served by the network of its group unless
+    The network of its group serves each task, unless one of three reasons moves the task:
 
-    - the mean over seeds of the paired difference in its loss is in favour of another network by
-      more than two standard errors: of several such networks, the one with the least mean loss
-      serves it, unless the total loss served would rise by that;
-    - or the total loss served would still be above that of the joint network, or of one network
-      per task: then the tasks that lose most against the better of the two go to it, one by one,
-      until it is not;
-    - or more networks would serve than were chosen: then one whose tasks others that serve can
-      take over is left out, that with the least total first, as long as no task ends up worse
-      beyond its noise (where tasks may move for the first reason) and the total loss served is
-      above none of the three that it is compared with.
+    - Beyond the noise: another network has less loss for the task. The difference, paired by seed,
+      has a mean above two of its standard errors. Of several such networks, the one with the least
+      mean loss serves the task. The move is left out if the total loss served would rise by it.
+    - The guarantee: the total loss served is still above that of the joint network, or of one
+      network per task. Then tasks move to the better of the two, one by one, and the one that loses
+      most against it first, until the total is no longer above.
+    - Fewer networks: more networks would serve than before the guard. Then one network is left out,
+      and others that serve take its tasks; first the one that leaves the least total. No task may
+      become worse beyond its noise (where tasks may move for the first reason), and the total loss
+      served may not rise above any of the three that it is compared with.
 
-    Of each network one seed is served, the one with the least loss over the tasks that it serves.
-    So the total loss served on `split` is, of the seeds compared, never above that of the joint
-    network's best one, of the best ones of one network per task, or of the groups without the
-    guard. Data that took no part may see it otherwise.
+    Of each network one seed is served: the one with the least loss over the tasks that the network
+    serves. So, of the seeds compared, the total loss served on `split` is never above that of the
+    groups without the guard, of the joint network's best seed, or of the best seeds of one network
+    per task. On other data this may fail.
 
     Args:
-        grouping: Groups, and which of them serves each task.
+        grouping: Groups of tasks, and the group that serves each task.
         rows: Results of networks named `"group_<index>"`, `"joint"` and `"single_<task>"`, for
-            instance from `tag_keras.results.load_results("results.json")`. Against a joint network,
-            or one per task, that is not there, nothing is guaranteed. Only seeds that all of them
-            have are compared.
-        split: Split whose losses decide. One that is also reported would flatter the report.
-        beyond_noise: Whether tasks may move for the first reason; by default, if there are at
-            least three seeds, from which the report takes the noise as known.
+            instance from `tag_keras.results.load_results("results.json")`. Without a joint network,
+            or without one network per task, there is no guarantee against it. Only seeds that all
+            networks have are compared.
+        split: Split whose losses decide. A report of losses on the same split would flatter.
+        beyond_noise: Whether tasks may move for the first reason. Defaults to whether there are at
+            least three seeds: with fewer, the report calls the noise not known.
 
     Returns:
-        Serving: the networks to serve, which tasks were moved and why, and the totals.
+        Serving: the networks to serve, which tasks moved and why, and the totals.
 
     Raises:
-        ValueError: If `rows` does not hold the losses of every group, if networks have other tasks
-            or no seed in common, or if `beyond_noise` is true with fewer than two seeds.
+        ValueError: If `rows` lacks the losses of a group, if networks have other tasks or no seed
+            in common, or if `beyond_noise` is true with fewer than two seeds.
 
     Example:
 
@@ -81,8 +81,10 @@ def guard_groups(
     ```
     """
     check_rows(grouping, rows)
-    valid = beyond_noise is None or isinstance(beyond_noise, bool)
-    check(valid, "`beyond_noise` should be a bool or None", beyond_noise=beyond_noise)
+    if not isinstance(beyond_noise, bool | None):
+        raise ValueError(
+            f"`beyond_noise` should be a bool or None. Received: beyond_noise={beyond_noise!r}."
+        )
     table = loss_table(grouping, rows, split)
     if beyond_noise and len(table.seeds) < 2:
         raise ValueError(
@@ -93,25 +95,32 @@ def guard_groups(
     if beyond_noise is None:
         beyond_noise = len(table.seeds) >= FEWEST_SEEDS
     before = serving_networks(grouping)["grouped"]
-    better = _move_beyond_noise(table, before) if beyond_noise else before
     yardsticks = _yardsticks(grouping, table)
     totals = {kind: table.served_total(serves) for kind, serves in yardsticks.items()}
     total_without = table.served_total(before)
+    better = _move_beyond_noise(table, before) if beyond_noise else before
     no_worse = better
     if totals:
-        yardstick = yardsticks[min(totals, key=totals.__getitem__)]
-        no_worse = _move_until_no_worse(table, better, yardstick)
-    limit, most = min([total_without, *totals.values()]), len({*before.values()})
-    after = _leave_out(table, no_worse, most, limit, beyond_noise)
+        no_worse = _move_until_no_worse(
+            table, better, yardsticks[min(totals, key=totals.__getitem__)]
+        )
+    limit = min([total_without, *totals.values()])
+    after = _leave_out(table, no_worse, len({*before.values()}), limit, beyond_noise)
+    steps: dict[Reason, Mapping[str, str]] = {
+        "beyond the noise": better,
+        "the guarantee": no_worse,
+        "fewer networks": after,
+    }
     seeds, networks = table.served_seeds(after), tasks_of_networks(grouping)
+    names = list(seeds)
     return Serving(
         grouping=dataclasses.replace(
             grouping,
-            groups=tuple(networks[name] for name in seeds),
-            serves={task: [*seeds].index(name) for task, name in after.items()},
+            groups=tuple(networks[name] for name in names),
+            serves={task: names.index(name) for task, name in after.items()},
         ),
         networks=tuple(seeds.items()),
-        moves=_moves(table, before, better, no_worse, after),
+        moves=_moves(table, before, after, steps),
         total=table.served_total(after),
         total_without=total_without,
         total_joint=totals.get("joint"),
@@ -123,9 +132,9 @@ def guard_groups(
 
 
 def _yardsticks(grouping: Grouping, table: LossTable) -> dict[str, dict[str, str]]:
-    """Name of the network by task, of the joint and of the single networks, where all are there."""
-    # A group that is one of these was trained once under both names, and is not to serve as two
-    # networks. Groups come first in the table.
+    """Name of the network of each task, by kind: joint and single, where the table has them all."""
+    # A group may be one of these networks, trained once under both names, and must not serve as
+    # two. The name that comes first in the table stands for both: groups come first.
     first: dict[str, str] = {}
     for name in table.losses:
         first[name] = next((other for other in first if table.are_alike(other, name)), name)
@@ -137,7 +146,7 @@ def _yardsticks(grouping: Grouping, table: LossTable) -> dict[str, dict[str, str
 
 
 def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str, str]:
-    """Name of the network by task, after the moves that pay beyond the noise."""
+    """Name of the network of each task, after the moves that pay beyond the noise."""
     best: dict[str, tuple[float, str]] = {}
     for task, own in serves.items():
         for name, losses in table.losses.items():
@@ -146,11 +155,10 @@ def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str,
                 if gain > noise and gain > best.get(task, (0.0, ""))[0]:
                     best[task] = gain, name
     serves = dict(serves)
-    # Those that gain most come first; of those that gain as much, by name, so that the order of the
-    # tasks does not matter.
+    # The largest gains come first. Equal ones go by name, not by the order of the tasks.
     for task in sorted(best, key=lambda task: (-best[task][0], task)):
         moved = {**serves, task: best[task][1]}
-        # The mean over seeds is not all: the seed that is served may be better than its mean.
+        # The gain is a mean over seeds. The seed that is served may be better than its mean.
         if table.served_total(moved) <= table.served_total(serves):
             serves = moved
     return serves
@@ -159,10 +167,10 @@ def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str,
 def _move_until_no_worse(
     table: LossTable, serves: Mapping[str, str], yardstick: Mapping[str, str]
 ) -> dict[str, str]:
-    """Name of the network by task, after the moves without which the yardstick were better."""
+    """Name of the network of each task, after moves until the yardstick's total is no better."""
     serves, other = dict(serves), table.served_losses(yardstick)
     limit = table.served_total(yardstick)
-    # It ends, because where all tasks have moved, their total is the limit.
+    # It ends: once all tasks have moved, their total is the limit.
     while table.served_total(serves) > limit:
         served = table.served_losses(serves)
         left = [task for task in serves if serves[task] != yardstick[task]]
@@ -174,10 +182,10 @@ def _move_until_no_worse(
 def _leave_out(
     table: LossTable, serves: Mapping[str, str], most: int, limit: float, beyond_noise: bool
 ) -> dict[str, str]:
-    """Name of the network by task, after networks beyond so many were left out, if they can be."""
-    first, serves = serves, dict(serves)
+    """Name of the network of each task, after networks were left out until at most `most` serve."""
+    start, serves = serves if beyond_noise else {}, dict(serves)
     while len(names := sorted({*serves.values()})) > most:
-        others = [_without(table, serves, name, first if beyond_noise else {}) for name in names]
+        others = [_without(table, serves, name, start) for name in names]
         best = min((other for other in others if other), key=table.served_total, default=None)
         if best is None or table.served_total(best) > limit:
             break
@@ -186,60 +194,51 @@ def _leave_out(
 
 
 def _without(
-    table: LossTable, serves: Mapping[str, str], name: str, no_worse_than: Mapping[str, str]
+    table: LossTable, serves: Mapping[str, str], left_out: str, no_worse_than: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """The same where other networks that serve take over all tasks of one; None if they cannot.
+    """The same with the tasks of one network moved to others that serve; None if none can.
 
-    Those cannot where a task is worse, beyond the noise, than in its network of `no_worse_than`.
+    A network cannot take a task that is worse there, beyond the noise, than in the network that
+    `no_worse_than` gives for it.
     """
-    others, moved = sorted({*serves.values()} - {name}), dict(serves)
-    for task in [task for task in serves if serves[task] == name]:
-        losses = {
-            other: table.losses[other][task] for other in others if task in table.losses[other]
-        }
-        if task in no_worse_than:
-            own = table.losses[no_worse_than[task]][task]
-            losses = {other: one for other, one in losses.items() if not _is_above(one - own)}
-        means = {other: float(one.mean()) for other, one in losses.items()}
+    moved = dict(serves)
+    for task in [task for task, name in serves.items() if name == left_out]:
+        means = {}
+        for name in sorted({*serves.values()} - {left_out}):
+            if task not in table.losses[name]:
+                continue
+            losses = table.losses[name][task]
+            if task in no_worse_than:
+                rise, noise = mean_and_noise(losses - table.losses[no_worse_than[task]][task])
+                if rise > noise:
+                    continue
+            means[name] = float(losses.mean())
         if not means:
             return None
         moved[task] = min(means, key=means.__getitem__)
     return moved
 
 
-def _is_above(differences: Array) -> bool:
-    """Whether the mean of paired differences is above 0 by more than two standard errors."""
-    mean, noise = mean_and_noise(differences)
-    return mean > noise
-
-
 def _moves(
     table: LossTable,
     before: Mapping[str, str],
-    better: Mapping[str, str],
-    no_worse: Mapping[str, str],
     after: Mapping[str, str],
+    steps: Mapping[Reason, Mapping[str, str]],
 ) -> tuple[Move, ...]:
     moves = []
-    for task, name in after.items():
-        if name == before[task]:
-            continue
-        old, new = table.losses[before[task]][task], table.losses[name][task]
+    for task in [task for task in after if after[task] != before[task]]:
+        old, new = table.losses[before[task]][task], table.losses[after[task]][task]
+        # The first step that gave the task its network.
+        reason = next(reason for reason, serves in steps.items() if serves[task] == after[task])
         moves.append(
             Move(
                 task=task,
                 before=before[task],
-                after=name,
+                after=after[task],
                 mean_before=float(old.mean()),
                 mean_after=float(new.mean()),
                 noise=mean_and_noise(old - new)[1] if len(table.seeds) > 1 else None,
-                reason=_reason(name, better[task], no_worse[task]),
+                reason=reason,
             )
         )
     return tuple(moves)
-
-
-def _reason(after: str, better: str, no_worse: str) -> Reason:
-    if after == better:
-        return "beyond the noise"
-    return "the guarantee" if after == no_worse else "fewer networks"

@@ -1,4 +1,4 @@
-"""Methods side by side: total test loss over the seeds, and what the training takes."""
+"""Methods side by side: their total losses over the seeds, and the seconds of their training."""
 
 import dataclasses
 import math
@@ -7,14 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tag_keras.comparison.comparison import serving_networks
-from tag_keras.results import (
-    JOINT,
-    Array,
-    ResultTable,
-    Row,
-    mean_and_deviation,
-    total_error,
-)
+from tag_keras.results import JOINT, Array, ResultTable, Row, mean_and_deviation, total_error
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.checks import check
 from tag_keras.utils.text import cells_as_markdown
@@ -22,11 +15,11 @@ from tag_keras.utils.text import cells_as_markdown
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """Networks of a method.
+    """The networks that a method trains.
 
     Args:
-        serves: Name of the network that serves it, by task.
-        further: Names of further networks that the method has to train, such as the one that
+        serves: By task, the name of the network that serves it.
+        further: Names of networks that the method trains and does not serve, such as the one that
             measures affinities.
     """
 
@@ -40,10 +33,10 @@ class MethodLine:
 
     Args:
         name: Name of the method.
-        total: Array (S,): sum over the tasks of the losses.
-        change: Array (S,): difference of `total` from the baseline's of the same seed, as a part of
-            the baseline's mean.
-        cost: Seconds of training all its networks once, in those of the baseline.
+        total: Total loss (S,): the sum over the tasks.
+        change: Difference (S,) of `total` from the baseline's at the same seed, as a part of the
+            baseline's mean.
+        cost: Seconds of training all networks of the method once, divided by the baseline's.
         networks: Number of networks that serve the tasks.
     """
 
@@ -55,21 +48,21 @@ class MethodLine:
 
 
 def method_of(name: str, rows: Sequence[Row]) -> Method:
-    """A method whose network of its own name serves all of its tasks, out of all of its results."""
+    """A method whose results are `rows`, and whose network named as the method serves all tasks."""
     serves = {task: name for row in rows if row.network == name for task in row.tasks}
     return Method(serves, sorted({row.network for row in rows} - {name}))
 
 
 def grouping_methods(grouping: Grouping, by_yardsticks: bool = False) -> dict[str, Method]:
-    """The methods of a run of TAG, by the short names of the paper (Fifty et al. 2021, table 1).
+    """The methods of a run of TAG, by their short names (Fifty et al. 2021, table 1).
 
     Args:
-        grouping: Groups.
-        by_yardsticks: Whether they were selected by what the networks of the other two measured.
+        grouping: Groups that TAG selected.
+        by_yardsticks: Whether the selection used losses of the networks of `"mtl"` and `"stl"`.
 
     Returns:
-        `"mtl"`, one joint network; `"stl"`, one network per task; and `"tag"`, the groups, with the
-        training that measures the affinities, and with `by_yardsticks` those of the other two.
+        `"mtl"`, one joint network; `"stl"`, one network per task; and `"tag"`, the groups, which
+        also train the network that measures and, with `by_yardsticks`, those of the other two.
     """
     serving = serving_networks(grouping)
     yardsticks = [JOINT, *serving["single"].values()] if by_yardsticks else []
@@ -83,28 +76,28 @@ def grouping_methods(grouping: Grouping, by_yardsticks: bool = False) -> dict[st
 def compare_methods(
     rows: Sequence[Row], methods: Mapping[str, Method], baseline: str, split: str = "test"
 ) -> list[MethodLine]:
-    """Compares methods by the sum of the tasks' losses (Standley et al. 2020's total error).
+    """Compares methods by total error (Standley et al. 2020): the sum of the tasks' losses.
 
     Args:
-        rows: Results.
-        methods: Networks by the name of the method.
+        rows: Results of the networks of all methods.
+        methods: The networks of each method, by its name.
         baseline: Name of the method that the others are compared with.
-        split: Split to read.
+        split: Split whose losses count.
 
     Returns:
         A line for each method, in their order.
 
     Raises:
-        ValueError: If `baseline` is none of the methods, if they have other tasks than it, if a
-            network has no result, or if no seed has all of them.
+        ValueError: If `baseline` is not a method, if methods have different tasks, if a network
+            has no result, or if the methods have no seed in common.
     """
     check(baseline in methods, f"`baseline` should be one of {list(methods)}", baseline=baseline)
     tasks = set(methods[baseline].serves)
     for name, method in methods.items():
-        valid = set(method.serves) == tasks
-        check(valid, f"{name!r} should have the tasks of {baseline!r}", tasks=list(method.serves))
+        same = set(method.serves) == tasks
+        check(same, f"{name!r} should have the tasks of {baseline!r}", tasks=list(method.serves))
     table = ResultTable(rows)
-    complete = {name: {*table.seeds(one.serves, split)} for name, one in methods.items()}
+    complete = {name: {*table.seeds(method.serves, split)} for name, method in methods.items()}
     common = set.intersection(*complete.values())
     check(bool(common), f"`rows` should hold a seed with all losses on {split!r}", seeds=complete)
     totals = {
@@ -127,14 +120,13 @@ def compare_methods(
 
 
 def methods_as_markdown(lines: Sequence[MethodLine]) -> str:
-    """The table in Markdown, which is readable in a terminal, too: means and deviations."""
-    cells = [["method", "networks", "total loss", "change", "training"]]
-    cells += [list(method_cells(line).values()) for line in lines]
-    return cells_as_markdown(cells)
+    """The table in Markdown, with means and deviations over the seeds."""
+    head = ["method", "networks", "total loss", "change", "training"]
+    return cells_as_markdown([head, *(list(method_cells(line).values()) for line in lines)])
 
 
 def method_cells(line: MethodLine) -> dict[str, str]:
-    """The line in words: name, networks, total loss, change in percent, and cost."""
+    """The cells of a line: name, networks, total loss, change in percent, and cost."""
     return {
         "name": line.name,
         "networks": str(line.networks),
@@ -151,7 +143,7 @@ def _with_deviation(values: Array, form: str) -> str:
 
 
 def _seconds(table: ResultTable, method: Method) -> float:
-    """Seconds of training all networks of a method once; means over the seeds."""
+    """Seconds of training all networks of a method once, each the mean over its seeds."""
     names = dict.fromkeys([*method.serves.values(), *method.further])
     seconds = table.seconds(names)
     if missing := [name for name in names if name not in seconds]:

@@ -1,4 +1,4 @@
-"""What an estimator of inter-task affinity is, and what a probe gives it."""
+"""The interface of all estimators of inter-task affinity, and the probe that they measure on."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,22 +12,25 @@ from tag_keras.backend.optimizers import lookahead_step
 from tag_keras.backend.replicas import sum_over_replicas
 from tag_keras.utils.checks import check, check_bool, check_choice, check_count, implements
 
+# Values of the P shared variables after a step of the optimizer with P gradients.
+Step = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
     """One batch at the current values of the model, as the estimators see it.
 
     Args:
-        losses: Float32 tensor (T,): the losses of the tasks on the whole batch; on the held-out
-            batch, if the estimator has `target_data`.
-        gradients: Gradients of the losses on the training batch with respect to the shared
+        losses: Float32 tensor (T,): losses of the tasks on the whole training batch, or on the
+            whole held-out batch if the estimator has `target_data`.
+        gradients: Gradients of the T losses on the training batch with respect to the P shared
             variables.
         variables: The P shared variables.
         optimizer: The compiled optimizer.
-        loss_sums: Gives for values of the shared variables a float32 tensor (2, T): sums and
-            divisors of the losses of this replica's part of the batch that `losses` are of.
-        low_precision: Whether `losses` was computed in less than float32, which is what
-            `loss_sums` computes in.
+        loss_sums: Function from P values of the shared variables to a float32 tensor (2, T): sums
+            and divisors of the losses, on this replica's part of the batch of `losses`.
+        low_precision: Whether `losses` was computed in less than float32. `loss_sums` always
+            computes in float32.
     """
 
     losses: tf.Tensor
@@ -38,45 +41,43 @@ class Probe:
     low_precision: bool = False
 
     def exact_losses(self) -> tf.Tensor:
-        """`losses`, computed in float32."""
+        """Losses of the tasks, computed in float32: float32 tensor (T,)."""
         if not self.low_precision:
             return self.losses
         values = [tf.convert_to_tensor(variable) for variable in self.variables]
-        ((sums, divisors),) = [
-            tf.unstack(one) for one in sum_over_replicas([self.loss_sums(values)])
-        ]
-        return tf.math.divide_no_nan(sums, divisors)
+        (sums,) = sum_over_replicas([self.loss_sums(values)])
+        return tf.math.divide_no_nan(sums[0], sums[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class AffinityEstimator:
-    """What all estimators have in common. A subclass implements `measure`.
+    """Base class of all estimators of inter-task affinity. A subclass implements `measure`.
 
     Args:
-        every: Probe one step of the optimizer in `every`, the first one included. The paper's
-            code uses 10; its notebook 1. Where gradients are accumulated over several batches,
-            they make one step, and its first batch is probed.
+        every: Probe one step of the optimizer in `every`, the first one included. If gradients are
+            accumulated over several batches, these batches make one step and the first of them is
+            probed.
 
     Raises:
-        ValueError: If an option is not what it should be.
+        ValueError: If an option is not valid.
     """
 
     every: int = 10
 
     def __post_init__(self) -> None:
-        # Python's integer, because the configuration is written as JSON.
+        # As a Python integer, because the configuration is written as JSON.
         object.__setattr__(self, "every", check_count("every", self.every))
 
     def measure(self, probe: Probe) -> tf.Tensor:
-        """Affinities on one batch: float32 tensor (T, T), [source, target], NaN for no value."""
+        """Affinities on one batch: float32 tensor (T, T), [source, target]; NaN for no value."""
         raise NotImplementedError
 
     def target_data(self) -> Any:
-        """Held-out data whose losses a probe is to look at; `None` for those of its own batch."""
+        """Held-out data to measure the losses on; `None` for the training batch."""
         return None
 
     def settings(self) -> dict[str, Any]:
-        """What tells this measuring from another one in the folder of a run."""
+        """Settings that the folder of a run records, to tell this estimator from another."""
         return self.get_config()
 
     def get_config(self) -> dict[str, Any]:
@@ -88,11 +89,7 @@ class AffinityEstimator:
 
 
 def check_estimator(affinity: Any) -> None:
-    """Checks that something is an estimator.
-
-    Raises:
-        ValueError: If it is none.
-    """
+    """Raises a `ValueError` unless the argument `affinity` is an estimator."""
     check(
         implements(affinity, AffinityEstimator, "measure"),
         "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`",
@@ -101,8 +98,8 @@ def check_estimator(affinity: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _OfSteps(AffinityEstimator):
-    """Estimators that look at the step that the optimizer would make for one task."""
+class StepEstimator(AffinityEstimator):
+    """Base class of the estimators that look at the step of the optimizer for each task alone."""
 
     update: Literal["optimizer", "sgd"] = "optimizer"
     baseline: bool = False
@@ -112,20 +109,21 @@ class _OfSteps(AffinityEstimator):
         check_choice("update", self.update, ("optimizer", "sgd"))
         check_bool("baseline", self.baseline)
 
-    def _step(self, probe: Probe, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    def after_step(self, probe: Probe, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Values of the P shared variables after a step with P gradients."""
         return lookahead_step(probe.optimizer, gradients, probe.variables, self.update)
 
-    def _zero_step(self, probe: Probe) -> list[tf.Tensor] | None:
-        """The step with zero gradients, if it is to be subtracted."""
+    def after_zero_step(self, probe: Probe) -> list[tf.Tensor] | None:
+        """Values after a step with zero gradients; `None` without `baseline`."""
         if not self.baseline:
             return None
-        return self._step(probe, [tf.zeros_like(variable) for variable in probe.variables])
+        return self.after_step(probe, [tf.zeros_like(variable) for variable in probe.variables])
 
 
-Step = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+def nan_unless_positive(losses: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Affinities (T, T) with NaN wherever the target's loss (T,) is not positive or not finite.
 
-
-def _where_positive(losses: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    # Relative to a loss that is not positive, a gain says nothing.
+    A gain relative to such a loss says nothing.
+    """
     usable = (losses > 0) & tf.math.is_finite(losses) & tf.math.is_finite(values)
     return tf.where(usable, values, float("nan"))

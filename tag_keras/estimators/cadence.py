@@ -1,4 +1,4 @@
-"""When probes are made: the function that `fit` calls for its steps, and what follows epochs."""
+"""The choice of the steps to probe, and the callback that closes the epochs of the statistics."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,16 +9,16 @@ from tag_keras.estimators.statistics import ProbeStatistics
 
 
 class Cadence(StepsInTurns):
-    """A train function that chooses for every step between two others, in Python.
+    """A train function that probes one step in `every`, by a choice in Python.
 
-    So the plain one holds no trace of the probe, and there is no `tf.cond` around all-reduces,
-    which does not run under MirroredStrategy.
+    So the plain step holds no trace of the probe, and no `tf.cond` surrounds all-reduces, which
+    MirroredStrategy cannot run.
 
     Args:
-        statistics: Statistics that the probes update; they count the steps.
+        statistics: Statistics that the probes update. They also count the steps.
         every: Number of batches from one probe to the next.
         steps_per_execution: Number of steps that `fit` asks for at once.
-        plain: Makes steps.
+        plain: Makes steps without a probe.
         probing: Makes steps with a probe in each.
         logs: Gives the logs of the epoch so far.
     """
@@ -43,12 +43,15 @@ class Cadence(StepsInTurns):
 
 
 class EpochEnds(EpochBounds):
-    """Closes the epochs of the statistics, and reports at the end what was left out of them.
+    """Closes the epochs of the statistics, and warns at the end of values that were left out.
 
     Args:
         statistics: Statistics that the training updates.
-        tasks: Task names.
-        labels_seen: Gives the number of labels (T,) in the epoch so far.
+        tasks: T task names.
+        labels_seen: Gives the number of labels of each task (T,) in the epoch so far.
+
+    Raises:
+        ValueError: After the first whole epoch, if a task had no label in it.
     """
 
     def __init__(
@@ -61,9 +64,9 @@ class EpochEnds(EpochBounds):
         self._statistics = statistics
         self._tasks = tasks
         self._labels_seen = labels_seen
-        # Whether the running epoch is made from its first step on; and what the first one that was
-        # had of labels.
+        # Whether the running epoch began with its first step, and not where a restart goes on.
         self._is_whole = True
+        # Number of labels by task in the first whole epoch.
         self._labels: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -71,7 +74,7 @@ class EpochEnds(EpochBounds):
         self._is_whole = not self._statistics.steps_to_skip
 
     def on_test_begin(self, logs: Any = None) -> None:
-        # Validation at the end of the epoch resets what counts the labels.
+        # Validation at the end of the epoch resets the counters of labels.
         self._count_labels()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Estimators of inter-task affinity: what `compile(affinity=...)` takes."""
+"""Cosine similarity of the tasks' gradients (CS; Fifty et al. 2021, arXiv 2109.04617)."""
 
 import dataclasses
 
@@ -11,18 +11,16 @@ from tag_keras.utils.checks import check_bool
 
 
 def cosine_affinity(gradients: Gradients) -> tf.Tensor:
-    """Cosine similarity of the gradients of two tasks (CS of Fifty et al. 2021, arXiv 2109.04617).
-
-        Z[i, j] = <g_i, g_j> / (|g_i| |g_j|)
+    """Cosine similarity of each two gradients: `Z[i, j] = <g_i, g_j> / (|g_i| |g_j|)`.
 
     Args:
-        gradients: Gradients of the T losses with respect to P variables.
+        gradients: Gradients g_i of the T losses with respect to P variables.
 
     Returns:
         Float32 tensor (T, T), symmetric, in [-1, 1]. NaN where a gradient is 0.
     """
     columns = [tf.cast(column, "float32") for column in stack_columns(gradients)]
-    # Divided by the largest first, so that squares of small gradients do not vanish.
+    # Each gradient is divided by its largest entry, so that squares of small ones do not vanish.
     largest = tf.reduce_max([tf.reduce_max(tf.abs(column), axis=1) for column in columns], axis=0)
     scaled = [tf.math.divide_no_nan(column, largest[:, None]) for column in columns]
     gram = tf.add_n([tf.matmul(column, column, transpose_b=True) for column in scaled])
@@ -39,16 +37,18 @@ class CosineAffinity(AffinityEstimator):
 
         Z[i, j] = <g_i, g_j> / (|g_i| |g_j|)
 
-    It is symmetric, and tells whether two tasks pull the shared variables the same way, not how
-    much that changes the losses. Where a gradient is 0, there is no value.
+    It is symmetric. It tells whether two tasks pull the shared variables the same way, but not how
+    much that changes the losses. There is no value where a gradient is 0.
 
     Args:
-        every: As in `LookaheadAffinity`.
+        every: Probe one step of the optimizer in `every`, the first one included. If gradients are
+            accumulated over several batches, these batches make one step and the first of them is
+            probed.
         kernels_only: Whether to look only at shared variables with two or more axes, as the
-            paper's code does, and not at biases and normalisations.
+            paper's code does, and so to leave out biases and normalisations.
 
     Raises:
-        ValueError: If an option is not what it should be.
+        ValueError: If an option is not valid.
 
     Example:
 

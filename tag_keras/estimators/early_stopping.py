@@ -1,4 +1,4 @@
-"""Early stopping on what all tasks lose, which takes affinities back with the weights."""
+"""Early stopping on the losses of all tasks, which takes affinities back with the weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,27 +9,25 @@ import numpy.typing as npt
 
 from tag_keras.estimators.statistics import ProbeStatistics
 
-_Saved = dict[str, npt.NDArray[Any]]
-
 
 class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
-    """Stops when the tasks' validation losses together have not fallen for some epochs.
+    """Stops when the sum of the tasks' validation losses has not fallen for some epochs.
 
-    This is `keras.callbacks.EarlyStopping` with two differences. It looks at the plain sum of the
-    validation losses of the tasks, which `val_loss` is not where losses are weighted. And with the
-    weights of the best epoch come the affinities that were measured until then: the probes after it
-    are dropped, as TAG does (Fifty et al. 2021, arXiv 2109.04617).
+    It differs from `keras.callbacks.EarlyStopping` in two ways. It monitors the plain sum of the
+    tasks' validation losses, while `val_loss` weighs them. And it restores, with the weights of the
+    best epoch, the affinities that were measured until then: it drops the probes after the best
+    epoch, as TAG does (Fifty et al. 2021, arXiv 2109.04617).
 
-    Keras keeps no account of it in the files of `BackupAndRestore`: a training that goes on after
-    it was killed looks for the best epoch among those after the kill.
+    `BackupAndRestore` does not save the state of this callback: a training that was killed and
+    resumed looks for the best epoch among the epochs after the kill.
 
     Args:
-        patience: Number of epochs since the best one.
+        patience: Number of epochs without a better one after which the training stops.
         **kwargs: Further arguments of `keras.callbacks.EarlyStopping`. The weights of the best
             epoch are restored, unless `restore_best_weights=False`.
 
     Raises:
-        ValueError: At the end of an epoch, if there is no validation loss of a task.
+        ValueError: At the end of an epoch, if the logs lack the validation loss of a task.
 
     Example:
 
@@ -41,8 +39,9 @@ class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
     def __init__(self, patience: int = 0, **kwargs: Any) -> None:
         kwargs = {"restore_best_weights": True, **kwargs}
         super().__init__(monitor="val_loss", mode="min", patience=patience, **kwargs)
-        # The probes until the best epoch, by statistics: they are not all among the weights.
-        self._probes: list[_Saved] = []
+        # For each layer of statistics, the probes until the best epoch. Keras restores only those
+        # that are among the weights.
+        self._probes: list[dict[str, npt.NDArray[Any]]] = []
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
@@ -68,8 +67,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
         return [one for one in self.model.layers if isinstance(one, ProbeStatistics)]
 
 
-def _saved(statistics: ProbeStatistics) -> _Saved:
-    """A copy of what a checkpoint has of it."""
+def _saved(statistics: ProbeStatistics) -> dict[str, npt.NDArray[Any]]:
+    """A copy of the arrays that a checkpoint would hold."""
     store: dict[str, Any] = {}
     statistics.save_own_variables(store)
     return {name: np.array(value) for name, value in store.items()}

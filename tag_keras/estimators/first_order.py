@@ -1,4 +1,4 @@
-"""Estimators of inter-task affinity: what `compile(affinity=...)` takes."""
+"""Inter-task affinity to first order (Fifty et al. 2021, arXiv 2109.04617, section 3)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.gradients import Gradients, map_tasks, stack_columns
-from tag_keras.estimators.base import Probe, Step, _OfSteps, _where_positive
+from tag_keras.estimators.base import Probe, Step, StepEstimator, nan_unless_positive
 
 
 def first_order_affinity(
@@ -16,19 +16,14 @@ def first_order_affinity(
     step: Step,
     values: Sequence[tf.Tensor],
 ) -> tf.Tensor:
-    """Inter-task affinity to first order in the step: the Taylor expansion of the lookahead.
-
-        Z[i, j] = -<g_j, values after the step for task i - values> / L_j
-
-    For a step of plain gradient descent this is `learning_rate * <g_i, g_j> / L_j` (Fifty et al.
-    2021, arXiv 2109.04617, section 3). It needs no forward pass.
+    """Affinity to first order: `Z[i, j] = -<g_j, values after the step for i - values> / L_j`.
 
     Args:
         losses: Float32 tensor (T,): the losses L_j.
         gradients: Gradients g_i of the T losses with respect to the P shared variables.
         step: Gives the values of the shared variables after a step with P gradients.
-        values: P tensors that the steps are measured from: the current values, or those after a
-            step with zero gradients.
+        values: P tensors that the steps start from: the current values, or the values after a step
+            with zero gradients.
 
     Returns:
         Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
@@ -43,30 +38,34 @@ def first_order_affinity(
         ]
         return -tf.add_n([tf.cast(one, "float32") for one in products])
 
-    return _where_positive(losses, map_tasks(gains, gradients) / losses)
+    return nan_unless_positive(losses, map_tasks(gains, gradients) / losses)
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 @dataclasses.dataclass(frozen=True)
-class FirstOrderAffinity(_OfSteps):
-    """Inter-task affinity to first order: cheaper than `LookaheadAffinity`, and close to it.
+class FirstOrderAffinity(StepEstimator):
+    """Inter-task affinity to first order (Fifty et al. 2021, arXiv 2109.04617, section 3).
 
-    The loss after a step is not measured but taken from the gradients (Fifty et al. 2021, arXiv
-    2109.04617, section 3):
+    This is the Taylor expansion of `LookaheadAffinity`. It is cheaper, because it predicts the loss
+    after a step from the gradients and needs no forward passes:
 
         Z[i, j] = -<g_j, step for i> / L_j
 
-    with the step that the optimizer would make on the shared variables from the gradient of L_i
-    alone; for plain gradient descent, `learning_rate * <g_i, g_j> / L_j`. It leaves out how the
-    losses curve along the step, and so says too much of large steps. There are no forward passes.
+    The step for i is the step that the optimizer would make on the shared variables from the
+    gradient of L_i alone. With plain gradient descent, Z is `learning_rate * <g_i, g_j> / L_j`. The
+    formula neglects how the losses curve along the step, so it exaggerates the gain of large steps.
 
     Args:
-        every: As in `LookaheadAffinity`.
-        update: As in `LookaheadAffinity`.
-        baseline: As in `LookaheadAffinity`.
+        every: Probe one step of the optimizer in `every`, the first one included. If gradients are
+            accumulated over several batches, these batches make one step and the first of them is
+            probed.
+        update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
+            clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`.
+        baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. The
+            rest is due to the source's gradient alone, without the momentum of earlier steps.
 
     Raises:
-        ValueError: If an option is not what it should be.
+        ValueError: If an option is not valid.
 
     Example:
 
@@ -80,6 +79,6 @@ class FirstOrderAffinity(_OfSteps):
         return first_order_affinity(
             probe.losses,
             probe.gradients,
-            lambda row: self._step(probe, row),
-            self._zero_step(probe) or values,
+            lambda row: self.after_step(probe, row),
+            self.after_zero_step(probe) or values,
         )

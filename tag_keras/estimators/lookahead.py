@@ -1,4 +1,4 @@
-"""Estimators of inter-task affinity: what `compile(affinity=...)` takes."""
+"""Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1)."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tag_keras.backend.gradients import Gradients, map_tasks
 from tag_keras.backend.replicas import sum_over_replicas
-from tag_keras.estimators.base import Probe, Step, _OfSteps, _where_positive
+from tag_keras.estimators.base import Probe, Step, StepEstimator, nan_unless_positive
 from tag_keras.estimators.held_out import PLACEHOLDER, check_data, describe_data
 
 
@@ -20,19 +20,17 @@ def lookahead_affinity(
     loss_sums: Callable[[list[tf.Tensor]], tf.Tensor],
     zero_step: Sequence[tf.Tensor] | None = None,
 ) -> tf.Tensor:
-    """Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1).
-
-        Z[i, j] = 1 - L_j(values after the step for task i) / L_j
+    """Affinity by lookahead: `Z[i, j] = 1 - L_j(values after the step for task i) / L_j`.
 
     Args:
         losses: Float32 tensor (T,): the losses L_j at the current values.
         gradients: Gradients of the T losses with respect to the P shared variables.
         step: Gives the values of the shared variables after a step with P gradients.
-        loss_sums: Gives for values of the shared variables a float32 tensor (2, T): sums and
-            divisors of the losses. Those of all replicas are added up before they are divided,
-            because the ratio is one of losses of the whole batch.
-        zero_step: The values after a step with zero gradients, if the Z of that step is to be
-            subtracted from every row.
+        loss_sums: Function from P values of the shared variables to a float32 tensor (2, T): sums
+            and divisors of the losses on this replica. They are added up over the replicas before
+            they are divided, which gives the losses of the whole batch.
+        zero_step: Values after a step with zero gradients, to subtract the Z of this step from
+            every row; `None` to subtract nothing.
 
     Returns:
         Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
@@ -44,51 +42,51 @@ def lookahead_affinity(
     values = 1.0 - tf.math.divide_no_nan(sums[:, 0], sums[:, 1]) / losses
     if zero_step is not None:
         values = values[:-1] - values[-1]
-    return _where_positive(losses, values)
+    return nan_unless_positive(losses, values)
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 @dataclasses.dataclass(frozen=True, eq=False)
-class LookaheadAffinity(_OfSteps):
+class LookaheadAffinity(StepEstimator):
     """Inter-task affinity by lookahead (TAG; Fifty et al. 2021, arXiv 2109.04617, eq. 1).
 
-    A probe takes, for every source task i, the step that the optimizer would make on the shared
-    variables from the gradient of L_i alone, and measures every target's loss after it, on the
-    same batch and with the heads as they are:
+    For every source task i, a probe takes the step that the optimizer would make on the shared
+    variables from the gradient of L_i alone. It measures every target's loss after the step, on the
+    same batch and with unchanged heads:
 
         Z[i, j] = 1 - L_j(shared variables after the step for i) / L_j(shared variables)
 
-    Positive means that a step for the source lowers the loss of the target. Nothing of a probe
-    remains: weights, BatchNorm statistics, optimizer state and random seeds are as without it. (A
-    layer that draws random numbers otherwise than by a `keras.random.SeedGenerator` draws others
-    in each forward pass, which adds noise to its affinities.) Probes of batches of less than half
-    the usual size are left out. With a model of mixed precision the losses are computed in
-    float32, because a step changes them by less than float16 or bfloat16 resolve.
+    A positive Z means that a step for the source lowers the loss of the target. A probe changes
+    nothing: weights, BatchNorm statistics, optimizer state and random seeds are as without it. (A
+    layer that draws random numbers without a `keras.random.SeedGenerator` draws new ones in each
+    forward pass, which adds noise to its affinities.) Batches of less than half the usual size are
+    not measured. With mixed precision the losses are computed in float32, because a step changes
+    them by less than float16 or bfloat16 resolve.
 
-    With held-out data the gradients are those of the training batch, and all losses of Z those of a
-    held-out batch, with dropout and BatchNorm as in training: it tells what generalises, not what
-    fits. That costs one more forward pass.
+    With held-out data, the steps come from the training batch and all losses of Z from a held-out
+    batch, with dropout and BatchNorm as in training. Z then tells what generalises and not what
+    fits. This costs one more forward pass.
 
     Args:
         every: Probe one step of the optimizer in `every`, the first one included. The paper's
-            code uses 10; its notebook 1. Where gradients are accumulated over several batches,
-            they make one step, and its first batch is probed.
+            code uses 10, its notebook 1. If gradients are accumulated over several batches, these
+            batches make one step and the first of them is probed.
         update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
             clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`, the paper's
             equation.
-        baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. What
-            is left is due to the source's gradient, not to momentum that was there already.
-        on: Held-out data to measure the losses on: `(x, y)` or `(x, y, sample_weight)`, arrays or
-            dicts of arrays, a batched tf.data.Dataset, or a function that gives one of these; by
-            default the training batch. Arrays are cut into batches of the size of the training
-            batch, in an order of their own; a dataset is repeated as it is, without its batches of
-            other sizes. Configurations and saved models do not hold the data: a loaded model has to
-            be compiled again before it is trained. The settings of a run or a study hold a checksum
-            of arrays, so that it does not go on with others; other datasets or functions they
-            cannot tell.
+        baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. The
+            rest is due to the source's gradient alone, without the momentum of earlier steps.
+        on: Held-out data to measure the losses on: `(x, y)` or `(x, y, sample_weight)`, as arrays
+            or dicts of arrays, a batched tf.data.Dataset, or a function that gives one of these; by
+            default the training batch. Arrays are shuffled and cut into batches of the size of the
+            training batch. A dataset is repeated as it is, without its batches of other sizes.
+            Configurations and saved models do not hold the data: compile a loaded model again
+            before you train it. The settings of a run or a study hold a checksum of arrays, so that
+            a run does not go on with other arrays; they cannot tell one dataset or function from
+            another.
 
     Raises:
-        ValueError: If an option is not what it should be.
+        ValueError: If an option is not valid.
 
     Example:
 
@@ -108,11 +106,11 @@ class LookaheadAffinity(_OfSteps):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LookaheadAffinity) or type(other) is not type(self):
             return NotImplemented
-        # By identity, because arrays would be compared entry by entry.
+        # Data are compared by identity, because arrays would be compared entry by entry.
         same = self.on is other.on or (isinstance(self.on, str) and isinstance(other.on, str))
         return same and bool(super().__eq__(other))
 
-    __hash__ = _OfSteps.__hash__
+    __hash__ = StepEstimator.__hash__
 
     def target_data(self) -> Any:
         return self.on
@@ -128,7 +126,7 @@ class LookaheadAffinity(_OfSteps):
         return lookahead_affinity(
             probe.exact_losses(),
             probe.gradients,
-            lambda row: self._step(probe, row),
+            lambda row: self.after_step(probe, row),
             probe.loss_sums,
-            self._zero_step(probe),
+            self.after_zero_step(probe),
         )

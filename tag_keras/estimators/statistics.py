@@ -1,4 +1,4 @@
-"""Running statistics of the probes, kept in weights."""
+"""Running means and counts of the probes, kept in weights, with the means of batches of probes."""
 
 from typing import Any
 
@@ -10,22 +10,25 @@ from tag_keras.affinity import Affinity
 from tag_keras.backend.steps import StepCounter
 from tag_keras.utils.replicates import replicates_of
 
-# The probes of the running epoch are in slots of consecutive probes, those of earlier epochs in
-# at most so many, and the affinities get their standard errors from so many batches of slots: with
-# more, those of few probes would still be correlated.
-_SLOTS, _MOST_SLOTS, _BATCHES = 16, 64, 8
+# A slot holds the mean of consecutive probes: 16 slots for the running epoch, 64 for all epochs.
+_SLOTS = 16
+_MOST_SLOTS = 64
+# Standard errors come from this many batches of slots. More batches would hold fewer probes each,
+# and their means would still be correlated.
+_BATCHES = 8
 
 
 class ProbeStatistics(StepCounter):
-    """Means and counts per pair of tasks, over slots of consecutive probes.
+    """Means and counts for each pair of tasks, in slots of consecutive probes.
 
-    The slots of the running epoch are in weights, which the compiled step updates; when all are
-    full, neighbours are merged and each holds twice as many probes (dynamic batch means; Yeh and
-    Schmeiser 2000). An epoch that has ended is in float64 arrays. Both are in checkpoints, as is
-    `steps`, the number of training steps made since `start`. There are no weights until `start`.
+    The compiled step updates the slots of the running epoch, which are weights. When all slots are
+    full, each two neighbours are merged, and from then on a slot holds twice as many probes
+    (dynamic batch means; Yeh and Schmeiser 2000). Epochs that have ended are float64 arrays.
+    Checkpoints hold both, and `steps`, the number of training steps since `start`. There are no
+    weights before `start`.
 
-    A probe of less than half of the largest batch so far is left out: the rest of a data set at the
-    end of an epoch may be one example, whose affinities would outweigh all others.
+    A batch of less than half of the largest batch so far is left out: at the end of an epoch it may
+    be one example, whose affinities would outweigh all others.
 
     Args:
         num_tasks: Number T of tasks.
@@ -39,13 +42,15 @@ class ProbeStatistics(StepCounter):
         self._host: dict[str, npt.NDArray[np.float64]] = {}
 
     def start(self) -> None:
-        """Creates the weights or, where they are there, sets all back to no probe."""
+        """Creates the weights if there are none, and starts again at no probe."""
         self.reset_steps()
         pairs = self._shapes["skipped"]
         self._host = {
-            # By epoch: mean, count and skipped. By slot: mean and count. By task.
+            # By epoch: mean, count and skipped.
             "epochs": np.zeros((0, 3, *pairs)),
+            # By slot: mean and count.
             "slots": np.zeros((0, 2, *pairs)),
+            # By task.
             "overflowed": np.zeros(pairs[:1]),
         }
         if not self.weights:
@@ -72,13 +77,14 @@ class ProbeStatistics(StepCounter):
         """Adds one probe.
 
         Args:
-            values: Tensor (T, T); NaN stands for a value that is to be skipped.
+            values: Affinities: tensor (T, T), [source, target]; NaN marks a value to skip.
             batch_size: Number of examples in the batch.
-            has_labels: Boolean tensor (T,): false for a task that takes no part in this probe.
-                By default all do.
-            overflowed: Boolean tensor (T,): whose gradients overflowed. By default none.
-            has_target_labels: Boolean tensor (T,): the same as `has_labels`, of the batch that the
-                targets' losses are of. By default that is the same batch.
+            has_labels: Boolean tensor (T,): whether the batch has labels of the task. A task
+                without labels takes no part in the probe. By default all tasks have labels.
+            overflowed: Boolean tensor (T,): whether the gradient of the task overflowed. By default
+                none did.
+            has_target_labels: Boolean tensor (T,): whether the batch that the targets' losses were
+                measured on has labels of the task. By default this is `has_labels`.
         """
         mean, count, skipped, overflows, probes, width, largest_batch = self.weights
         batch_size = tf.cast(batch_size, "float32")
@@ -88,7 +94,7 @@ class ProbeStatistics(StepCounter):
         if has_labels is not None:
             targets = has_labels if has_target_labels is None else has_target_labels
             taking_part &= has_labels[:, None] & targets[None, :]
-        # Larger values could not be averaged in float32. The comparison is false for NaN.
+        # float32 cannot average larger values. The comparison is false for NaN.
         usable = (tf.abs(values) < 1e15) & taking_part
         skipped.assign(skipped + tf.cast(taking_part & ~usable, "float32"))
         if overflowed is not None:
@@ -107,7 +113,7 @@ class ProbeStatistics(StepCounter):
         probes.assign(probes + tf.cast(whole, "float32"))
 
     def end_epoch(self) -> None:
-        """Closes the running epoch, also one without probes."""
+        """Closes the running epoch, even one without probes."""
         super().end_epoch()
         self._host = self._with_running_epoch()
         self._start_epoch()
@@ -115,34 +121,32 @@ class ProbeStatistics(StepCounter):
     def end_interrupted_epoch(self) -> None:
         if self.is_running():
             self.end_epoch()
-        # Also of an epoch without probes, of which there is nothing to close.
+        # An epoch without probes has nothing to close, but its steps count.
         super().end_epoch()
 
     def is_running(self) -> bool:
-        """Whether there were probes since the last epoch ended."""
+        """Whether there were probes after the end of the last epoch."""
         return bool(self.weights and self._values()["probes"])
 
     def affinity(self, tasks: tuple[str, ...]) -> Affinity:
-        """Affinities over all epochs; one that is still running counts as an epoch, too."""
+        """Affinities over all epochs, including one that is still running."""
         host = self._with_running_epoch() if self.is_running() else self._host
         means, counts, skipped = host["epochs"].transpose(1, 0, 2, 3)
-        count = counts.sum(axis=0)
-        mean = _mean(means, counts, axis=0)
         batches = _batches(host["slots"], _BATCHES)
         return Affinity(
             tasks,
-            mean,
-            count=count,
+            _mean(means, counts),
+            count=counts.sum(axis=0),
             history=np.where(counts > 0, means, np.nan),
             skipped=skipped.sum(axis=0),
             replicates=replicates_of(batches[:, 0], batches[:, 1]),
         )
 
     def measured_affinity(self, tasks: tuple[str, ...]) -> Affinity:
-        """The same.
+        """Affinities over all epochs.
 
         Raises:
-            ValueError: If nothing was measured.
+            ValueError: If nothing was measured, or if all values were left out.
         """
         affinity = self.affinity(tasks) if self.weights else None
         if affinity is None or not (affinity.count + affinity.skipped).any():
@@ -161,15 +165,15 @@ class ProbeStatistics(StepCounter):
         return affinity
 
     def largest_batch(self) -> int:
-        """Number of examples in the largest batch that was probed so far."""
+        """Number of examples in the largest batch probed so far."""
         return int(self.weights[-1].numpy())
 
     def values_by_target(self) -> npt.NDArray[np.float64]:
-        """Number of values (T,) of the epochs that have ended, with those that were left out."""
+        """Number of values by target (T,) in the epochs that have ended, used or skipped."""
         return np.asarray(self._host["epochs"][:, 1:].sum(axis=(0, 1, 2)))
 
     def overflowed(self) -> npt.NDArray[np.float64]:
-        """Number of probes, by task (T,), in which the task's gradient overflowed."""
+        """Number of probes by task (T,) in which the gradient of the task overflowed."""
         running = self._values()["overflowed"]
         return np.asarray(self._host["overflowed"] + running)
 
@@ -189,6 +193,7 @@ class ProbeStatistics(StepCounter):
             weight.assign(store[str(index)])
 
     def _start_epoch(self) -> None:
+        # Without the last weight, the largest batch, which outlives the epoch.
         for name, weight in zip(self._shapes, self.weights, strict=False):
             weight.assign(tf.ones_like(weight) if name == "width" else tf.zeros_like(weight))
 
@@ -201,7 +206,7 @@ class ProbeStatistics(StepCounter):
     def _with_running_epoch(self) -> dict[str, npt.NDArray[np.float64]]:
         values = self._values()
         means, counts = values["mean"], values["count"]
-        epoch = [_mean(means, counts, axis=0), counts.sum(axis=0), values["skipped"]]
+        epoch = [_mean(means, counts), counts.sum(axis=0), values["skipped"]]
         slots = np.stack([means, counts], axis=1)[counts.any(axis=(1, 2))]
         return {
             "epochs": np.concatenate([self._host["epochs"], np.nan_to_num(epoch)[None]]),
@@ -211,7 +216,7 @@ class ProbeStatistics(StepCounter):
 
 
 def _merged(means: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Means and counts (S, T, T) with each two neighbours merged, and nothing behind them."""
+    """Means and counts (S, T, T) with each two neighbours merged, and empty slots at the end."""
     shape = [_SLOTS // 2, 2, *means.shape[1:]]
     means, counts = tf.reshape(means, shape), tf.reshape(counts, shape)
     together = tf.reduce_sum(counts, axis=1)
@@ -221,7 +226,7 @@ def _merged(means: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _batches(slots: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
-    """Slots (S, 2, T, T), means and counts, merged to at most so many of about equal counts."""
+    """Slots (S, 2, T, T) of means and counts, merged to at most `most` of about equal counts."""
     if len(slots) <= most:
         return slots
     sizes = slots[:, 1].max(axis=(1, 2))
@@ -229,16 +234,13 @@ def _batches(slots: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float6
     batch = np.floor(middles / sizes.sum() * most).astype(int)
     parts = [slots[batch == index] for index in np.unique(batch)]
     return np.stack(
-        [
-            [np.nan_to_num(_mean(part[:, 0], part[:, 1], axis=0)), part[:, 1].sum(axis=0)]
-            for part in parts
-        ]
+        [[np.nan_to_num(_mean(part[:, 0], part[:, 1])), part[:, 1].sum(axis=0)] for part in parts]
     )
 
 
 def _mean(
-    means: npt.NDArray[np.float64], counts: npt.NDArray[np.float64], axis: int
+    means: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Mean of all values from the means of their parts; NaN for no values."""
+    """Mean (T, T) of all values from means and counts (N, T, T) of N parts; NaN for no values."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((means * counts).sum(axis=axis) / counts.sum(axis=axis))
+        return np.asarray((means * counts).sum(axis=0) / counts.sum(axis=0))

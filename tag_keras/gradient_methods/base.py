@@ -1,4 +1,4 @@
-"""Methods that combine the gradients of the tasks: what `compile(gradient_method=...)` takes."""
+"""The interface of gradient methods, and the checks of `compile(gradient_method=...)`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,42 +9,45 @@ import tensorflow as tf
 from tag_keras.affinity import Affinity
 from tag_keras.loss_weighting.base import LossWeighting
 from tag_keras.multitask.task_model import TaskModel
-from tag_keras.utils.checks import check, implements
+from tag_keras.utils.checks import implements
 
 
 class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
-    """What all gradient methods have in common. A subclass implements `coefficients`.
+    """Base class of gradient methods. A subclass implements `coefficients` or `make_step`.
 
-    With the gradients g_i of the tasks' losses, multiplied by their weights in the joint loss, the
-    optimizer gets sum_i coefficients[i] * g_i for the shared variables instead of the sum of the
-    g_i. What belongs to single tasks, and losses that belong to none, such as regularisers, are
-    trained as without the method.
+    Let g_i be the gradient of task i's loss times its weight in the joint loss. For the shared
+    variables, the optimizer gets sum_i coefficients[i] * g_i in place of the sum of the g_i. The
+    variables of single tasks, and losses without a task, such as regularisers, are trained as
+    without the method.
 
-    A method that is no combination of gradients implements `make_step` instead. `compile` gives
-    every model a copy of its own, whose weights are saved with the model.
+    `compile` gives each model its own copy of the method, whose weights are saved with the model.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    # Whether training with the method measures affinities.
+    # Whether `get_affinity` gives something after training.
     measures_affinity = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
-        # Keras would lock a layer that it has built.
+        # Keras would forbid a layer that it has built to add weights.
         self.built = True
 
     def start(self, tasks: tuple[str, ...]) -> None:
-        """Creates the weights for these T tasks. By default there are none."""
-
-    def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
-        """Coefficients of the gradients in their combination.
+        """Creates the weights of the method. By default there are none.
 
         Args:
-            gram: Float32 tensor (T, T): products <g_i, g_j> over the shared variables and the whole
-                batch. The gradients were divided by the largest of their numbers, so coefficients
-                may only depend on the ratios of products.
+            tasks: Names of the T tasks.
+        """
+
+    def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
+        """Coefficients of the tasks' gradients in their sum.
+
+        Args:
+            gram: Float32 tensor (T, T): products <g_i, g_j> over the shared variables, for the
+                whole batch. All gradients are divided by the largest entry of any, so only ratios
+                of products have a meaning.
 
         Returns:
             Float32 tensor (T,).
@@ -52,44 +55,47 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
         raise NotImplementedError
 
     def make_step(self, model: TaskModel) -> Callable[[Any], dict[str, Any]] | None:
-        """Makes a training step for a compiled model: from a batch of data to the logs.
+        """Makes the training step of a compiled model: a function from a batch to the logs.
 
-        By default `None`: the model makes the step, which calls `coefficients`.
+        By default it returns `None`, and the model makes a step that calls `coefficients`.
         """
         return None
 
     def after_execution(self) -> None:
-        """What is to be done in Python after each call of the compiled train function."""
+        """Runs in Python after each call of the compiled train function. By default nothing."""
 
     def get_affinity(self) -> Affinity:
-        """The affinities, if the method measures any."""
+        """Returns the affinities, for methods that measure them."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        # Keras' own adds nothing but the policy, which is always the same.
+        # Keras' own would add `trainable` and the dtype policy, which never change.
         return {"name": self.name}
 
 
 def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) -> None:
-    """Checks a gradient method that `compile` was given, and what it was given with it.
+    """Checks the gradient method of `compile`, together with the other arguments.
+
+    Args:
+        method: The method, or `None`.
+        affinity: The affinity estimator, or `None`.
+        weighting: The loss weighting, or `None`.
 
     Raises:
-        ValueError: If it is none, or if it has a training step of its own and something else that
-            was given would need another one.
+        ValueError: If `method` is no gradient method, or if both it and another argument need a
+            training step of their own.
     """
     has_step = implements(method, GradientMethod, "make_step")
-    check(
-        method is None or has_step or implements(method, GradientMethod, "coefficients"),
-        "`gradient_method` should be a method, such as `tag_keras.PCGrad()`",
-        gradient_method=method,
-    )
-    if not has_step:
-        return
-    looked = isinstance(weighting, LossWeighting) and (
-        weighting.needs_norms or weighting.is_trained
-    )
-    for name, other in (("affinity", affinity), ("loss_weighting", weighting if looked else None)):
-        if other is not None:
+    if not (method is None or has_step or implements(method, GradientMethod, "coefficients")):
+        raise ValueError(
+            "`gradient_method` should be a method, such as `tag_keras.PCGrad()`. Received: "
+            f"gradient_method={method!r}."
+        )
+    others = {"affinity": affinity}
+    if isinstance(weighting, LossWeighting) and (weighting.needs_norms or weighting.is_trained):
+        others["loss_weighting"] = weighting
+    for name, other in others.items():
+        if has_step and other is not None:
             raise ValueError(
                 f"{type(method).__name__} has training steps of its own, in which `{name}` has no "
                 f"part. Leave one of the two out. Received: {name}={type(other).__name__}."

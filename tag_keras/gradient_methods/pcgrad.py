@@ -1,4 +1,4 @@
-"""Methods that combine the gradients of the tasks: what `compile(gradient_method=...)` takes."""
+"""PCGrad: project conflicting gradients on each other's normal planes."""
 
 import random
 from typing import Any, Literal
@@ -11,21 +11,21 @@ from tag_keras.utils.checks import check_choice, check_seed
 
 
 def pcgrad_coefficients(gram: tf.Tensor, order: tf.Tensor, with_itself: bool = False) -> tf.Tensor:
-    """Coefficients of the gradients in their sum after projections (PCGrad; arXiv 2001.06782).
+    """Coefficients of PCGrad (Yu et al., arXiv 2001.06782, algorithm 1), from products alone.
 
-    Every gradient g_i is projected, one after the other, on the normal plane of each other one that
-    it then conflicts with: v <- v - (<v, g_j> / |g_j|^2) g_j if <v, g_j> < 0. All that is known of
-    v are its coefficients in the g_j, and all that is asked of the g_j are their products.
+    For each task i, v starts as g_i and meets the other gradients g_j one after the other. Where
+    they conflict, <v, g_j> < 0, v loses its part along g_j: v <- v - (<v, g_j> / |g_j|^2) g_j. Each
+    v is kept as its coefficients in the g_j, and the results are summed.
 
     Args:
         gram: Tensor (T, T): products <g_i, g_j>.
-        order: Integer tensor (T, T): row i is a permutation of the tasks, the order in which g_i is
-            projected on the normal planes of the others.
-        with_itself: Whether g_i is also projected on the normal plane of itself where it comes
-            to conflict with itself, as in the code of the authors of the paper.
+        order: Integer tensor (T, T): row i is a permutation of the tasks, the order in which g_i
+            meets the others.
+        with_itself: Whether v also meets g_i itself, as in the authors' code: earlier projections
+            may have made the two conflict.
 
     Returns:
-        Tensor (T,): all 1 where no two gradients conflict.
+        Tensor (T,): coefficients of the g_i in the sum, all 1 where no two gradients conflict.
     """
     tasks = gram.shape[0]
     identity, squares = tf.eye(tasks, dtype=gram.dtype), tf.linalg.diag_part(gram)
@@ -44,22 +44,22 @@ def pcgrad_coefficients(gram: tf.Tensor, order: tf.Tensor, with_itself: bool = F
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class PCGrad(GradientMethod):
-    """Projecting conflicting gradients (PCGrad; Yu et al., NeurIPS 2020, arXiv 2001.06782).
+    """PCGrad (Yu et al., NeurIPS 2020, arXiv 2001.06782): projects conflicting gradients.
 
-    Every task's gradient is projected on the normal planes of those of the others that it conflicts
-    with, that is, has a negative product with; the shared variables get the sum of the results. If
-    no two gradients conflict, this is the plain sum.
+    Two gradients conflict if their product is negative. Each task's gradient is projected on the
+    normal plane of every gradient that it conflicts with, and the shared variables get the sum of
+    the results. Without a conflict this is the plain sum.
 
     Args:
-        order: In which order the gradient of a task meets the others: `"random"`, drawn anew for
-            every task and step, as in the paper; or `"authors"`, in which the code of the authors
-            goes through them: as the tasks are listed, the task itself included.
-        seed: Seed of the orders; drawn by default, from `keras.utils.set_random_seed` if it was
-            called.
+        order: Order in which a task's gradient meets the others. `"random"` draws it for every
+            task and step, as the paper does. `"authors"` takes the order of the tasks and includes
+            the task itself, as the authors' code does.
+        seed: Seed of the random orders, an integer from 0 on. By default it is drawn, and follows
+            `keras.utils.set_random_seed`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If there is no such order, or if the seed is none.
+        ValueError: If `order` is another word, or `seed` is no such integer.
 
     Example:
 
@@ -80,9 +80,9 @@ class PCGrad(GradientMethod):
         self._draws: Any = None
 
     def start(self, tasks: tuple[str, ...]) -> None:
-        # What `keras.utils.set_random_seed` sets.
+        # `keras.utils.set_random_seed` also sets the generator of Python.
         seed = random.randrange(2**31) if self.seed is None else self.seed
-        # The seed and the number of draws. Not a generator of Keras, whose state is not saved.
+        # The seed and the number of draws. The state of a Keras generator would not be saved.
         self._draws = self.add_weight(
             shape=(2,),
             dtype="int64",
@@ -99,7 +99,7 @@ class PCGrad(GradientMethod):
             return pcgrad_coefficients(gram, order, with_itself=True)
         draws = tf.convert_to_tensor(self._draws)
         self._draws.assign(draws + tf.constant([0, 1], "int64"))
-        # One algorithm for all devices, because all replicas have to draw the same.
+        # By default the algorithm depends on the device, but all replicas must draw the same.
         numbers = tf.random.stateless_uniform([tasks, tasks], draws, alg="philox")
         return pcgrad_coefficients(gram, tf.argsort(numbers, axis=1))
 

@@ -1,4 +1,4 @@
-"""Methods that combine the gradients of the tasks: what `compile(gradient_method=...)` takes."""
+"""UPGrad: project gradients so that their sum conflicts with none of them."""
 
 from typing import Any
 
@@ -8,35 +8,36 @@ import tensorflow as tf
 from tag_keras.gradient_methods.base import GradientMethod
 from tag_keras.utils.checks import check_number
 
-# Steps of the solver for each task. Those that change all signs at once nearly always end within
-# five; the bound is for the others.
-_STEPS_BY_TASK, _TRIALS = 20, 3
-# Of signs; the matrix has the trace 1.
+# Most steps of the solver, for each task. It nearly always ends within five.
+_MOST_STEPS_BY_TASK = 20
+# Steps that may change all wrong signs although their number does not fall.
+_TRIALS = 3
+# Values above this count as not negative. The matrix has the trace 1.
 _TOLERANCE = 1e-12
 
 
 def upgrad_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
-    """Coefficients of the gradients in the sum of their projections onto the dual cone (UPGrad;
-    Quinton and Rey 2024, arXiv 2406.16232, eq. 3 and 4).
+    """Coefficients of UPGrad (Quinton and Rey, arXiv 2406.16232, eq. 3 and 4), from products alone.
 
-    The projection of g_i is the vector closest to it that has no negative product with any of the
-    gradients. It is g_i + sum_j lambda_j g_j with the lambda >= 0 that makes it shortest.
+    The projection of g_i onto the dual cone is the vector closest to g_i that has no negative
+    product with any gradient. It is g_i + sum_j lambda_j g_j, with the lambda >= 0 that makes it
+    shortest. The projections are summed.
 
     Args:
         gram: Tensor (T, T): products <g_i, g_j>.
-        ridge: Added to the diagonal, relative to the trace: dependent gradients have no unique
-            coefficients without it.
+        ridge: Number, relative to the trace, that is added to the diagonal. Without it dependent
+            gradients have no unique coefficients.
 
     Returns:
-        Tensor (T,): all 1 where no two gradients conflict.
+        Tensor (T,): coefficients of the g_i in the sum, all 1 where no two gradients conflict.
     """
-    # In float64, because of the differences near 0 that decide on signs.
+    # Small differences decide on signs: float32 is too coarse.
     gram = tf.cast(gram, "float64")
-    # A step that overflows is left out by the optimizer: it needs no solution, but must not fail.
+    # The optimizer leaves out a step that overflows. It needs no solution, but must not fail.
     gram = tf.where(tf.reduce_all(tf.math.is_finite(gram)), gram, tf.zeros_like(gram))
     gram = tf.math.divide_no_nan(gram, tf.linalg.trace(gram))
     regular = gram + ridge * tf.eye(gram.shape[0], dtype="float64")
-    # One problem in each row. The ridge is no conflict: its diagonal is positive.
+    # Row i is the problem of task i. The ridge makes no conflict: it is on the diagonal.
     added = _complementarity(regular, regular)
     return tf.cast(1.0 + tf.reduce_sum(added, axis=0), "float32")
 
@@ -44,9 +45,10 @@ def upgrad_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
 def _complementarity(matrix: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
     """Solves x >= 0, matrix x + offset >= 0, x * (matrix x + offset) = 0 for several offsets.
 
-    Block principal pivoting (Kim and Park, SIAM J. Sci. Comput. 2011). A set of free variables
-    gives one solution of the equations; those that have the wrong sign change sides, all at once
-    as long as this makes them fewer, and otherwise only the last one, by which it comes to an end.
+    Block principal pivoting (Kim and Park, SIAM J. Sci. Comput. 2011). The variables outside of a
+    free set are 0, and the free ones solve the equations. Variables with a wrong sign then change
+    sides: all at once as long as their number falls, otherwise only the last one, which makes sure
+    that the search ends.
 
     Args:
         matrix: Tensor (T, T), positive definite.
@@ -58,7 +60,7 @@ def _complementarity(matrix: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
     tasks, identity = matrix.shape[0], tf.eye(matrix.shape[0], dtype=matrix.dtype)
 
     def solve(free: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The values that belong to boolean sets (N, T), and which of their signs are wrong."""
+        """The values (N, T) for free sets, boolean (N, T), and which of the signs are wrong."""
         both = free[:, :, None] & free[:, None, :]
         factor = tf.linalg.cholesky(tf.where(both, matrix, identity))
         right = tf.where(free, -offsets, tf.zeros_like(offsets))[:, :, None]
@@ -84,23 +86,23 @@ def _complementarity(matrix: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
         lambda free, values, wrong, least, trials: tf.reduce_any(wrong),
         step,
         [none_free, *solve(none_free), (tasks + 1) * ones, _TRIALS * ones],
-        maximum_iterations=_STEPS_BY_TASK * tasks,
+        maximum_iterations=_MOST_STEPS_BY_TASK * tasks,
     )
     return tf.maximum(results[1], 0.0)
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class UPGrad(GradientMethod):
-    """Unconflicting projection of gradients (UPGrad; Quinton and Rey 2024, arXiv 2406.16232).
+    """UPGrad (Quinton and Rey 2024, arXiv 2406.16232): unconflicting projection of gradients.
 
-    Every task's gradient is replaced by the closest vector that has no negative product with any
-    of the gradients; the shared variables get the sum of the results. Unlike that of PCGrad, a
-    small step along this sum increases no task's loss, and it depends on no order. If no two
-    gradients conflict, this is the plain sum (the paper takes the mean, which is T times smaller).
+    Each task's gradient is replaced by the closest vector that has no negative product with any
+    gradient, and the shared variables get the sum of the results. In contrast to PCGrad, a small
+    step along this sum raises no task's loss, and there is no order. Without a conflict this is the
+    plain sum. The paper takes the mean, which is T times smaller.
 
     Args:
-        ridge: Number, relative to the sum of the squared lengths of the gradients, that is added to
-            these squares, because nearly parallel gradients would give no unique solution.
+        ridge: Number that is added to the squared length of each gradient, relative to the sum of
+            these squares. Without it nearly parallel gradients have no unique solution.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -116,7 +118,7 @@ class UPGrad(GradientMethod):
     def __init__(self, ridge: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         wanted = "between 1e-6 and 1, such as 1e-4"
-        # The products are of float32: less would not make up for their rounding.
+        # Less would not make up for the rounding of the float32 products.
         self.ridge = check_number("ridge", ridge, wanted, lambda number: 1e-6 <= number <= 1)
 
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,15 @@
-"""Weights of the tasks in the joint loss: what `compile(loss_weighting=...)` takes.
+"""Loss weightings: how much each task counts in the joint loss. For `compile(loss_weighting=...)`.
 
-A weighting has one hook, `update`: from the losses of a batch to the weights (T,) of the next one.
+The weights (T,) come from
+
+- `EqualWeighting`: 1 for every task;
+- `UncertaintyWeighting`: scalars that the optimizer trains together with the network;
+- `DynamicWeightAverage`: the mean losses of the last two epochs;
+- `GradNorm`: after every step, the norms of the tasks' gradients.
+
+A subclass of `LossWeighting` implements one hook, `task_weights()`: the weights of the current
+step. Weights that change also need `start` (creates variables), and one of `update` (called after
+every step), `end_epoch`, or `is_trained`. `penalty` may add a term to the joint loss.
 """
 
 from tag_keras.loss_weighting.base import EqualWeighting, LossWeighting

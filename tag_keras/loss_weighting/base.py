@@ -1,4 +1,4 @@
-"""Weights of the tasks in the joint loss: what `compile(loss_weighting=...)` takes."""
+"""The interface of loss weightings, and equal weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,27 +6,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.backend.replicas import num_replicas
+from tag_keras.backend.replicas import sum_over_replicas
 from tag_keras.backend.steps import StepCounter
 
 
 class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
-    """What all loss weightings have in common. A subclass implements `task_weights`.
+    """Base class of loss weightings. A subclass implements `task_weights`.
 
     A model trains on the joint loss
 
         sum_i weights[i] * loss_weights[i] * L_i + penalty
 
-    and `compile` gives every model a copy of its own, whose weights are saved with the model. An
-    object without `start` has no weights and only tells the options.
+    The object that `compile` gets holds only the options. Every model has its own copy, which
+    `start` gives variables, and which is saved with the model.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    # Whether `update` gets the norms of the tasks' gradients with respect to `kernel_in`.
+    # Whether `update` needs the norms of the tasks' gradients with respect to `kernel_in(...)`.
     needs_norms = False
-    # Whether the optimizer trains what the weights are made of.
+    # Whether the optimizer trains the variables that the weights come from.
     is_trained = False
 
     def __init__(self, **kwargs: Any) -> None:
@@ -36,18 +36,18 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def start(self, num_tasks: int) -> None:
-        """Creates the weights for T tasks."""
+        """Creates the variables for T tasks."""
         self.num_tasks = num_tasks
 
     def task_weights(self) -> tf.Tensor:
-        """Float32 tensor (T,): the weights, differentiable in what of them is trainable."""
+        """Float32 tensor (T,): the current weights, differentiable in trainable variables."""
         raise NotImplementedError
 
     def penalty(self, has_labels: tf.Tensor) -> tf.Tensor:
-        """What the joint loss of the whole batch holds besides.
+        """Term that is added to the joint loss of the whole batch; 0 by default.
 
         Args:
-            has_labels: Boolean tensor (T,): false for a task without a label in the batch.
+            has_labels: Boolean tensor (T,): false for a task without labels in the batch.
 
         Returns:
             Float32 scalar.
@@ -57,42 +57,46 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
     def update(
         self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None
     ) -> None:
-        """Takes notice of one training step.
+        """Called after every training step; does nothing by default.
 
         Args:
             losses: T scalars: this replica's shares of the unweighted losses of the whole batch.
             labels: Float32 tensor (T,): number of labels in the whole batch.
             norms: Float32 tensor (T,): norms of the gradients of the unweighted losses of the whole
-                batch, if `needs_norms`.
+                batch; `None` unless `needs_norms`.
         """
 
     def kernel_in(
         self, encoder: keras.layers.Layer, shared: Sequence[keras.Variable]
     ) -> keras.Variable:
-        """That of the shared variables of a built encoder that `update` gets the norms for.
+        """The variable of a built encoder whose gradient norms `update` gets.
+
+        Args:
+            encoder: Built encoder.
+            shared: Its shared variables, one of which is the result.
 
         Raises:
-            ValueError: If it is not there.
+            ValueError: If there is no such variable.
         """
         raise NotImplementedError
 
     def start_epoch(self) -> None:
-        """Called when an epoch begins, unless a restart goes on with it."""
+        """Called when an epoch begins, unless a resumed training continues it."""
 
     def end_epoch(self) -> None:
         """Called at the end of every epoch."""
 
     def get_config(self) -> dict[str, Any]:
-        # Keras' own adds nothing but the policy, which is always the same.
+        # Keras would add only the dtype policy, which is always the same.
         return {"name": self.name}
 
     def add_state(self, name: str, shape: tuple[int, ...], value: float) -> keras.Variable:
-        """A weight that no optimizer trains."""
+        """Creates a variable that the optimizer does not train."""
         return self.add_weight(
             shape=shape,
             initializer=keras.initializers.Constant(value),
             trainable=False,
-            # Replicas hold equal values; "mean" keeps them so when they are restored.
+            # Replicas hold equal values, and "mean" keeps them equal after a restart.
             aggregation="mean",
             name=name,
         )
@@ -100,7 +104,7 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class EqualWeighting(LossWeighting):
-    """Equal weights: 1 for every task, as without a weighting. Its weights are logged.
+    """Equal weights: 1 for every task, as without a weighting, but logged.
 
     Example:
 
@@ -114,11 +118,12 @@ class EqualWeighting(LossWeighting):
 
 
 class WeightingEpochs(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells a loss weighting where epochs begin and end.
+    """Calls `start_epoch` and `end_epoch` of a loss weighting.
 
     Args:
         weighting: The loss weighting of the model.
-        counter: Tells after a restart the steps of the epoch that are not done again.
+        counter: Counter of training steps, which knows how many steps of the first epoch a resumed
+            training skips.
     """
 
     def __init__(self, weighting: LossWeighting, counter: StepCounter) -> None:
@@ -126,7 +131,7 @@ class WeightingEpochs(keras.callbacks.Callback):  # type: ignore[misc]
         self._weighting, self._counter = weighting, counter
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        # Otherwise Keras begins an epoch anew whose beginning a backup holds.
+        # With steps to skip, a resumed training continues the epoch that its backup began.
         if not self._counter.steps_to_skip:
             self._weighting.start_epoch()
 
@@ -134,11 +139,7 @@ class WeightingEpochs(keras.callbacks.Callback):  # type: ignore[misc]
         self._weighting.end_epoch()
 
 
-def stack_losses(losses: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Losses of any type as one float32 tensor (T,)."""
-    return tf.stack([tf.cast(loss, "float32") for loss in losses])
-
-
-def share_of_penalty(weighting: LossWeighting, labels: tf.Tensor) -> tf.Tensor:
-    """This replica's share of the penalty, of which a whole batch has one."""
-    return weighting.penalty(labels > 0) / num_replicas()
+def losses_of_whole_batch(losses: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Float32 tensor (T,): losses of the whole batch, from T shares of this replica."""
+    shares = tf.stack([tf.cast(loss, "float32") for loss in losses])
+    return sum_over_replicas([shares])[0]

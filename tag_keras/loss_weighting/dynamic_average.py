@@ -1,4 +1,4 @@
-"""Dynamic weight average: weights of the tasks from how fast their losses fall."""
+"""Dynamic weight average: tasks whose losses fall slowly get larger weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.backend.replicas import sum_over_replicas
-from tag_keras.loss_weighting.base import LossWeighting, stack_losses
+from tag_keras.loss_weighting.base import LossWeighting, losses_of_whole_batch
 from tag_keras.utils.checks import check_number
 
 
@@ -15,16 +14,16 @@ from tag_keras.utils.checks import check_number
 class DynamicWeightAverage(LossWeighting):
     """Dynamic weight average (DWA; Liu, Johns and Davison, CVPR 2019, arXiv 1803.10704, eq. 7).
 
-    A task whose loss falls more slowly than those of the others gets a larger weight: with the mean
-    training loss of each of the two epochs before,
+    A task whose loss falls more slowly than the losses of the others gets a larger weight. In
+    epoch t, with the mean unweighted training losses of the two epochs before,
 
         weights = T * softmax(r / temperature),   r_i = mean loss_i (t - 1) / mean loss_i (t - 2)
 
-    The losses are the unweighted ones. In the first two epochs all weights are 1; a task that had
-    no label in one of two epochs, or a mean loss of 0, counts as one whose loss has not changed.
+    In the first two epochs all weights are 1. A task that had no label in one of the two epochs, or
+    a mean loss of 0, has r_i = 1, as if its loss had not changed.
 
     Args:
-        temperature: The larger, the more equal the weights are. The paper uses 2.
+        temperature: Positive number: the larger, the more equal the weights. The paper uses 2.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -45,11 +44,11 @@ class DynamicWeightAverage(LossWeighting):
 
     def start(self, num_tasks: int) -> None:
         super().start(num_tasks)
-        # Mean losses of the last epoch and of the one before; NaN for none.
+        # Mean losses of the last epoch, and of the epoch before it; NaN if unknown.
         self._last = self.add_state("last", (num_tasks,), float("nan"))
         self._before = self.add_state("before", (num_tasks,), float("nan"))
-        # Of the running epoch. The logs would not do: they know nothing of what an epoch that was
-        # interrupted and resumed had behind it.
+        # Sums and numbers of labels of the running epoch. The logs would not do: they do not hold
+        # the steps that a resumed epoch made before its interruption.
         self._sums = self.add_state("sums", (num_tasks,), 0.0)
         self._labels = self.add_state("labels", (num_tasks,), 0.0)
 
@@ -60,7 +59,7 @@ class DynamicWeightAverage(LossWeighting):
     def update(
         self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None
     ) -> None:
-        (whole,) = sum_over_replicas([stack_losses(losses)])
+        whole = losses_of_whole_batch(losses)
         self._sums.assign(self._sums + tf.where(labels > 0, whole * labels, 0.0))
         self._labels.assign(self._labels + labels)
 
@@ -70,7 +69,7 @@ class DynamicWeightAverage(LossWeighting):
 
     def end_epoch(self) -> None:
         self._before.assign(tf.convert_to_tensor(self._last))
-        # 0 / 0, which is NaN, for a task without a label.
+        # NaN, as 0 / 0, for a task without a label.
         self._last.assign(tf.convert_to_tensor(self._sums) / tf.convert_to_tensor(self._labels))
         self.start_epoch()
 
@@ -79,18 +78,18 @@ class DynamicWeightAverage(LossWeighting):
 
 
 def dynamic_weights(last: tf.Tensor, before: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Weights of `DynamicWeightAverage`.
+    """Weights of `DynamicWeightAverage` from the mean losses of two epochs.
 
     Args:
-        last: Tensor (T,): mean loss of each task in the last epoch; NaN if it is not known.
-        before: Tensor (T,): the same of the epoch before.
-        temperature: Positive number.
+        last: Tensor (T,): mean loss of each task in the last epoch; NaN if unknown.
+        before: Tensor (T,): mean loss of each task in the epoch before it; NaN if unknown.
+        temperature: Positive number: the larger, the more equal the weights.
 
     Returns:
-        Tensor (T,), with the sum T.
+        Tensor (T,): weights, whose sum is T.
     """
     ratios = tf.math.divide_no_nan(last, before)
-    # Of a loss of 0, and of one that is not known, there is nothing to tell.
+    # A loss that is 0 or unknown counts as unchanged.
     known = (before > 0) & tf.math.is_finite(ratios)
     ratios = tf.where(known, ratios, 1.0)
     return last.shape[0] * tf.nn.softmax(ratios / temperature)

@@ -1,4 +1,4 @@
-"""GradNorm: weights of the tasks by which their gradients become equally large."""
+"""GradNorm: weights that make the gradients of the tasks equally large."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.layers import layers_in, own_trainable_variables
-from tag_keras.backend.replicas import sum_over_replicas
-from tag_keras.loss_weighting.base import LossWeighting, stack_losses
+from tag_keras.loss_weighting.base import LossWeighting, losses_of_whole_batch
 from tag_keras.utils.checks import check, check_number, is_number
 
 
@@ -16,32 +15,33 @@ from tag_keras.utils.checks import check, check_number, is_number
 class GradNorm(LossWeighting):
     """GradNorm (Chen et al., ICML 2018, arXiv 1711.02257, eq. 1 and 2).
 
-    With n_i, the norm of the gradient of L_i with respect to the kernel of one shared layer,
-    G_i = weights[i] * n_i, and a task's rate r_i, its loss relative to its first one divided by the
-    mean of this over the tasks, the weights make after every step a step of gradient descent on
+    Tasks that learn slowly get larger gradients. Let n_i be the norm of the gradient of L_i with
+    respect to the kernel of one shared layer, and G_i = weights[i] * n_i. Let r_i be the ratio of
+    the loss of task i to its first loss, divided by the mean of these ratios over the tasks. After
+    every training step, the weights make one step of gradient descent on
 
         sum_i |G_i - mean(G) * r_i ** alpha|
 
-    whose last factor is taken as a constant. They are then clipped, and multiplied such that their
-    sum is T again. So tasks that learn slowly get larger gradients. A task without a label in the
-    batch keeps its weight and takes no part; its first loss is that of the first batch with one.
+    where mean(G) * r_i ** alpha counts as constant. Then they are clipped, and scaled so that their
+    sum is T again. A task without a label in the batch takes no part and keeps its weight; its
+    first loss is the loss of the first batch with a label.
 
     `loss_weights` of `compile` are no part of G: they remain the user's preference among gradients
     that would be equally large. After a batch whose losses or norms are not finite, the weights
     stay as they are.
 
     Args:
-        shared_layer: Layer of the encoder, or its name: usually the last one that all tasks share.
-            There the gradients of the tasks cost little.
-        alpha: How much slow tasks are pulled forward; 0 makes all gradients equally large. The
-            paper uses 1.5 for similar and 0.12 for different tasks.
-        learning_rate: Of the weights, whose step is this times the norm of the gradient of L_i: for
-            norms of 10 and more take a tenth of it and less, or the weights are noise.
-        clip: Least and largest weight before the multiplication.
+        shared_layer: Layer of the encoder, or its name: usually the last layer that all tasks
+            share, where the gradients of the tasks cost little.
+        alpha: Number of at least 0: how much slow tasks are pulled forward; 0 makes all gradients
+            equally large. The paper uses 1.5 for similar and 0.12 for different tasks.
+        learning_rate: Step size of the weights, which is multiplied by n_i. If the norms are 10 or
+            more, take at most a tenth of the default, or the weights are noise.
+        clip: Smallest and largest weight before the scaling.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If an option is not what it should be.
+        ValueError: If an option has another type, or is out of range.
 
     Example:
 
@@ -77,20 +77,19 @@ class GradNorm(LossWeighting):
             "(0.1, 10.0)",
             clip=clip,
         )
-        # Not the layer, which would become a part of this one.
+        # Only its name: a layer would become a part of this one.
         self.shared_layer: str = getattr(shared_layer, "name", shared_layer)
-        self.alpha, self.learning_rate = (
-            check_number(name, value, "a number of at least 0", lambda number: number >= 0)
-            for name, value in (("alpha", alpha), ("learning_rate", learning_rate))
-        )
+        wanted = "a number of at least 0"
+        self.alpha = check_number("alpha", alpha, wanted, _is_not_negative)
+        self.learning_rate = check_number("learning_rate", learning_rate, wanted, _is_not_negative)
         self.clip = float(limits[0]), float(limits[1])
-        # Index of the kernel among the encoder's variables, as soon as it is found.
+        # Index of the kernel among the encoder's variables, once it is found.
         self._kernel: int | None = None
 
     def start(self, num_tasks: int) -> None:
         super().start(num_tasks)
         self._values = self.add_state("values", (num_tasks,), 1.0)
-        # NaN for a task that has had no label.
+        # NaN until a task has a label.
         self._first_losses = self.add_state("first_losses", (num_tasks,), float("nan"))
 
     def task_weights(self) -> tf.Tensor:
@@ -101,18 +100,17 @@ class GradNorm(LossWeighting):
     ) -> keras.Variable:
         ids = {id(variable) for variable in shared}
         variables = encoder.variables
-        # Of a model that was loaded, layers with automatic names may have others; the order of
-        # their variables is the same.
+        # In a loaded model, automatic names of layers may differ, but the order of the variables
+        # does not.
         if self._kernel is not None and self._kernel < len(variables):
             kernel = variables[self._kernel]
             if id(kernel) in ids and len(kernel.shape) > 1:
                 return kernel
         kernels: dict[str, list[keras.Variable]] = {}
         for layer in {id(one): one for one in layers_in(encoder)}.values():
-            # Biases and the like have one axis.
+            # A kernel has several axes, a bias has one.
             trained = own_trainable_variables(layer)
-            own = [v for v in trained if id(v) in ids and len(v.shape) > 1]
-            if own:
+            if own := [v for v in trained if id(v) in ids and len(v.shape) > 1]:
                 kernels.setdefault(layer.name, []).append(own[-1])
         found = kernels.get(self.shared_layer, [])
         if len(found) != 1:
@@ -127,7 +125,7 @@ class GradNorm(LossWeighting):
     def update(
         self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None
     ) -> None:
-        (whole,) = sum_over_replicas([stack_losses(losses)])
+        whole = losses_of_whole_batch(losses)
         active, first = labels > 0, tf.convert_to_tensor(self._first_losses)
         is_first = active & tf.math.is_nan(first)
         first = tf.where(is_first & tf.math.is_finite(whole), whole, first)
@@ -157,10 +155,9 @@ class GradNorm(LossWeighting):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GradNorm":
-        config = {**config}
-        kernel = config.pop("kernel", None)
-        weighting = cls(**config)
-        weighting._kernel = kernel
+        options = {name: value for name, value in config.items() if name != "kernel"}
+        weighting = cls(**options)
+        weighting._kernel = config.get("kernel")
         return weighting
 
 
@@ -168,15 +165,16 @@ def training_rates(losses: tf.Tensor, first_losses: tf.Tensor, active: tf.Tensor
     """Relative inverse training rates of the tasks: r_i of GradNorm.
 
     Args:
-        losses: Tensor (T,).
-        first_losses: Tensor (T,). A loss that has not begun above 0 counts as one that stays.
+        losses: Tensor (T,): current losses.
+        first_losses: Tensor (T,): first losses. If one is not above 0, the loss counts as
+            unchanged.
         active: Boolean tensor (T,): the tasks that take part.
 
     Returns:
-        Tensor (T,), with the mean 1 over the active tasks; all 1 if their losses are all 0.
+        Tensor (T,) with the mean 1 over the active tasks; all 1 if their losses are all 0.
     """
     ratios = tf.where(first_losses > 0, tf.math.divide_no_nan(losses, first_losses), 1.0)
-    # A negative one has no power.
+    # A negative number has no power `alpha`.
     ratios = tf.maximum(ratios, 0.0)
     mean = _mean(ratios, active)
     return tf.where(mean > 0, tf.math.divide_no_nan(ratios, mean), 1.0)
@@ -191,29 +189,34 @@ def gradnorm_step(
     learning_rate: float,
     clip: tuple[float, float],
 ) -> tf.Tensor:
-    """The weights of GradNorm after one step.
+    """Weights of GradNorm after one step.
 
     Args:
-        weights: Tensor (T,): the positive weights.
+        weights: Tensor (T,): positive weights.
         norms: Tensor (T,): norms of the gradients of the unweighted losses.
-        rates: Tensor (T,): see `training_rates`.
+        rates: Tensor (T,): relative inverse training rates of the tasks.
         active: Boolean tensor (T,): the tasks that take part.
         alpha: Power of the rates.
-        learning_rate: Of the weights.
-        clip: Least and largest weight before the sum is made what it was.
+        learning_rate: Step size of the weights.
+        clip: Smallest and largest weight before the sum is restored.
 
     Returns:
-        Tensor (T,).
+        Tensor (T,): new weights.
     """
     # The sum of |w_i n_i - target_i| over i has, for constant targets, the derivative
     # n_i * sign(w_i n_i - target_i) with respect to w_i: no second derivatives are needed.
     targets = _mean(weights * norms, active) * rates**alpha
     stepped = weights - learning_rate * norms * tf.sign(weights * norms - targets)
     stepped = tf.clip_by_value(stepped, *clip)
-    before, after = (tf.reduce_sum(tf.where(active, one, 0.0)) for one in (weights, stepped))
+    before = tf.reduce_sum(tf.where(active, weights, 0.0))
+    after = tf.reduce_sum(tf.where(active, stepped, 0.0))
     stepped *= tf.math.divide_no_nan(before, after)
     is_finite = tf.reduce_all(tf.math.is_finite(stepped) | ~active)
     return tf.where(active & is_finite, stepped, weights)
+
+
+def _is_not_negative(number: float) -> bool:
+    return number >= 0
 
 
 def _mean(values: tf.Tensor, active: tf.Tensor) -> tf.Tensor:

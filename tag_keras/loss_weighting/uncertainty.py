@@ -1,4 +1,4 @@
-"""Uncertainty weighting: trained weights of the tasks in the joint loss."""
+"""Uncertainty weighting: weights of the tasks that the optimizer trains."""
 
 from typing import Any, Literal
 
@@ -13,27 +13,26 @@ from tag_keras.utils.checks import check_choice
 class UncertaintyWeighting(LossWeighting):
     """Uncertainty weighting (Kendall, Gal and Cipolla, CVPR 2018, arXiv 1705.07115).
 
-    Every task has a trainable scalar s, the logarithm of its noise, which the optimizer of the
-    model trains. With the sums over the tasks that have a label in the batch, the joint loss is
+    Every task has a scalar s, the logarithm of its noise, which the optimizer of the model trains.
+    The joint loss, with sums over the tasks that have a label in the batch, is
 
         "V1": sum_i  exp(-s_i) L_i + s_i                 s = log(variance), 0 at the start
         "V2": sum_i  exp(-s_i) L_i / 2 + s_i / 2         s = log(variance), -0.5 at the start
         "V3": sum_i  exp(-2 c_i) L_i + c_i               s = log(sigma), 1 at the start
 
-    with c = s clipped to [0.01, 10]. V1 is the code of the authors of the paper, V2 that of MTAN
-    (Liu et al., CVPR 2019) and V3 that of TAG. Their optima are s = log(L) for V1 and V2, and
-    s = log(2 L) / 2 for V3: in all of them a task counts the less the larger its loss is. Outside
-    of the interval, V3 does not train s any more; that is where it ends for losses below 0.51.
+    with c = s clipped to [0.01, 10]. V1 is the code of the paper's authors, V2 the code of MTAN
+    (Liu et al., CVPR 2019), V3 the code of TAG. The optimum is s = log(L) for V1 and V2, and
+    s = log(2 L) / 2 for V3: the larger the loss of a task, the less it counts. V3 does not train s
+    outside of the interval; for losses below 0.51, s ends there.
 
-    The scalars are left out of weight decay, and stay between -20 and 20. The joint loss may be
-    negative.
+    The scalars have no weight decay, and stay between -20 and 20. The joint loss may be negative.
 
     Args:
-        variant: `"V1"`, `"V2"` or `"V3"`.
+        variant: Formula of the joint loss: `"V1"`, `"V2"` or `"V3"`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If there is no such variant.
+        ValueError: If `variant` is none of these.
 
     Example:
 
@@ -55,7 +54,7 @@ class UncertaintyWeighting(LossWeighting):
         self.log_noise = self.add_weight(
             shape=(num_tasks,),
             initializer=keras.initializers.Constant(_START[self.variant]),
-            # The loss of a task that is 0 throughout has s fall without end, and exp(-s) overflow.
+            # If a loss is always 0, s would fall without end, and exp(-s) overflow.
             constraint=_bounded,
             # Replicas hold equal values.
             aggregation="mean",
@@ -78,14 +77,14 @@ def _bounded(log_noise: tf.Tensor) -> tf.Tensor:
 
 
 def uncertainty_terms(log_noise: tf.Tensor, variant: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weight of each task's loss in `UncertaintyWeighting`, and what is added to it.
+    """Weights of the tasks' losses in `UncertaintyWeighting`, and the terms added to them.
 
     Args:
-        log_noise: Tensor (T,): s.
-        variant: `"V1"`, `"V2"` or `"V3"`.
+        log_noise: Tensor (T,): logarithms s of the noise.
+        variant: Formula of the joint loss: `"V1"`, `"V2"` or `"V3"`.
 
     Returns:
-        Two tensors (T,).
+        Two tensors (T,): weights, and added terms.
     """
     if variant == "V1":
         return tf.exp(-log_noise), log_noise

@@ -1,4 +1,4 @@
-"""The backward passes of a training step that looks at the gradients of the single tasks."""
+"""Backward passes of a training step that needs the gradients of the single tasks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,25 +11,26 @@ from tag_keras.backend.layers import layers_in
 from tag_keras.backend.replicas import num_replicas
 from tag_keras.multitask.task_model import TaskModel
 
-# With more tasks, the graph has a loop over them. It is slower than T copies of a few operations,
-# and much faster to trace than T copies of many.
+# With more tasks, the graph has a loop over them. The loop runs more slowly than T copies of the
+# backward pass, but it is traced much faster.
 _MOST_UNROLLED = 12
 
 
 class BackwardPasses:
-    """One batch's gradients of every task's loss, and those of the joint loss.
+    """Gradients of every task's loss and of the joint loss for one batch.
 
-    Where the gradients of the tasks are wanted for all shared variables, those of the joint loss
-    are made of them, so that there are no more passes than tasks.
+    If the tasks' gradients cover all shared variables, the gradients of the joint loss are computed
+    from them, so that there are no more passes than tasks.
 
     Args:
         model: Compiled model.
-        tape: Persistent tape.
-        losses: T scalars: losses of the tasks. They may be multiplied by a loss scale.
-        joint: Joint loss of the tasks, and the losses of the model's own, multiplied by the same.
+        tape: Persistent tape that recorded the losses.
+        losses: T scalars: losses of the tasks, which may be multiplied by a loss scale.
+        joint: Scalars: the joint loss of the tasks, then the losses of the model's own, all
+            multiplied by the same scale.
         factors: T scalars: weights of the losses in the joint loss.
-        kernel: The one variable for which the gradients of the tasks are wanted; `None` for all
-            shared variables.
+        kernel: The one variable whose gradients of the tasks are needed; `None` for all shared
+            variables.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class BackwardPasses:
             self._of_others = weighted_sum([row[len(shared) :] for row in rows], factors)
 
     def of_joint_loss(self, coefficients: tf.Tensor | None = None) -> list[tuple[Any, Any]]:
-        """Gradient with respect to each trainable variable, with the variable.
+        """Pairs of a gradient and its variable, for all trainable variables.
 
         Args:
-            coefficients: Float32 tensor (T,): what the gradients of the tasks with respect to the
-                shared variables are multiplied by, besides the weights of the losses. By default
-                with nothing. It is for all shared variables or none.
+            coefficients: Float32 tensor (T,): factors of the tasks' gradients with respect to the
+                shared variables, besides the weights of the losses; by default 1. Only without
+                `kernel`.
         """
         if self._of_others is None:
             gradients = self._tape.gradient(self._joint, self._variables)
@@ -85,20 +86,18 @@ class BackwardPasses:
         return list(zip(gradients, self._variables, strict=True))
 
     def _exact(self, factors: Sequence[tf.Tensor] | None) -> list[tuple[int, Any]]:
-        """Gradients that are not a sum of those of the tasks, with the indices of the variables.
+        """Pairs of a variable's index and a gradient that cannot be a sum over the tasks.
 
-        Adam and others square the slices of an Embedding's gradient before they add up those of
-        the same row: for them a dense gradient would be another step. And what weighs the losses
-        has a gradient only of the joint loss.
+        Adam and other optimizers square the slices of an Embedding's gradient before they add up
+        the slices of a row, so a dense gradient would make another step. The variables of a loss
+        weighting have a gradient only in the joint loss.
         """
-        layers = layers_in(self._model)
-        embeddings = [layer for layer in layers if isinstance(layer, keras.layers.Embedding)]
-        weighting = self._model.task_losses.weighting
-        ids = {
-            id(variable)
-            for layer in [*embeddings, *([] if weighting is None else [weighting])]
-            for variable in layer.trainable_variables
-        }
+        layers: list[keras.layers.Layer] = [
+            layer for layer in layers_in(self._model) if isinstance(layer, keras.layers.Embedding)
+        ]
+        if self._model.loss_weighting is not None:
+            layers.append(self._model.loss_weighting)
+        ids = {id(variable) for layer in layers for variable in layer.trainable_variables}
         chosen = [index for index, one in enumerate(self._variables) if id(one) in ids]
         combined = [i for i in chosen if factors is not None and i < len(self.chosen)]
         plain = [i for i in chosen if i not in combined]
@@ -117,6 +116,6 @@ class BackwardPasses:
 
 
 def is_looped(model: TaskModel) -> bool:
-    """Whether the graph has a loop over the tasks, in which replicas cannot communicate."""
+    """Whether the graph has a loop over the tasks. Replicas cannot communicate in such a loop."""
     synchronizes = any(getattr(layer, "synchronized", False) for layer in layers_in(model))
     return len(model.tasks) > _MOST_UNROLLED and not (synchronizes and num_replicas() > 1)

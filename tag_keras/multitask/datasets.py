@@ -1,4 +1,4 @@
-"""One data set out of several that have the labels of one task each."""
+"""Merges data sets with the labels of one task each into one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,27 +17,28 @@ def merge_datasets(
 ) -> tf.data.Dataset:
     """Merges data sets with the labels of one task each into one for a multi-task model.
 
-    An example keeps the label of its own task. For the other tasks it gets zeros as labels, and
-    weights of 0, which take it out of their losses. The order of a set is kept; the sets are mixed
-    at random, every order of the sets being equally likely, so that each part of a pass has about
-    the same proportions. A pass has each example once, and ends when all sets do.
+    An example keeps the label of its own task. For the other tasks it gets zeros as labels and
+    sample weights of 0, which exclude it from their losses. Each set keeps its order, and the sets
+    are mixed at random. Every order of the mixture is equally likely, so each part of a pass has
+    about the same proportions. A pass has each example once.
 
     Args:
-        datasets: By task, a data set of single examples `(x, y)` or `(x, y, sample_weight)`. Their
-            labels may differ in shape and type, their inputs may not. Shuffle them before, and
-            batch afterwards: batches cannot always be told from examples, so `unbatch` any.
-        sizes: Number of examples by task, for sets whose `cardinality()` is unknown, as it is after
+        datasets: By task, a data set of single examples `(x, y)` or `(x, y, sample_weight)`. Labels
+            may differ in shape and type, inputs may not. Shuffle before merging and batch after
+            it; `unbatch` a set of batches, because batches cannot always be told from examples.
+        sizes: Number of examples by task, for sets whose `cardinality()` is unknown, as after
             `filter` or when read from files. A pass over a set of another size is an error.
         seed: Seed of the mixing. The same seed gives the same order.
-        rerandomize_each_iteration: Whether to mix anew in each pass, in an order that the seed
-            determines, too.
+        rerandomize_each_iteration: Whether each pass has a new order; the seed determines these
+            orders, too.
 
     Returns:
-        A data set of `(x, labels, sample_weights)` with dicts by task, of known cardinality.
+        A data set of `(x, labels, sample_weights)`, where labels and weights are dicts by task. Its
+        cardinality is known.
 
     Raises:
-        ValueError: If a set has other elements than those, or inputs that differ from those of
-            another, if the shape of its labels is not known, or if its size is not.
+        ValueError: If a set has other elements, other inputs than another set, labels of unknown
+            shape, or an unknown size.
 
     Example:
 
@@ -62,7 +63,7 @@ def merge_datasets(
         _check_elements(task, datasets[task])
         _check_inputs(tasks[0], task, datasets)
     numbers = _sizes(datasets, sizes)
-    # Counts what it gives, so that no example is left out without a word where a size is wrong.
+    # Counts the examples, so that a wrong size is an error and drops no example silently.
     parts = [
         datasets[task]
         .apply(tf.data.experimental.assert_cardinality(number))
@@ -70,7 +71,7 @@ def merge_datasets(
         for task, number in zip(tasks, numbers, strict=True)
     ]
     order = _random_order(numbers, seed, rerandomize_each_iteration)
-    # Each set is asked once more at the end, which gives nothing, or shows that there is more.
+    # At the end each set is asked once more, which shows whether it has more examples than it said.
     order = order.concatenate(tf.data.Dataset.range(len(parts)))
     merged = tf.data.Dataset.choose_from_datasets(parts, order, stop_on_empty_dataset=False)
     return merged.apply(tf.data.experimental.assert_cardinality(sum(numbers)))
@@ -79,16 +80,16 @@ def merge_datasets(
 def _random_order(
     sizes: list[int], seed: int | None, rerandomize_each_iteration: bool
 ) -> tf.data.Dataset:
-    """Each index i `sizes[i]` times, in an order drawn uniformly from all orders.
+    """Gives each index i `sizes[i]` times, in an order drawn uniformly from all orders.
 
-    The next one is i with the probability of `remaining[i] / sum(remaining)`, as for cards drawn
-    from a pack. Constant probabilities would use up some sets before the others: of 500 and 9500
-    examples, the last hundreds are often of one task.
+    The next index is i with the probability `remaining[i] / sum(remaining)`, as for cards drawn
+    from a pack. With constant probabilities, some sets would end before the others: of 500 and 9500
+    examples, the last hundreds would often be of one task.
     """
 
     def draw(remaining: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ends = tf.cumsum(remaining)
-        # The numbers are below 2^32, so that the remainder is uniform up to sum(sizes) / 2^32.
+        # Random numbers are below 2^32, so the remainder is uniform up to sum(sizes) / 2^32.
         index = tf.searchsorted(ends, [number % ends[-1]], side="right")[0]
         return remaining - tf.one_hot(index, len(sizes), dtype="int64"), tf.cast(index, "int64")
 
@@ -97,7 +98,7 @@ def _random_order(
 
 
 def _labels_of_all(task: str, datasets: Mapping[str, tf.data.Dataset]) -> Callable[..., Any]:
-    """Makes an example of one task one of all tasks."""
+    """Returns a function that gives an example of one task labels and weights for all tasks."""
     specs = {name: dataset.element_spec[1:] for name, dataset in datasets.items()}
     weight_shapes = {name: spec[1].shape if spec[1:] else () for name, spec in specs.items()}
 
@@ -135,9 +136,8 @@ def _check_elements(task: str, dataset: Any) -> None:
 def _check_inputs(first: str, task: str, datasets: Mapping[str, tf.data.Dataset]) -> None:
     one, other = datasets[first].element_spec[0], datasets[task].element_spec[0]
     try:
-        tf.nest.assert_same_structure(one, other)
-        flat = zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True)
-        same = all(spec.is_compatible_with(spec_of_other) for spec, spec_of_other in flat)
+        matches = tf.nest.map_structure(lambda a, b: a.is_compatible_with(b), one, other)
+        same = all(tf.nest.flatten(matches))
     except (TypeError, ValueError):
         same = False
     if not same:

@@ -1,4 +1,7 @@
-"""Which labels are missing: those that are NaN, and those whose sample weight is 0."""
+"""Missing labels: which ones are missing, and the sum of a loss over the ones that are present.
+
+A label is missing if it is NaN, or if its sample weight is 0.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,24 +12,18 @@ import tensorflow as tf
 from tag_keras.backend.replicas import num_replicas
 
 
-def without_nan(labels: tf.Tensor) -> tf.Tensor:
-    """The labels with 0 for NaN: a loss times 0 would still be NaN, and so would its gradient."""
-    if not labels.dtype.is_floating:
-        return labels
-    return tf.where(tf.math.is_nan(labels), tf.zeros_like(labels), labels)
-
-
 def present(
     labels: tf.Tensor, values: tf.Tensor, conditions: Sequence[tf.Tensor | None] = ()
 ) -> tf.Tensor:
-    """Where a value has a label.
+    """Tells which values have a label.
 
     Args:
-        labels: Labels. A NaN in any of those that belong to one value makes it missing.
-        values: One value, such as a loss, by example, or by pixel, ...; its axes are the first
-            ones of `labels`.
-        conditions: What else has to be true, or not 0: sample weights and masks, whose axes are
-            the first ones of `values`; `None` is no condition.
+        labels: Labels (B, ...). If several belong to one value, a NaN in one of them makes the
+            value missing.
+        values: One value, such as a loss, per example, per pixel, and so on. Its axes are the
+            first axes of `labels`.
+        conditions: Sample weights and masks, whose axes are the first axes of `values`. A value is
+            missing where one of them is 0 or false; `None` is no condition.
 
     Returns:
         Boolean tensor with the shape of `values`.
@@ -43,8 +40,15 @@ def present(
     return result
 
 
+def without_nan(labels: tf.Tensor) -> tf.Tensor:
+    """Labels with 0 for NaN: NaN times a weight of 0 is NaN, and so is its gradient."""
+    if not labels.dtype.is_floating:
+        return labels
+    return tf.where(tf.math.is_nan(labels), tf.zeros_like(labels), labels)
+
+
 def with_rank(tensor: tf.Tensor, rank: int) -> tf.Tensor:
-    """The tensor with axes of length 1 added or taken away at the end."""
+    """Adds or removes axes of length 1 at the end."""
     while tensor.shape.rank < rank:
         tensor = tf.expand_dims(tensor, -1)
     while tensor.shape.rank > rank:
@@ -52,18 +56,29 @@ def with_rank(tensor: tf.Tensor, rank: int) -> tf.Tensor:
     return tensor
 
 
-def sum_of(
+def loss_function(loss: Any) -> keras.losses.Loss:
+    """The `Loss` for a Keras loss, its name or class, or a function of labels and predictions."""
+    loss = keras.losses.get(loss)
+    return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
+
+
+def sum_loss_values(
     function: keras.losses.Loss, labels: Any, predictions: tf.Tensor, weights: Any
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Sum of a task's weighted loss values, its divisor, and the number of values with a label."""
-    # In the loss's own type, as in Keras: losses of low precision would be of little use.
+    """Sums the loss values of one task's labels (B, ...) and predictions (B, ...).
+
+    Returns:
+        Three scalars: the sum, weighted by the sample weights, over the labels present; the number
+        to divide it by; and the number of values with a label.
+    """
+    # In the data type of the loss, as in Keras: a loss in low precision would be of little use.
     predicted = tf.cast(predictions, function.dtype)
     labels = tf.convert_to_tensor(labels)
     if isinstance(function, _FunctionLoss) or type(function).call is _CALL_OF_KERAS:
         labels, predicted = _of_same_rank(labels, predicted)
     values = function.call(tf.cast(without_nan(labels), function.dtype), predicted)
     if values.shape.rank == 0:
-        # A loss that takes the mean by itself has to deal with missing labels by itself.
+        # A loss that takes the mean itself has to handle missing labels itself.
         values = function.call(tf.cast(labels, function.dtype), predicted)
         values = tf.fill(tf.shape(predicted)[:1], values)
         labels = tf.zeros_like(values)
@@ -71,7 +86,7 @@ def sum_of(
     weights = tf.ones_like(values) if weights is None else tf.cast(weights, values.dtype)
     known = present(labels, values, [weights, *masks])
     weights = tf.where(known, with_rank(weights, values.shape.rank), 0.0)
-    # 0 times an infinite loss, of the 0 that stands for a missing label, would be NaN.
+    # The loss of the 0 that replaces a missing label may be infinite, and 0 times it NaN.
     values = tf.where(known, values, tf.zeros_like(values))
     total, number = tf.reduce_sum(values * weights), tf.reduce_sum(tf.cast(known, "float32"))
     divisors = {
@@ -81,17 +96,12 @@ def sum_of(
     return total, divisors.get(function.reduction, number), number
 
 
-def loss_function(loss: Any) -> keras.losses.Loss:
-    loss = keras.losses.get(loss)
-    return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
-
-
 class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
     """A loss function as a `Loss`."""
 
     def __init__(self, function: Callable[..., tf.Tensor]) -> None:
         name = getattr(function, "__name__", "")
-        # A lambda's name would not do as the name of a TensorFlow scope.
+        # "<lambda>" cannot be the name of a TensorFlow scope.
         super().__init__(name=name if name.isidentifier() else "loss")
         self._function = function
 
@@ -99,16 +109,18 @@ class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
         return self._function(y_true, y_pred)
 
 
-# Of all losses that wrap a function. A class of the user's own gets its arguments as they are.
+# The `call` of all Keras losses that wrap a function. A class of the user's gets its arguments
+# unchanged.
 _CALL_OF_KERAS = keras.losses.MeanSquaredError.call
 
 
 def _of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Adds or takes away a last axis of length 1, as Keras does, but never one of predictions.
+    """Adds or removes a last axis of length 1, as Keras does, so that the ranks agree.
 
-    Without it, subtracting (B, 1) from (B,) would give (B, B). Keras would take (B, H, W) for H
-    values by example where the labels lack the last axis, and a missing pixel for a missing row;
-    and (B,) for one value, so that one missing label would spoil the batch.
+    Otherwise (B,) less (B, 1) would be (B, B). Unlike Keras, it never removes the axis from
+    predictions. If labels (B, H, W) lack the last axis, Keras computes H values per example, and
+    one missing pixel would be a missing row; for (B,) it computes one value, and one missing label
+    would spoil the batch.
     """
     ranks = labels.shape.rank, predictions.shape.rank
     if ranks == (1, 1):

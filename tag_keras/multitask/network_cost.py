@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the floating point operations of a forward pass."""
+"""Cost of a network: its parameters, and the floating point operations of a forward pass."""
 
 import dataclasses
 import math
@@ -9,18 +9,18 @@ import tensorflow as tf
 
 from tag_keras.multitask.task_model import input_signature
 
-# Operations that hide others, whose number of runs the graph does not tell.
+# Operations that run others, and the graph does not tell how often.
 _HIDING = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "Scan"}
 _HIDING |= {"PartitionedCall", "StatefulPartitionedCall", "XlaLaunch", "PyFunc", "EagerPyFunc"}
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkCost:
-    """What a network costs.
+    """Cost of a network.
 
     Args:
-        parameters: Number of parameters that a forward pass reads: all weights, trained or not,
-            each once however often it is used.
+        parameters: Number of parameters that a forward pass reads, trained or not. A weight that
+            is used several times counts once.
         flops: Floating point operations of a forward pass for one example.
     """
 
@@ -31,25 +31,26 @@ class NetworkCost:
 def measure_cost(model: keras.Model) -> NetworkCost:
     """Counts the parameters of a model, and the operations of a forward pass for one example.
 
-    Operations are those that TensorFlow's profiler counts in the graph of the model at inference.
-    A multiplication and an addition are two, so that a dense layer from n to m features has
-    2 n m + m with its bias. Matrix products, convolutions, pooling, sums and products element by
-    element count; most activations, and moving data about, do not.
+    TensorFlow's profiler counts the operations in the graph of the model at inference; nothing is
+    run. A multiplication and an addition are two operations, so a dense layer from n to m features
+    has 2 n m + m with its bias. Matrix products, convolutions, pooling and elementwise sums and
+    products count; most activations, and moving data, do not.
 
-    Nothing is run, and the values of the weights do not matter. Use it for the costs of networks
-    in a selection under a budget, such as in units of the joint network's:
+    Use it for the costs of networks when you select them under a budget, for example in units of
+    the joint network's cost:
     `lambda group: measure_cost(build_model(group)).flops / measure_cost(joint).flops`.
 
     Args:
-        model: Any Keras model that is built, or that begins with `keras.Input`; a `MultiTaskModel`
-            whose encoder does.
+        model: Keras model that is built or begins with `keras.Input`, or a `MultiTaskModel` whose
+            encoder does.
 
     Returns:
-        The `NetworkCost`.
+        A `NetworkCost`.
 
     Raises:
-        ValueError: If `model` is no Keras model or is not built, if the size of its inputs is not
-            known but for the batch, or if it has loops, whose rounds the graph does not tell.
+        ValueError: If `model` is no Keras model or is not built, if a size of its inputs besides
+            the batch is unknown, or if it has loops, because the graph does not tell how often
+            they run.
 
     Example:
 
@@ -73,14 +74,15 @@ def measure_cost(model: keras.Model) -> NetworkCost:
 
 
 def _one_example(model: keras.Model) -> Any:
-    """The inputs that `model` takes, with a batch of 1: a structure of `tf.TensorSpec`."""
+    """Specs of the inputs of `model` with a batch of 1: a structure of `tf.TensorSpec`."""
+    # A `GroupedModel` takes the inputs of its first model, a `MultiTaskModel` those of its encoder.
     networks = [model, *getattr(model, "models", [])[:1]]
     layers = [layer for n in networks for layer in (n, getattr(n, "encoder", None))]
-    declared = next((found for layer in layers if (found := input_signature(layer))), None)
+    declared = next(filter(None, map(input_signature, layers)), None)
     shapes = (model.get_build_config() or {}).get("input_shape") if model.built else None
     if declared is not None:
         if not model.built:
-            # Called once, on no data, it has all its variables.
+            # A symbolic call creates all variables.
             model(
                 keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype), *declared)
             )
@@ -105,8 +107,8 @@ def _one_example(model: keras.Model) -> Any:
 
 def _trace(model: keras.Model, inputs: Any) -> Any:
     function = tf.function(lambda x: model(x, training=False), autograph=False)
-    # Without this, a function inside a layer, such as Keras' convolution in groups, is one
-    # operation of the graph. A concrete function is traced all the same.
+    # Otherwise a function inside a layer, such as Keras' convolution in groups, would be a single
+    # operation of the graph. `get_concrete_function` traces all the same.
     eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
@@ -119,7 +121,7 @@ def _count_operations(graph: tf.Graph) -> int:
     profiler = tf.compat.v1.profiler
     options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
     options = options.with_empty_output().build()
-    # The profiler warns that functions of its own are deprecated.
+    # The profiler warns that its own functions are deprecated.
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
@@ -132,7 +134,7 @@ def _count_operations(graph: tf.Graph) -> int:
 
 
 def _count_einsum(operation: tf.Operation) -> int:
-    """The profiler does not count these, which attention is made of."""
+    """Counts the operations of an einsum, as in attention, which the profiler leaves out."""
     terms = operation.get_attr("equation").decode().partition("->")[0].split(",")
     sizes: dict[str | int, int] = {}
     for term, tensor in zip(terms, operation.inputs, strict=True):

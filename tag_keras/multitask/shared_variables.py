@@ -1,4 +1,4 @@
-"""Which variables of an encoder several tasks share: found in its graph, or chosen by the user."""
+"""Variables that several tasks share: found in the graph of an encoder, or chosen by the user."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +8,8 @@ import tensorflow as tf
 
 
 def check_functional(model: Any) -> None:
-    """Checks that a model has declared inputs, and one tensor per task as its outputs.
-
-    Raises:
-        ValueError: If it has not.
-    """
-    # A subclassed model, and one that is not built, have no such attribute.
+    """Raises a `ValueError` unless a model has declared inputs, and one output tensor per task."""
+    # A subclassed model, and a model that is not built, lack these attributes.
     output = getattr(model, "output", None) if isinstance(model, keras.Model) else None
     if output is None or getattr(model, "inputs", None) is None:
         raise ValueError(
@@ -29,49 +25,29 @@ def check_functional(model: Any) -> None:
         )
 
 
-def has_declared_outputs(encoder: keras.layers.Layer) -> bool:
-    """Whether an encoder is a Functional model that gives a dict."""
-    # A subclassed model has an `output` after a call, and declares no inputs.
-    output = getattr(encoder, "output", None) if isinstance(encoder, keras.Model) else None
-    return isinstance(output, Mapping) and bool(getattr(encoder, "inputs", None))
-
-
-def check_shared(model: keras.Model, shared: Sequence[keras.Variable]) -> None:
-    """Checks that the tasks of a Functional model share something.
-
-    Raises:
-        ValueError: If they do not.
-    """
-    if len(model.output) > 1 and not shared:
-        raise ValueError(
-            f"The outputs {list(model.output)} of the model {model.name!r} share nothing: there is "
-            "no trainable variable that two of them depend on. Build two of them on a common "
-            "layer, or set `trainable = True` on the one that they have."
-        )
-
-
 class SharedVariables:
-    """The variables of an encoder that several tasks share.
+    """Finds the variables of an encoder that several tasks share.
 
-    Of an encoder that gives one feature tensor for all tasks, these are all. Of one that gives a
-    dict by task, those that the features of more than one task depend on; `choose` overrides it.
+    If the encoder gives one feature tensor for all tasks, the tasks share all variables. If it
+    gives a dict by task, they share the variables that the features of more than one task depend
+    on. `choose` overrides both.
 
-    It holds `id`s, because Keras would take a list of variables for weights of its owner.
+    It stores `id`s, because Keras would take a list of variables for weights of its owner.
 
     Args:
-        tasks: Task names.
+        tasks: Names of the T tasks.
     """
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         self._tasks = tasks
-        # What the encoder is called with; `None` as long as it has not given a dict by task.
+        # Specs of the encoder's inputs; `None` until it has given a dict by task.
         self._inputs: Any = None
         self._chosen: frozenset[int] | None = None
-        # The `id`s of all variables, and for each of these the indices of its tasks.
+        # Indices of the tasks that depend on a variable, by the variable's `id`.
         self._found: dict[int, frozenset[int]] = {}
 
     def of(self, encoder: keras.layers.Layer) -> list[keras.Variable]:
-        """Those that are trainable now, in the encoder's order."""
+        """Shared variables that are trainable now, in the encoder's order."""
         trainable = encoder.trainable_variables
         if self._chosen is None and self._inputs is None:
             return list(trainable)
@@ -88,19 +64,19 @@ class SharedVariables:
         return self._find(encoder)
 
     def see_inputs(self, inputs: Any) -> None:
-        """Keeps in mind what an encoder takes that gave a dict by task."""
+        """Remembers the inputs of an encoder that gives a dict by task."""
         if self._inputs is None:
             self._inputs = keras.tree.map_structure(_spec, inputs)
 
     def choose(self, encoder: keras.layers.Layer, shared: Any) -> None:
-        """Takes the user's choice instead of what the graph says.
+        """Makes the variables that the user names the shared ones.
 
         Args:
-            encoder: A built layer or model.
-            shared: Layers, names of layers, or variables; one, or a list of them.
+            encoder: Built layer or model.
+            shared: A layer, the name of a layer, a variable, or a list of these.
 
         Raises:
-            ValueError: If one of them is not there, or is not trainable.
+            ValueError: If the encoder lacks one of them, or it is not trainable.
         """
         named = list(shared) if isinstance(shared, list | tuple | set) else [shared]
         if not named:
@@ -127,9 +103,9 @@ class SharedVariables:
         self._chosen = frozenset(id(variable) for variable in chosen)
 
     def get_config(self, encoder: keras.layers.Layer) -> list[int] | None:
-        """The user's choice, as indices into `encoder.variables`.
+        """The user's choice as indices into `encoder.variables`; `None` without a choice.
 
-        Names of variables differ from one Python process to the next; their order does not.
+        Names of variables may differ between Python processes; their order does not.
         """
         if self._chosen is None:
             return None
@@ -137,14 +113,14 @@ class SharedVariables:
         return [index for index, variable in variables if id(variable) in self._chosen]
 
     def set_config(self, encoder: keras.layers.Layer, config: Sequence[int] | None) -> None:
-        """Takes a choice that was saved."""
+        """Restores a choice that `get_config` gave."""
         if config is not None:
             variables = encoder.variables
             self._chosen = frozenset(id(variables[index]) for index in config)
 
     def _find(self, encoder: keras.layers.Layer) -> dict[int, frozenset[int]]:
         variables = encoder.variables
-        # Of those that are frozen now, too: they may be trained later.
+        # With the frozen variables, which may be trained later.
         if list(self._found) != [id(variable) for variable in variables]:
             sets = variables_by_output(encoder, self._inputs)
             self._found = {
@@ -157,23 +133,22 @@ class SharedVariables:
 
 
 def variables_by_output(layer: keras.layers.Layer, inputs: Any) -> dict[str, frozenset[int]]:
-    """Variables that each output of a layer depends on.
+    """Finds the variables that each output of a layer depends on.
 
-    The layer is traced once, with a placeholder in the place of each variable, as a lookahead puts
-    its values there. Then every operation of the graph depends on what its inputs depend on, which
-    holds for nested models, for layers that are called twice, and for layers of any code. An
-    operation with a body of its own, such as the loop of an RNN, counts as one: each of its
-    outputs depends on all of its inputs.
+    The layer is traced once, with a placeholder in place of each variable. An operation of the
+    graph depends on all that its inputs depend on. This holds for nested models, for layers that
+    are called twice, and for any code in a layer. An operation with a body, such as the loop of an
+    RNN, counts as one: each of its outputs depends on all of its inputs.
 
-    This is about values: what a task reads behind a `stop_gradient` counts. Its own step does not
-    move it, but the steps of others do, and so change the loss of the task.
+    A variable behind a `stop_gradient` counts: the step of this task does not move it, but the
+    steps of others do, and so change the loss of this task.
 
     Args:
-        layer: Gives a dict of tensors.
-        inputs: Structure of `tf.TypeSpec`s.
+        layer: Layer that gives a dict of tensors.
+        inputs: Inputs of the layer: a structure of `tf.TypeSpec`.
 
     Returns:
-        By output, indices into `layer.variables`.
+        Set of indices into `layer.variables`, by output.
     """
     variables = layer.variables
 
@@ -190,7 +165,7 @@ def variables_by_output(layer: keras.layers.Layer, inputs: Any) -> dict[str, fro
     reached: dict[str, frozenset[int]] = {
         name: frozenset([index]) for index, name in enumerate(placeholders)
     }
-    # An operation is made after those that it takes its inputs from.
+    # The graph lists an operation after the operations that give its inputs.
     for operation in function.graph.get_operations():
         own = reached.get(operation.name, frozenset())
         reached[operation.name] = own.union(*(reached[t.op.name] for t in operation.inputs))
@@ -201,7 +176,7 @@ def variables_by_output(layer: keras.layers.Layer, inputs: Any) -> dict[str, fro
 
 
 def _variables(model: keras.Model, one: Any) -> list[keras.Variable] | None:
-    """Variables of a layer, of the layer of that name, or the one variable; `None` if unknown.
+    """Variables that a layer, the name of a layer or a variable stands for; `None` if unknown.
 
     Raises:
         ValueError: If several layers have the name.
@@ -211,7 +186,7 @@ def _variables(model: keras.Model, one: Any) -> list[keras.Variable] | None:
     name = one.name if isinstance(one, keras.layers.Layer) else one
     layers = _layers_by_name(model).get(name, []) if isinstance(name, str) else []
     if isinstance(one, keras.layers.Layer):
-        # One without variables is of the model only if it is listed there.
+        # A layer without variables belongs to the model only if it is one of its layers.
         known = one.variables or any(one is layer for layer in layers)
         return list(one.variables) if known else None
     if len(layers) > 1:
@@ -223,13 +198,13 @@ def _variables(model: keras.Model, one: Any) -> list[keras.Variable] | None:
 
 
 def _layers_by_name(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
-    """The layers of a model and of the models in it."""
+    """Layers of a model and of its nested models."""
     found: dict[str, list[keras.layers.Layer]] = {}
     stack = list(model.layers)
     while stack:
         layer = stack.pop()
         same = found.setdefault(layer.name, [])
-        # A layer of a nested model may be used outside of it, too.
+        # A layer of a nested model may also be used outside of it.
         if all(layer is not other for other in same):
             same.append(layer)
             stack += layer.layers if isinstance(layer, keras.Model) else []
@@ -239,10 +214,10 @@ def _layers_by_name(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
 def _spec(tensor: Any) -> Any:
     if isinstance(tensor, keras.KerasTensor):
         kind = tf.SparseTensorSpec if tensor.sparse else tf.TensorSpec
-        # Keras 3.10 knows no ragged ones.
+        # In Keras 3.10 tensors have no `ragged`.
         kind = tf.RaggedTensorSpec if getattr(tensor, "ragged", False) else kind
         return kind(tensor.shape, tensor.dtype)
-    # Sparse and ragged inputs have their own; an optional input may be None.
+    # Sparse and ragged tensors have specs of their own; an optional input may be `None`.
     if not isinstance(tensor, tf.Tensor):
         return None if tensor is None else tf.type_spec_from_value(tensor)
     return tf.TensorSpec(tensor.shape, tensor.dtype)

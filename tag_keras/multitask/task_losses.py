@@ -1,4 +1,4 @@
-"""The losses of a multi-task model: one per task, their weighted sum, and their logs."""
+"""Losses of a multi-task model: one per task, their weighted sum, and their logs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,18 +7,18 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
-from tag_keras.loss_weighting.base import LossWeighting, share_of_penalty
-from tag_keras.multitask.missing_labels import loss_function, sum_of
+from tag_keras.loss_weighting.base import LossWeighting
+from tag_keras.multitask.missing_labels import loss_function, sum_loss_values
 from tag_keras.utils.checks import check, is_number
 from tag_keras.utils.tasks import select_labels, select_weights
 
 
 class LossSums(NamedTuple):
-    """Sums over one replica's part of a batch. Those of all replicas are to be added up.
+    """Sums over one replica's part of a batch. Added up over the replicas, they give the losses.
 
     Args:
         sums: T scalars: sum of each task's weighted loss values.
-        divisors: Float32 tensor (T,): what the sum of a whole batch is to be divided by.
+        divisors: Float32 tensor (T,): a loss is its sum over the whole batch, divided by this.
         labels: Float32 tensor (T,): number of loss values with a label.
     """
 
@@ -28,19 +28,20 @@ class LossSums(NamedTuple):
 
 
 class TaskLosses:
-    """The compiled losses of the tasks.
+    """Compiled losses of the tasks.
 
-    A label that is NaN, or whose sample weight is 0, is missing: it adds nothing, and a loss is
-    divided by the number of labels that are present in the whole batch. A task without any has
-    the loss 0. Where all labels are present, the losses are those of Keras. A loss function gets 0
-    for a missing label; what it then returns counts nothing, but its gradient has to be finite.
+    A label is missing if it is NaN, or if its sample weight is 0. It adds nothing to the loss, and
+    the loss is divided by the number of labels present in the whole batch. A task without labels
+    has the loss 0. If no label is missing, the losses equal the losses of Keras. A loss function
+    gets 0 for a missing label; the value it returns there is ignored, but its gradient must be
+    finite.
 
     Args:
-        tasks: Task names.
+        tasks: Names of the T tasks.
         loss: A `keras.losses.Loss`, a function of labels and predictions, or the name of one, for
             all tasks; or a dict of these by task.
-        weights: Weight by task in the joint loss; 1 for a task that is absent.
-        weighting: Loss weighting with the weights that these are multiplied by; by default none.
+        weights: Weight by task in the joint loss; 1 for an absent task.
+        weighting: Loss weighting, whose weights multiply `weights`; by default none.
 
     Raises:
         ValueError: If there is no loss.
@@ -90,9 +91,9 @@ class TaskLosses:
     def __call__(
         self, labels: Any, predictions: Mapping[str, tf.Tensor], sample_weight: Any = None
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Unweighted loss of each task: this replica's share of that of the whole batch.
+        """Computes this replica's share of each task's unweighted loss.
 
-        The losses of all replicas, and their gradients, add up to those of the whole batch.
+        The shares of all replicas add up to the losses of the whole batch; so do their gradients.
 
         Returns:
             T scalars, in the order of the tasks, and a float32 tensor (T,): the number of loss
@@ -112,20 +113,18 @@ class TaskLosses:
     def sums(
         self, labels: Any, predictions: Mapping[str, tf.Tensor], sample_weight: Any = None
     ) -> LossSums:
-        """What the losses of the whole batch are computed from; no replica waits for another."""
+        """Sums this replica's loss values, without communication between replicas."""
         labels = select_labels(labels, self.tasks)
         weights = select_weights(sample_weight, self.tasks)
-        sums, divisors, numbers = zip(
-            *(
-                sum_of(function, labels[task], predictions[task], weights[task])
-                for task, function in zip(self.tasks, self._functions, strict=True)
-            ),
-            strict=True,
-        )
+        by_task = [
+            sum_loss_values(function, labels[task], predictions[task], weights[task])
+            for task, function in zip(self.tasks, self._functions, strict=True)
+        ]
+        sums, divisors, numbers = zip(*by_task, strict=True)
         return LossSums(list(sums), tf.stack(divisors), tf.stack(numbers))
 
     def factors(self) -> list[Any]:
-        """The T weights of the losses in the joint loss: scalars, or variables."""
+        """Weights of the T losses in the joint loss: numbers, scalar tensors or variables."""
         if self.weighting is None:
             return list(self.weights)
         pairs = zip(tf.unstack(self.weighting.task_weights()), self.weights, strict=True)
@@ -137,13 +136,13 @@ class TaskLosses:
         labels: tf.Tensor | None = None,
         factors: Sequence[Any] | None = None,
     ) -> tf.Tensor:
-        """The joint loss: the weighted sum of the losses, and what the loss weighting adds to it.
+        """Joint loss: the weighted sum of the losses plus the penalty of the loss weighting.
 
         Args:
-            losses: T scalars.
+            losses: T scalars: this replica's shares of the unweighted losses.
             labels: Tensor (T,): number of labels in the whole batch. By default every task has
                 some.
-            factors: What `factors` gave, if it was called before.
+            factors: T weights of the losses; by default `factors()`.
         """
         factors = self.factors() if factors is None else factors
         terms = [
@@ -151,12 +150,17 @@ class TaskLosses:
         ]
         if self.weighting is not None:
             labels = tf.ones(len(self.tasks)) if labels is None else labels
-            terms.append(tf.cast(share_of_penalty(self.weighting, labels), terms[0].dtype))
+            # A whole batch has one penalty, so each replica adds its share of it.
+            penalty = self.weighting.penalty(labels > 0) / num_replicas()
+            terms.append(tf.cast(penalty, terms[0].dtype))
         return tf.add_n(terms)
 
     def track(self, losses: Sequence[tf.Tensor], labels: tf.Tensor, training: bool = True) -> None:
-        """Adds one batch to the logs: the losses, which are means over the labels present, and in
-        training the weights of the loss weighting, which are means over the batches."""
+        """Adds one batch to the logs.
+
+        Logged losses are means over the labels present. In training, the weights of the loss
+        weighting are logged as means over the batches.
+        """
         numbers = tf.unstack(labels / num_replicas())
         for tracker, loss, number in zip(self.trackers, losses, numbers, strict=True):
             tracker.update_state(of_whole_batch(loss), sample_weight=number)
@@ -166,25 +170,19 @@ class TaskLosses:
                 tracker.update_state(weight)
 
     def labels_seen(self) -> list[float]:
-        """Number of labels of each task since the trackers were reset."""
+        """Number of labels of each task since the metrics were last reset."""
         return [float(tf.convert_to_tensor(one.count)) for one in self.trackers]
 
     def update(
         self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None
     ) -> None:
-        """Tells the loss weighting, if there is one, of a training step.
-
-        Args:
-            losses: T scalars, this replica's shares.
-            labels: Tensor (T,): number of labels in the whole batch.
-            norms: Norms of the tasks' gradients, if the weighting needs them.
-        """
+        """Passes the results of a training step to the loss weighting, if there is one."""
         if self.weighting is not None:
             self.weighting.update(losses, labels, norms)
 
 
 class _MeanLoss(keras.metrics.Mean):  # type: ignore[misc]
-    """Mean over the labels, and NaN for none: a loss of 0 would pass for the best there is."""
+    """Mean over the labels; NaN without labels, because a loss of 0 would pass for the best."""
 
     def result(self) -> tf.Tensor:
         count = keras.ops.cast(self.count, self.dtype)
@@ -192,11 +190,10 @@ class _MeanLoss(keras.metrics.Mean):  # type: ignore[misc]
 
 
 def of_whole_batch(loss: tf.Tensor) -> tf.Tensor:
-    """What every replica logs for its share of a loss: the mean of the results over the replicas
-    is the loss of the whole batch."""
+    """Value that a replica logs for its share: the mean over the replicas is the whole loss."""
     return loss * num_replicas()
 
 
 def of_one_replica(loss: tf.Tensor) -> tf.Tensor:
-    """One replica's share of a loss that every replica computes in full, as a regulariser's."""
+    """This replica's share of a loss that every replica computes in full, as a regulariser's."""
     return tf.reduce_sum(loss) / num_replicas()

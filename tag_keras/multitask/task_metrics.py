@@ -1,4 +1,4 @@
-"""Metrics by task, over the labels that are present."""
+"""Metrics by task over the labels present, as weighted metrics of Keras."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,16 +8,16 @@ import tensorflow as tf
 
 from tag_keras.multitask.missing_labels import present, with_rank, without_nan
 
-# To Keras all metrics are weighted ones, at three outputs by task: those that are not weighted by
-# `sample_weight` are weighted by 1 where there is a label and by 0 where there is none. These are
-# what the outputs of the weighted metrics, and of functions among the others, are called.
+# Keras gets every metric as a weighted metric. An unweighted metric has the weight 1 where there is
+# a label, and 0 elsewhere. Each task has three outputs: one with its name, for unweighted metrics;
+# and two with these prefixes, for weighted metrics and for unweighted functions.
 _WEIGHTED, _FUNCTION = "weighted\n", "function\n"
 
 
 def by_output(
     metrics: Mapping[str, Any] | None, weighted_metrics: Mapping[str, Any] | None
 ) -> dict[str, list[Any]] | None:
-    """What Keras gets as its weighted metrics; `None` for none."""
+    """Metrics by output, which Keras gets as its `weighted_metrics`; `None` if there are none."""
     lists: dict[str, list[Any]] = {}
     for prefix, by_task in (("", metrics or {}), (_WEIGHTED, weighted_metrics or {})):
         for task, given in by_task.items():
@@ -33,12 +33,12 @@ def by_output(
 def outputs(
     labels: Mapping[str, Any], predictions: Mapping[str, tf.Tensor], weights: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Labels, predictions and weights by output, from those by task."""
+    """Turns labels, predictions and sample weights by task into dicts by output."""
     rows: dict[str, tuple[Any, Any, Any]] = {}
     for task in labels:
         label, prediction = tf.convert_to_tensor(labels[task]), predictions[task]
         if label.shape.rank == prediction.shape.rank == 1:
-            # Of two vectors, a metric would give one value, not one by example.
+            # From two vectors a metric would compute one value, not one per example.
             label, prediction = label[:, None], prediction[:, None]
         known: Any = None
         if label.dtype.is_floating or weights[task] is not None:
@@ -50,18 +50,24 @@ def outputs(
         rows[task] = without_nan(label), prediction, known
         rows[_FUNCTION + task] = label, prediction, known
         rows[_WEIGHTED + task] = without_nan(label), prediction, weight
-    first, second, third = ({name: row[i] for name, row in rows.items()} for i in range(3))
-    return first, second, third
+    return (
+        {name: label for name, (label, _, _) in rows.items()},
+        {name: prediction for name, (_, prediction, _) in rows.items()},
+        {name: weight for name, (_, _, weight) in rows.items()},
+    )
 
 
 def logs(results: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
-    """The logs with the names that Keras gives: `<task>_<metric>`, and `<task>_weighted_<metric>`
-    for a metric that is asked for in both ways."""
+    """Renames logs as Keras does.
+
+    The name is `<task>_<metric>`; for a metric that is both weighted and unweighted, the weighted
+    one is `<task>_weighted_<metric>`.
+    """
     renamed: dict[str, Any] = {}
     for name, value in results.items():
         plain = name.removeprefix(_FUNCTION).removeprefix(_WEIGHTED)
         if plain in renamed:
-            # The longest, because a task may be named "a" and another one "a_b".
+            # The longest name that fits: one task may be "a" and another one "a_b".
             task = max((one for one in tasks if plain.startswith(f"{one}_")), key=len)
             plain = f"{task}_weighted_{plain.removeprefix(f'{task}_')}"
         renamed[plain] = value
@@ -69,14 +75,14 @@ def logs(results: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
 
 
 class _FunctionMetric(keras.metrics.Mean):  # type: ignore[misc]
-    """Mean of what a function gives for labels and predictions, over the labels present.
+    """Mean of a function of labels and predictions over the labels present.
 
-    A function that takes the mean by itself has to deal with missing labels by itself, as a loss
-    has, and is averaged over the batches.
+    A function that takes the mean itself has to handle missing labels itself, as a loss does; its
+    values are averaged over the batches.
     """
 
     def __init__(self, function: Callable[..., tf.Tensor]) -> None:
-        # As Keras calls it.
+        # The name that Keras gives to it.
         name = getattr(function, "__name__", type(function).__name__)
         super().__init__(name=getattr(function, "name", name.strip("<>")))
         self._function = function
@@ -89,5 +95,5 @@ class _FunctionMetric(keras.metrics.Mean):  # type: ignore[misc]
 
 
 def _one_by_example(predictions: tf.Tensor) -> tf.Tensor:
-    """A tensor with one value where metrics give one: the last axis of predictions left out."""
+    """Predictions without their last axis: a tensor of the shape of a metric's values."""
     return predictions[..., 0] if predictions.shape.rank > 1 else predictions

@@ -1,4 +1,4 @@
-"""A Keras model over an encoder and a head per task: its parts, and how it is saved."""
+"""A Keras model made of an encoder and one head per task: how it is built, called and saved."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -6,46 +6,40 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from tag_keras.multitask.shared_variables import (
-    SharedVariables,
-    check_functional,
-    check_shared,
-    has_declared_outputs,
-)
+from tag_keras.multitask.shared_variables import SharedVariables, check_functional
 from tag_keras.multitask.task_trainer import CompiledMethods, TaskTrainer
 from tag_keras.utils.tasks import check_task_names
 
 
 def input_signature(encoder: keras.layers.Layer) -> list[Any] | None:
-    """What an encoder with declared inputs takes; `None` where Keras has to find out."""
+    """Specs of the inputs that an encoder declares; `None` if it declares none."""
     if not getattr(encoder, "inputs", None):
         return None
 
     def spec(tensor: keras.KerasTensor) -> keras.InputSpec:
         return keras.InputSpec(shape=(None, *tensor.shape[1:]), dtype=tensor.dtype)
 
-    # A Sequential has one input, and no `input` before it is called.
+    # A Sequential has one input, and no `input` before its first call.
     if len(encoder.inputs) == 1 and not isinstance(getattr(encoder, "input", None), Mapping):
         return [spec(encoder.inputs[0])]
     return [keras.tree.map_structure(spec, encoder.input)]
 
 
 def _symbolic_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    # Not the tensor itself, which would make the multi-task model a part of the model's graph.
+    # A new tensor: the old one would make the multi-task model a part of the Functional model.
     return keras.KerasTensor(tensor.shape, tensor.dtype, sparse=tensor.sparse)
 
 
 class TaskModel(TaskTrainer):
-    """What of `MultiTaskModel` has nothing to do with measuring affinities.
+    """Model made of an encoder and one head per task, which trains on labels by task.
+
+    It knows which variables several tasks share, and it can be saved, loaded and exported.
 
     Args:
-        encoder: Layer or model, from the inputs to one feature tensor, or to a dict of one
-            feature tensor per task.
-        heads: Layer or model by task, from the features to the prediction of the task.
+        encoder: Layer or model from the inputs to one feature tensor, or to a dict of one feature
+            tensor per task.
+        heads: Layer or model by task, from the features to the prediction.
         **kwargs: Arguments of `keras.Model`.
-
-    Raises:
-        ValueError: If `heads` is not a dict of layers with at least one task.
     """
 
     def __init__(
@@ -54,8 +48,8 @@ class TaskModel(TaskTrainer):
         heads: Mapping[str, keras.layers.Layer],
         **kwargs: Any,
     ) -> None:
-        # The encoder and the heads cast what they get as their own types say. A cast before, to
-        # float16 under mixed precision, would lose digits that a float32 encoder takes.
+        # The encoder and the heads cast their inputs themselves. A cast before them, to float16
+        # under mixed precision, would lose digits that a float32 encoder needs.
         super().__init__(**{"autocast": False, **kwargs})
         layers = [encoder, *heads.values()] if isinstance(heads, Mapping) else [heads]
         if not all(isinstance(layer, keras.layers.Layer) for layer in layers):
@@ -67,35 +61,36 @@ class TaskModel(TaskTrainer):
         self.encoder = encoder
         self.heads = dict(heads)
         self._sharing = SharedVariables(self.tasks)
-        if has_declared_outputs(encoder):
-            # What the tasks share is known before the first call.
+        # Before a call a Sequential has no `output`. A subclassed model never has `inputs`.
+        is_functional = isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None)
+        if is_functional and isinstance(getattr(encoder, "output", None), Mapping):
+            # Then the shared variables are known before the first call.
             self._see_features(encoder.output, encoder.input)
         self.compiled_methods = CompiledMethods(name="compiled_methods")
 
     @classmethod
     def from_functional(cls, model: keras.Model, shared: Any = None) -> Self:
-        """Makes a multi-task model of any Functional model whose outputs are a dict by task.
+        """Makes a multi-task model from any Functional model whose outputs are a dict by task.
 
-        The layers and weights are those of `model`, not copies of them. It becomes the encoder,
-        and gives every task its prediction; the heads do nothing. An affinity is measured on the
-        shared variables: those that the outputs of more than one task depend on, wherever in the
-        model they are.
+        `model` itself becomes the encoder and gives the predictions, with its layers and weights;
+        the heads do nothing. The shared variables, on which affinities are measured, are the ones
+        that the outputs of more than one task depend on, wherever they are in the model.
 
-        This is also the way for layers that the encoder has in common with a head, or two heads
-        with each other: as parts of one Functional model they can be saved and loaded.
+        Use it, too, if a layer belongs to the encoder and a head, or to two heads: as parts of one
+        Functional model such layers can be saved and loaded.
 
         Args:
-            model: A Functional model, with a dict of one tensor by task as outputs.
-            shared: What to measure affinities on instead: layers, names of layers, or variables;
-                one, or a list of them. `shared_variables` tells what was found.
+            model: Functional model whose outputs are a dict of one tensor per task.
+            shared: The shared variables to take instead: a layer, the name of a layer, a variable,
+                or a list of these. `shared_variables` tells which ones the model has.
 
         Returns:
-            A multi-task model, to be compiled.
+            A multi-task model, not compiled yet.
 
         Raises:
-            ValueError: If the model is not a Functional model with a dict of outputs, if no
-                trainable variable is shared by two of them, or if `shared` holds something that
-                is not in the model or cannot be trained.
+            ValueError: If the model is not a Functional model with a dict of outputs, if no two
+                outputs share a trainable variable, or if `shared` holds something that is not in
+                the model or cannot be trained.
 
         Example:
 
@@ -114,36 +109,37 @@ class TaskModel(TaskTrainer):
         ```
         """
         check_functional(model)
-        # The type of the output, because a head would cast a float32 output to float16 where
-        # mixed precision is the default.
+        # With the type of the output: under mixed precision a head would cast float32 to float16.
         heads = {
             task: keras.layers.Identity(dtype=tensor.dtype) for task, tensor in model.output.items()
         }
         instance = cls(model, heads)
         if shared is not None:
             instance._sharing.choose(model, shared)
-        # Called once, on no data, it knows its shared variables, and can be saved and exported.
+        # After one symbolic call it knows its shared variables, and can be saved and exported.
         instance(keras.tree.map_structure(_symbolic_input, model.input))
-        check_shared(model, instance.shared_variables)
+        if len(instance.tasks) > 1 and not instance.shared_variables:
+            raise ValueError(
+                f"The outputs {list(model.output)} of the model {model.name!r} share nothing: "
+                "there is no trainable variable that two of them depend on. Build two of them on "
+                "a common layer, or set `trainable = True` on the one that they have."
+            )
         return instance
 
     @property
     def shared_variables(self) -> list[keras.Variable]:
-        """The trainable variables of the encoder, those that more than one task depends on.
+        """Trainable variables of the encoder that more than one task depends on.
 
-        All of them, if it gives one feature tensor for all tasks. Those of `from_functional`'s
-        `shared`, if that was given.
+        If the encoder gives one feature tensor for all tasks, these are all its trainable
+        variables. If `from_functional` got `shared`, they are the ones chosen there.
         """
         return self._sharing.of(self.encoder)
 
     def check_shares(self, purpose: str) -> None:
-        """Checks that there are shared variables.
+        """Raises a `ValueError` if there are no shared variables.
 
         Args:
-            purpose: What could be done with them.
-
-        Raises:
-            ValueError: If there are none.
+            purpose: End of the sentence "there is nothing that ...".
         """
         if not self.shared_variables:
             raise ValueError(
@@ -154,7 +150,7 @@ class TaskModel(TaskTrainer):
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         if isinstance(inputs, Mapping):
-            # An export gives it as a wrapper of a dict, which Keras would warn of.
+            # In an export it is a wrapper of a dict, and Keras would warn.
             inputs = dict(inputs)
         features = self.encoder(inputs, training=training)
         if isinstance(features, Mapping):
@@ -164,7 +160,7 @@ class TaskModel(TaskTrainer):
         return {task: self.heads[task](features[task], training=training) for task in self.tasks}
 
     def _see_features(self, features: Mapping[str, Any], inputs: Any) -> None:
-        """Keeps in mind what the encoder made features by task of."""
+        """Checks features by task, and remembers the specs of the inputs they come from."""
         if missing := [task for task in self.tasks if task not in features]:
             raise ValueError(
                 f"The encoder should give features for every task. Missing: {missing}. "
@@ -173,7 +169,7 @@ class TaskModel(TaskTrainer):
         self._sharing.see_inputs(inputs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Exports as `keras.Model.export` does, with the data type of the encoder's inputs."""
+        """Exports as `keras.Model.export` does; inputs have the data types the encoder declares."""
         if kwargs.get("input_signature") is None:
             kwargs["input_signature"] = input_signature(self.encoder)
         super().export(filepath, *args, **kwargs)
@@ -183,7 +179,7 @@ class TaskModel(TaskTrainer):
         return {
             **super().get_config(),
             "encoder": serialize(self.encoder),
-            # Pairs, because the order of the tasks is to be kept.
+            # Pairs keep the order of the tasks.
             "heads": [[task, serialize(self.heads[task])] for task in self.tasks],
             "shared": self._sharing.get_config(self.encoder),
         }

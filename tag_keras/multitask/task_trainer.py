@@ -1,4 +1,4 @@
-"""Training and evaluation by task: losses, labels, weights and logs are dicts by task."""
+"""Compiles, trains and evaluates a model that gives a dict of predictions by task."""
 
 import contextlib
 import types
@@ -22,30 +22,26 @@ Method = TypeVar("Method", bound=keras.layers.Layer)
 
 
 class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
-    """Holds what `compile` gets and what has weights: a loss weighting and a gradient method.
+    """Layer that holds the loss weighting and the gradient method of a compiled model.
 
-    A model that is built takes no more layers. This one, which is a part of the model from its
-    start, is never built by Keras and always does; so the weights are saved with the model.
+    A built model takes no new layers, and `compile` may come later. So this layer is a part of the
+    model from the start, and always takes new layers, whose weights are saved with the model.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Keras would lock a layer that it has built.
         self.built = True
 
     def put(self, name: str, method: Method | None, tasks: Any) -> Method | None:
-        """Replaces the method of that name by a copy of another one, with weights of its own.
+        """Replaces the layer in the attribute `name` by a copy of `method`, and returns the copy.
 
-        A copy, because one object may be given to two models, or to `compile` twice, and each of
-        them starts anew.
+        Two models, or two calls of `compile`, may get the same object: each has its own copy.
 
         Args:
-            name: Name of the attribute that holds it.
-            method: Layer with a configuration, and with a method `start` that creates its weights;
-                `None` for no method.
-            tasks: What its `start` takes: the number of tasks, or their names.
-
-        Returns:
-            The copy.
+            name: Attribute: "loss_weighting" or "gradient_method".
+            method: Layer with a method `start`, which creates its weights; `None` for no method.
+            tasks: Argument of `start`: the number of tasks, or their names.
         """
         if (old := getattr(self, name, None)) is not None:
             delattr(self, name)
@@ -59,13 +55,18 @@ class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
 
 
 class TaskTrainer(MultiWorkerModel):
-    """A Keras model that gives a dict of predictions by task, whatever it consists of."""
+    """Compiles, trains and evaluates by task: the `Trainer` of a model with several tasks.
 
-    # Set by the subclass.
+    Losses, labels, sample weights, metrics and logs are dicts by task. A subclass sets `tasks` and
+    `compiled_methods`, and its `call` gives a dict of predictions by task. Keras splits its own
+    models in the same way, into `Trainer` and `Model`.
+    """
+
     tasks: tuple[str, ...]
     compiled_methods: CompiledMethods
-    # Set by `compile`; Keras reports a model that is trained before.
+    # `compile` sets it. Keras reports a model that is trained before that.
     task_losses: Any = None
+    # Whether `evaluate` or `test_on_batch` runs.
     _evaluates = False
 
     def compile(
@@ -84,21 +85,17 @@ class TaskTrainer(MultiWorkerModel):
             "`loss_weighting` should be a weighting, such as `tag_keras.UncertaintyWeighting()`",
             loss_weighting=loss_weighting,
         )
-        metrics = metrics_by_task("metrics", metrics, self.tasks)
-        weighted_metrics = metrics_by_task("weighted_metrics", weighted_metrics, self.tasks)
-        optional = {
-            "loss_weights": loss_weights,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
+        given = {
+            "metrics": metrics_by_task("metrics", metrics, self.tasks),
+            "weighted_metrics": metrics_by_task("weighted_metrics", weighted_metrics, self.tasks),
         }
-        check_agreement(self.tasks, {"loss": loss}, optional)
+        check_agreement(self.tasks, {"loss": loss}, {"loss_weights": loss_weights, **given})
+        # Checks the losses before the model changes.
         TaskLosses(self.tasks, loss, loss_weights)
-        by_output = task_metrics.by_output(metrics, weighted_metrics)
+        by_output = task_metrics.by_output(**given)
         super().compile(optimizer=optimizer, weighted_metrics=by_output, **kwargs)
-        # Keras would take metrics in a dict for parts of the model, and log them once more.
-        self._metrics_given = types.SimpleNamespace(
-            metrics=metrics, weighted_metrics=weighted_metrics
-        )
+        # A namespace: Keras would take metrics in a dict for layers, and log them twice.
+        self._metrics_given = types.SimpleNamespace(**given)
         self.loss = loss
         weighting = self.compiled_methods.put("loss_weighting", loss_weighting, len(self.tasks))
         if weighting is not None:
@@ -110,13 +107,13 @@ class TaskTrainer(MultiWorkerModel):
         metrics: list[keras.metrics.Metric] = super().metrics
         if self.task_losses is None:
             return metrics
-        # Evaluating changes no weights of losses, and tells nothing of them.
+        # Evaluation does not use the weights of the losses, so its logs leave them out.
         weights = [] if self._evaluates else self.task_losses.weight_trackers
         return [*metrics, *self.task_losses.trackers, *weights]
 
     @property
     def loss_weighting(self) -> LossWeighting | None:
-        """The model's own copy of the loss weighting that it was compiled with."""
+        """The model's own copy of the loss weighting that it was compiled with, or `None`."""
         return getattr(self.compiled_methods, "loss_weighting", None)
 
     @property
@@ -130,7 +127,7 @@ class TaskTrainer(MultiWorkerModel):
             y_pred = self(x, training=True)
             loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        # Only now are all there: the first call may have made them.
+        # After the first call, which may create variables.
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -145,9 +142,9 @@ class TaskTrainer(MultiWorkerModel):
     def logs_after(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, loss: Any
     ) -> dict[str, Any]:
-        """The logs after one more batch, given this replica's share of the joint loss."""
+        """Adds a batch to the metrics and returns the logs; `loss` is this replica's share."""
         size = tf.cast(tf.shape(y_pred[self.tasks[0]])[0], "float32")
-        # Keras weighs each replica's share by its number of examples. But all count as much.
+        # Keras weighs each replica's share by its number of examples. Here all count the same.
         (size,) = sum_over_replicas([size])
         track_loss(self, of_whole_batch(loss), size / num_replicas())
         return self.compute_metrics(x, y, y_pred, sample_weight)
@@ -160,7 +157,7 @@ class TaskTrainer(MultiWorkerModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """The joint loss: the weighted sum of the tasks' losses, and the model's own losses."""
+        """Joint loss: weighted sum of the tasks' losses, plus the model's own losses."""
         losses, labels = self.task_losses(y, y_pred, sample_weight)
         joint = self.task_losses.joint(losses, labels)
         self.task_losses.track(losses, labels, training)
@@ -196,7 +193,7 @@ class TaskTrainer(MultiWorkerModel):
         return task_metrics.logs(super().get_metrics_result(), self.tasks)
 
     def own_losses(self) -> list[tf.Tensor]:
-        """Regularisers and what layers added, per replica."""
+        """This replica's shares of the losses that layers add, such as regularisers."""
         return [of_one_replica(loss) for loss in self.losses]
 
     def get_compile_config(self) -> dict[str, Any]:

@@ -1,14 +1,19 @@
-"""MTAN with the network of its paper: SegNet and attention at every block."""
+"""MTAN: each task looks at a shared network through attention modules of its own.
+
+`TaskAttention` is the module. `mtan_encoder` puts it on a ResNet, and `mtan_segnet` on a SegNet,
+the network of the paper.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tag_keras.networks.resnet import ConvNorm, ResidualBlock, pooled, resnet_layers
 from tag_keras.networks.segnet import (
-    BilinearUpsampling,
     Block,
     check_tasks_and_shape,
     decoder_widths,
@@ -18,6 +23,8 @@ from tag_keras.networks.segnet import (
 from tag_keras.utils.checks import check, check_count, check_input_shape
 from tag_keras.utils.tasks import check_task_names
 
+layers = keras.layers
+
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class TaskAttention(keras.layers.Layer):  # type: ignore[misc]
@@ -26,18 +33,18 @@ class TaskAttention(keras.layers.Layer):  # type: ignore[misc]
         mask = sigmoid(BN(conv1x1(relu(BN(conv1x1(concat[u, previous]))))))
         output = mask * p
 
-    Here u are the features of a shared block after its first convolution, p those after its last,
-    and `previous` is what this task made of the block before. Each task has a module of its own
-    for each block. The mask is between 0 and 1 for each channel and each pixel.
+    Here u are the features of a shared block after its first convolution, p are its features after
+    the last one, and `previous` are the features of this task from the block before. Each task has
+    one module for each block. The mask is between 0 and 1 for each channel and each pixel.
 
     Args:
-        width: Number of channels between the two convolutions; by default those of p.
+        width: Number of channels between the two convolutions. Defaults to the channels of p.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: `[u, p]`, or `[u, p, previous]`: tensors (B, H, W, ...), whose numbers of channels
+        inputs: `[u, p]` or `[u, p, previous]`: tensors (B, H, W, ...), whose numbers of channels
             may differ.
-        training: As in Keras.
+        training: Whether the model is being trained.
 
     Returns:
         Tensor with the shape of p.
@@ -68,13 +75,13 @@ class TaskAttention(keras.layers.Layer):  # type: ignore[misc]
             "The inputs of `TaskAttention` should have the same height and width",
             shapes=input_shape,
         )
-        channels = input_shape[1][-1] or 0
+        u, p, *previous = input_shape
+        channels = p[-1] or 0
         self.first = ConvNorm(
             self.width or channels, 1, use_bias=True, dtype=self.dtype_policy, name="first"
         )
         self.second = ConvNorm(channels, 1, use_bias=True, dtype=self.dtype_policy, name="second")
-        seen = sum(shape[-1] or 0 for i, shape in enumerate(input_shape) if i != 1)
-        shape = (*input_shape[1][:-1], seen)
+        shape = (*p[:-1], sum(one[-1] or 0 for one in (u, *previous)))
         self.first.build(shape)
         self.second.build(self.first.compute_output_shape(shape))
 
@@ -92,17 +99,47 @@ class TaskAttention(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "width": self.width}
 
 
+@keras.saving.register_keras_serializable(package="tag_keras")
+class BilinearUpsampling(keras.layers.Layer):  # type: ignore[misc]
+    """Bilinear upsampling to twice the size, in which corner pixels stay corner pixels.
+
+    Pixel i of n becomes pixel i * (2n - 1) / (n - 1) of 2n, and the pixels between are
+    interpolated. Keras' own upsampling keeps the areas of the pixels instead, and differs at every
+    pixel.
+
+    Call arguments:
+        inputs: Tensor (B, h, w, C), with h and w known in advance.
+
+    Returns:
+        Tensor (B, 2h, 2w, C).
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        _, height, width, _ = inputs.shape
+        rows = tf.constant(_interpolation(height), inputs.dtype)
+        columns = tf.constant(_interpolation(width), inputs.dtype)
+        return tf.einsum("ih,jw,bhwc->bijc", rows, columns, inputs)
+
+
+def _interpolation(size: int) -> NDArray[np.float64]:
+    """Matrix (2 size, size) that interpolates linearly along one axis."""
+    places = np.linspace(0, size - 1, 2 * size)
+    # A pixel weighs 1 at its own place, and 0 at a distance of 1.
+    weights: NDArray[np.float64] = 1 - np.abs(places[:, None] - np.arange(size))
+    return weights.clip(min=0)
+
+
 def mtan_encoder(
     tasks: Sequence[str],
     input_shape: tuple[int, int, int] = (32, 32, 3),
     depth: int | Sequence[int] = 18,
     widths: Sequence[int] = (64, 128, 256, 512),
 ) -> keras.Model:
-    """A ResNet with an attention module per task and stage (MTAN; Liu et al. 2019).
+    """MTAN on a ResNet: an attention module for each task and stage (Liu et al. 2019).
 
-    arXiv 1803.10704. At each stage, a task sees the input of the last block and weighs its output,
-    through a `TaskAttention` a quarter as wide. A residual block that all tasks share leads to the
-    next stage, where pooling keeps pace with the strides of the ResNet.
+    arXiv 1803.10704. At each stage, a task looks at the input of the last block and weighs its
+    output, through a `TaskAttention` that is a quarter as wide. A residual block that all tasks
+    share leads to the next stage, and a pooling follows the strides of the ResNet.
 
     Args:
         tasks: Task names.
@@ -115,7 +152,7 @@ def mtan_encoder(
         task.
 
     Raises:
-        ValueError: If there are not as many widths as stages, or if a number is too small.
+        ValueError: If there are more or fewer widths than stages, or if a number is too small.
 
     Example:
 
@@ -146,38 +183,26 @@ def mtan_encoder(
     return keras.Model(images, {task: pooled(seen[task]) for task in names}, name="mtan_encoder")
 
 
-def _to_next_stage(
-    features: Mapping[str, keras.KerasTensor], width: int
-) -> dict[str, list[keras.KerasTensor]]:
-    """One residual block for the features of every task, each of which is then pooled."""
-    block = ResidualBlock(width)
-    pooling = layers.MaxPooling2D(2, padding="same", data_format="channels_last")
-    return {task: [pooling(block(x))] for task, x in features.items()}
-
-
-layers = keras.layers
-
-
 def mtan_segnet(
     tasks: Mapping[str, int],
     input_shape: tuple[int, int, int] = (288, 384, 3),
     widths: Sequence[int] = (64, 128, 256, 512, 512),
 ) -> keras.Model:
-    """Multi-Task Attention Network on a SegNet (MTAN; Liu, Johns and Davison 2019).
+    """MTAN on a SegNet, as in its paper (Liu, Johns and Davison 2019, arXiv 1803.10704).
 
-    arXiv 1803.10704, section 3. One SegNet is shared. Each task looks at every block of it through
-    a `TaskAttention` of its own. What leads from one of these to the next is shared by all tasks:
-    a convolution, and pooling or bilinear upsampling.
+    Section 3. All tasks share one SegNet. Each task looks at every block through a `TaskAttention`
+    of its own. From one block to the next, the features of all tasks go through the same
+    convolution, and through pooling or bilinear upsampling.
 
     Args:
         tasks: Number of channels of the output, by task.
-        input_shape: Height, width and channels of the images. The first two have to be divisible
-            by 2 once for each width.
+        input_shape: Height, width and channels of the images. Height and width have to be divisible
+            by 2 once for each entry of `widths`.
         widths: Number of channels of each block of the encoder.
 
     Returns:
         Functional model from images (B, H, W, channels) to a dict of linear outputs (B, H, W, n)
-        by task. Log-softmax, or a unit length, belongs into the loss, or into a layer behind it.
+        by task. Put a log-softmax, or a scaling to unit length, in the loss or in a further layer.
 
     Raises:
         ValueError: If there is no task, or if the images cannot be halved as often as needed.
@@ -197,10 +222,19 @@ def mtan_segnet(
     return keras.Model(images, outputs_by_task(features, tasks), name="mtan")
 
 
+def _to_next_stage(
+    features: Mapping[str, keras.KerasTensor], width: int
+) -> dict[str, list[keras.KerasTensor]]:
+    """Takes the features of every task through the same residual block, and pools them."""
+    block = ResidualBlock(width)
+    pooling = layers.MaxPooling2D(2, padding="same", data_format="channels_last")
+    return {task: [pooling(block(x))] for task, x in features.items()}
+
+
 def _attend_encoder(
     blocks: Sequence[Block], tasks: Sequence[str], widths: Sequence[int]
 ) -> dict[str, keras.KerasTensor]:
-    """What each task makes of the encoder; `widths` are those of the next block."""
+    """Features of each task after the encoder; `widths` has the channels of each next block."""
     previous: dict[str, list[keras.KerasTensor]] = {task: [] for task in tasks}
     pooling = layers.MaxPooling2D(2, data_format="channels_last")
     for block, width in zip(blocks, widths, strict=True):
@@ -213,7 +247,7 @@ def _attend_encoder(
 def _attend_decoder(
     blocks: Sequence[Block], features: Mapping[str, keras.KerasTensor], widths: Sequence[int]
 ) -> dict[str, keras.KerasTensor]:
-    """What each task makes of the decoder, after what it made of the encoder."""
+    """Features of each task after the decoder, from its features after the encoder."""
     for block, width in zip(blocks, widths, strict=True):
         larger = {task: BilinearUpsampling()(x) for task, x in features.items()}
         shared = _same_convolution(larger, width)
@@ -224,6 +258,6 @@ def _attend_decoder(
 def _same_convolution(
     features: Mapping[str, keras.KerasTensor], width: int
 ) -> dict[str, keras.KerasTensor]:
-    """One convolution with batch normalization and ReLU, on the features of every task."""
+    """Takes the features of every task through the same convolution, normalization and ReLU."""
     convolution = ConvNorm(width, use_bias=True)
     return {task: layers.ReLU()(convolution(x)) for task, x in features.items()}

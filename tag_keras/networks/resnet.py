@@ -1,4 +1,4 @@
-"""The blocks of a ResNet for small images, of which several multi-task networks are built."""
+"""A ResNet for small images: the blocks that the other networks share, and hard sharing."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
     """A convolution with the padding "same", and batch normalization.
 
-    Momentum and epsilon are those of the authors of the networks here: 0.9 and 1e-5.
+    The normalization has the momentum 0.9 and the epsilon 1e-5, as in the code of the papers.
 
     Args:
         filters: Number of channels of the output.
         kernel_size: Height and width of the kernel.
         strides: Stride in both directions.
-        use_bias: Whether the convolution has a bias, which the normalization takes away again.
+        use_bias: Whether the convolution has a bias, although the normalization removes it.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
@@ -45,7 +45,7 @@ class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
         self.kernel_size = check_count("kernel_size", kernel_size)
         self.strides = check_count("strides", strides)
         self.use_bias = use_bias
-        # Names of their own, which are the same in a model that is loaded.
+        # With these names the variables have the same paths in a model that is loaded.
         self.convolution = keras.layers.Conv2D(
             self.filters,
             self.kernel_size,
@@ -91,9 +91,9 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
 
         relu(shortcut(x) + residual(x))
 
-    The residual consists of two 3x3 convolutions with batch normalization, and ReLU between them.
-    The shortcut is the input itself, and a 1x1 convolution with batch normalization where the
-    stride is not 1 or the width changes.
+    The residual is two 3x3 convolutions with batch normalization, and a ReLU between them. The
+    shortcut is the input itself, or a 1x1 convolution with batch normalization if the stride is
+    not 1 or the width changes.
 
     Args:
         filters: Number of channels of the output.
@@ -114,7 +114,7 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         self.strides = check_count("strides", strides)
         self.first = self._part("first", 3, self.strides)
         self.second = self._part("second", 3)
-        # Whether there is one is known as soon as the width of the input is.
+        # Made by `build`, which knows the width of the input, if the block needs one.
         self.projection: ConvNorm | None = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -129,12 +129,12 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         return ConvNorm(self.filters, kernel_size, strides, dtype=self.dtype_policy, name=name)
 
     def shortcut(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """What goes past the residual: the input, projected where its shape changes."""
+        """The shortcut: the input, or a projection of it if the shape changes."""
         self._build_for(inputs)
         return inputs if self.projection is None else self.projection(inputs, training=training)
 
     def residual(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """What is added to the shortcut, before the last ReLU."""
+        """The residual, which is added to the shortcut before the last ReLU."""
         self._build_for(inputs)
         return self.second(keras.ops.relu(self.first(inputs, training=training)), training=training)
 
@@ -142,7 +142,7 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         return keras.ops.relu(self.shortcut(inputs, training) + self.residual(inputs, training))
 
     def _build_for(self, inputs: tf.Tensor) -> None:
-        # Other layers use the two parts by themselves, without `call`.
+        # Other layers call the two parts alone.
         if not self.built:
             self.build(tuple(inputs.shape))
 
@@ -157,8 +157,8 @@ class ResNetLayers(NamedTuple):
     """The layers of a ResNet, to be called one after the other.
 
     Args:
-        stem: The first convolution; a ReLU is to follow.
-        stages: The blocks of each stage. From the second stage on, the first has the stride 2.
+        stem: The first convolution, to be followed by a ReLU.
+        stages: The blocks of each stage. From the second stage on, the first block has stride 2.
     """
 
     stem: ConvNorm
@@ -177,7 +177,7 @@ def resnet_layers(
 ) -> ResNetLayers:
     """The layers of a ResNet for small images (He et al. 2016, arXiv 1512.03385).
 
-    Its stem is a 3x3 convolution with the stride 1, and there is no pooling before the blocks.
+    The stem is a 3x3 convolution of stride 1, and no pooling precedes the blocks.
 
     Args:
         depth: 18 or 34, or the number of blocks of each stage.
@@ -185,10 +185,10 @@ def resnet_layers(
         block: Makes a block from its `filters`, `strides` and `name`.
 
     Returns:
-        New layers, which are not built.
+        New layers that are not built.
 
     Raises:
-        ValueError: If there are not as many widths as stages, or if a number is not positive.
+        ValueError: If there are more or fewer widths than stages, or if a number is not positive.
     """
     stages = _STAGES.get(depth) if is_whole(depth) else depth
     check(
@@ -220,7 +220,7 @@ def resnet_layers(
 
 
 def pooled(features: keras.KerasTensor) -> keras.KerasTensor:
-    """Mean over the pixels, (B, C), in float32: under mixed precision, a sum might overflow."""
+    """Mean over the pixels, (B, C), in float32, because in float16 the sum may overflow."""
     pooling = keras.layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32")
     return pooling(features)
 
@@ -234,7 +234,7 @@ def resnet_encoder(
     """Hard sharing: one ResNet for small images (He et al. 2016, arXiv 1512.03385) for all tasks.
 
     Args:
-        tasks: Task names, which make no difference here.
+        tasks: Task names. They are checked, and make no difference to the network.
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
@@ -243,7 +243,7 @@ def resnet_encoder(
         Functional model from images (B, H, W, channels) to features (B, widths[-1]).
 
     Raises:
-        ValueError: If there are not as many widths as stages, or if a number is not positive.
+        ValueError: If there are more or fewer widths than stages, or if a number is not positive.
 
     Example:
 

@@ -1,31 +1,31 @@
-"""SegNet, the network of the dense predictions of MTAN."""
+"""SegNet: an encoder and a decoder for dense predictions, with the output layers of MTAN."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from tag_keras.networks.resnet import ConvNorm
 from tag_keras.utils.checks import check, check_count, check_counts, check_input_shape
 from tag_keras.utils.tasks import check_task_names
 
+layers = keras.layers
+
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class MaxPoolingWithPositions(keras.layers.Layer):  # type: ignore[misc]
-    """Max pooling over 2x2 pixels that tells where each maximum was, for `MaxUnpooling`.
+    """Max pooling over 2x2 pixels that also gives the position of each maximum.
 
-    TensorFlow's own operation for this cannot be compiled by XLA; this one can, because windows
-    that do not overlap need no scattering.
+    XLA cannot compile TensorFlow's own operation for this. It can compile this layer, because
+    windows that do not overlap need no scattering.
 
     Call arguments:
         inputs: Tensor (B, H, W, C) with even H and W.
 
     Returns:
-        Maxima (B, H/2, W/2, C), and an int32 tensor of the same shape: the position of each in its
-        window, 0 and 1 in the upper row, 2 and 3 in the lower; of equal ones, the first.
+        Maxima (B, H/2, W/2, C), and an int32 tensor of the same shape: the position of each maximum
+        in its window, 0 and 1 in the upper row, 2 and 3 in the lower. Of equal values, the first.
 
     Raises:
         ValueError: If the height or the width is odd or unknown.
@@ -42,20 +42,20 @@ class MaxPoolingWithPositions(keras.layers.Layer):  # type: ignore[misc]
         windows = tf.transpose(windows, [0, 1, 3, 2, 4, 5])
         windows = tf.reshape(windows, [-1, height // 2, width // 2, 4, channels])
         positions = tf.argmax(windows, axis=3, output_type="int32")
-        # Chosen, not the maximum: its gradient would be spread over equal values.
+        # Not `reduce_max`, which would spread the gradient over equal values.
         maxima = tf.reduce_sum(_where_chosen(windows, positions), axis=3)
         return maxima, positions
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class MaxUnpooling(keras.layers.Layer):  # type: ignore[misc]
-    """Puts values where the maxima of a pooling were, and 0 elsewhere (SegNet).
+    """Unpooling of SegNet: puts values where a pooling had its maxima, and 0 elsewhere.
 
     Badrinarayanan, Kendall and Cipolla 2017, arXiv 1511.00561, section 3.
 
     Call arguments:
-        inputs: Values (B, h, w, C) and positions of the same shape, as they come from
-            `MaxPoolingWithPositions`.
+        inputs: Values (B, h, w, C), and the positions of `MaxPoolingWithPositions`, of the same
+            shape.
 
     Returns:
         Tensor (B, 2h, 2w, C).
@@ -70,50 +70,18 @@ class MaxUnpooling(keras.layers.Layer):  # type: ignore[misc]
         return tf.reshape(windows, [-1, 2 * height, 2 * width, channels])
 
 
-@keras.saving.register_keras_serializable(package="tag_keras")
-class BilinearUpsampling(keras.layers.Layer):  # type: ignore[misc]
-    """Makes feature maps twice as large, with the corner pixels staying corner pixels.
-
-    Pixel i of n becomes pixel i * (2n - 1) / (n - 1) of 2n, and what is between is interpolated.
-    Keras' own upsampling keeps the areas of the pixels instead, and differs at every pixel.
-
-    Call arguments:
-        inputs: Tensor (B, h, w, C), with h and w known in advance.
-
-    Returns:
-        Tensor (B, 2h, 2w, C).
-    """
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        _, height, width, _ = inputs.shape
-        rows = tf.constant(_interpolation(height), inputs.dtype)
-        columns = tf.constant(_interpolation(width), inputs.dtype)
-        return tf.einsum("ih,jw,bhwc->bijc", rows, columns, inputs)
-
-
 def _where_chosen(windows: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """The values (..., 4, C) at the positions (..., C), and 0 elsewhere."""
     chosen = tf.range(4)[:, None] == positions[:, :, :, None]
     return tf.where(chosen, windows, tf.zeros_like(windows))
 
 
-def _interpolation(size: int) -> NDArray[np.float64]:
-    """Matrix (2 size, size) that interpolates linearly along one axis."""
-    places = np.linspace(0, size - 1, 2 * size)
-    # A pixel weighs 1 at its own place, and 0 at a distance of 1.
-    weights: NDArray[np.float64] = 1 - np.abs(places[:, None] - np.arange(size))
-    return weights.clip(min=0)
-
-
-layers = keras.layers
-
-
 class Block(NamedTuple):
     """Features of one block of a SegNet, as symbolic tensors.
 
     Args:
-        first: In the encoder, those after the first convolution; in the decoder, those before it.
-        last: Those after the last convolution.
+        first: Features after the first convolution in the encoder, before it in the decoder.
+        last: Features after the last convolution.
     """
 
     first: keras.KerasTensor
@@ -125,20 +93,20 @@ def segnet(
     input_shape: tuple[int, int, int] = (288, 384, 3),
     widths: Sequence[int] = (64, 128, 256, 512, 512),
 ) -> keras.Model:
-    """SegNet with an output layer per task: hard sharing, and one task alone.
+    """SegNet with output layers for each task: hard sharing, or the network of one task.
 
-    Badrinarayanan, Kendall and Cipolla 2017, arXiv 1511.00561; the output layers are those of MTAN
-    (Liu, Johns and Davison 2019, arXiv 1803.10704).
+    Badrinarayanan, Kendall and Cipolla 2017, arXiv 1511.00561, with the output layers of MTAN (Liu,
+    Johns and Davison 2019, arXiv 1803.10704).
 
     Args:
         tasks: Number of channels of the output, by task.
-        input_shape: Height, width and channels of the images. The first two have to be divisible
-            by 2 once for each width.
+        input_shape: Height, width and channels of the images. Height and width have to be divisible
+            by 2 once for each entry of `widths`.
         widths: Number of channels of each block of the encoder.
 
     Returns:
         Functional model from images (B, H, W, channels) to a dict of linear outputs (B, H, W, n)
-        by task. Log-softmax, or a unit length, belongs into the loss, or into a layer behind it.
+        by task. Put a log-softmax, or a scaling to unit length, in the loss or in a further layer.
 
     Raises:
         ValueError: If there is no task, or if the images cannot be halved as often as needed.
@@ -160,13 +128,16 @@ def segnet(
 def check_tasks_and_shape(
     tasks: Mapping[str, int], input_shape: tuple[int, int, int], widths: Sequence[int]
 ) -> None:
-    """Checks the arguments of `segnet`.
+    """Checks the arguments of `segnet` and `mtan_segnet`.
 
     Raises:
-        ValueError: If they do not fit each other.
+        ValueError: If there is no task, or if the images cannot be halved as often as needed.
     """
-    valid = isinstance(tasks, Mapping)
-    check(valid, "`tasks` should be a dict with the number of channels by task", tasks=tasks)
+    check(
+        isinstance(tasks, Mapping),
+        "`tasks` should be a dict with the number of channels by task",
+        tasks=tasks,
+    )
     check_task_names(list(tasks))
     for channels in tasks.values():
         check_count("tasks", channels)
@@ -184,9 +155,10 @@ def check_tasks_and_shape(
 def segnet_blocks(
     images: keras.KerasTensor, widths: Sequence[int]
 ) -> tuple[list[Block], list[Block]]:
-    """The blocks of the encoder and of the decoder, which have new layers.
+    """The blocks of a new encoder and of a new decoder.
 
-    The encoder is that of VGG-16: two convolutions in each of the first two blocks, then three.
+    The encoder is VGG-16 without its dense layers: the first two blocks have two convolutions each,
+    the others three.
     """
     counts = [2 if block < 2 else 3 for block in range(len(widths))]
     encoder, decoder, positions = [], [], []
@@ -207,19 +179,19 @@ def segnet_blocks(
 
 
 def decoder_widths(widths: Sequence[int]) -> list[int]:
-    """Number of channels of each block of the decoder: those of the block of the encoder below."""
+    """Channels of each block of the decoder: as many as one block further out in the encoder."""
     return [*reversed(widths[:-1]), widths[0]]
 
 
 def outputs_by_task(
     features: Mapping[str, keras.KerasTensor], tasks: Mapping[str, int]
 ) -> dict[str, keras.KerasTensor]:
-    """Two convolutions per task, the second 1x1, without anything between or behind."""
+    """Output layers of each task: a 3x3 and a 1x1 convolution, both linear."""
     outputs = {}
     for task, channels in tasks.items():
         x = features[task]
         x = layers.Conv2D(x.shape[-1], 3, padding="same", data_format="channels_last")(x)
-        # In float32 under mixed precision, as Keras advises for what a loss is computed from.
+        # In float32 under mixed precision, as Keras advises for the inputs of a loss.
         last = layers.Conv2D(channels, 1, data_format="channels_last", dtype="float32")
         outputs[task] = last(x)
     return outputs

@@ -1,8 +1,14 @@
-"""Figures of what came out: which network serves which task, and what that changed."""
+"""Figures of the groups.
 
+`plot_grouping` and `plot_comparison` show the chosen groups and what they changed. `plot_frontier`
+and `plot_stability` show others: the best for each number of networks, and what noise would choose.
+"""
+
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.patches
 import matplotlib.ticker
 import numpy as np
 
@@ -17,8 +23,10 @@ from tag_keras.utils.checks import check_choice
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the same on the whole page.
 COLOURS = {"joint": "#0072B2", "single": "#D55E00", "grouped": "#009E73"}
-NAMES = {"joint": "joint network", "single": "one network per task", "grouped": "groups"}
+LABELS = {"joint": "joint network", "single": "one network per task", "grouped": "groups"}
 _MARKERS = {"single": "s", "grouped": "o"}
+# With more points, the gains do not fit between them.
+_MOST_GAINS = 16
 
 
 def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean") -> Figure:
@@ -28,12 +36,10 @@ def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean")
     it only helps. The number on a solid line is the score of the task in its group.
 
     Args:
-        grouping: Groups, and which of them serves each task.
+        grouping: Groups of tasks, and the group that serves each task.
         affinity: Affinities of the same tasks.
-        score: What the groups were selected by, as in `select_groups`.
-
-    Returns:
-        Figure.
+        score: The score of a task in its group: `"mean"` or `"sum"` of the affinities that it
+            gets from the others.
 
     Raises:
         ValueError: If `score` is something else.
@@ -43,7 +49,7 @@ def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean")
     left = {task: float(-place) for place, task in enumerate(order)}
     right: list[float] = []
     for index in range(len(grouping.groups)):
-        served = [left[task] for task in order if grouping.serves[task] == index]
+        served = [left[task] for task in grouping.served(index)]
         # A network that serves nothing goes below all the others.
         right.append(float(np.mean(served)) if served else min(*left.values(), *right) - 1)
     lowest = min(*left.values(), *right)
@@ -67,21 +73,22 @@ def _draw_lines(
     left: Mapping[str, float],
     right: Sequence[float],
 ) -> None:
-    factor, unit, _ = plots.find_scale(plots.between_tasks(affinity.mean))
+    factor, unit, _ = plots.find_scale(affinity.mean)
     solid: dict[str, Any] = {"color": COLOURS["grouped"], "linewidth": 2.2}
     dashed: dict[str, Any] = {"color": "#777777", "linewidth": 1.3, "linestyle": (0, (4, 3))}
+    style = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 2.5}
+    box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none"}
     for index, group in enumerate(grouping.groups):
-        served = grouping.served(index)
+        served, helpers = grouping.served(index), grouping.helpers(index)
         for task in group:
             start, end = left[task], right[index]
             axes.plot((0, 1), (start, end), **(solid if task in served else dashed))
             if task in served:
                 words = _describe_score(affinity, group, task, score, factor)
-                style = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 2.5}
-                box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none"}
                 axes.text(0.16, start + 0.16 * (end - start), words, bbox=box, **style)
-        helpers = len(group) - len(served)
-        text = f"group_{index}\nserves {len(served)}" + f", helped by {helpers}" * (helpers > 0)
+        text = f"group_{index}\nserves {len(served)}"
+        if helpers:
+            text += f", helped by {len(helpers)}"
         axes.text(1.04, right[index], text, va="center", fontsize=11, linespacing=1.4)
     kind = "mean affinity" if score == "mean" else "sum of the affinities"
     legend = [f"served by ({kind} from its group{unit})", "only helps"]
@@ -104,16 +111,13 @@ def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figur
 
     Args:
         tasks: T task names.
-        changes: Relative changes, array (T + 1, S) of the T tasks and their total over S seeds,
-            by kind of network (`"single"`, `"grouped"`).
-
-    Returns:
-        Figure.
+        changes: Relative changes (T + 1, S) of the T tasks and their total over S seeds, by kind
+            of network (`"single"`, `"grouped"`).
     """
     places = np.append(np.arange(len(tasks)), len(tasks) + 0.6)
     figure = plots.new_figure(8, 2 + 0.45 * len(tasks))
     axes: Any = figure.subplots()
-    styles: list[Mapping[str, Any]] = [{"color": COLOURS["joint"], "linewidth": 2}]
+    styles: list[dict[str, Any]] = [{"color": COLOURS["joint"], "linewidth": 2}]
     axes.axvline(0, **styles[0])
     axes.axhline(len(tasks) - 0.2, color=plots.INK, linewidth=0.8)
     for place, kind in enumerate(changes):
@@ -121,14 +125,9 @@ def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figur
         percent = 100 * changes[kind]
         seeds = percent.shape[1]
         errors = 2 * percent.std(axis=1, ddof=1) / np.sqrt(seeds) if seeds > 1 else None
-        style: dict[str, Any] = {
-            "color": COLOURS[kind],
-            "marker": _MARKERS[kind],
-            "markersize": 7,
-            "ls": "",
-        }
-        axes.errorbar(percent.mean(axis=1), heights, xerr=errors, capsize=3, **style)
-        styles.append(style)
+        marker = {"marker": _MARKERS[kind], "markersize": 7, "linestyle": ""}
+        styles.append({"color": COLOURS[kind], **marker})
+        axes.errorbar(percent.mean(axis=1), heights, xerr=errors, capsize=3, **styles[-1])
     axes.set_yticks(places, [*tasks, "total"], parse_math=False)
     axes.invert_yaxis()
     axes.tick_params(length=0)
@@ -136,30 +135,23 @@ def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figur
     axes.grid(axis="x", color=plots.GREY)
     axes.set_axisbelow(True)
     axes.set_xlabel("change of the test loss against the joint network, % (left is better)")
-    plots.add_legend(figure, styles, [NAMES[kind] for kind in ("joint", *changes)], "lower")
+    plots.add_legend(figure, styles, [LABELS[kind] for kind in ("joint", *changes)], "lower")
     return figure
 
 
-# With more points, the gains do not fit between them.
-_MOST_GAINS = 16
-
-
 def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Affinity) -> Figure:
-    """Score of the best groups by the number of networks; the chosen groups are marked.
+    """Score of the best groups by the number of networks, with the chosen groups marked.
 
-    The number at a point is what the score gains by that network, compared to one less. Points of
-    groups that are not proven to be the best are hollow.
+    The number at a point is the gain in score over one network less. Points of groups that are not
+    proven to be the best are hollow.
 
     Args:
-        frontier: The best groups by the number of networks, as `selection_frontier` gives them.
+        frontier: The best groups by the number of networks, from `selection_frontier`.
         grouping: The chosen groups.
-        affinity: Affinities of the same tasks, for the unit.
-
-    Returns:
-        Figure.
+        affinity: Affinities of the same tasks, which set the unit.
 
     Raises:
-        ValueError: If the tasks of the groupings differ.
+        ValueError: If the groupings have different tasks.
     """
     for best in frontier:
         if set(best.tasks) != set(grouping.tasks):
@@ -167,18 +159,23 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
                 "`frontier` should hold groupings of the tasks of `grouping`. Received: tasks="
                 f"{best.tasks} and {grouping.tasks}."
             )
-    scores = np.array([best.score for best in frontier])
-    factor, unit, _ = plots.find_scale(plots.between_tasks(affinity.mean))
-    # The first grouping is that of the smallest number that is enough, and so has that many groups.
+    factor, unit, _ = plots.find_scale(affinity.mean)
+    scores = factor * np.array([best.score for best in frontier])
+    # The first grouping is for the smallest number that is enough, and has that many groups.
     numbers = len(frontier[0].groups) + np.arange(len(scores))
+    line = {"color": plots.INK, "marker": "o", "markersize": 5, "linewidth": 1.4}
+    chosen = {"color": COLOURS["grouped"], "marker": "s", "markersize": 13, "linestyle": ""}
+    legend = {"best groups; the number is the gain of that network": line, "chosen groups": chosen}
     figure = plots.new_figure(8, 3.6)
     axes: Any = figure.subplots()
-    line = {"color": plots.INK, "marker": "o", "markersize": 5, "linewidth": 1.4}
-    chosen = {"color": COLOURS["grouped"], "marker": "s", "markersize": 13, "ls": ""}
-    axes.plot(numbers, scores * factor, zorder=3, **line)
+    axes.plot(numbers, scores, zorder=3, **line)
     axes.plot([len(grouping.groups)], [grouping.score * factor], zorder=2, **chosen)
+    if unproven := [index for index, best in enumerate(frontier) if not best.optimal]:
+        hollow = line | {"markerfacecolor": "white", "linestyle": "", "zorder": 4}
+        legend["best groups found, not proven"] = hollow
+        axes.plot(numbers[unproven], scores[unproven], **hollow)
     if len(scores) <= _MOST_GAINS:
-        _write_gains(axes, numbers, scores * factor)
+        _write_gains(axes, numbers, scores)
     axes.margins(x=0.06, y=0.2)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(16, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
@@ -188,14 +185,7 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
     axes.set_axisbelow(True)
     axes.set_xlabel("number of networks, at most")
     axes.set_ylabel(f"mean score of the tasks{unit}".replace(", ", ",\n"))
-    styles, words = [line, chosen], ["best groups; the number is the gain of that network"]
-    words.append("chosen groups")
-    unproven = [index for index, best in enumerate(frontier) if not best.optimal]
-    if unproven:
-        styles.append(line | {"markerfacecolor": "white", "ls": "", "zorder": 4})
-        words.append("best groups found, not proven")
-        axes.plot(numbers[unproven], scores[unproven] * factor, **styles[-1])
-    plots.add_legend(figure, styles, words, "lower")
+    plots.add_legend(figure, list(legend.values()), list(legend), "lower")
     return figure
 
 
@@ -216,11 +206,8 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
     share a network in `grouping`. With up to 12 tasks each cell has its number.
 
     Args:
-        stability: Of the chosen groups.
+        stability: How often noise would choose the same groups, from `grouping_stability`.
         grouping: The chosen groups.
-
-    Returns:
-        Figure.
 
     Raises:
         ValueError: If `stability` is of other groups.
@@ -233,27 +220,15 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
     order = sorted(range(len(stability.tasks)), key=lambda i: grouping.serves[stability.tasks[i]])
     tasks = [stability.tasks[place] for place in order]
     percent = 100 * plots.between_tasks(stability.share[np.ix_(order, order)])
-    figure = plots.new_pair_figure(tasks)
-    axes: Any = figure.subplots()
-    # The lower layer shows on the diagonal only.
-    axes.imshow(np.where(np.eye(len(tasks)), 0.25, np.nan), "Greys", vmin=0, vmax=1)
-    image = axes.imshow(percent, "Blues", vmin=0, vmax=100)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
-    bar.set_label("draws in which the pair shares a network, %")
-    bar.outline.set_visible(False)
-    plots.label_pairs(axes, tasks)
-    for (row, column), value in np.ndenumerate(percent):
-        if row == column:
-            continue
+    label = "draws in which the pair shares a network, %"
+    figure, axes = plots.draw_pairs(tasks, percent, "Blues", (0, 100), label)
+    frame: dict[str, Any] = {"fill": False, "edgecolor": COLOURS["grouped"], "linewidth": 2.6}
+    for row, column in itertools.permutations(range(len(tasks)), 2):
         if any({tasks[row], tasks[column]} <= set(group) for group in grouping.groups):
-            frame: dict[str, Any] = {
-                "fill": False,
-                "edgecolor": COLOURS["grouped"],
-                "linewidth": 2.6,
-            }
             corner = (column - 0.46, row - 0.46)
             axes.add_patch(matplotlib.patches.Rectangle(corner, 0.92, 0.92, **frame))
         if len(tasks) <= plots.MOST_NUMBERS:
+            value = percent[row, column]
             style = {"fontsize": 9, "color": "white" if value > 60 else plots.INK}
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", **style)
     return figure
@@ -262,7 +237,7 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
 def describe_stability(stability: GroupingStability, affinity: Affinity) -> str:
     """How often the chosen groups win, and what it costs to choose them, in words."""
     wins, draws = round(stability.wins * stability.num_samples), stability.num_samples
-    factor, unit, _ = plots.find_scale(plots.between_tasks(affinity.mean))
+    factor, unit, _ = plots.find_scale(affinity.mean)
     score = plots.with_minus(f"{stability.grouping.score * factor:.3g}")
     return (
         f"The chosen groups win in {wins} of {draws} draws of the affinities from their standard "

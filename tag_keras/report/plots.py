@@ -1,4 +1,4 @@
-"""Figures of what was measured: affinities, and affinities over epochs."""
+"""Figures of the affinities, and what all figures of the package share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,31 +29,20 @@ MOST_NUMBERS = 12
 def plot_affinity(affinity: Affinity) -> Figure:
     """Heat map of the affinities, [source row, target column].
 
-    The colours are centred at 0 and scaled to the pairs of different tasks: what a task does to
-    itself is of another size, and stands on grey. With up to 12 tasks each cell has the mean and
-    its standard error; a mean whose interval of 95 % contains 0 is in parentheses.
+    White is 0, and the pairs of different tasks set the scale. What a task does to itself is of
+    another size, and stands on grey. With up to 12 tasks each cell has the mean and its standard
+    error. A mean is in parentheses if its interval of 95 % contains 0.
 
     Args:
         affinity: Affinities of T tasks.
-
-    Returns:
-        Figure.
     """
-    size = len(affinity.tasks)
-    factor, unit, largest = find_scale(between_tasks(affinity.mean))
-    figure = new_pair_figure(affinity.tasks)
-    axes: Any = figure.subplots()
-    # The lower layer shows on the diagonal only.
-    axes.imshow(np.where(np.eye(size), 0.25, np.nan), "Greys", vmin=0, vmax=1)
+    factor, unit, largest = find_scale(affinity.mean)
     values, limit = between_tasks(affinity.mean) * factor, largest * factor
-    image = axes.imshow(values, "RdBu", vmin=-limit, vmax=limit)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
-    bar.set_label(f"affinity{unit}: blue helps, red hurts")
-    bar.outline.set_visible(False)
-    label_pairs(axes, affinity.tasks)
+    label = f"affinity{unit}: blue helps, red hurts"
+    figure, axes = draw_pairs(affinity.tasks, values, "RdBu", (-limit, limit), label)
     axes.set_xlabel("target: its loss changes", fontweight="bold", labelpad=8)
     axes.set_ylabel("source: the step is for it", fontweight="bold", labelpad=8)
-    if size <= MOST_NUMBERS:
+    if len(affinity.tasks) <= MOST_NUMBERS:
         _write_cells(axes, affinity, factor, largest)
     return figure
 
@@ -65,7 +54,7 @@ def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -
     near_zero = (low <= 0) & (high >= 0)
     for (source, target), mean in np.ndenumerate(affinity.mean):
         error = affinity.standard_error[source, target]
-        # The diagonal may be of quite another size.
+        # The diagonal may be much larger.
         kind = f".{decimals}f" if abs(mean * factor) < 1e4 else ".1e"
         text = f"{mean * factor:{kind}}" if np.isfinite(mean) else "not\nmeasured"
         if np.isfinite(mean) and np.isfinite(error):
@@ -80,7 +69,7 @@ def plot_history(affinity: Affinity) -> Figure | None:
     """Affinities over epochs: one panel for each target, one line for each other source.
 
     Args:
-        affinity: Affinities of T tasks; epochs in which a pair was not measured leave a gap.
+        affinity: Affinities of T tasks. Epochs in which a pair was not measured leave a gap.
 
     Returns:
         Figure, or None if no pair of different tasks has a history.
@@ -126,41 +115,50 @@ def _draw_target(panel: Any, history: Array, styles: Sequence[Mapping[str, Any]]
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Empty figure, sizes in inches; not through pyplot, which keeps figures and wants a screen."""
+    """Empty figure, sizes in inches; not by pyplot, which keeps figures and wants a screen."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def label_pairs(axes: Any, tasks: Sequence[str]) -> None:
-    """Writes the names of the tasks above and beside a heat map of pairs."""
-    font_size = 10 if len(tasks) <= MOST_NUMBERS else 7
+def draw_pairs(
+    tasks: Sequence[str], values: Array, colours: str, limits: tuple[float, float], label: str
+) -> tuple[Figure, Any]:
+    """Figure and axes of a heat map of values (T, T), which are NaN on the diagonal, drawn grey.
+
+    The colours of Matplotlib's map `colours` run from one limit to the other, and `label` says what
+    they mean.
+    """
+    size, few = len(tasks), len(tasks) <= MOST_NUMBERS
+    side = max(0.72 * size, 2.6) if few else 0.27 * size
+    margin = 1.1 + 0.08 * max(map(len, tasks))
+    figure = new_figure(side + margin + 1.1, side + margin)
+    axes: Any = figure.subplots()
+    # The lower layer shows on the diagonal only.
+    axes.imshow(np.where(np.eye(size), 0.25, np.nan), "Greys", vmin=0, vmax=1)
+    image = axes.imshow(values, colours, vmin=limits[0], vmax=limits[1])
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks(range(len(tasks)), tasks, parse_math=False, fontsize=font_size)
-        axis.set_ticks(np.arange(len(tasks) + 1) - 0.5, minor=True)
+        axis.set_ticks(range(size), tasks, parse_math=False, fontsize=10 if few else 7)
+        axis.set_ticks(np.arange(size + 1) - 0.5, minor=True)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    for label in axes.get_xticklabels():
-        label.set(rotation=45, ha="left", rotation_mode="anchor")
+    for name in axes.get_xticklabels():
+        name.set(rotation=45, ha="left", rotation_mode="anchor")
     axes.tick_params(which="both", length=0)
     axes.grid(which="minor", color="white", linewidth=2)
     axes.spines[:].set_visible(False)
-
-
-def new_pair_figure(tasks: Sequence[str]) -> Figure:
-    """Empty figure for a heat map of the pairs of tasks."""
-    size = len(tasks)
-    side = max(0.72 * size, 2.6) if size <= MOST_NUMBERS else 0.27 * size
-    margin = 1.1 + 0.08 * max(map(len, tasks))
-    return new_figure(side + margin + 1.1, side + margin)
+    return figure, axes
 
 
 def add_legend(
     figure: Figure, styles: Sequence[Mapping[str, Any]], words: Sequence[str], where: str
 ) -> None:
-    """Legend of lines in `styles`, outside the axes; `where` is `"upper"` or `"lower"`."""
+    """Adds a legend of lines in `styles` outside the axes, `"upper"` or `"lower"`."""
     lines: list[Any] = [matplotlib.lines.Line2D([], [], **style) for style in styles]
     columns = max(1, min(len(words), 90 // (6 + max(map(len, words)))))
-    where = f"outside {where} center"
-    legend = figure.legend(lines, words, loc=where, ncols=columns, frameon=False)
+    place = f"outside {where} center"
+    legend = figure.legend(lines, words, loc=place, ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
 
@@ -171,7 +169,11 @@ def between_tasks(values: Array) -> Array:
 
 
 def find_scale(values: Array) -> tuple[float, str, float]:
-    """Factor that brings `values` to 1..1000, the words that say so, and the largest size."""
+    """Factor that brings values (..., T, T) to 1..1000, that unit in words, and the largest size.
+
+    The diagonal does not count.
+    """
+    values = between_tasks(values)
     finite = np.abs(values[np.isfinite(values)])
     largest = float(finite.max()) if finite.any() else 1.0
     power = 3 * int(np.floor(np.log10(largest) / 3))

@@ -1,4 +1,4 @@
-"""The report: one HTML page that says what was chosen, whether it paid, and how far to trust it."""
+"""Writes the report, and finds the other groups that it tells of."""
 
 import base64
 import os
@@ -9,38 +9,19 @@ from typing import Any
 import numpy as np
 
 from tag_keras.affinity import Affinity
-from tag_keras.comparison.comparison import Comparison, compare, tasks_of_networks
+from tag_keras.comparison.comparison import compare, tasks_of_networks
 from tag_keras.comparison.conclusion import conclusion
 from tag_keras.comparison.method_table import MethodLine, method_cells
 from tag_keras.comparison.serving import Serving, serving_as_text
-from tag_keras.report import pages
-from tag_keras.report.grouping_plots import (
-    COLOURS,
-    NAMES,
-    describe_stability,
-    plot_comparison,
-    plot_frontier,
-    plot_grouping,
-    plot_stability,
-)
-from tag_keras.report.plots import plot_affinity, plot_history
-from tag_keras.report.tables import (
-    costs_table,
-    losses_table,
-    metrics_table,
-    moves_table,
-    served_table,
-)
+from tag_keras.report import grouping_plots, pages, plots, tables
 from tag_keras.results import Row, group_name
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import selection_frontier
 from tag_keras.selection.rules import Singletons
 from tag_keras.selection.solvers.problem import Score
 from tag_keras.selection.stability import GroupingStability, grouping_stability
-from tag_keras.utils.checks import check
 
-# With more tasks, selecting groups for every number of them takes minutes, and so does selecting
-# them 200 times.
+# With more tasks it takes minutes to select groups for every number of networks, or 200 times.
 _MOST_FOR_FRONTIER, _MOST_FOR_STABILITY = 15, 12
 
 
@@ -59,8 +40,8 @@ def write_report(
     """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
 
     The figures are affinity.png, grouping.png, frontier.png, stability.png, affinity_history.png
-    and comparison.png; one for which there is no data is left out. Each file is written
-    atomically, the page last.
+    and comparison.png. A figure without data is left out. Each file is written atomically, the
+    page last.
 
     Args:
         path: Page to write, for instance `"report.html"`.
@@ -68,22 +49,21 @@ def write_report(
         grouping: Groups of the same tasks.
         rows: Results of the networks `"joint"` (all tasks), `"single_<task>"` (one task) and
             `"group_<index>"`, for several seeds, and of `"affinity"`, the training that measured.
-            Losses are read on the split `"test"`. What is missing is left out of the page, which
-            says so; networks of other names are not looked at.
+            The page shows losses on the split `"test"`, and says what is missing. Other networks
+            are ignored.
         title: Title of the page.
         frontier: The best groupings of the same tasks by the number of groups, from
             `selection_frontier`.
-        stability: How often `grouping` is chosen, from `grouping_stability`.
-        methods: Lines of a table of methods, from `method_table.compare_methods`, whose changes are
-            those against the joint network.
+        stability: How often noise would choose the same groups, from `grouping_stability`.
+        methods: Lines of a table of methods, from `method_table.compare_methods`, with changes
+            against the joint network.
         serving: What is served, from `guard_groups` of the same `grouping` and `rows`.
-        anchored: What the groups were selected by, if not by `affinity` itself: by the same from
-            `anchor_affinity`, which `frontier` and `stability` are of, too.
+        anchored: The affinities from `anchor_affinity`, if `grouping`, `frontier` and `stability`
+            were selected by them, and not by `affinity` itself.
 
     Raises:
-        ValueError: If `rows` is empty or has a loss that is not finite, or if its tasks, those
-            of `grouping` and those of the other arguments disagree, or the groups of `stability`,
-            or if `serving` has networks for other groups.
+        ValueError: If `rows` is empty or has a loss that is not finite, if arguments have different
+            tasks, or if `stability` or `serving` is of other groups.
 
     Example:
 
@@ -97,28 +77,41 @@ def write_report(
     ```
     """
     summary = conclusion(affinity, grouping, rows, anchored is not None)
-    if serving:
-        _check_serving(grouping, serving)
+    served = _served(grouping, serving, rows) if serving else None
+    if anchored and anchored.tasks != affinity.tasks:
+        raise ValueError(
+            "`anchored` should be of the tasks of `affinity`. Received: "
+            f"anchored={anchored.tasks!r}."
+        )
     comparison = compare(grouping, rows)
-    wanted = "`anchored` should be of the tasks of `affinity`"
-    valid = anchored is None or anchored.tasks == affinity.tasks
-    check(valid, wanted, anchored=anchored and anchored.tasks)
-    images = _images(affinity, anchored, grouping, comparison, frontier, stability)
+    by, changes = anchored or affinity, comparison.changes()
+    score: Score = "sum" if anchored else "mean"
+    figures = {
+        "grouping": grouping_plots.plot_grouping(grouping, by, score),
+        "frontier": grouping_plots.plot_frontier(frontier, grouping, by) if frontier else None,
+        "stability": grouping_plots.plot_stability(stability, grouping) if stability else None,
+        "comparison": grouping_plots.plot_comparison(grouping.tasks, changes) if changes else None,
+        "affinity": plots.plot_affinity(affinity),
+        "affinity_history": plots.plot_history(affinity),
+    }
+    images = {name: pages.png(figure) for name, figure in figures.items()}
+    labels = grouping_plots.LABELS
     page = pages.render(
         "report.html.jinja",
         title=title,
         is_anchored=anchored is not None,
         conclusion=summary,
-        served=_served(grouping, serving, rows) if serving else None,
-        groups=_groups(grouping),
-        stability=describe_stability(stability, anchored or affinity) if stability else "",
+        served=served,
+        grouping=grouping,
+        group_name=group_name,
+        stability=grouping_plots.describe_stability(stability, by) if stability else "",
         comparison=comparison,
-        kinds={kind: NAMES[kind] for kind in comparison.losses},
-        missing=[NAMES[kind] for kind in NAMES if kind not in comparison.losses],
-        colours=COLOURS,
-        losses=losses_table(grouping, comparison),
-        metrics=metrics_table(grouping, comparison, rows),
-        costs=costs_table(grouping, rows, anchored is not None),
+        kinds={kind: labels[kind] for kind in comparison.losses},
+        missing=[labels[kind] for kind in labels if kind not in comparison.losses],
+        colours=grouping_plots.COLOURS,
+        losses=tables.losses_table(grouping, comparison),
+        metrics=tables.metrics_table(grouping, comparison, rows),
+        costs=tables.costs_table(grouping, rows, anchored is not None),
         methods=[method_cells(line) for line in methods],
         images={name: base64.b64encode(png).decode() for name, png in images.items() if png},
     )
@@ -134,71 +127,46 @@ def other_groups(
     singletons: Singletons,
     score: Score = "mean",
 ) -> dict[str, Any]:
-    """What the report says of other groups: those for more networks, and those that noise makes.
+    """Other groups for the report: the best for each number of networks, and what noise chooses.
+
+    Args:
+        affinity: Affinities of T tasks that the groups were selected by.
+        grouping: The chosen groups.
+        num_groups: Number of groups at most.
+        singletons: `"forbid"` if no task may be alone; `"baseline"` if a task alone scores 0; or
+            the score of each task alone.
+        score: The score of a task in its group: `"mean"` or `"sum"` of its affinities.
 
     Returns:
-        `frontier` and `stability` of `write_report`, without what is not known, or would take long.
+        The arguments `frontier` and `stability` of `write_report`, each only if it is known and
+        does not take long.
     """
     num_tasks, others = len(affinity.tasks), dict[str, Any]()
     between = ~np.eye(num_tasks, dtype=bool)
-    # Whoever put groups of their own into the folder may have no affinities to select by.
+    # A user's own groups may come without affinities to select by.
     if num_tasks < 2 or not np.isfinite(affinity.mean[between]).all():
         return others
     if num_tasks <= _MOST_FOR_FRONTIER:
         others["frontier"] = selection_frontier(affinity, num_tasks, singletons, score=score)
     if num_tasks <= _MOST_FOR_STABILITY and np.isfinite(affinity.standard_error[between]).all():
-        options: dict[str, Any] = {"singletons": singletons, "score": score}
-        stability = grouping_stability(affinity, num_groups, **options)
+        stability = grouping_stability(affinity, num_groups, singletons=singletons, score=score)
         if set(stability.grouping.groups) == set(grouping.groups):
             others["stability"] = stability
     return others
 
 
-def _images(
-    affinity: Affinity,
-    anchored: Affinity | None,
-    grouping: Grouping,
-    comparison: Comparison,
-    frontier: Sequence[Grouping] | None,
-    stability: GroupingStability | None,
-) -> dict[str, bytes | None]:
-    changes = comparison.changes()
-    by = anchored or affinity
-    score: Score = "sum" if anchored else "mean"
-    return {
-        "grouping": pages.png(plot_grouping(grouping, by, score)),
-        "frontier": pages.png(plot_frontier(frontier, grouping, by)) if frontier else None,
-        "stability": pages.png(plot_stability(stability, grouping)) if stability else None,
-        "comparison": pages.png(plot_comparison(grouping.tasks, changes)) if changes else None,
-        "affinity": pages.png(plot_affinity(affinity)),
-        "affinity_history": pages.png(plot_history(affinity)),
-    }
-
-
-def _check_serving(grouping: Grouping, serving: Serving) -> None:
+def _served(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> dict[str, Any]:
     trained = tasks_of_networks(grouping)
     groups = zip(serving.networks, serving.grouping.groups, strict=True)
-    valid = all(trained.get(name) == group for (name, _), group in groups)
-    wanted = "`serving` should be of networks for the groups and tasks of `grouping`"
-    valid = valid and serving.grouping.tasks == grouping.tasks
-    check(valid, wanted, networks=serving.networks, groups=serving.grouping.groups)
-
-
-def _served(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> dict[str, Any]:
+    same = all(trained.get(name) == group for (name, _), group in groups)
+    if not (same and serving.grouping.tasks == grouping.tasks):
+        raise ValueError(
+            "`serving` should be of networks for the groups and tasks of `grouping`. Received: "
+            f"networks={serving.networks!r}, groups={serving.grouping.groups!r}."
+        )
     return {
         "text": serving_as_text(grouping, serving),
         "split": serving.split,
-        "moves": moves_table(serving, rows),
-        "lines": served_table(grouping, serving, rows),
+        "moves": tables.moves_table(serving, rows),
+        "lines": tables.served_table(grouping, serving, rows),
     }
-
-
-def _groups(grouping: Grouping) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": group_name(index),
-            "served": grouping.served(index),
-            "helpers": grouping.helpers(index),
-        }
-        for index in range(len(grouping.groups))
-    ]

@@ -1,4 +1,4 @@
-"""The tables of the report, as lines of words."""
+"""The tables of the report, as lines of text."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from tag_keras import results
 from tag_keras.comparison.comparison import Comparison, loss_table, serving_networks
-from tag_keras.comparison.serving import _NAMES, Move, Serving
+from tag_keras.comparison.serving import WAYS_TO_SERVE, Move, Serving
 from tag_keras.report.plots import with_minus
 from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
@@ -29,7 +29,7 @@ def losses_table(grouping: Grouping, comparison: Comparison) -> list[dict[str, A
     decimals = _decimals([row for losses in comparison.losses.values() for row in losses])
     for place, label in enumerate([*grouping.tasks, "Total"]):
         values = {kind: losses[place] for kind, losses in comparison.losses.items()}
-        lowest = min(float(value.mean()) for value in values.values()) if values else 0.0
+        lowest = min((value.mean() for value in values.values()), default=0.0)
         cells = {kind: _cell(value, decimals) for kind, value in values.items()}
         for kind, cell in cells.items():
             cell["best"] = len(values) > 1 and values[kind].mean() == lowest
@@ -72,7 +72,7 @@ def _cell(values: Array, decimals: int) -> dict[str, Any]:
 
 
 def _decimals(series: Iterable[Array]) -> int:
-    """Decimals for two digits of the median deviation, or else three digits of the median mean."""
+    """Decimals for two digits of the median deviation, or else three of the median mean."""
     pairs = [results.mean_and_deviation(values) for values in series if values.size]
     means, deviations = np.abs(np.reshape(pairs, (-1, 2))).T
     for digits, sizes in ((2, deviations), (3, means)):
@@ -85,18 +85,18 @@ def _decimals(series: Iterable[Array]) -> int:
 def costs_table(
     grouping: Grouping, rows: Sequence[Row], by_yardsticks: bool = False
 ) -> dict[str, Any]:
-    """A line for each stage and their sum, and what it takes to measure and train groups once.
+    """A line for each stage and for their sum, and the cost of measuring and training groups once.
 
-    With `by_yardsticks`, the selection takes these, too.
+    With `by_yardsticks`, the selection needs the joint and the single networks, too.
     """
     table, roles = ResultTable(rows), {row.network: row.role for row in rows}
-    # A group that is a yardstick was trained as that.
+    # A group that is a yardstick as well was trained as the yardstick, so the groups come last.
     runs = table.seconds(sorted(roles, key=lambda name: roles[name] == "group"))
     joint = float(np.mean([*runs.get(JOINT, {0: np.nan}).values()]))
     stages: dict[str, list[float]] = {}
     for role, words in _STAGES.items():
-        networks = [name for name in runs if roles[name] == role]
-        if seconds := [value for network in networks for value in runs[network].values()]:
+        networks = [runs[name] for name in runs if roles[name] == role]
+        if seconds := [value for by_seed in networks for value in by_seed.values()]:
             stages[words] = seconds
     stages["Sum"] = [value for values in stages.values() for value in values]
     needed = ["affinity", *map(group_name, range(len(grouping.groups)))]
@@ -105,20 +105,16 @@ def costs_table(
     trained = table.seconds(needed)
     means = [float(np.mean([*by_seed.values()])) for by_seed in trained.values() if by_seed]
     once = sum(means) if len(trained) == len(needed) else np.nan
-    return {
-        "lines": [_cost(words, values, joint) for words, values in stages.items()],
-        "once": _ratio(once, joint),
-    }
-
-
-def _cost(words: str, seconds: Sequence[float], joint: float) -> dict[str, str]:
-    total = sum(seconds)
-    return {
-        "stage": words,
-        "networks": str(len(seconds)),
-        "seconds": f"{total:,.0f}" if total >= 100 else f"{total:.1f}",
-        "ratio": _ratio(total, joint),
-    }
+    lines = [
+        {
+            "stage": words,
+            "networks": str(len(seconds)),
+            "seconds": f"{sum(seconds):,.0f}" if sum(seconds) >= 100 else f"{sum(seconds):.1f}",
+            "ratio": _ratio(sum(seconds), joint),
+        }
+        for words, seconds in stages.items()
+    ]
+    return {"lines": lines, "once": _ratio(once, joint)}
 
 
 def _ratio(seconds: float, joint: float) -> str:
@@ -128,13 +124,14 @@ def _ratio(seconds: float, joint: float) -> str:
 def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line for each moved task: from where, to where, why, and its losses in both networks.
 
-    The means are over the seeds, with two standard errors of their paired difference. Those on test
-    data, of the same seeds, are empty where one is missing.
+    The losses are means over the seeds, with two standard errors of their paired difference. The
+    test losses are those of the same seeds, empty if one is missing.
     """
     lines, table = [], ResultTable(rows)
     for move in serving.moves:
-        difference = move.mean_after - move.mean_before
         noise = math.nan if move.noise is None else move.noise
+        difference = plus_minus(move.mean_after - move.mean_before, noise)
+        sign = "" if difference.startswith("-") else "+"
         lines.append(
             {
                 "task": move.task,
@@ -142,7 +139,7 @@ def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
                 "after": move.after,
                 "why": sentence(move.reason.removeprefix("the ")),
                 "means": _from_to(move.mean_before, move.mean_after),
-                "difference": _with_sign(plus_minus(difference, noise)),
+                "difference": with_minus(sign + difference),
                 "test": _test_means(table, move, serving.seeds),
             }
         )
@@ -165,9 +162,9 @@ def _from_to(before: float, after: float) -> str:
 
 
 def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A line for what is served, and one for each other kind of network that could be.
+    """A line for what is served, and for each kind of network that could be served instead.
 
-    Of each network the seed with the least validation loss counts, as in what is served.
+    Each network has the seed with the least validation loss, as in what is served.
     """
     losses, table = loss_table(grouping, rows, serving.split), ResultTable(rows)
     kinds = {"served": {task: serving.network_of(task) for task in grouping.tasks}}
@@ -178,7 +175,7 @@ def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> l
             kinds[kind] = {task: (name, seeds[name]) for task, name in serves.items()}
     return [
         {
-            "name": _NAMES[kind],
+            "name": WAYS_TO_SERVE[kind],
             "networks": len({*networks.values()}),
             "validation": _total(table, networks, serving.split),
             "test": _total(table, networks, "test"),
@@ -191,7 +188,3 @@ def _total(table: ResultTable, networks: Mapping[str, tuple[str, int]], split: s
     found = [table.find(*network, split, task) for task, network in networks.items()]
     known = [row.loss for row in found if row]
     return f"{math.fsum(known):#.4g}" if len(known) == len(found) else ""
-
-
-def _with_sign(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else f"+{text}"

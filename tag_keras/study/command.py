@@ -1,4 +1,4 @@
-"""A script's command: what goes wrong ends it with one line."""
+"""The command of a script: an error ends it with one line, not with a traceback."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,7 @@ from tag_keras.sweep.sweep import SweepError
 
 
 def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
-    """What `absl.app.run` calls: `run`, whose errors end the program with one line.
-
-    Args:
-        name: Name of the script, for the line.
-        run: What the script does.
-    """
+    """Wraps the main function of a script for `absl.app.run`: errors end it with one line."""
 
     def main(argv: list[str]) -> None:
         from absl import app
@@ -23,7 +18,6 @@ def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
         except (ValueError, OSError, ImportError, SweepError) as error:
             raise SystemExit(f"{name}: {error}") from error
         except KeyboardInterrupt:
-            # Of all that is left, a traceback would be the least useful.
             raise SystemExit(f"{name}: stopped. The same command goes on.") from None
 
     return main

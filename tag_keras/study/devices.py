@@ -1,4 +1,4 @@
-"""The devices that a model is built for, by the names of a script's flags."""
+"""Devices and precision of a script's models, and the folders of several hosts."""
 
 import contextlib
 import functools
@@ -16,27 +16,27 @@ from tag_keras.model import MultiTaskModel
 from tag_keras.utils.checks import check_choice
 
 STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
-# Those that one process holds from beginning to end: hosts cannot train together from processes
+# Strategies that one process holds from beginning to end: hosts cannot train together in processes
 # that begin and end at different times, and a TPU belongs to the first process that finds it.
 TOGETHER = ("multiworker", "tpu")
 
 
 @functools.cache
 def make_strategy(name: str) -> tf.distribute.Strategy | None:
-    """A strategy of TensorFlow by its name, the same one each time in a process.
+    """Makes a strategy of TensorFlow by its name, once per process.
 
-    That of several hosts must be the first thing that a program does with TensorFlow.
+    `"multiworker"` must be the first thing that a program does with TensorFlow.
 
     Args:
-        name: `"none"`; `"mirrored"`, all GPUs of this machine; `"multiworker"`, those of all hosts
-            in the environment variable TF_CONFIG; or `"tpu"`, the TPU of this machine, or the one
-            that TensorFlow finds in the environment.
+        name: `"none"`; `"mirrored"`, all GPUs of this machine; `"multiworker"`, the GPUs of all
+            hosts in the environment variable TF_CONFIG; or `"tpu"`, the TPU of this machine or the
+            one that TensorFlow finds in the environment.
 
     Returns:
-        The strategy, or None.
+        The strategy, or None for `"none"`.
 
     Raises:
-        ValueError: If there is no such name, or no TPU.
+        ValueError: If the name is unknown, or if there is no TPU.
     """
     check_choice("name", name, STRATEGIES)
     if name == "mirrored":
@@ -56,15 +56,11 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
 
 
 def worker_folder(folder: Path, strategy: str) -> Path:
-    """Folder that this host writes a study to, of those that train it together.
+    """Makes the folder that this host writes a study to, under one of `STRATEGIES`.
 
-    The first worker writes to `folder` itself, which all hosts share, and each other one to a
-    folder in it, of which nobody reads. What is there decides what is left to do, and so all begin
-    with the same: the others copy what the first one has.
-
-    Args:
-        folder: Folder of the study.
-        strategy: One of `STRATEGIES`.
+    If several hosts train together, the first worker writes to `folder` itself, which all hosts
+    share, and each other worker to a folder inside, which nobody reads. The files that are there
+    decide what is left to train, so the other workers begin with a copy of the first one's.
     """
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     task = config.get("task", {})
@@ -76,35 +72,24 @@ def worker_folder(folder: Path, strategy: str) -> Path:
     shutil.rmtree(own, ignore_errors=True)
     for path in [*folder.glob("**/*.json"), *folder.glob("**/*.keras")]:
         place = path.relative_to(folder)
-        # Not what other workers have, nor what is being written.
+        # Neither the folders of other workers, nor files that are being written.
         if not place.parts[0].startswith("worker_") and not path.name.startswith("."):
             (own / place).parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".json":
                 shutil.copyfile(path, own / place)
             else:
-                # Networks are large, and what is written takes the place of a link.
+                # Networks are large. A new one will replace the link, not the file behind it.
                 (own / place).symlink_to(path.resolve())
     return own
 
 
 def build_on_devices(
-    build_model: Any,
-    strategy: str,
-    mixed_precision: bool,
-    tasks: Sequence[str],
-    **options: Any,
+    build_model: Any, strategy: str, mixed_precision: bool, tasks: Sequence[str], **options: Any
 ) -> MultiTaskModel:
-    """A model that is built under a strategy, and in a precision.
+    """Builds a model for `tasks` under one of `STRATEGIES`, with further `options`.
 
-    Bound by `functools.partial`, a function of the tasks that can go to another process.
-
-    Args:
-        build_model: Gives a compiled model for a tuple of tasks.
-        strategy: One of `STRATEGIES`.
-        mixed_precision: Whether to compute in float16, or on a TPU in bfloat16, and to keep the
-            variables in float32.
-        tasks: Task names.
-        **options: Further arguments of `build_model`.
+    With mixed precision, it computes in 16 bits, float16 or on a TPU bfloat16, with variables in
+    float32. `functools.partial` makes it a function of the tasks that can go to another process.
     """
     if mixed_precision:
         low = "bfloat16" if strategy == "tpu" else "float16"

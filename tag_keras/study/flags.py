@@ -1,4 +1,6 @@
-"""What a script of the papers' experiments does with its flags: the study that they ask for."""
+"""Flags of the scripts for the papers' experiments: their definition, their checks, and the study
+that they ask for.
+"""
 
 import contextlib
 import functools
@@ -37,7 +39,7 @@ def define_flags(
     every: int,
     data_dir: str | None = None,
 ) -> None:
-    """Defines the flags of a script, with its defaults."""
+    """Defines the flags of a script; the arguments are its defaults."""
     from absl import flags
 
     flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
@@ -51,7 +53,7 @@ def define_flags(
         "Train what the method needs and is not there yet, and report; or only report what is in "
         "the output folder, of all methods.",
     )
-    flags.DEFINE_list("tasks", list(tasks), "Tasks, of which the networks are to serve each.")
+    flags.DEFINE_list("tasks", list(tasks), "Tasks that the networks are to serve.")
     flags.DEFINE_list(
         "num_groups",
         [],
@@ -67,8 +69,8 @@ def define_flags(
     flags.DEFINE_list(
         "seeds",
         ["0", "1", "2"],
-        "Networks that serve are trained once with each seed; those to choose by, with the first, "
-        "which stays the first in an output folder.",
+        "Networks that serve are trained once with each seed, networks to choose by with the first "
+        "seed, which stays the first in an output folder.",
     )
     flags.DEFINE_integer("batch_size", batch_size, "Examples in a batch.", lower_bound=1)
     flags.DEFINE_integer("epochs", epochs, "Epochs at most; the recipe may stop it.", lower_bound=1)
@@ -93,15 +95,15 @@ def define_flags(
         "strategy",
         "none",
         STRATEGIES,
-        "Devices of one network: one device, all GPUs of this machine, those of several hosts by "
-        "TF_CONFIG, which share the output folder, or a TPU.",
+        "Devices of one network: one device; all GPUs of this machine; the GPUs of several hosts "
+        "in TF_CONFIG, which share the output folder; or a TPU.",
     )
     flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
     flags.DEFINE_integer(
         "processes",
         1,
-        "Networks that are trained at the same time, each in a process of its own. 0 trains them "
-        "one after the other in this process.",
+        "Networks to train at the same time, each in a process of its own. 0 trains them one after "
+        "the other in this process.",
         lower_bound=0,
     )
     flags.DEFINE_bool(
@@ -116,31 +118,17 @@ def define_flags(
 
 
 def begin(known: Sequence[str]) -> None:
-    """Before a training: checks what absl cannot check, and finds the other hosts or the TPU.
+    """Prepares a training: checks what absl cannot check, and finds the other hosts or the TPU.
 
-    Args:
-        known: Names of the tasks that there are.
+    `known` are the names of all tasks of the data set.
 
     Raises:
-        ValueError: If a flag is not what it should be, or contradicts another; or without a TPU.
+        ValueError: If a flag is wrong or contradicts another, or if there is no TPU.
     """
     from absl.flags import FLAGS
 
-    if unknown := [task for task in FLAGS.tasks if task not in known]:
-        raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(known)}.")
-    if len(set(FLAGS.tasks)) < max(2, len(FLAGS.tasks)):
-        raise ValueError(
-            f"--tasks should be at least two different tasks. Received: {FLAGS.tasks}."
-        )
+    _check_tasks(known)
     _check_numbers()
-    by_loss = METHODS[FLAGS.method].by_loss
-    if FLAGS.budget and not by_loss:
-        raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
-    if by_loss and len(FLAGS.tasks) > MOST_TASKS:
-        raise ValueError(
-            f"--method={FLAGS.method} looks at all groups of tasks, of which there should be at "
-            f"most {MOST_TASKS}. Received: {len(FLAGS.tasks)} tasks."
-        )
     if FLAGS.strategy != "none" and FLAGS.processes > 1:
         raise ValueError(
             "--processes above 1 is for --strategy=none: a strategy takes all devices."
@@ -157,20 +145,29 @@ def begin(known: Sequence[str]) -> None:
     if FLAGS.strategy in TOGETHER:
         make_strategy(FLAGS.strategy)
     elif FLAGS.processes or FLAGS.cluster:
-        # A process that trains nothing would take their memory with its first step of anything.
-        with contextlib.suppress(RuntimeError):  # It has done so before this.
+        # This process trains nothing, but its first step of anything would take the GPUs' memory.
+        with contextlib.suppress(RuntimeError):  # It has made a step before.
             tf.config.set_visible_devices([], "GPU")
 
 
-def output_folder() -> Path:
-    """The folder that --output_dir names; shells leave a ~ after = to the program."""
+def _check_tasks(known: Sequence[str]) -> None:
     from absl.flags import FLAGS
 
-    return Path(FLAGS.output_dir).expanduser()
+    if unknown := [task for task in FLAGS.tasks if task not in known]:
+        raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(known)}.")
+    if len(FLAGS.tasks) < 2 or len(set(FLAGS.tasks)) < len(FLAGS.tasks):
+        raise ValueError(
+            f"--tasks should be at least two different tasks. Received: {FLAGS.tasks}."
+        )
+    if METHODS[FLAGS.method].by_loss and len(FLAGS.tasks) > MOST_TASKS:
+        raise ValueError(
+            f"--method={FLAGS.method} looks at all groups of tasks, of which there should be at "
+            f"most {MOST_TASKS}. Received: {len(FLAGS.tasks)} tasks."
+        )
 
 
 def _check_numbers() -> None:
-    """Checks the flags that are lists of numbers."""
+    """Checks the flags that list numbers."""
     from absl.flags import FLAGS
 
     for name in ("seeds", "num_groups"):
@@ -181,6 +178,8 @@ def _check_numbers() -> None:
             )
     if not FLAGS.seeds:
         raise ValueError("--seeds should have at least one number.")
+    if FLAGS.budget and not METHODS[FLAGS.method].by_loss:
+        raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
     for value in FLAGS.budget:
         # A network for all tasks costs 1, and two of half the size serve two tasks.
         if not value.replace(".", "", 1).isdecimal() or float(value) < 1:
@@ -208,6 +207,13 @@ def _check_folder(folder: Path) -> None:
         )
 
 
+def output_folder() -> Path:
+    """The folder of --output_dir, where shells leave a ~ to the program."""
+    from absl.flags import FLAGS
+
+    return Path(FLAGS.output_dir).expanduser()
+
+
 def study_of_flags(
     build_model: BuildStudyModel,
     data: Mapping[str, Data],
@@ -216,15 +222,16 @@ def study_of_flags(
     settings: Mapping[str, Any],
     half_size: bool = False,
 ) -> Study:
-    """The study that the flags ask for; its folder is taken, or found to be another's.
+    """Makes the study that the flags ask for, and takes its folder.
 
     Args:
-        build_model: As in `Study`; it can go to another process.
-        data: As in `Study`; the values can go to another process.
+        build_model: Returns a compiled model for a tuple of tasks; it must be picklable.
+        data: `"train"`, `"validation"` and `"test"`, each a picklable function that returns a
+            dataset.
         fit: Arguments of `fit`, besides the number of epochs.
-        errors: As in `Study`.
-        settings: What tells this study from another, besides flags.
-        half_size: As in `Study`.
+        errors: Returns rows whose `loss` is the error to choose by and to sum up.
+        settings: Settings that tell this study from another, besides flags.
+        half_size: Whether methods may choose networks of half the size for single tasks.
 
     Raises:
         ValueError: If the folder belongs to a run with other settings.
@@ -258,21 +265,19 @@ def study_of_flags(
         cluster=FLAGS.cluster,
     )
     names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
-    # Last, so that what is refused leaves no folder behind.
+    # Last, so that a study that is refused leaves no folder behind.
     keep_settings(folder, {**{name: FLAGS[name].value for name in names}, **settings})
     return study
 
 
 def settings_of_folder(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The settings that the study in a folder was trained with.
+    """Reads the settings that the study in a folder was trained with.
 
-    Args:
-        folder: The folder.
-        names: Names of settings that a study of this script has.
+    `names` are the settings that every study of this script has.
 
     Raises:
-        ValueError: If there is no study, or another script's, or if a flag was given that
-            contradicts its settings.
+        ValueError: If there is no study, if it is another script's, or if a flag contradicts its
+            settings.
     """
     from absl.flags import FLAGS
 

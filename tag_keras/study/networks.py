@@ -1,4 +1,4 @@
-"""The networks of a study: plain ones by their tasks, groups of tasks, and what a method chose."""
+"""Networks of a study, groups of its tasks, and the files of what a method chose."""
 
 import dataclasses
 import itertools
@@ -11,11 +11,10 @@ from tag_keras.results import JOINT, single_name
 from tag_keras.selection.grouping import Grouping
 from tag_keras.sweep.network import Network
 from tag_keras.utils import files
-from tag_keras.utils.checks import check
 
 Group = tuple[str, ...]
 
-# More tasks have too many groups to train them all, or to put them into a table.
+# With more tasks, there are too many groups to train all of them, or to list them in a table.
 MOST_TASKS = 12
 
 
@@ -25,77 +24,82 @@ class Choice:
 
     Args:
         networks: The networks.
-        serves: Index of the network that serves the task, by task.
+        serves: By task, the index of the network that serves it.
     """
 
     networks: tuple[Network, ...]
     serves: Mapping[str, int]
 
     def names(self) -> dict[str, str]:
-        """Name of the network that serves the task, by task."""
+        """By task, the name of the network that serves it."""
         return {task: self.networks[index].name for task, index in self.serves.items()}
 
 
 def plain_network(
     group: Group, tasks: Group, early: bool = False, half_size: bool = False
 ) -> Network:
-    """A network that trains as any model, the same one for every method.
+    """Names a network that plain `fit` trains; all methods share it.
 
     Args:
         group: Tasks to train it on, in the order of `tasks`.
         tasks: Tasks of the study.
-        early: Whether the training stops after the few epochs that ESA chooses by.
+        early: Whether the training stops after ESA's few epochs.
         half_size: Whether the network has half the size.
 
     Returns:
-        Network with the name `"joint"`, `"single_<task>"`, or `"group_0-2"` for the first and the
-        third of the tasks, after `"early_"` and `"half_"`.
+        Network `"joint"`, `"single_<task>"` or, for the first and third task, `"group_0-2"`; the
+        name begins with `"early_"` and `"half_"` if it is one.
     """
     if group == tasks:
         role = name = JOINT
     elif len(group) == 1:
         role, name = "single", single_name(group[0])
     else:
-        # The names of many tasks together are too long for the name of a file.
+        # Indices, because the names of many tasks are too long for the name of a file.
         role, name = "group", "group_" + "-".join(str(tasks.index(task)) for task in group)
-    name = "early_" * early + "half_" * half_size + name
+    if half_size:
+        name = f"half_{name}"
+    if early:
+        name = f"early_{name}"
     return Network(name, group, role=role, early=early, half_size=half_size)
 
 
 def method_network(method: str, tasks: Group) -> Network:
-    """The network of all tasks that a method trains in its own way, or measures with."""
+    """The network of all tasks that a method trains in its own way, or measures affinities with."""
     return Network(f"{method}_{JOINT}", tasks, role=method)
 
 
 def groups_of(tasks: Group, largest: int) -> list[Group]:
-    """All groups of 1 to `largest` tasks, small ones first.
+    """All groups of 1 to `largest` tasks, smaller groups first.
 
     Raises:
         ValueError: If there are more than `MOST_TASKS` tasks.
     """
-    wanted = f"this method looks at all groups of the tasks, which should be at most {MOST_TASKS}"
-    check(len(tasks) <= MOST_TASKS, wanted, num_tasks=len(tasks))
+    if len(tasks) > MOST_TASKS:
+        raise ValueError(
+            "this method looks at all groups of the tasks, which should be at most "
+            f"{MOST_TASKS}. Received: num_tasks={len(tasks)}."
+        )
     sizes = range(1, largest + 1)
     return [group for size in sizes for group in itertools.combinations(tasks, size)]
 
 
 def random_groups(tasks: Group, number: int, random: np.random.Generator) -> list[Group]:
-    """Draws different groups that cover the tasks, each set of such groups with the same chance.
+    """Draws `number` different groups that cover the tasks, uniformly from all such sets of groups.
 
-    Each task joins one group or more, drawn uniformly. A draw with an empty group, or with the same
-    group twice, is made again.
-
-    Args:
-        tasks: Task names.
-        number: Number of groups.
-        random: Generator.
+    Each task joins one or more groups, drawn uniformly. A draw with an empty group, or with one
+    group twice, is repeated.
 
     Raises:
-        ValueError: If there are not as many groups.
+        ValueError: If `number` is below 1 or above the number of tasks.
     """
-    wanted = f"the number of groups of {len(tasks)} tasks should be from 1 to their number"
-    check(1 <= number <= len(tasks), wanted, num_groups=number)
+    if not 1 <= number <= len(tasks):
+        raise ValueError(
+            f"the number of groups of {len(tasks)} tasks should be from 1 to their number. "
+            f"Received: num_groups={number!r}."
+        )
     while True:
+        # Bit g of a task's pattern says whether the task is in group g.
         patterns = random.integers(1, 2**number, size=len(tasks))
         members = (patterns[:, None] >> np.arange(number)) & 1
         groups = [
@@ -109,12 +113,9 @@ def random_groups(tasks: Group, number: int, random: np.random.Generator) -> lis
 def save_choice(
     path: str | os.PathLike[str], grouping: Grouping, half_size: Sequence[bool] | None = None
 ) -> None:
-    """Writes a grouping as `Grouping.save` does, and which networks have half the size.
+    """Writes a grouping as `Grouping.save` does, with the sizes of its networks.
 
-    Args:
-        path: File to write.
-        grouping: Groups.
-        half_size: Whether the network has half the size, by group. Defaults to none.
+    `half_size` says for each group whether its network has half the size. Defaults to none.
     """
     halves = half_size or [False] * len(grouping.groups)
     kinds = ["half" if half else "plain" for half in halves]
@@ -122,15 +123,11 @@ def save_choice(
 
 
 def load_choice(path: str | os.PathLike[str], tasks: Group) -> Choice:
-    """Reads what `save_choice` wrote.
-
-    Args:
-        path: Path of the file.
-        tasks: Task names of the study.
+    """Reads the choice that `save_choice` wrote for a study of `tasks`.
 
     Raises:
         ValueError: If the file holds something else, or the choice of another study; the message
-            names it and the remedy.
+            names the file and the remedy.
     """
     try:
         grouping = Grouping.load(path)

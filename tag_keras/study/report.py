@@ -24,10 +24,10 @@ from tag_keras.utils.text import cells_as_markdown
 _MARKERS = "osD^vP*"
 
 _NOTE = (
-    "Test split, mean ± standard deviation over the seeds; of random, over draws and seeds. The "
-    "last two columns are wall times of training, the mean over the numbers of networks, in those "
-    "of all trainings of tag: of the networks that the choice was made by, and of all that the "
-    "method needs."
+    "Test split, mean ± standard deviation over the seeds; for random, over draws and seeds. The "
+    "last two columns are wall times of training, averaged over the numbers of networks, in units "
+    "of all trainings of tag: of the networks that the method chooses by, and of all networks that "
+    "it needs."
 )
 
 Published = Mapping[str, Mapping[float, float]]
@@ -43,17 +43,17 @@ def write_study_report(
     source: str = "",
     half_size: bool = False,
 ) -> str:
-    """Writes the table of a study as report.md and, with the figure methods.png, as report.html.
+    """Writes the table of a study: report.md, and report.html with the figure methods.png.
 
     Args:
         folder: Folder of the study.
-        tasks: Its tasks.
-        errors: As in `Study`.
+        tasks: Tasks of the study.
+        errors: Returns rows whose `loss` is the error to sum up.
         title: Title of the page.
-        error: What is summed up, with its unit.
-        published: Published total errors by a method's name and number of networks.
+        error: Name of the total error, with its unit.
+        published: Published total errors: by name of the method, by number of networks.
         source: Where they were published.
-        half_size: As in `Study`.
+        half_size: Whether methods may choose networks of half the size for single tasks.
 
     Returns:
         The table in Markdown.
@@ -94,18 +94,10 @@ def write_study_report(
 def plot_study(
     lines: Sequence[StudyLine], error: str, published: Published | None = None
 ) -> Figure:
-    """Total error by the number of networks, a line for each method that chooses.
+    """Plots the total error, the label `error`, over the number of networks.
 
-    Methods without a choice are points, at the number of their networks. Bars are standard
-    deviations, published values hollow.
-
-    Args:
-        lines: Lines of the table.
-        error: Label of the axis.
-        published: As in `write_study_report`.
-
-    Returns:
-        Figure.
+    Each method that chooses is a line, each other method a point. Bars are standard deviations;
+    published values, by method and number of networks, have hollow markers.
     """
     figure = plots.new_figure(8, 4.8)
     axes: Any = figure.subplots()
@@ -114,7 +106,7 @@ def plot_study(
     for place, method in enumerate(methods):
         own = [line for line in lines if line.method == method]
         pairs = np.array([mean_and_deviation(line.totals) for line in own])
-        # Methods that have the same numbers of networks would hide each other.
+        # Side by side: methods with the same number of networks would hide each other.
         shift = 0.4 * (place / (len(methods) - 1) - 0.5) if len(methods) > 1 else 0.0
         axes.errorbar(
             [line.budget + shift for line in own],
@@ -140,7 +132,7 @@ def plot_study(
 
 
 def _style(place: int) -> dict[str, Any]:
-    colours = plots.LINE_COLOURS
-    colour = colours[place % len(colours)]
-    marker = _MARKERS[(place // len(colours) + place) % len(_MARKERS)]
-    return {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.3}
+    rounds, index = divmod(place, len(plots.LINE_COLOURS))
+    # A colour that comes again has another marker.
+    marker = _MARKERS[(place + rounds) % len(_MARKERS)]
+    return {"color": plots.LINE_COLOURS[index], "marker": marker, "markersize": 6, "linewidth": 1.3}

@@ -1,6 +1,6 @@
-"""A study: where and how the networks are trained that methods choose among, in one folder.
+"""A study trains, in one folder, the networks that its methods need.
 
-Plain networks are the same whichever method trains them, so none is trained twice.
+Methods share plain networks, so none is trained twice.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ from tag_keras.utils.tasks import check_task_names
 
 
 class BuildStudyModel(Protocol):
-    """Gives a compiled model for a tuple of tasks.
+    """Returns a compiled model for a tuple of tasks.
 
-    `method` is the name of a method that trains one network in its own way, such as `"uw"`;
-    `affinity` is what the model measures; `half_size` asks for a network of half the size. A study
-    passes only the arguments that its networks need.
+    `method` names a method that trains one network in its own way, such as `"uw"`; `affinity` is
+    the estimator to compile with; `half_size` asks for a network of half the size. A study passes
+    only the arguments that a network needs.
     """
 
     def __call__(
@@ -37,40 +37,38 @@ class BuildStudyModel(Protocol):
     ) -> MultiTaskModel: ...
 
 
-def _as_they_are(rows: list[Row]) -> list[Row]:
-    return rows
-
-
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Where and how a study trains its networks.
+    """Where and how the networks of a study are trained.
 
     Args:
-        folder: Folder of results.json, networks/, and one folder for what each method chose.
-        tasks: Task names.
-        build_model: Gives a compiled model for a tuple of tasks, a `BuildStudyModel`; one without
-            the arguments that no network needs will do.
-        data: `"train"`, `"validation"` and `"test"`: each what `train` is in `train_groups`.
+        folder: Folder of results.json, networks/, and a folder for the choices of each method.
+        tasks: Names of the tasks.
+        build_model: A `BuildStudyModel`, which returns a compiled model for a tuple of tasks. It
+            may lack the arguments that no network needs.
+        data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
+            `(x, y, sample_weight)`, or a function that returns one of these.
         fit: Arguments of `fit`.
-        estimators: What networks measure, by their role: for the methods `"tag"`, `"first_order"`
-            and `"cs"`, the estimator by the name of the method.
-        seeds: Every network that serves is trained with each; those that are there to choose by,
-            with the first.
+        estimators: Affinity estimators by the role of the networks that measure with them: for the
+            methods `"tag"`, `"first_order"` and `"cs"`, the name of the method.
+        seeds: Networks that serve are trained once with each seed, networks to choose by with the
+            first.
         num_groups: Numbers of networks to choose.
-        budgets: Sums of costs, in standard network times, for the methods that choose by losses.
+        budgets: Sums of costs, in standard network times, for methods that choose by losses.
             Defaults to `num_groups`.
-        errors: Gives rows whose `loss` is what is to be chosen by and summed up, such as an error
+        errors: Returns rows whose `loss` is the error to choose by and to sum up, such as an error
             rate. Defaults to the losses.
-        early_epochs: Number of epochs of the short trainings of ESA.
-        num_draws: Number of random choices for each budget.
+        early_epochs: Number of epochs of ESA's short trainings.
+        num_draws: Number of random choices for each number of networks.
         half_size: Whether HOA, ESA and the optimal selection may choose networks of half the size
             for single tasks.
-        processes: Number of networks that train at once, each in a process of its own; 0 trains
-            one after the other in this process.
+        processes: Number of networks to train at once, each in a process of its own; 0 trains one
+            after the other in this process.
         cluster: Whether to train on a Ray cluster instead.
 
     Raises:
-        ValueError: If a number is out of range, or a seed, task or number of networks twice there.
+        ValueError: If a number is out of range, or if a seed, task, budget or number of networks
+            is given twice.
     """
 
     folder: Path
@@ -82,7 +80,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     num_groups: tuple[int, ...] = (2, 3, 4)
     budgets: tuple[float, ...] = ()
-    errors: Callable[[list[Row]], list[Row]] = _as_they_are
+    errors: Callable[[list[Row]], list[Row]] = list
     early_epochs: int = 1
     num_draws: int = 5
     half_size: bool = False
@@ -109,14 +107,13 @@ class Study:
         folder: Path | None = None,
         saves: bool = True,
     ) -> list[Row]:
-        """Trains networks that are not there yet, and gives their rows.
+        """Trains the networks that are not there yet, and returns the rows of all.
 
         Args:
-            networks: Networks, whatever their seeds.
-            seeds: Each network is trained once with each.
+            networks: Networks to train; their own seeds do not count.
+            seeds: Seeds; each network is trained once with each.
             folder: Folder of results.json and networks/. Defaults to the study's.
-            saves: Whether the networks are kept. Those of short trainings never are: there may be
-                hundreds.
+            saves: Whether to keep the networks. Early ones are never kept: there may be hundreds.
         """
         every = [dataclasses.replace(one, seed=seed) for seed in seeds for one in networks]
         jobs = [self._job(network, saves) for network in every]
@@ -125,17 +122,17 @@ class Study:
         return [row for row in rows if (row.network, row.seed) in wanted]
 
     def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
-        """What a network has measured that was trained with the first seed.
+        """Loads the affinities that a network has measured with the first seed.
 
         Args:
-            network: Network whose role is one of `estimators`.
-            folder: The folder that it was trained in. Defaults to the study's.
+            network: Network whose role is a key of `estimators`.
+            folder: Folder that it was trained in. Defaults to the study's.
         """
         trained = dataclasses.replace(network, seed=self.seeds[0])
         return Affinity.load(JobFiles(folder or self.folder, trained).affinity)
 
     def _job(self, network: Network, saves: bool) -> Job:
-        options, fit = dict[str, Any](), dict(self.fit)
+        fit, options = dict(self.fit), dict[str, Any]()
         if network.early:
             fit["epochs"] = self.early_epochs
         if network.half_size:

@@ -1,4 +1,4 @@
-"""The table of a study: total error by method and number of networks, and what it took."""
+"""The table of a study: total error by method and number of networks, and training times."""
 
 import dataclasses
 import math
@@ -21,17 +21,16 @@ from tag_keras.study.networks import Choice
 
 @dataclasses.dataclass(frozen=True)
 class StudyLine:
-    """A method's results for one number of networks or budget.
+    """Results of a method for one number of networks, or one budget.
 
     Args:
         method: Name of the method.
-        budget: Number of networks, or sum of costs.
-        totals: Array (S,): sum over the tasks of the errors of the serving networks, for each seed
-            that all of them have; of several random choices, one after the other.
-        num_seeds: Number of these seeds; of several choices, the least.
-        choosing: Seconds of training the networks that the choice was made by, 0 without a choice.
-        seconds: Seconds of all trainings that the method needs once: those, and the networks that
-            were chosen unless they are among those.
+        budget: Number of networks, or sum of costs in standard network times.
+        totals: Array (S,): sum of the tasks' errors for each seed that all serving networks have;
+            several random choices follow one another.
+        num_seeds: Number of these seeds; for several choices, the smallest.
+        choosing: Seconds of training the networks to choose by; 0 for a method without a choice.
+        seconds: Seconds of training, once each, the networks to choose by and those chosen.
     """
 
     method: str
@@ -47,16 +46,14 @@ def study_lines(
     choices: Mapping[str, Mapping[float, Sequence[Choice]]],
     tasks: tuple[str, ...],
     half_size: bool = False,
-    split: str = "test",
 ) -> list[StudyLine]:
-    """Lines of the table, in the order of the methods and then of the budgets.
+    """Makes the lines of the table on the split `"test"`, ordered by method and then by budget.
 
     Args:
-        rows: Results; `loss` is summed up.
-        choices: Choices by method and budget, as `run_method` gives them.
-        tasks: Task names of the study.
-        half_size: As in `Study`.
-        split: Split to read.
+        rows: Results; their `loss` is summed up.
+        choices: Choices by method and budget.
+        tasks: Tasks of the study.
+        half_size: Whether methods may choose networks of half the size for single tasks.
 
     Raises:
         ValueError: If a network has no result.
@@ -68,24 +65,23 @@ def study_lines(
         before = {one.name for one in METHODS[method].networks(tasks, half_size)}
         choosing = sum(seconds.get(name, math.nan) for name in before)
         for budget, several in budgets.items():
-            totals = [total_error(table.losses(choice.names(), split)) for choice in several]
+            totals = [total_error(table.losses(choice.names(), "test")) for choice in several]
             chosen = [{one.name for one in choice.networks} for choice in several]
             further = [sum(seconds[name] for name in names - before) for names in chosen]
-            lines.append(
-                StudyLine(
-                    method,
-                    budget,
-                    np.concatenate(totals),
-                    min(map(len, totals)),
-                    choosing,
-                    choosing + float(np.mean(further)),
-                )
+            line = StudyLine(
+                method=method,
+                budget=budget,
+                totals=np.concatenate(totals),
+                num_seeds=min(map(len, totals)),
+                choosing=choosing,
+                seconds=choosing + float(np.mean(further)),
             )
+            lines.append(line)
     return lines
 
 
 def load_study_rows(folder: Path) -> list[Row]:
-    """Rows of all networks of a study: its own, and those of its methods' folders."""
+    """Reads the rows of all networks of a study, in its own folder and those of its methods."""
     folders = [folder, *(folder / method for method in METHODS)]
     return [row for one in folders for row in load_sweep_results(one)]
 
@@ -93,13 +89,7 @@ def load_study_rows(folder: Path) -> list[Row]:
 def found_choices(
     folder: Path, rows: Sequence[Row], tasks: tuple[str, ...]
 ) -> dict[str, dict[float, list[Choice]]]:
-    """The choices of all methods whose networks have been trained, in the order of the methods.
-
-    Args:
-        folder: Folder of the study.
-        rows: Its results.
-        tasks: Its tasks.
-    """
+    """By method and budget, the choices in a study's folder whose networks are all in its rows."""
     found: dict[str, dict[float, list[Choice]]] = {}
     table = ResultTable(rows)
     for name, method in METHODS.items():
@@ -111,24 +101,21 @@ def found_choices(
 
 
 def study_cells(
-    lines: Sequence[StudyLine],
-    published: Mapping[str, Mapping[float, float]] | None = None,
-    reference: str = "tag",
+    lines: Sequence[StudyLine], published: Mapping[str, Mapping[float, float]] | None = None
 ) -> list[list[str]]:
-    """The table in words: a head, a line for each method, and one for each published row.
+    """Formats the table: a head, a row for each method, and a row for each published method.
 
     Args:
         lines: Lines of the table.
-        published: Published total errors by a method's name and number of networks.
-        reference: Method whose mean seconds over the budgets are the unit of the last two columns,
-            the mean time to choose and that of all trainings; blank where it has none.
+        published: Published total errors: by name of the method, by number of networks.
 
     Returns:
         Cells, row by row: method, total error for each number of networks, number of seeds, time to
-        choose, time.
+        choose, and time of all trainings. The unit of the times is tag's mean time of all
+        trainings; without tag they are blank.
     """
     budgets = sorted({line.budget for line in lines})
-    unit = _mean([line.seconds for line in lines if line.method == reference])
+    unit = _mean([line.seconds for line in lines if line.method == "tag"])
     head = ["method", *(f"{budget:g}" for budget in budgets), "seeds", "choosing", "in all"]
     table = [head]
     for method in dict.fromkeys(line.method for line in lines):
@@ -148,7 +135,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _total(line: StudyLine) -> str:
-    """Mean and deviation, both to the fourth digit of the mean."""
+    """Mean and deviation, both rounded at the fourth digit of the mean."""
     mean, deviation = mean_and_deviation(line.totals)
     digits = 3 - math.floor(math.log10(abs(mean))) if mean else 3
     form = f".{max(0, digits)}f"

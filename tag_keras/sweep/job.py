@@ -1,4 +1,4 @@
-"""One network of a sweep: trained, evaluated and written down, in whichever process."""
+"""One network of a sweep: trained, evaluated and written to its files, in any process."""
 
 import dataclasses
 import functools
@@ -21,19 +21,18 @@ from tag_keras.sweep.network import (
     train_network,
 )
 from tag_keras.utils import files
-from tag_keras.utils.checks import check
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A network to train, and how.
+    """A network to train, and how to train it.
 
     Args:
-        network: What to train.
-        build_model: Gives a compiled model for a tuple of tasks.
-        fit: Arguments of `fit`; `validation_data` may be a function that gives them.
-        saves: Whether the trained network is kept as a file.
-        measures: Whether its model measures affinities, whose file is part of the result.
+        network: Network to train.
+        build_model: Returns a compiled model for a tuple of tasks.
+        fit: Arguments of `fit`; `validation_data` may be a function that returns the data.
+        saves: Whether to keep the trained network as a file.
+        measures: Whether the model measures affinities. Their file is then part of the result.
     """
 
     network: Network
@@ -45,11 +44,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a network could not be trained.
+    """Why the training of a network failed.
 
     Args:
-        reason: One or a few lines.
-        lasting: Whether it would fail again.
+        reason: Text of one to a few lines.
+        lasting: Whether the same training would fail again.
         error: The error, if it was raised in this process.
     """
 
@@ -60,50 +59,50 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class JobFiles:
-    """Where a job writes: networks/ and logs/ in the folder of the sweep."""
+    """Files of a job: networks/ and logs/ in the folder of the sweep."""
 
     folder: Path
     network: Network
 
     @property
     def model(self) -> Path:
-        return self._networks / self.network.file
+        return self._file(".keras")
 
     @property
     def affinity(self) -> Path:
-        """What the network has measured, if its model was compiled to."""
-        return self._networks / f"{self._stem}.affinity.json"
+        """Affinities that the network has measured, if its model was compiled to."""
+        return self._file(".affinity.json")
 
     @property
     def trained(self) -> Path:
-        """Seconds of the training, with which a saved network can be evaluated into rows anew."""
-        return self._networks / f"{self._stem}.trained.json"
+        """Seconds of the training; with it, a saved network can be evaluated again."""
+        return self._file(".trained.json")
 
     @property
     def rows(self) -> Path:
-        """The last file of a job, which the sweep puts into results.json."""
-        return self._networks / f"{self._stem}.rows.json"
+        """Rows of the job, its last file; the sweep moves them into results.json."""
+        return self._file(".rows.json")
 
     @property
     def log(self) -> Path:
         return self.folder / "logs" / f"{self._stem}.log"
 
     @property
-    def _networks(self) -> Path:
-        return self.folder / "networks"
-
-    @property
     def _stem(self) -> str:
         return self.network.file.removesuffix(".keras")
 
+    def _file(self, end: str) -> Path:
+        return self.folder / "networks" / f"{self._stem}{end}"
+
     def are_there(self, job: Job) -> bool:
-        """Whether the files that a job leaves are there."""
-        wanted = [self.model] * job.saves + [self.affinity] * job.measures
-        return all(path.exists() for path in wanted)
+        """Whether the files that the job keeps are there."""
+        if job.saves and not self.model.exists():
+            return False
+        return self.affinity.exists() or not job.measures
 
 
 def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tuple[str, Any]]:
-    """What another process needs, each with its name; what jobs have in common only once."""
+    """Names and values of all that another process needs; arguments that jobs share come once."""
     for build_model in {id(job.build_model): job.build_model for job in jobs}.values():
         yield "`build_model`", build_model
     for fit in {id(job.fit): job.fit for job in jobs}.values():
@@ -112,36 +111,31 @@ def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tup
 
 
 def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
-    """Trains and evaluates the network of a job; its rows are written last.
+    """Trains and evaluates a job in the folder of its sweep, and writes its rows last.
 
-    A network that was saved is not trained again if only its evaluation failed or was killed, or if
-    its rows are gone.
-
-    Args:
-        folder: Folder of the sweep.
-        job: What to train.
-        data: `"train"` and the splits to evaluate on.
+    A saved network whose evaluation failed or was killed, or whose rows are gone, is evaluated
+    without another training. `data` holds `"train"` and the splits to evaluate on.
 
     Raises:
-        ValueError: If `build_model` gives a model for other tasks or one that does not measure as
-            it should, or if a loss is not finite.
+        ValueError: If `build_model` returns a model for other tasks, or one that does not measure
+            although the job does, or if a loss is not finite.
     """
     paths = JobFiles(folder, job.network)
-    # What Keras keeps of the networks before, such as the numbers in layers' names.
+    # Forget the networks before: Keras goes on numbering their layers, for instance.
     keras.utils.clear_session()
     model, seconds = _load_trained(job, paths) or _train(job, paths, data["train"])
     splits = {split: data[split] for split in data if split != "train"}
     try:
         rows = evaluate_network(model, job.network, splits, seconds)
     except (ValueError, tf.errors.ResourceExhaustedError):
-        # It may be the network's fault, such as a loss that is NaN: the next time trains anew.
+        # The network may be the cause, for instance by a loss of NaN: train anew next time.
         paths.trained.unlink(missing_ok=True)
         raise
     save_results(paths.rows, rows)
 
 
 def _train(job: Job, paths: JobFiles, train: Data) -> tuple[MultiTaskModel, float]:
-    """Trains the network of a job and saves all but its rows."""
+    """Trains the network of a job, and writes all files but its rows."""
     paths.trained.unlink(missing_ok=True)
     fit = dict(job.fit)
     if callable(fit.get("validation_data")):
@@ -153,31 +147,34 @@ def _train(job: Job, paths: JobFiles, train: Data) -> tuple[MultiTaskModel, floa
     if _measures(model):
         model.get_affinity().save(paths.affinity)
     if job.saves:
-        known = {"tasks": list(job.network.tasks), "seconds": seconds}
-        files.write_json(paths.trained, known)
+        files.write_json(paths.trained, {"tasks": list(job.network.tasks), "seconds": seconds})
     return model, seconds
 
 
 def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float] | None:
-    """A network without rows, and the seconds of its training, if there is one."""
+    """Loads the trained network of a job and the seconds of its training, if they are there."""
     if not (job.saves and paths.trained.exists() and paths.are_there(job)):
         return None
     try:
         known = files.read_fields(paths.trained, ("tasks", "seconds"))
-        same = known["tasks"] == list(job.network.tasks)
-        return (load_network(paths.model), float(known["seconds"])) if same else None
+        if known["tasks"] == list(job.network.tasks):
+            return load_network(paths.model), float(known["seconds"])
     except ValueError:
-        # Damaged, or made of what this program does not have.
-        return None
+        # A file is damaged, or the network has a class that this program does not have.
+        pass
+    return None
 
 
 def _build(job: Job, tasks: tuple[str, ...]) -> MultiTaskModel:
     model = job.build_model(tasks)
-    wanted = "`build_model` of a job that measures should compile with `affinity=`"
-    check(_measures(model) or not job.measures, wanted, measures=job.measures)
+    if job.measures and not _measures(model):
+        raise ValueError(
+            "`build_model` of a job that measures should compile with `affinity=`. Received: "
+            f"measures={job.measures!r}."
+        )
     return model
 
 
 def _measures(model: keras.Model) -> bool:
-    # A network of another class may be trained, too.
+    # The model may be of another class than `MultiTaskModel`.
     return getattr(model, "measures_affinity", False)

@@ -1,4 +1,4 @@
-"""Training networks: each built from its seed, evaluated into rows, saved and loaded whole."""
+"""One network: what it is, and how it is trained from its seed, evaluated, saved and loaded."""
 
 import copy
 import dataclasses
@@ -21,8 +21,8 @@ from tag_keras.utils import files
 from tag_keras.utils.files import comparable, keep_settings
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
-# A dataset, or (x, y) or (x, y, sample_weight), or a function that gives one of these: called after
-# the seed was set, it shuffles each network's batches anew and in the same order in every run.
+# A dataset, (x, y), (x, y, sample_weight), or a function that returns one of these. The function is
+# called after the seed is set: it shuffles anew for each network, in the same order in every run.
 Data = Any
 
 
@@ -31,15 +31,17 @@ class Network:
     """A network to train.
 
     Args:
-        name: For instance `"joint"`.
-        tasks: Tasks to train it on.
+        name: Name, for instance `"joint"`.
+        tasks: Names of the tasks to train it on.
         seed: Seed of its weights and batches.
-        role: What it is there for: `"joint"` for all tasks, `"single"` for one task, `"group"` for
-            a group of them, `"affinity"` to measure, or the name of the method that trains it, such
-            as `"uw"`. By default what version 0.1 would have read from the name.
-        index: Index of the group in the grouping, for the network of a group of one grouping.
-        early: Whether the training stops after the few epochs that ESA chooses by.
-        half_size: Whether the network has half the size.
+        role: Purpose of the network: `"joint"` for all tasks, `"single"` for one task, `"group"`
+            for a group of tasks, `"affinity"` to measure affinities, or the name of the method that
+            trains it, such as `"uw"`. By default, role and the fields below are what version 0.1
+            would have read from `name`.
+        index: For the network of a group, the index of the group in its grouping. None for all
+            others, and for a group that several groupings may hold.
+        early: Whether the training stops after ESA's few epochs (Standley et al. 2020).
+        half_size: Whether the network has half the size (Standley et al. 2020).
     """
 
     name: str
@@ -57,19 +59,19 @@ class Network:
 
     @property
     def cost(self) -> float:
-        """Cost in standard network times: 1, or 0.5 for half the size (Standley et al. 2020)."""
+        """Cost in standard network times (Standley et al. 2020): 1, or 0.5 for half the size."""
         return 0.5 if self.half_size else 1.0
 
     def row(
         self, task: str, split: str, loss: float, metrics: Mapping[str, float], seconds: float
     ) -> Row:
         """A row of results.json."""
-        what = (self.name, self.tasks, self.seed, task, split, loss, metrics, seconds)
-        return Row(*what, self.role, self.index, self.early, self.half_size)
+        result = (self.name, self.tasks, self.seed, task, split, loss, metrics, seconds)
+        return Row(*result, self.role, self.index, self.early, self.half_size)
 
     @property
     def file(self) -> str:
-        """Name of the file that the trained network is saved in."""
+        """Name of the file of the trained network."""
         # A task's name may hold a slash.
         return f"{urllib.parse.quote(self.name, safe=' ')}_seed{self.seed}.keras"
 
@@ -84,31 +86,31 @@ def train_groups(
     seed: int = 0,
     **fit: Any,
 ) -> GroupedModel:
-    """Trains one network per group and puts them together (TAG, section 3; arXiv 2109.04617).
+    """Trains one network per group and combines them (TAG, section 3; arXiv 2109.04617).
 
-    It trains no other network to compare them with. Who does, as `experiment.run` does, may let
-    `guard_groups` choose which network serves each task.
+    It trains no yardsticks. `experiment.run` does, and lets `guard_groups` choose the network that
+    serves each task.
 
     Args:
-        build_model: Gives a compiled `MultiTaskModel` for a tuple of tasks.
+        build_model: Returns a compiled `MultiTaskModel` for a tuple of tasks.
         grouping: Groups, for instance from `select_groups`.
-        train: A dataset, or `(x, y)` or `(x, y, sample_weight)`, or a function that gives one of
-            these; one with all labels feeds every group.
-        validation_data: As in `keras.Model.fit`.
+        train: Training data with the labels of all tasks: a dataset, `(x, y)`,
+            `(x, y, sample_weight)`, or a function that returns one of these.
+        validation_data: Data that `fit` evaluates on after each epoch.
         epochs: Number of epochs for each network.
-        output_dir: Folder for the trained networks. A network that is there already is loaded
-            instead of trained, so the same call goes on where it was stopped. To be loaded, custom
-            layers must be registered with `keras.saving.register_keras_serializable`.
-        seed: Seed that is set before each network is built.
+        output_dir: Folder for the trained networks. A network that is already there is loaded, so
+            the same call resumes a stopped one. Register custom layers with
+            `keras.saving.register_keras_serializable`, or they cannot be loaded.
+        seed: Seed to set before each network is built.
         **fit: Further arguments of `fit`. Callbacks are copied for each network.
 
     Returns:
         A `GroupedModel`.
 
     Raises:
-        ValueError: If `build_model` gives a model for other tasks, if `output_dir` is given and
-            the model could not be loaded again, or if `output_dir` holds a damaged network or
-            those of another grouping, seed or number of epochs.
+        ValueError: If `build_model` returns a model for other tasks; if `output_dir` is given and
+            the model could not be loaded again; or if `output_dir` holds a damaged network, or
+            networks of another grouping, seed or number of epochs.
 
     Example:
 
@@ -127,33 +129,29 @@ def train_groups(
         network = Network(group_name(index), tasks, seed, role="group", index=index)
         path = None if folder is None else folder / network.file
         if path is not None and path.exists():
-            models.append(load_network(path))
-            continue
-        saves = path is not None
-        models.append(train_network(build_model, network, train, saves, **fit)[0])
-        if path is not None:
-            save_network(models[-1], path)
+            model = load_network(path)
+        else:
+            model, _ = train_network(build_model, network, train, path is not None, **fit)
+            if path is not None:
+                save_network(model, path)
+        models.append(model)
     return GroupedModel(models, grouping)
 
 
 def train_network(
     build_model: BuildModel, network: Network, train: Data, saves: bool = False, **fit: Any
 ) -> tuple[MultiTaskModel, float]:
-    """Builds and trains one network from its seed.
+    """Builds and trains one network from its seed; returns it, and the seconds that `fit` took.
 
     Args:
-        build_model: Gives a compiled model for a tuple of tasks.
-        network: What to train.
-        train: Training data.
-        saves: Whether the model is to be saved, and so must be one that can be loaded again.
+        build_model: Returns a compiled model for a tuple of tasks.
+        network: Network to train.
+        train: Training data: a dataset, a tuple of arrays, or a function that returns either.
+        saves: Whether the caller saves the model. It must then be one that can be loaded again.
         **fit: Further arguments of `fit`. Callbacks are copied.
 
-    Returns:
-        The model, and the seconds that `fit` took.
-
     Raises:
-        ValueError: If `build_model` gives a model for other tasks, or one that could not be loaded
-            again.
+        ValueError: If the model is for other tasks, or could not be loaded again.
     """
     keras.utils.set_random_seed(network.seed)
     model = build_model(network.tasks)
@@ -167,9 +165,9 @@ def train_network(
     start = time.perf_counter()
     data = _arguments(train)
     if len(data) == 1:
-        # Keras warns of its own default: it cannot shuffle a dataset.
+        # A dataset: Keras cannot shuffle it, and warns of its own default.
         fit.setdefault("shuffle", False)
-    # Callbacks such as EarlyStopping keep what they saw of the network before.
+    # Callbacks such as EarlyStopping would remember the network before.
     fit["callbacks"] = copy.deepcopy(fit.get("callbacks"))
     model.fit(**data, **fit)
     return model, time.perf_counter() - start
@@ -178,7 +176,7 @@ def train_network(
 def evaluate_network(
     model: MultiTaskModel, network: Network, splits: Mapping[str, Data], seconds: float
 ) -> list[Row]:
-    """Loss and metrics of each task of a network on each split, as rows of results.json.
+    """Evaluates a network: a row of results.json for each task and split.
 
     Raises:
         ValueError: If a loss or metric is not finite.
@@ -193,9 +191,9 @@ def evaluate_network(
                     f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
                     f"the split {split!r}. Lower the learning rate, or look for NaN in the data."
                 )
-            # The longest name, because one task's name may begin another's.
             owners = [task for task in network.tasks if name.startswith(f"{task}_")]
             if owners:
+                # The longest name, because one task's name may begin another's.
                 owner = max(owners, key=len)
                 metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
         for task in network.tasks:
@@ -211,13 +209,13 @@ def save_network(model: keras.Model, path: Path) -> None:
 
 
 def load_network(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a saved model, of whichever classes of the package it is.
+    """Loads a saved model of any class of this package.
 
-    It does what `keras.models.load_model` does, which knows these classes only if `keras` was
-    imported before `tag_keras`, or something of `tag_keras` has been used.
+    `keras.models.load_model` does the same, but knows these classes only if `keras` was imported
+    before `tag_keras`, or something of `tag_keras` has been used.
 
     Args:
-        path: File that `save` of a model wrote.
+        path: File that the model's `save` wrote.
 
     Returns:
         The model, compiled as it was.
@@ -248,7 +246,7 @@ def load_network(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def _check_loadable(model: MultiTaskModel) -> None:
-    """Finds out before the training what would only come to light after it."""
+    """Raises before the training what would otherwise be raised after it."""
     config = keras.saving.serialize_keras_object(model)
     try:
         keras.saving.deserialize_keras_object(config)

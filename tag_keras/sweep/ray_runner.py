@@ -1,4 +1,4 @@
-"""Where the jobs of a sweep are trained: on a Ray cluster, each in a process of its own."""
+"""Runner of a sweep on a Ray cluster, where each job is trained in a process of its own."""
 
 import os
 import tempfile
@@ -14,26 +14,21 @@ from tag_keras.sweep.network import Data
 from tag_keras.utils import files
 from tag_keras.utils.child_processes import is_lasting
 
-# Of the job that is trained in a folder of its own on another machine.
+# Contents of the files of a job that was trained on another machine, by path in the folder.
 _Files = dict[str, bytes]
 
 
 class OnRay:
     """Trains each job as a task of Ray, which decides where, and how many at once.
 
-    The cluster is the one that the program has connected to, otherwise the one that `ray.init()`
-    finds or starts. A task takes one core and, where the cluster has GPUs, one of these. Its
-    machine does not need to see the folder of the sweep, but must be able to import what the jobs
-    are made of: connect with `ray.init(runtime_env={"working_dir": "."})` where it cannot.
-
-    Args:
-        folder: Folder of the sweep.
-        jobs: All that will be trained.
-        data: As in `train_job`.
+    It uses the cluster that the program has connected to, or else the one that `ray.init()` finds
+    or starts. A task takes one core and, if the cluster has GPUs, one GPU. Its machine need not see
+    the folder of the sweep, but must import the modules of the jobs: if it cannot, connect with
+    `ray.init(runtime_env={"working_dir": "."})`.
 
     Raises:
         ImportError: If Ray is not installed.
-        ValueError: If something could not be sent to another process.
+        ValueError: If an argument of the jobs, or `data`, cannot be sent to another process.
     """
 
     def __init__(self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data]) -> None:
@@ -42,14 +37,14 @@ class OnRay:
             try:
                 ray.cloudpickle.dumps(value)
             except Exception as error:
-                # A dataset says so in an error of TensorFlow.
+                # For a dataset, the error is one of TensorFlow.
                 raise ValueError(
                     f"{what} cannot be sent to a cluster ({error}). Give a function that returns "
                     "it, for instance in place of a tf.data.Dataset."
                 ) from None
         self._ray = ray
         self._folder = folder
-        # Keras has one for each thread.
+        # Read here, because Keras keeps one policy per thread.
         self._policy = keras.config.dtype_policy().name
         self._lock = threading.Lock()
         self._running: set[Any] = set()
@@ -57,10 +52,10 @@ class OnRay:
         self._connected_here = not ray.is_initialized()
         if self._connected_here:
             ray.init(log_to_driver=False, include_dashboard=False)
-        # Each thread waits for its task; those that find no place yet wait with Ray.
+        # One thread waits for each task; Ray queues the tasks that find no place yet.
         self.threads = max(1, len(jobs))
         gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-        # Retries are the sweep's own. One call for each process, as TensorFlow leaks memory.
+        # The sweep retries by itself. One call per process, because TensorFlow leaks memory.
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=0)(_train)
         self._data = ray.put(dict(data))
 
@@ -76,7 +71,7 @@ class OnRay:
         except errors.RayTaskError as error:
             return _failure(error.cause or error)
         except errors.RayError as error:
-            # Not of the job: its process or its machine is gone, for instance.
+            # No error of the job: its process or its machine is gone, for instance.
             return _failure(error)
         finally:
             with self._lock:
@@ -89,24 +84,20 @@ class OnRay:
             self._closed = True
             for task in self._running:
                 self._ray.cancel(task, force=True)
-            # Threads still wait for those; the sweep closes it once more after them.
+            # Threads still wait for the cancelled tasks; the sweep closes again after them.
             if self._connected_here and not self._running:
                 self._ray.shutdown()
 
     def _write(self, job: Job, contents: _Files) -> None:
         rows = str(JobFiles(self._folder, job.network).rows.relative_to(self._folder))
-        # The rows last, because they say that all is there.
+        # The rows last: they mark the job as done.
         for name in sorted(contents, key=lambda name: name == rows):
             with files.replacing(self._folder / name) as partial:
                 partial.write_bytes(contents[name])
 
 
 def import_ray() -> Any:
-    """Imports Ray, which the library does not need otherwise.
-
-    Raises:
-        ImportError: If Ray is not installed; the message says how to install it.
-    """
+    """Imports Ray, or raises an `ImportError` that says how to install it."""
     try:
         import ray
     except ImportError as error:
@@ -117,13 +108,13 @@ def import_ray() -> Any:
 
 
 def _failure(error: BaseException) -> Failure:
-    # Ray's own messages go on with a traceback.
+    # After these lines, Ray's messages go on with a traceback.
     reason = "\n".join(f"{type(error).__name__}: {error}".splitlines()[:3])
     return Failure(reason, is_lasting(error), error)
 
 
 def _train(job: Job, data: Mapping[str, Data], policy: str) -> _Files:
-    # Read at the first step. The one core of the task is all that Ray counts on.
+    # TensorFlow reads it at its first step. Ray has given the task one core.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     keras.config.set_dtype_policy(policy)
     with tempfile.TemporaryDirectory() as name:

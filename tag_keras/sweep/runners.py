@@ -1,4 +1,6 @@
-"""Where the jobs of a sweep are trained: in this process, or each in one of its own."""
+"""Runners of a sweep: they train its jobs in this process, or each in one of its own, which gets a
+share of the machine's cores and GPUs.
+"""
 
 import dataclasses
 import functools
@@ -19,76 +21,22 @@ from tag_keras.sweep.network import Data
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 
 
-def machine_shares(processes: int) -> list[dict[str, str]]:
-    """Variables of the environment for each of so many processes at once.
-
-    Cores are divided evenly. Several GPUs are given to the processes in turn; processes that
-    share one take its memory as they need it. What the user has set stays.
-    """
-    shares: list[dict[str, str]] = [{} for _ in range(processes)]
-    gpus = visible_gpus() if processes > 1 else []
-    for index, share in enumerate(shares):
-        # Its notices would come before the process can send them to its log.
-        share["TF_CPP_MIN_LOG_LEVEL"] = "2"
-        if processes > 1:
-            threads = str(max(1, _cores() // processes))
-            share["OMP_NUM_THREADS"] = threads
-            share["TF_NUM_INTRAOP_THREADS"] = threads
-        if gpus and processes > len(gpus):
-            share["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-        for name in set(share) & set(os.environ):
-            del share[name]
-        if len(gpus) > 1:
-            share["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-    return shares
-
-
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that TensorFlow would see, found out without it: it would take them."""
-    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        names = [name.strip() for name in chosen.split(",")]
-        # CUDA stops at the first that there is not.
-        end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
-        return names[:end]
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return []
-    listed = subprocess.run(
-        [command, "--query-gpu=uuid", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return listed.stdout.split() if listed.returncode == 0 else []
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Runner(Protocol):
     """Trains jobs."""
 
     @property
     def threads(self) -> int:
-        """Number of threads that may call `train` at once; 0: none but the one that made it."""
+        """Number of threads that may call `train` at once; 0 for the thread of the sweep alone."""
 
     def train(self, job: Job) -> Failure | None:
-        """Trains a job. Unless it fails, all its files are there then."""
+        """Trains a job and leaves all its files, or returns why it failed."""
 
     def close(self) -> None:
-        """Ends all that is still training, from any thread."""
+        """Stops all trainings; any thread may call it."""
 
 
 class InThisProcess:
-    """Trains one job after the other.
-
-    Args:
-        folder: Folder of the sweep.
-        data: As in `train_job`.
-    """
+    """Trains one job after the other in this process, in the folder of the sweep."""
 
     threads = 0
 
@@ -107,16 +55,10 @@ class InThisProcess:
 
 
 class InProcesses:
-    """Trains each job in a process of its own, so many at once.
-
-    Args:
-        folder: Folder of the sweep.
-        jobs: All that will be trained.
-        data: As in `train_job`.
-        processes: How many processes at once.
+    """Trains each job in a process of its own, `processes` at once, in the folder of the sweep.
 
     Raises:
-        ValueError: If something could not be sent to another process.
+        ValueError: If an argument of the jobs, or `data`, cannot be sent to another process.
     """
 
     def __init__(
@@ -124,7 +66,7 @@ class InProcesses:
     ) -> None:
         self.threads = processes
         self._folder = folder
-        # Keras has one for each thread.
+        # Read here, because Keras keeps one policy per thread.
         self._policy = keras.config.dtype_policy().name
         payloads = {what: pickled(value, what) for what, value in parts_to_send(jobs, data)}
         self._data = payloads["`data`"]
@@ -142,7 +84,7 @@ class InProcesses:
             code = self._children.call(pickle.dumps(call), paths.log, share)
         finally:
             self._shares.put(share)
-        # Once they are there, nothing can be lost any more, whatever TensorFlow does at its end.
+        # With its rows the job is done, even if TensorFlow fails as the process ends.
         if paths.rows.exists():
             return None
         return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
@@ -153,13 +95,13 @@ class InProcesses:
 
 def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
     keras.config.set_dtype_policy(policy)
-    # Lines by epoch for the log, unless something else was asked for.
+    # A line for each epoch in the log, unless `fit` says otherwise.
     job = dataclasses.replace(job, fit={"verbose": 2, **job.fit})
     train_job(folder, job, pickle.loads(data))
 
 
 def _reason(code: int, log: Path) -> str:
-    """Why a process ended: the signal, or the last error in its log."""
+    """Why a process failed: the signal that killed it, or the last error in its log."""
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
@@ -170,3 +112,50 @@ def _reason(code: int, log: Path) -> str:
         lines = [line for line in lines if not line.startswith(" ")]
         return "\n".join(lines[:3])
     return "\n".join([f"ended with exit code {code}", *lines[-3:]])
+
+
+def machine_shares(processes: int) -> list[dict[str, str]]:
+    """Environment variables for each of several processes at once.
+
+    The processes divide the cores evenly and take several GPUs in turn; those that share a GPU
+    allocate its memory as they need it. What the user has set stays.
+    """
+    gpus = visible_gpus() if processes > 1 else []
+    # TensorFlow writes its notices before a process can send them to its log.
+    wanted = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    if processes > 1:
+        threads = str(max(1, _cores() // processes))
+        wanted |= {"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}
+    if 0 < len(gpus) < processes:
+        wanted["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    share = {name: value for name, value in wanted.items() if name not in os.environ}
+    if len(gpus) < 2:
+        return [share] * processes
+    return [
+        {**share, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(processes)
+    ]
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that TensorFlow would see, found without it because it would take them."""
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        names = [name.strip() for name in chosen.split(",")]
+        # CUDA stops at the first name that is no device.
+        end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
+        return names[:end]
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    listed = subprocess.run(
+        [command, "--query-gpu=uuid", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Sweeps: many networks from one call, each in a process of its own, resumed after any kill."""
+"""Sweeps: `run_sweep` trains many networks in a folder and resumes after any kill."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -18,97 +18,6 @@ from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.child_processes import exit_if_imported_by_child
 from tag_keras.utils.progress import Countdown
-
-
-class SweepTable:
-    """The rows of the jobs in their order, after the rows of others.
-
-    Rows of a job whose files are gone do not count.
-
-    Args:
-        folder: Folder of the sweep.
-        jobs: All jobs of the sweep.
-
-    Raises:
-        ValueError: If the folder has a network of the same name and seed, but of other tasks, or
-            if its results are damaged.
-    """
-
-    def __init__(self, folder: Path, jobs: Iterable[Job]) -> None:
-        self._folder, self._path = folder, folder / "results.json"
-        self._jobs = {_key(job): job for job in jobs}
-        self._others: list[Row] = []
-        self._own: dict[tuple[str, int], list[Row]] = {}
-        for row in load_sweep_results(folder):
-            key = (row.network, row.seed)
-            if key in self._jobs:
-                self._check_tasks(row, self._jobs[key].network.tasks)
-                # Without its files, a network is trained anew.
-                if self._files(self._jobs[key]).are_there(self._jobs[key]):
-                    self._own.setdefault(key, []).append(row)
-            else:
-                self._others.append(row)
-
-    @property
-    def rows(self) -> list[Row]:
-        return [*self._others, *(row for key in self._jobs for row in self._own.get(key, []))]
-
-    def settle(self, twins: Iterable[Job]) -> bool:
-        """Writes down the rows of jobs that are one and the same training, if one has finished.
-
-        Args:
-            twins: The jobs. Those that were not trained become copies of one that was.
-
-        Returns:
-            Whether one has finished.
-        """
-        twins = list(twins)
-        known = len(self._own)
-        for job in twins:
-            paths = self._files(job)
-            if not paths.are_there(job):
-                paths.rows.unlink(missing_ok=True)
-            elif _key(job) not in self._own and paths.rows.exists():
-                self._own[_key(job)] = load_results(paths.rows)
-        source = next((job for job in twins if _key(job) in self._own), None)
-        if source is None:
-            return False
-        for job in twins:
-            if _key(job) not in self._own:
-                self._copy(source, job)
-        if len(self._own) > known:
-            save_results(self._path, self.rows)
-        for job in twins:
-            self._files(job).rows.unlink(missing_ok=True)
-        return True
-
-    def _copy(self, source: Job, job: Job) -> None:
-        given, wanted = self._files(source), self._files(job)
-        paths = [(given.affinity, wanted.affinity)] if given.affinity.exists() else []
-        paths += [(given.model, wanted.model)] if job.saves else []
-        paths += [(given.trained, wanted.trained)] if given.trained.exists() else []
-        for path, new in paths:
-            with files.replacing(new) as partial:
-                shutil.copyfile(path, partial)
-        self._own[_key(job)] = [
-            job.network.row(row.task, row.split, row.loss, row.metrics, row.seconds)
-            for row in self._own[_key(source)]
-        ]
-
-    def _files(self, job: Job) -> JobFiles:
-        return JobFiles(self._folder, job.network)
-
-    def _check_tasks(self, row: Row, tasks: tuple[str, ...]) -> None:
-        if row.tasks != tasks:
-            raise ValueError(
-                f"{self._path} has another network {row.network!r}, seed {row.seed}, of the tasks "
-                f"{list(row.tasks)}. Give another folder, or another name. Received: "
-                f"tasks={list(tasks)}."
-            )
-
-
-def _key(job: Job) -> tuple[str, int]:
-    return job.network.name, job.network.seed
 
 
 class SweepError(RuntimeError):
@@ -124,32 +33,32 @@ def run_sweep(
 ) -> list[Row]:
     """Trains and evaluates networks, each in a process of its own.
 
-    After whatever kill, the same call goes on: only networks that were cut off are trained anew,
-    and those whose files were deleted. Where results.json alone is gone, those in networks/ are
-    evaluated again.
-    A network that fails is tried once more, unless the error is one of the code or its input. Jobs
+    The same call resumes after any kill: it trains only networks that were cut off, or whose files
+    were deleted. If results.json alone is gone, it evaluates the networks in networks/ again. A
+    network that fails is tried once more, unless the error is one of the code or its input. Jobs
     with the same tasks, seed, `build_model` and `fit` are trained once and copied.
 
     Args:
-        folder: Folder of results.json; of networks/, for each job `<name>_seed<seed>.keras` and,
-            if its model was compiled with `affinity=`, `<name>_seed<seed>.affinity.json`, and what
-            else it takes to go on; and of logs/. Several methods may share it, one after the other.
-        jobs: What to train; no two may have both name and seed in common.
-        data: `"train"` and the splits to evaluate on. What is sent to another process must be
-            picklable: arrays, or functions that give datasets. Of the settings of this process,
-            the others get Keras' dtype policy; make all else in `build_model`.
+        folder: Folder of results.json, logs/ and networks/, where each job writes
+            `<name>_seed<seed>.keras`, `<name>_seed<seed>.affinity.json` if its model was compiled
+            with `affinity=`, and what it needs to resume. Several methods may use the folder, one
+            after the other.
+        jobs: Jobs to train; no two may have both name and seed in common.
+        data: `"train"` and the splits to evaluate on. What goes to another process must be
+            picklable: arrays, or functions that return datasets. The processes take over Keras'
+            dtype policy and no other setting of this one: set all else in `build_model`.
         processes: Number of processes at once; 0 trains in this process. They share the cores, and
-            another number of threads rounds sums otherwise: set `TF_NUM_INTRAOP_THREADS` in the
-            environment where results must not depend on it in the last digits.
-        cluster: Whether to train on a Ray cluster instead, the one that `ray.init()` finds or
-            starts, which then decides how many run at once.
+            sums are rounded differently with another number of threads: set
+            `TF_NUM_INTRAOP_THREADS` in the environment if results must agree to the last digits.
+        cluster: Whether to train on a Ray cluster instead: the one that `ray.init()` finds or
+            starts, which then decides how many networks train at once.
 
     Returns:
-        All rows of results.json: those of other networks first, then in the order of the jobs.
+        All rows of results.json: first those of other networks, then those of the jobs, in order.
 
     Raises:
         ValueError: If an argument cannot be used, if the folder has networks of the same names but
-            of other tasks, or if another sweep is at work in it.
+            other tasks, or if another sweep is at work in it.
         SweepError: If networks failed; the message lists them and their logs.
         ImportError: If Ray is needed and not installed.
     """
@@ -157,9 +66,10 @@ def run_sweep(
     folder, jobs = Path(folder), list(jobs)
     processes = check_whole("processes", processes)
     _check_different(jobs)
+    busy = f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
-        _locked(folder),
+        files.locked(folder / ".lock", busy, wait=False),
     ):
         table = SweepTable(folder, jobs)
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
@@ -189,37 +99,17 @@ def run_sweep(
     return table.rows
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a second sweep out of a folder; whoever holds the lock loses it when killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
-            ) from None
-        except (ImportError, OSError):
-            # Neither Windows nor every network file system has such locks.
-            pass
-        yield
-
-
 def _check_different(jobs: Sequence[Job]) -> None:
-    keys = [(job.network.name, job.network.seed) for job in jobs]
+    keys = [_key(job) for job in jobs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
-    wanted = "`jobs` should differ in the name or the seed of their networks"
-    check(not twice, wanted, twice=twice)
+    check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
 
 
 def _make_runner(
     folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], processes: int, cluster: bool
 ) -> Runner:
     if cluster:
-        # It needs Ray, which the library does not.
+        # Ray is an optional dependency.
         from tag_keras.sweep.ray_runner import OnRay
 
         return OnRay(folder, jobs, data)
@@ -229,9 +119,9 @@ def _make_runner(
 
 
 def _find_twins(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs in groups that are one and the same training."""
+    """Groups the jobs whose trainings are one and the same."""
     found: dict[Hashable, list[Job]] = {}
-    # Many jobs may have the same arguments, which may be large.
+    # Arguments may be large, and many jobs may share them: each is pickled once.
     known: dict[tuple[int, int], Hashable] = {}
     for job in jobs:
         identities = (id(job.build_model), id(job.fit))
@@ -243,18 +133,18 @@ def _find_twins(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _fingerprint(job: Job) -> str | None:
-    """Equal for jobs that train in the same way; None where it cannot be told."""
+    """Hash of the arguments of a training; None if they cannot be pickled."""
     try:
         return hashlib.sha256(pickle.dumps((job.build_model, job.fit))).hexdigest()
     except Exception:
-        # What cannot be pickled says so in errors of its own: a dataset in one of TensorFlow.
+        # Each object has its own error: a dataset raises one of TensorFlow.
         return None
 
 
 def _outcomes(
     runner: Runner, folder: Path, left: Sequence[list[Job]]
 ) -> Generator[tuple[list[Job], Failure | None], None, None]:
-    """Trains the first of each group; gives the groups as they finish."""
+    """Trains the first job of each group; yields each group when its training has ended."""
     if not runner.threads:
         for twins in left:
             yield twins, _train(runner, folder, twins[0])
@@ -265,7 +155,7 @@ def _outcomes(
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
-        # Whatever happened, Ctrl-C for instance: the threads wait for what the runner ends.
+        # After Ctrl-C, for instance, the threads wait for trainings that the runner stops.
         runner.close()
         pool.shutdown(cancel_futures=True)
 
@@ -282,3 +172,87 @@ def _describe(job: Job, failure: Failure, folder: Path) -> str:
     network, log = job.network, JobFiles(folder, job.network).log
     text = f"{network.name!r}, seed {network.seed}, of the tasks {', '.join(network.tasks)}"
     return f"{text}: {failure.reason}" + (f" ({log})" if log.exists() else "")
+
+
+class SweepTable:
+    """The rows of a sweep: those of other networks in its folder, then those of its jobs, in order.
+
+    It leaves out rows of jobs whose files are gone.
+
+    Raises:
+        ValueError: If results.json is damaged, or has a network of the same name and seed but other
+            tasks.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Job]) -> None:
+        self._folder, self._path = folder, folder / "results.json"
+        self._jobs = {_key(job): job for job in jobs}
+        self._others: list[Row] = []
+        self._own: dict[tuple[str, int], list[Row]] = {}
+        for row in load_sweep_results(folder):
+            key = (row.network, row.seed)
+            job = self._jobs.get(key)
+            if job is None:
+                self._others.append(row)
+                continue
+            if row.tasks != job.network.tasks:
+                raise ValueError(
+                    f"{self._path} has another network {row.network!r}, seed {row.seed}, of the "
+                    f"tasks {list(row.tasks)}. Give another folder, or another name. Received: "
+                    f"tasks={list(job.network.tasks)}."
+                )
+            # A network without its files is trained anew.
+            if self._files(job).are_there(job):
+                self._own.setdefault(key, []).append(row)
+
+    @property
+    def rows(self) -> list[Row]:
+        return [*self._others, *(row for key in self._jobs for row in self._own.get(key, []))]
+
+    def settle(self, twins: Sequence[Job]) -> bool:
+        """Adds the rows of jobs that are one and the same training, and writes results.json.
+
+        If one of them has been trained, the others get copies of its files.
+
+        Returns:
+            Whether one of them has been trained.
+        """
+        known = len(self._own)
+        for job in twins:
+            paths = self._files(job)
+            if not paths.are_there(job):
+                paths.rows.unlink(missing_ok=True)
+            elif _key(job) not in self._own and paths.rows.exists():
+                self._own[_key(job)] = load_results(paths.rows)
+        source = next((job for job in twins if _key(job) in self._own), None)
+        if source is None:
+            return False
+        for job in twins:
+            if _key(job) not in self._own:
+                self._copy(source, job)
+        if len(self._own) > known:
+            save_results(self._path, self.rows)
+        for job in twins:
+            self._files(job).rows.unlink(missing_ok=True)
+        return True
+
+    def _copy(self, source: Job, job: Job) -> None:
+        given, wanted = self._files(source), self._files(job)
+        pairs = [(given.affinity, wanted.affinity), (given.trained, wanted.trained)]
+        pairs = [(path, new) for path, new in pairs if path.exists()]
+        if job.saves:
+            pairs.append((given.model, wanted.model))
+        for path, new in pairs:
+            with files.replacing(new) as partial:
+                shutil.copyfile(path, partial)
+        self._own[_key(job)] = [
+            job.network.row(row.task, row.split, row.loss, row.metrics, row.seconds)
+            for row in self._own[_key(source)]
+        ]
+
+    def _files(self, job: Job) -> JobFiles:
+        return JobFiles(self._folder, job.network)
+
+
+def _key(job: Job) -> tuple[str, int]:
+    return job.network.name, job.network.seed

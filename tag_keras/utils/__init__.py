@@ -1,1 +1,5 @@
-"""What all rooms use, and what knows nothing of networks: checks, files, words."""
+"""What every room uses and what knows nothing of networks.
+
+`checks` and `tasks` check arguments, `files` writes and locks files, `text` and `progress` write
+for people, `replicates` has the statistics of means, and `child_processes` runs calls elsewhere.
+"""

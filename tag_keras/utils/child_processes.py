@@ -1,4 +1,4 @@
-"""Calls in processes of their own, each of which ends with the process that waits for it."""
+"""Calls in child processes, which end when their parent ends."""
 
 import contextlib
 import multiprocessing.resource_tracker
@@ -13,10 +13,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Exit codes of a child, beside 0, 1 for an error, and the negative number of a signal.
+# Exit codes of a child. The others: 0, 1 for an error, and the negative number of a signal.
 FAILS_AGAIN = 65
 _IN_AN_IMPORT = 64
-# Errors of the code or of its input, which the same call would meet again.
+# Errors of the code or of its input: the same call would fail again.
 _LASTING = (
     ValueError,
     TypeError,
@@ -29,10 +29,10 @@ _LASTING = (
 
 
 class ChildProcesses:
-    """Processes that run one call each, started and awaited from any thread.
+    """Starts a process for each call and waits for it, from any thread.
 
-    They are spawned, because what TensorFlow holds does not survive a fork. Ctrl-C reaches only
-    the parent. A parent that was killed takes them along.
+    Processes are spawned, because TensorFlow's state does not survive a fork. Ctrl-C reaches only
+    the parent. When the parent is killed, its children end, too.
     """
 
     def __init__(self) -> None:
@@ -40,17 +40,17 @@ class ChildProcesses:
         self._lock = threading.Lock()
         self._running: set[BaseProcess] = set()
         self._stopped = False
-        # The first process would start it, and on the way let Ctrl-C through again.
+        # Otherwise the first process would start it, and unblock Ctrl-C on the way.
         multiprocessing.resource_tracker.ensure_running()
 
     def call(self, payload: bytes, log: Path, environment: Mapping[str, str]) -> int:
         """Runs a call in a new process and waits for its end.
 
         Args:
-            payload: Pickled function without arguments. It must be importable, or be defined in
-                the script that was started.
-            log: File to which all that the process prints is appended.
-            environment: Variables of its environment that are to differ from this process'.
+            payload: Pickled function without arguments, importable or defined in the script that
+                was started.
+            log: File to which the process appends all that it prints.
+            environment: Environment variables to set for the process.
 
         Returns:
             Exit code: 0, 1 after an error, `FAILS_AGAIN` after one of the code or its input, or
@@ -69,7 +69,7 @@ class ChildProcesses:
             self._running.add(process)
         reader.close()
         try:
-            # Not as an argument of the process: those are sent while no other can start or stop.
+            # Not as an argument of the process, which is sent while the lock is held.
             with writer, contextlib.suppress(OSError):
                 writer.send_bytes(payload)
             multiprocessing.connection.wait([process.sentinel])
@@ -78,7 +78,7 @@ class ChildProcesses:
             raise
         finally:
             with self._lock:
-                # Two threads that look after the same process may miss its exit code.
+                # Two threads that wait for the same process may miss its exit code.
                 process.join()
                 self._running.discard(process)
         code = process.exitcode
@@ -99,16 +99,20 @@ class ChildProcesses:
 
 def exit_if_imported_by_child() -> None:
     """Ends a child that would start children of its own by importing the script of its parent."""
-    # What multiprocessing itself looks at before it complains in its own words.
+    # multiprocessing itself looks at this before it raises an error of its own.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(_IN_AN_IMPORT)
 
 
 def pickled(value: Any, what: str) -> bytes:
-    """Pickles what a child needs.
+    """Pickles a value that a child needs.
+
+    Args:
+        value: The value.
+        what: Name of the value, for the message.
 
     Raises:
-        ValueError: If a child could not load it; the message says `what` it is and the remedy.
+        ValueError: If a child could not load the value; the message names the remedy.
     """
     remedy = (
         "Give a function of a module, or functools.partial of one, in place of a lambda, a local "
@@ -117,7 +121,7 @@ def pickled(value: Any, what: str) -> bytes:
     try:
         payload = pickle.dumps(value)
     except Exception as error:
-        # What cannot be pickled says so in errors of its own: a dataset in one of TensorFlow.
+        # Objects raise errors of many types here: a dataset raises one of TensorFlow.
         message = f"{what} cannot be sent to another process ({error}). {remedy}"
         raise ValueError(message) from None
     main = sys.modules["__main__"]
@@ -158,12 +162,13 @@ def _end_with_parent() -> NoReturn:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-    # At once, whatever the main thread is at.
+    # At once, whatever the main thread does.
     os._exit(1)
 
 
 @contextlib.contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for a process that starts: multiprocessing takes no others."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -178,9 +183,9 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_to(log: Path) -> Iterator[None]:
-    """Lends a process that starts the log for its standard error.
+    """Lets a process that starts inherit the log as its standard error.
 
-    It would have all of TensorFlow's notices on the terminal before it could do so itself.
+    By the time the process could redirect itself, TensorFlow has written its notices.
     """
     kept = os.dup(2)
     with open(log, "ab") as file:
@@ -194,7 +199,7 @@ def _errors_to(log: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Blocks Ctrl-C for this thread, and for good in processes that it starts."""
+    """Blocks Ctrl-C in this thread, and for good in the processes that it starts."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

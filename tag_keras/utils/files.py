@@ -1,4 +1,7 @@
-"""Reading and writing JSON files: whole or not at all, and errors that name file and field."""
+"""Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder.
+
+Errors name the file, the field and the remedy.
+"""
 
 import contextlib
 import json
@@ -10,10 +13,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a path beside `path` to write to; it takes the place of `path` if the block succeeds.
+    """Gives a new path to write to, which replaces `path` if the block succeeds.
 
-    A process killed inside the block leaves `path` as it was, and a hidden file with the same
-    suffix that the next attempt overwrites.
+    A process that is killed inside the block leaves `path` as it was, and beside it a hidden file
+    of the same suffix, which the next attempt overwrites.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,21 +24,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     yield partial
     if partial.is_file():
         with open(partial, "rb+") as file:
-            # The rename must not reach the disc before the bytes do.
+            # The bytes must reach the disc before the rename does.
             os.fsync(file.fileno())
     os.replace(partial, path)
 
 
 @contextlib.contextmanager
-def alone(path: str | os.PathLike[str], work: str) -> Iterator[None]:
-    """Runs the block in one process at a time; the others wait, and say so.
+def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[None]:
+    """Holds a lock, so that one process at a time runs the block. A killed process loses the lock.
 
     Args:
-        path: File to lock, of nothing else. A process that is killed loses the lock.
-        work: What the process does that another one waits for.
+        path: File that is the lock and nothing else.
+        message: What to tell the user if another process holds the lock.
+        wait: Whether to print the message and wait for that process, or to refuse with an error.
 
     Raises:
-        OSError: If the file cannot be made, or is on a disc without locks.
+        ValueError: If another process holds the lock, and `wait` is false.
+        OSError: If the file cannot be made; or if its disc has no locks, and `wait` is true. A
+            caller that would refuse goes on without a lock.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,16 +51,19 @@ def alone(path: str | os.PathLike[str], work: str) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Waiting for another process that {work} ({path}).", flush=True)
+            if not wait:
+                raise ValueError(message) from None
+            print(message, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         except ImportError:
             # Windows does not have it.
             pass
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{path} cannot be locked, as on some discs of networks. Give another folder",
-            ) from error
+            if wait:
+                raise OSError(
+                    error.errno,
+                    f"{path} cannot be locked, as on some discs of networks. Give another folder",
+                ) from error
         yield
 
 
@@ -101,13 +110,13 @@ def read_fields(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str
 
 
 def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings of a run into its folder, or checks that those there are the same.
+    """Writes the settings of a run into its folder, or compares them with the ones in there.
 
     Raises:
         ValueError: If the folder belongs to a run with other settings.
     """
     path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))  # As they come back: tuples are lists.
+    settings = json.loads(json.dumps(settings))  # As JSON gives them back: tuples are lists.
     if not path.exists():
         write_json(path, settings)
         return
@@ -124,6 +133,6 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def comparable(fit: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `fit` that change a training and can be written down."""
+    """The arguments of `fit` that change a training and that JSON can hold."""
     kept = {name: value for name, value in fit.items() if name != "verbose"}
     return {name: value for name, value in kept.items() if isinstance(value, int | float | str)}

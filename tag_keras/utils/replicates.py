@@ -1,4 +1,4 @@
-"""What replicates of a mean tell of its noise: standard errors, intervals, paired differences."""
+"""The noise of a mean, from replicates: standard errors, intervals, paired differences."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +11,17 @@ Interval = tuple[Array, Array]
 def replicates_of(batch_means: npt.ArrayLike, batch_counts: npt.ArrayLike) -> Array:
     """Replicates of the mean over all values, from means of batches that may differ in size.
 
-    With m_b and n_b the mean and number of values of batch b, n the sum of n_b, m the mean of all
-    values and B the number of batches that are not empty, the replicate of batch b is
+    Let m_b and n_b be the mean and the number of values of batch b, n the sum of the n_b, m the
+    mean of all values, and B the number of batches with values. The replicate of batch b is
 
         u_b = m + B * n_b * (m_b - m) / n
 
-    which is m_b where the batches are of one size. The mean of the replicates is m, and their
-    standard error that of a ratio of two sums, linearised: m is the sum of n_b * m_b by that of
-    n_b, and the size of a batch may be random, too.
+    With batches of one size this is m_b. The mean of the replicates is m. Their standard error is
+    the linearised one of the ratio sum(n_b * m_b) / sum(n_b), in which the sizes of the batches may
+    be random, too.
 
     Args:
-        batch_means: Array (B, ...); where its batch is empty, a mean is not looked at.
+        batch_means: Array (B, ...): means of the batches. The mean of an empty batch is not read.
         batch_counts: Array (B, ...): number of values of each batch.
 
     Returns:
@@ -36,9 +36,9 @@ def replicates_of(batch_means: npt.ArrayLike, batch_counts: npt.ArrayLike) -> Ar
 
 
 def mean_and_error(replicates: Array) -> tuple[Array, Array, npt.NDArray[np.int64]]:
-    """Mean over the first axis, its standard error and the number of replicates behind them.
+    """Mean over the first axis, its standard error, and the number of replicates behind them.
 
-    NaN is left out. The mean of none is NaN, and so is the standard error of fewer than two.
+    NaN is left out. Without replicates the mean is NaN; with fewer than two the error is NaN.
     """
     known = ~np.isnan(replicates)
     number = known.sum(axis=0)
@@ -54,22 +54,22 @@ def interval(
     number: npt.NDArray[np.int64] | None,
     confidence: float,
 ) -> Interval:
-    """Two-sided interval: `mean` and as many standard errors on either side as the level asks.
+    """Two-sided confidence interval of a mean.
 
     Args:
         mean: Array of any shape.
-        standard_error: Array of that shape.
-        number: Array of that shape: how many replicates the standard error is computed from, for
-            Student's t with one degree of freedom less; None takes the normal distribution.
-        confidence: Level, between 0 and 1.
+        standard_error: Array of the same shape.
+        number: Array of the same shape: number N of replicates behind the standard error, for
+            Student's t with N - 1 degrees of freedom. `None` takes the normal distribution.
+        confidence: Confidence level, between 0 and 1.
 
     Returns:
-        Lower and upper ends, NaN where they are not known.
+        Lower and upper ends, arrays of the same shape, NaN where they are not known.
 
     Raises:
         ValueError: If `confidence` is out of range.
     """
-    # The comparison is false for NaN.
+    # False for NaN, too.
     if not 0 < confidence < 1:
         raise ValueError(
             "`confidence` should be a number between 0 and 1, such as 0.95. Received: "
@@ -87,19 +87,19 @@ def interval(
 def interval_of_differences(
     mean: Array, standard_error: Array, replicates: Array, confidence: float
 ) -> Interval:
-    """Two-sided intervals of the differences between rows, for each column.
+    """Two-sided confidence intervals of the differences between rows, for each column.
 
-    With replicates, the differences are paired: what all rows of a replicate share, such as the
-    noise of a batch, cancels. Without, the errors of the rows are taken as independent.
+    With replicates, the differences are paired: noise that all rows of a replicate share, such as
+    the noise of a batch, cancels. Without them, the errors of the rows count as independent.
 
     Args:
         mean: Array (T, T).
-        standard_error: Array (T, T), looked at only if there are no replicates.
+        standard_error: Array (T, T), used only without replicates.
         replicates: Array (B, T, T); B may be 0.
-        confidence: Level, between 0 and 1.
+        confidence: Confidence level, between 0 and 1.
 
     Returns:
-        Lower and upper ends, arrays (T, T, T): of `mean[i, k] - mean[j, k]` at [i, j, k].
+        Lower and upper ends, arrays (T, T, T): entry [i, j, k] is for `mean[i, k] - mean[j, k]`.
     """
     if len(replicates):
         return interval(

@@ -1,4 +1,4 @@
-"""Task names: unique, the same in every dict that a user gives, and in the user's order."""
+"""Task names: checks of names, and values by task in the order of the user's tasks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ def check_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns `tasks` as a tuple.
 
     Raises:
-        ValueError: If a name is repeated, empty or not a string, or if there is none.
+        ValueError: If there is no name, or if one is repeated, empty or not a string.
     """
     names = tasks if isinstance(tasks, list | tuple) else [None]
     if not all(isinstance(task, str) and task for task in names):
@@ -23,12 +23,12 @@ def check_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
 def check_agreement(
     tasks: Sequence[str], complete: Mapping[str, Any], partial: Mapping[str, Any]
 ) -> None:
-    """Checks the dicts by task that `compile` received.
+    """Checks the tasks of the dicts that `compile` received. Values other than dicts pass.
 
     Args:
-        tasks: Names of the heads.
-        complete: By argument name, a dict that should have every task, or anything else.
-        partial: By argument name, a dict that may lack tasks, or anything else.
+        tasks: Task names of the heads.
+        complete: Arguments by name; a dict among them should have every task.
+        partial: Arguments by name; a dict among them may lack tasks.
 
     Raises:
         ValueError: If a dict has unknown tasks or lacks some; the message lists all differences.
@@ -48,11 +48,11 @@ def check_agreement(
 
 
 def select_labels(labels: Any, tasks: Sequence[str]) -> dict[str, Any]:
-    """The labels of `tasks` out of a batch, which may hold those of other tasks, too.
+    """Selects the labels of `tasks` from a batch, which may hold labels of other tasks, too.
 
     Args:
-        labels: Dict of labels by task; one label alone will do for one task.
-        tasks: Names of the heads.
+        labels: Dict of labels by task. A model with one task also takes its labels without a dict.
+        tasks: Task names of the heads.
 
     Returns:
         Dict of labels by task, in the order of `tasks`.
@@ -76,18 +76,23 @@ def select_labels(labels: Any, tasks: Sequence[str]) -> dict[str, Any]:
 
 
 def select_weights(sample_weight: Any, tasks: Sequence[str]) -> dict[str, Any]:
-    """The sample weights of `tasks`: from a dict by task, or one for all; `None` where absent."""
+    """The sample weights by task, from a dict or one value for all tasks; `None` where absent."""
     if isinstance(sample_weight, Mapping):
         return {task: sample_weight.get(task) for task in tasks}
     return dict.fromkeys(tasks, sample_weight)
 
 
 def metrics_by_task(name: str, metrics: Any, tasks: Sequence[str]) -> Mapping[str, Any] | None:
-    """The argument `name` of `compile`, where a list of names stands for the same at every task.
+    """The metrics by task: a list of metric names counts for every task.
+
+    Args:
+        name: Name of the argument of `compile`, for the message.
+        metrics: Dict of metrics by task, a name, a list of names, or `None`.
+        tasks: Task names of the heads.
 
     Raises:
-        ValueError: If it is something else than a dict or names: objects hold the state of one
-            task, so they cannot serve several.
+        ValueError: If `metrics` is something else. A metric object holds the state of one task, so
+            it cannot serve several.
     """
     if metrics is None or isinstance(metrics, Mapping):
         return metrics

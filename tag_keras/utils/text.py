@@ -1,4 +1,4 @@
-"""Numbers and names in sentences."""
+"""Text for people: numbers and lists of names in sentences, and tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def plus_minus(mean: float, noise: float) -> str:
-    """Two digits of the noise, and as many decimals of the mean."""
+    """Mean and noise, such as "1.235 ± 0.079": two digits of the noise, and as many decimals."""
     if not noise > 0:
         return f"{mean:.4g}" + (" ± 0" if noise == 0 else "")
     decimals = max(1 - int(np.floor(np.log10(noise))), 0)
@@ -15,17 +15,17 @@ def plus_minus(mean: float, noise: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 0 to 1, in whole percent."""
+    """A share between 0 and 1 in whole percent."""
     return f"{100 * share:.0f} %"
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: "1 task", "2 tasks"."""
+    """A number of things, such as "1 task" or "2 tasks"."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def joined(words: Iterable[str]) -> str:
-    """Words as a list in a sentence: "a, b and c"; nothing for none."""
+    """Words as a list in a sentence: "a, b and c"; the empty string without words."""
     *first, last = [*words] or [""]
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -36,7 +36,7 @@ def sentence(text: str) -> str:
 
 
 def cells_as_markdown(cells: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, aligned, which is readable in a terminal, too."""
+    """A table in Markdown, aligned to be readable in a terminal, too. The first row is the head."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rows = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
     rows.insert(1, ["-" * width for width in widths])

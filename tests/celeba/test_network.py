@@ -95,7 +95,7 @@ def test_masks_are_between_zero_and_one():
 
 def test_the_loss_is_that_of_the_notebook_with_labels_of_two_columns():
     keras.utils.set_random_seed(0)
-    model = network.build_model(TASKS)
+    model = network.build_model(TASKS, run_eagerly=True)
     images, labels = make_batch(TASKS)
     logits = model(images)
     # The notebook's own expression.
@@ -132,12 +132,16 @@ def test_affinities_are_measured_and_gradnorm_finds_its_kernel(mtan):
         tasks,
         build_encoder=lambda tasks: build(tasks, 16),
         affinity=tag_keras.LookaheadAffinity(every=1),
+        run_eagerly=True,
     )
     model.fit(*data, verbose=0)
     assert model.get_affinity().count.tolist() == [[1, 1], [1, 1]]
     weighting = tag_keras.GradNorm(network.LAST_CONVOLUTION, alpha=0.1, learning_rate=5e-4)
     model = network.build_model(
-        tasks, build_encoder=lambda tasks: build(tasks, 16), loss_weighting=weighting
+        tasks,
+        build_encoder=lambda tasks: build(tasks, 16),
+        loss_weighting=weighting,
+        run_eagerly=True,
     )
     logs = model.fit(*data, verbose=0, epochs=2).history
     assert logs["Goatee_weight"][-1] + logs["Mustache_weight"][-1] == pytest.approx(2, rel=1e-5)

@@ -20,7 +20,7 @@ from celeba.data import ATTRIBUTES as ATTRIBUTES_OF_FILE
 from celeba.data import CelebA
 from tag_keras.results import Row, load_results
 from tag_keras.study import flags as study_flags
-from tag_keras.study.networks import METHODS
+from tag_keras.study.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTRIBUTES = ("Smiling", "Young", "Male")

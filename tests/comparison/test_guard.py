@@ -11,7 +11,6 @@ from guard_cases import GROUPING, LOSSES, TASKS, make_rows, networks_of
 
 import tag_keras
 from tag_keras.comparison import guard
-from tag_keras.comparison.comparison import loss_table
 from tag_keras.results import Row
 
 
@@ -262,11 +261,3 @@ def test_a_deviation_that_one_seed_does_not_give():
         tag_keras.guard_groups(GROUPING, make_rows(seeds=(2,)), beyond_noise=True)
     with pytest.raises(ValueError, match="`beyond_noise` should be a bool or None"):
         tag_keras.guard_groups(GROUPING, make_rows(), beyond_noise=2)
-
-
-def test_the_table_is_of_the_seeds_in_order():
-    table = loss_table(GROUPING, make_rows()[::-1], "validation")
-    assert [*table.losses] == ["group_0", "group_1", "joint", "single_a", "single_c"]
-    for name, losses in LOSSES.items():
-        for task, values in losses.items():
-            np.testing.assert_array_equal(table.losses[name][task], values)

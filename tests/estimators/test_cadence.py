@@ -1,13 +1,14 @@
 """When probes are made, with steps in plain Python, and steps on the device against single ones."""
 
 import re
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tag_keras.backend.steps import on_device, one_at_a_time
+from tag_keras.backend.steps import on_device, steps_of
 from tag_keras.estimators.cadence import Cadence, EpochEnds
 from tag_keras.estimators.statistics import ProbeStatistics
 
@@ -116,7 +117,8 @@ def test_data_that_ends_before_what_is_to_be_passed_over():
 
 
 def test_steps_one_at_a_time_end_with_the_data():
-    steps = one_at_a_time(lambda iterator: f"logs of {next(iterator)}")
+    model = types.SimpleNamespace(steps_per_execution=1, _make_function=lambda step: step)
+    steps = steps_of(model, lambda iterator: f"logs of {next(iterator)}")
     batches = iter("ab")
     assert steps(batches, 1) == ("logs of a", 1)
     assert steps(batches, 1) == ("logs of b", 1)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from held_out_cases import NAN, TASKS, dataset_of, make_data, make_model
-from small_models import Kill
 
 import tag_keras
 from tag_keras import LookaheadAffinity
@@ -209,25 +208,6 @@ def test_mixed_precision():
         means.append(model.get_affinity().mean)
     # Only the gradients are rounded to 8 bits.
     np.testing.assert_allclose(means[1], means[0], atol=0.02 * np.abs(means[0]).max())
-
-
-def test_a_killed_training_goes_on_with_the_held_out_batches_that_come_next(tmp_path):
-    def train(folder, *callbacks, seed=0):
-        model = make_model(LookaheadAffinity(2, on=make_data(20, seed=1)))
-        tf.random.set_seed(seed)
-        model(make_data()[0])
-        backup = keras.callbacks.BackupAndRestore(tmp_path / folder, save_freq=4)
-        arguments = {"batch_size": 8, "epochs": 3, "shuffle": False, "verbose": 0}
-        model.fit(*make_data(24), callbacks=[backup, *callbacks], **arguments)
-        return model.get_affinity()
-
-    expected = train("whole")
-    with pytest.raises(KeyboardInterrupt):
-        train("killed", Kill(5))
-    resumed = train("killed", seed=9)
-    np.testing.assert_array_equal(resumed.count, expected.count)
-    np.testing.assert_allclose(resumed.mean, expected.mean, atol=1e-6)
-    np.testing.assert_allclose(resumed.history, expected.history, atol=1e-6)
 
 
 def test_batches_grow_with_those_of_the_training(monkeypatch):

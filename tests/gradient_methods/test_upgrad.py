@@ -17,7 +17,7 @@ def random_gram(rng, tasks, size):
 
 @pytest.mark.parametrize(
     ("tasks", "size", "jit_compile"),
-    [(2, 1, False), (3, 2, True), (5, 3, False), (12, 30, False), (12, 4, True), (40, 20, False)],
+    [(2, 1, False), (3, 2, True), (5, 3, False), (12, 30, False), (12, 4, False), (40, 20, False)],
 )
 def test_random_gradients_against_scipy(tasks, size, jit_compile):
     rng = np.random.default_rng(tasks)

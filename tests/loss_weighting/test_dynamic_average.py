@@ -69,7 +69,9 @@ def test_the_weights_of_an_epoch_come_from_the_losses_of_the_two_before():
         loss_weighting=tag_keras.DynamicWeightAverage(temperature=0.5),
         run_eagerly=True,
     )
-    history = model.fit(x, y, batch_size=4, epochs=5, verbose=0, validation_data=(x, y)).history
+    history = model.fit(
+        x, y, 11, epochs=5, verbose=0, validation_data=(x, y), validation_batch_size=22
+    ).history
     # The logs hold the means over all labels of an epoch.
     losses = np.array([history[f"{task}_loss"] for task in ("b", "a")])
     ratios = np.exp(losses[:, 1:] / losses[:, :-1] / 0.5)

@@ -133,7 +133,8 @@ def test_losses_that_are_0_give_no_nan(variant):
     heads = {task: layers.Dense(1) for task in ("a", "b")}
     model = tag_keras.MultiTaskModel(layers.Dense(2), heads)
     weighting = tag_keras.UncertaintyWeighting(variant)
-    model.compile(keras.optimizers.SGD(200.0), "mse", loss_weighting=weighting)
+    optimizer = keras.optimizers.SGD(200.0)
+    model.compile(optimizer, "mse", loss_weighting=weighting, run_eagerly=True)
     zeros = np.zeros((4, 3), "float32")
     labels = dict.fromkeys(heads, zeros[:, 0])
     logs = model.fit(zeros, labels, epochs=4, verbose=0).history

@@ -1,9 +1,12 @@
 """What all loss weightings and gradient methods have in common: state, replicas and probes."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_models import Kill
 
 import tag_keras
 
@@ -22,15 +25,22 @@ METHODS = {
         "gradient_method": tag_keras.PCGrad("authors"),
     },
 }
+# A weighting with a method each, for checks in which the two do not touch each other.
+PAIRS = {
+    "uncertainty": lambda: {**METHODS["uncertainty"](), **METHODS["upgrad"]()},
+    "dynamic": lambda: {**METHODS["dynamic"](), **METHODS["pcgrad"]()},
+    "gradnorm": METHODS["both"],
+}
 STATES = {"uncertainty": 1, "dynamic": 4, "gradnorm": 2, "pcgrad": 1, "both": 3}
 
 
-def methods(*quick):
-    """All of them, of which only some run where slow tests do not."""
-    return pytest.mark.parametrize(
-        "method",
-        [one if one in quick else pytest.param(one, marks=pytest.mark.slow) for one in METHODS],
-    )
+def slow(case):
+    return pytest.param(case, marks=pytest.mark.slow)
+
+
+def some_of(cases, *quick):
+    """All cases, of which only some run where slow tests do not."""
+    return [case if case in quick else slow(case) for case in cases]
 
 
 def make_data(size=48, missing=False):
@@ -49,17 +59,21 @@ def make_data(size=48, missing=False):
 
 def make_model(tasks=TASKS, seed=0):
     keras.utils.set_random_seed(seed)
-    stack = [layers.Dense(6, "tanh", kernel_regularizer="l2"), layers.Dense(4, name="last")]
-    encoder = keras.Sequential([keras.Input((5,)), *stack])
-    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+    first = layers.Dense(6, "tanh", kernel_regularizer="l2")
+    encoder = keras.Sequential(
+        [keras.Input((5,)), first, layers.Dense(4, use_bias=False, name="last")]
+    )
+    heads = {task: layers.Dense(1, use_bias=False) for task in tasks}
+    model = tag_keras.MultiTaskModel(encoder, heads)
     # Built: what compile makes has to find its place all the same.
     model(np.zeros((1, 5)))
     return model
 
 
 def compiled(method, model=None, **kwargs):
+    """A model with a method, by default an eager one: tracing takes longer than ten steps."""
     model = model or make_model()
-    optimizer = kwargs.pop("optimizer", None) or keras.optimizers.Adam(0.01)
+    optimizer = kwargs.pop("optimizer", None) or keras.optimizers.SGD(0.05, momentum=0.9)
     methods = METHODS[method]() if method else {}
     model.compile(optimizer, "mse", **{"run_eagerly": True, **methods, **kwargs})
     return model
@@ -79,15 +93,16 @@ def state(model):
     return [np.array(weight) for weight in model.compiled_methods.weights]
 
 
-@methods("dynamic", "both")
-def test_a_model_is_saved_with_its_methods_and_goes_on(method, tmp_path):
-    model = compiled(method, loss_weights={"a": 2.0})
+@pytest.mark.parametrize("pair", [*some_of(PAIRS, "dynamic", "gradnorm"), slow("equal")])
+def test_a_model_is_saved_with_its_methods_and_goes_on(pair, tmp_path):
+    model = compiled(None, **{**METHODS, **PAIRS}[pair](), loss_weights={"a": 2.0})
     before = state(model)
-    data = make_data(24)
+    data = make_data(8)
     fit(model, data, epochs=3)
-    assert len(before) == STATES.get(method, 0)
-    if before and method != "pcgrad":
-        assert any((one != two).any() for one, two in zip(before, state(model), strict=True))
+    assert len(before) == {"uncertainty": 1, "dynamic": 5, "gradnorm": 3, "equal": 0}[pair]
+    if before:
+        weighting = model.loss_weighting.weights
+        assert any((one != two).any() for one, two in zip(before, weighting, strict=False))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same_weights(loaded, model)
@@ -96,52 +111,46 @@ def test_a_model_is_saved_with_its_methods_and_goes_on(method, tmp_path):
         assert type(one) is type(two)
         assert one is None or one.get_config() == two.get_config()
     loaded.run_eagerly = True
-    history = fit(model, data)
-    assert fit(loaded, data) == history
+    history = fit(model, data, epochs=1)
+    assert fit(loaded, data, epochs=1) == history
     assert_same_weights(loaded, model)
     names = {"loss", *(f"{task}_loss" for task in TASKS)}
-    if model.loss_weighting is not None:
-        names |= {f"{task}_weight" for task in TASKS}
+    names |= {f"{task}_weight" for task in TASKS}
     assert set(history) == names
 
 
-class Kill(keras.callbacks.Callback):
-    """Ends the training before an epoch, or after so many batches."""
+class Copy(keras.callbacks.Callback):
+    """Copies a backup before the first batch that begins after so many."""
 
-    def __init__(self, epoch=None, batches=None):
+    def __init__(self, source, target, batches):
         super().__init__()
-        self.epoch, self.left = epoch, batches
+        self.source, self.target, self.left = source, target, batches
 
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.epoch:
-            raise KeyboardInterrupt
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.left is not None:
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.left == 0:
+            shutil.copytree(self.source, self.target)
+        self.left -= 1
 
 
-@methods("dynamic", "pcgrad")
-@pytest.mark.parametrize("midst", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_a_killed_training_goes_on_as_an_uninterrupted_one(method, midst, tmp_path):
-    # In the midst of an epoch, Keras goes on only where affinities are measured.
-    affinity = tag_keras.CosineAffinity(every=4) if midst else None
-    kill = Kill(batches=15) if midst else Kill(epoch=3)
-    epochs = 3 if midst else 4
+@pytest.mark.parametrize("pair", some_of(PAIRS, "dynamic"))
+@pytest.mark.parametrize("midst", [slow(False), True])
+def test_a_killed_training_goes_on_as_an_uninterrupted_one(pair, midst, tmp_path):
+    # In the midst of an epoch, Keras goes on only where affinities are measured: here after step 3,
+    # the first one of the second epoch.
+    affinity = tag_keras.CosineAffinity(every=2) if midst else None
+    data = make_data(16 if midst else 8)
 
     def train(folder, seed, *callbacks):
-        model = compiled(method, make_model(seed=seed), affinity=affinity)
-        backup = keras.callbacks.BackupAndRestore(folder, save_freq=7 if midst else "epoch")
-        fit(model, epochs=epochs, callbacks=[backup, *callbacks])
+        model = compiled(None, make_model(seed=seed), affinity=affinity, **PAIRS[pair]())
+        backup = keras.callbacks.BackupAndRestore(folder, save_freq=3 if midst else "epoch")
+        fit(model, data, epochs=3, callbacks=[backup, *callbacks])
         return model
 
-    expected = train(tmp_path / "expected", 0)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed", 0, kill)
-    resumed = train(tmp_path / "killed", 1)
-    if method == "dynamic":
+    # What a process leaves that is killed after step 5, or before the third epoch.
+    killed = tmp_path / "killed"
+    expected = train(tmp_path / "all", 0, Copy(tmp_path / "all", killed, 5 if midst else 2))
+    resumed = train(killed, 1)
+    if pair == "dynamic":
         assert np.ptp(resumed.loss_weighting.task_weights()) > 0.01
     assert_same_weights(resumed, expected, atol=1e-6)
 
@@ -154,7 +163,7 @@ class Labels(keras.callbacks.Callback):
         self.numbers = []
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch == 5:
+        if batch == 1:
             self.numbers.append(self.model.loss_weighting._labels.numpy().tolist())
 
 
@@ -163,28 +172,28 @@ def test_an_epoch_that_was_interrupted_counts_once(affinity, tmp_path):
     # Without affinities Keras makes all of its steps again, with them those that are left.
     def train(*callbacks):
         model = compiled("dynamic", affinity=affinity)
-        backup = keras.callbacks.BackupAndRestore(tmp_path, save_freq=4)
-        fit(model, epochs=3, callbacks=[backup, *callbacks])
+        backup = keras.callbacks.BackupAndRestore(tmp_path, save_freq=3)
+        fit(model, make_data(16), epochs=3, callbacks=[backup, *callbacks])
 
     with pytest.raises(KeyboardInterrupt):
-        # After step 4 of the second epoch, of which the backup has 2.
-        train(Kill(batches=10))
+        # After step 2 of the second epoch, of which the backup has 1.
+        train(Kill(batches=4))
     seen = Labels()
     train(seen)
-    assert seen.numbers == [[48.0] * 3] * 2
+    assert seen.numbers == [[16.0] * 3] * 2
 
 
-@methods("both")
+@pytest.mark.parametrize("method", some_of(METHODS, "both"))
 def test_two_replicas_train_as_one_device(method, two_replicas):
-    # GradNorm's step and PCGrad's projections depend on signs: the momentum of Adam does not
-    # amplify rounding here, but the order of the random seeds has to be that of one device.
+    # GradNorm's step and PCGrad's projections depend on signs, and the order of the random seeds
+    # has to be that of one device.
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
         with strategy.scope():
             # One device eagerly, because tracing takes longer than its few steps.
             options = {"run_eagerly": strategy is not two_replicas, "jit_compile": False}
             model = compiled(method, loss_weights={"a": 2.0}, **options)
-        results.append((model, fit(model, make_data(missing=True))))
+        results.append((model, fit(model, make_data(24, missing=True))))
     (one, history), (two, logs) = results
     for value, expected in zip(two.trainable_variables, one.trainable_variables, strict=True):
         np.testing.assert_allclose(value.numpy(), expected.numpy(), atol=2e-6)
@@ -195,22 +204,27 @@ def test_two_replicas_train_as_one_device(method, two_replicas):
         np.testing.assert_allclose(logs[name], history[name], rtol=1e-5, err_msg=name)
 
 
-@methods("uncertainty", "upgrad")
-def test_the_affinity_is_that_of_the_plain_model_with_the_same_weights(method):
-    affinity = tag_keras.LookaheadAffinity(every=1)
-    expected = compiled(None, affinity=affinity)
-    measured = compiled(method, affinity=affinity)
+@pytest.mark.parametrize(
+    "methods", [("uncertainty", "upgrad"), slow(("equal", "dynamic", "gradnorm", "pcgrad", "both"))]
+)
+def test_the_affinity_is_that_of_the_plain_model_with_the_same_weights(methods):
     x, y = make_data(8, missing=True)
-    for model in (expected, measured):
+    model = make_model()
+    weights = model.get_weights()
+    means = {}
+    for method in (None, *methods):
+        compiled(method, model, affinity=tag_keras.LookaheadAffinity(every=1))
+        for variable, value in zip(model.trainable_variables, weights, strict=False):
+            variable.assign(value)
         model.fit(x, y, verbose=0)
-    one, two = expected.get_affinity(), measured.get_affinity()
-    np.testing.assert_allclose(two.mean, one.mean, atol=1e-6)
+        means[method] = model.get_affinity().mean
+        np.testing.assert_allclose(means[method], means[None], atol=1e-6, err_msg=str(method))
 
 
-@methods("both")
+@pytest.mark.parametrize("method", some_of(METHODS, "both"))
 def test_a_probe_changes_nothing(method):
     models = [compiled(method, affinity=one) for one in (None, tag_keras.LookaheadAffinity(2))]
-    histories = [fit(model, make_data(missing=True)) for model in models]
+    histories = [fit(model, make_data(16, missing=True)) for model in models]
     for value, expected in zip(
         models[1].trainable_variables, models[0].trainable_variables, strict=True
     ):
@@ -235,8 +249,8 @@ def test_a_probe_changes_nothing(method):
 )
 def test_a_weighting_in_a_graph_and_several_steps_at_once(method, jit_compile):
     eager = compiled(method)
-    several = compiled(method, run_eagerly=False, jit_compile=jit_compile, steps_per_execution=4)
-    histories = [fit(model, make_data(missing=True)) for model in (eager, several)]
+    several = compiled(method, run_eagerly=False, jit_compile=jit_compile, steps_per_execution=2)
+    histories = [fit(model, make_data(24, missing=True)) for model in (eager, several)]
     for value, expected in zip(several.trainable_variables, eager.trainable_variables, strict=True):
         np.testing.assert_allclose(value.numpy(), expected.numpy(), atol=1e-5)
     for name in histories[0]:
@@ -246,25 +260,29 @@ def test_a_weighting_in_a_graph_and_several_steps_at_once(method, jit_compile):
 @pytest.mark.parametrize("method", ["gradnorm", "both"])
 def test_gradnorm_in_a_loop_over_the_tasks(method, monkeypatch):
     unrolled, looped = compiled(method), compiled(method)
-    fit(unrolled, epochs=1)
+    data = make_data(16)
+    fit(unrolled, data, epochs=1)
     monkeypatch.setattr("tag_keras.multitask.backward_passes._MOST_UNROLLED", 0)
-    fit(looped, epochs=1)
+    fit(looped, data, epochs=1)
     assert_same_weights(looped, unrolled, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["equal", "dynamic", "gradnorm", "both"])
-def test_the_weight_of_one_task_is_1(method):
-    x, y = make_data(16)
-    models = [compiled(one, make_model(("a",)), loss_weights={"a": 2.0}) for one in (None, method)]
-    plain, weighted = (fit(model, (x, {"a": y["a"]}), epochs=3) for model in models)
-    assert weighted.pop("a_weight") == pytest.approx([1.0] * 3)
-    for name in plain:
-        np.testing.assert_allclose(weighted[name], plain[name], rtol=1e-6)
+def test_the_weight_of_one_task_is_1():
+    x, y = make_data(8)
+    histories = {}
+    for method in (None, "equal", "dynamic", "gradnorm", "both"):
+        model = compiled(method, make_model(("a",)), loss_weights={"a": 2.0})
+        histories[method] = fit(model, (x, {"a": y["a"]}), epochs=3)
+    plain = histories.pop(None)
+    for method, weighted in histories.items():
+        assert weighted.pop("a_weight") == pytest.approx([1.0] * 3), method
+        for name in plain:
+            np.testing.assert_allclose(weighted[name], plain[name], rtol=1e-6, err_msg=method)
 
 
 def test_equal_weights_are_those_of_no_weighting():
     plain, equal = compiled(None), compiled("equal")
-    data, validation = make_data(24), make_data(16)
+    data, validation = make_data(8), make_data(8)
     histories = [fit(model, data, validation_data=validation) for model in (plain, equal)]
     for task in TASKS:
         assert histories[1].pop(f"{task}_weight") == [1.0, 1.0]
@@ -292,11 +310,12 @@ def test_every_model_has_a_copy_of_its_own():
         model.compile(
             "sgd", "mse", loss_weighting=weighting, gradient_method=method, run_eagerly=True
         )
-    fit(one)
+    fit(one, make_data(16), epochs=1)
     assert not weighting.weights and not method.weights
     np.testing.assert_array_equal(two.loss_weighting.task_weights(), np.ones(3))
     np.testing.assert_array_equal(two.gradient_method.weights[0], [1, 0])
-    np.testing.assert_array_equal(one.gradient_method.weights[0], [1, 12])
+    # Two steps.
+    np.testing.assert_array_equal(one.gradient_method.weights[0], [1, 2])
 
 
 def test_compiling_again_starts_anew_and_leaves_nothing_behind(tmp_path):
@@ -306,7 +325,7 @@ def test_compiling_again_starts_anew_and_leaves_nothing_behind(tmp_path):
         assert len(model.weights) == number + STATES.get(method, 0)
         if method in ("gradnorm", "both"):
             np.testing.assert_array_equal(model.loss_weighting.task_weights(), np.ones(3))
-        fit(model, make_data(16), epochs=1)
+        fit(model, make_data(8), epochs=1)
     assert model.loss_weighting is None and model.gradient_method is None
     model.save(tmp_path / "model.keras")
     assert_same_weights(keras.models.load_model(tmp_path / "model.keras"), model)
@@ -319,7 +338,7 @@ def test_a_model_of_the_functional_api():
     model = tag_keras.MultiTaskModel.from_functional(keras.Model(inputs, outputs))
     shared_layer = model.encoder.get_layer("shared")
     model.compile("sgd", "mse", loss_weighting=tag_keras.GradNorm(shared_layer), run_eagerly=True)
-    fit(model)
+    fit(model, make_data(8), epochs=1)
     assert np.ptp(model.loss_weighting.task_weights()) > 0
     with pytest.raises(ValueError, match=r"Name one of \['shared'\]. Received: .*'head_a'"):
         model.compile("sgd", "mse", loss_weighting=tag_keras.GradNorm("head_a"))
@@ -333,7 +352,7 @@ def test_what_is_no_weighting(given):
         make_model().compile("sgd", "mse", loss_weighting=given)
 
 
-@methods("both", "uncertainty")
+@pytest.mark.parametrize("method", some_of(METHODS, "both", "uncertainty"))
 def test_mixed_precision(method):
     results = []
     for policy in ("float32", "mixed_float16"):

@@ -321,7 +321,7 @@ def test_nan_labels_measure_and_train_as_weights_of_zero_do():
         options = tag_keras.LookaheadAffinity(every=1)
         model = compiled(make_model(), options, metrics=["mae"])
         history = model.fit(
-            x, labels, 24, 2, verbose=0, sample_weight=sample_weight, shuffle=False
+            x, labels, 24, verbose=0, sample_weight=sample_weight, shuffle=False
         ).history
         results.append((model.get_affinity().replicates, history, model.get_weights()))
     for replicates, history, values in results[1:]:
@@ -331,7 +331,7 @@ def test_nan_labels_measure_and_train_as_weights_of_zero_do():
             assert logged == pytest.approx(results[0][1][name], rel=1e-5), name
         for value, expected in zip(values, results[0][2], strict=True):
             np.testing.assert_allclose(value, expected, atol=1e-6)
-    assert np.isfinite(results[0][0]).all() and len(results[0][0]) == 4
+    assert np.isfinite(results[0][0]).all() and len(results[0][0]) == 2
 
 
 def losses_by_hand(model, x, y, known):
@@ -484,7 +484,7 @@ def test_a_loss_that_is_infinite_for_what_stands_for_a_missing_label():
         return tf.reduce_mean((tf.math.log(tf.abs(y_true)) - y_pred) ** 2, axis=-1)
 
     model = make_model()
-    model.compile("sgd", ratio)
+    model.compile("sgd", ratio, run_eagerly=True)
     logs = model.evaluate(x, y, 32, verbose=0, return_dict=True)
     predictions = model.predict(x, verbose=0)
     for task in TASKS:

@@ -105,7 +105,8 @@ MULTI_TASK = NetworkCost(24 + 5 + 10, 44 + 9 + 18)
 def test_multi_task_model(inputs):
     model = make_multi_task_model(inputs)
     # What measuring affinities keeps is not a part of the network.
-    model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    affinity = tag_keras.LookaheadAffinity(every=1)
+    model.compile("adam", "mse", affinity=affinity, run_eagerly=True)
     if not inputs:
         model(np.zeros((3, 5), "float32"))
     assert measure_cost(model) == MULTI_TASK

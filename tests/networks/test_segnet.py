@@ -1,14 +1,69 @@
+"""SegNet: pooling with positions, unpooling, and the network."""
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from parameters import count, draw_nothing
 
 import tag_keras
+from tag_keras.networks.segnet import MaxPoolingWithPositions, MaxUnpooling
+
+
+def features(shape=(2, 4, 6, 3), seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_pooling_and_unpooling_equal_tensorflows_argmax_and_a_scatter(jit_compile):
+    # TensorFlow numbers the places of an example, (row * width + column) * channels + channel.
+    x = features()
+    maxima, places = tf.nn.max_pool_with_argmax(x, 2, 2, "VALID")
+    flat = np.zeros((2, 4 * 6 * 3), "float32")
+    for example in range(2):
+        flat[example, places[example].numpy().ravel()] = maxima[example].numpy().ravel()
+
+    pool, unpool = MaxPoolingWithPositions(), MaxUnpooling()
+
+    @tf.function(jit_compile=jit_compile)
+    def both(x):
+        pooled, positions = pool(x)
+        return pooled, positions, unpool([pooled, positions])
+
+    pooled, positions, unpooled = both(x)
+    np.testing.assert_array_equal(pooled, maxima)
+    np.testing.assert_array_equal(unpooled, flat.reshape(2, 4, 6, 3))
+    assert positions.dtype == "int32"
+
+
+def test_positions_go_along_the_rows_and_the_first_of_equal_ones_wins():
+    x = np.array([[1, 2, 7, 7], [9, 4, 7, 7]], "float32")[None, :, :, None]
+    with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        pooled, positions = MaxPoolingWithPositions()(inputs)
+    np.testing.assert_array_equal(pooled[0, :, :, 0], [[9, 7]])
+    np.testing.assert_array_equal(positions[0, :, :, 0], [[2, 0]])
+    # The gradient goes where the value was taken from, and nowhere else.
+    gradient = tape.gradient(pooled, inputs)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 0, 1, 0], [1, 0, 0, 0]])
+
+
+def test_an_infinite_value_does_not_spoil_its_window():
+    x = np.array([[-np.inf, 2], [3, 4]], "float32")[None, :, :, None]
+    pooled, positions = MaxPoolingWithPositions()(x)
+    np.testing.assert_array_equal(pooled, [[[[4]]]])
+    np.testing.assert_array_equal(MaxUnpooling()([pooled, positions])[0, :, :, 0], [[0, 0], [0, 4]])
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 1), (4, 3, 1), (None, 4, 1)])
+def test_images_that_cannot_be_halved_are_errors(shape):
+    message = "Pooling with positions needs an even height and width, known in advance"
+    with pytest.raises(ValueError, match=message):
+        MaxPoolingWithPositions()(keras.Input(shape))
+
 
 SMALL = {"input_shape": (8, 8, 3), "widths": (4, 6)}
-
-
-def count(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
 # The numbers that the authors of MTAN print for one task each (methods with 13 classes, depth, and
@@ -18,7 +73,8 @@ def count(model):
 @pytest.mark.parametrize(
     ("channels", "parameters"), [(13, 24_981_069), (1, 24_980_289), (3, 24_980_419)]
 )
-def test_parameters_for_one_task(channels, parameters):
+def test_parameters_for_one_task(monkeypatch, channels, parameters):
+    draw_nothing(monkeypatch)
     model = tag_keras.segnet({"task": channels}, (32, 32, 3))
     assert count(model) == parameters
     assert 14_723_136 + 10_220_160 + 36_928 + 65 * channels == parameters

@@ -185,7 +185,7 @@ def test_a_crop_is_that_of_the_image_and_all_labels(tmp_path):
 def test_the_seed_decides_the_order_and_the_flips(folder):
     def passes():
         keras.utils.set_random_seed(3)
-        batches = data_of(folder).batches("train", 3, shuffle=True)
+        batches = data_of(folder, tasks="n").batches("train", 3, shuffle=True)
         return [[x.numpy() for x, _ in batches] for _ in range(2)]
 
     first, second = passes(), passes()

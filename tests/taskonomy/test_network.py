@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from parameters import count, draw_nothing
 from taskonomy_files import SPLITS, make_files, write
 
 import tag_keras
@@ -44,21 +45,19 @@ def decoder_parameters(widths, channels):
     return total + 9 * inputs * channels + channels
 
 
-def trainable(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
 # No published number: from the layers and widths of tstandley/taskgrouping and TAG's patch of it.
 @pytest.mark.parametrize(
     ("width", "encoder", "top"),
     [("full", 16_467_296, 380_312), ("half", 8_237_416, 267_776), ("wide", 36_901_812, 569_956)],
 )
-def test_parameters_of_the_encoders(width, encoder, top):
+def test_parameters_of_the_encoders(monkeypatch, width, encoder, top):
+    draw_nothing(monkeypatch)
     assert encoder_parameters(xception.WIDTHS[width]) == (encoder, top)
-    assert trainable(xception.xception_encoder(32, xception.WIDTHS[width])) == encoder + top
+    assert count(xception.xception_encoder(32, xception.WIDTHS[width])) == encoder + top
 
 
-def test_the_full_encoder_has_the_multiplications_that_standley_gives():
+def test_the_full_encoder_has_the_multiplications_that_standley_gives(monkeypatch):
+    draw_nothing(monkeypatch)
     # "Large (6.4 billion multiply-adds)" in the slides of Standley et al. 2020, at 256x256 pixels.
     total = 0
     for layer in xception.xception_encoder(256).layers:
@@ -82,9 +81,10 @@ def test_the_shortcut_takes_every_other_pixel():
 
 @pytest.mark.parametrize("decoder", ["small", "large"])
 @pytest.mark.parametrize("channels", [1, 3, 18])
-def test_parameters_of_the_decoders(decoder, channels):
+def test_parameters_of_the_decoders(monkeypatch, decoder, channels):
+    draw_nothing(monkeypatch)
     model = xception.xception_decoder(channels, "one", 32, xception.DECODERS[decoder])
-    assert trainable(model) == decoder_parameters(xception.DECODERS[decoder], channels)
+    assert count(model) == decoder_parameters(xception.DECODERS[decoder], channels)
 
 
 def test_the_layers_are_those_of_the_original():
@@ -150,20 +150,20 @@ def data(tmp_path_factory):
 
 def test_a_model_is_trained_evaluated_saved_and_loaded(small_decoders, data, tmp_path):
     tasks = ("segment_semantic", "normal")
-    # A graph of all gradients is made for longer than it would be used.
+    # Few steps are made sooner than a graph of them.
     model = network.build_model(tasks, image_size=32, build_encoder=small_encoder, run_eagerly=True)
-    train = data.batches("train", 2, shuffle=True)
+    train = data.batches("train", 2, shuffle=True).take(1)
     before = [variable.numpy() for variable in model.encoder.trainable_variables]
     history = model.fit(train, shuffle=False, verbose=0).history
     after = [variable.numpy() for variable in model.encoder.trainable_variables]
     assert all((one != other).any() for one, other in zip(before, after, strict=True))
     assert all(np.isfinite(values).all() for values in history.values())
-    model.run_eagerly = False
     images, labels = next(iter(data.batches("test", 3)))
     logs = model.evaluate(images, labels, batch_size=3, return_dict=True, verbose=0)
     path = tmp_path / "model.keras"
     model.save(path)
     again = keras.models.load_model(path)
+    again.run_eagerly = True
     assert again.evaluate(images, labels, batch_size=3, return_dict=True, verbose=0) == logs
     assert again.optimizer.penalty == 1e-4
 

@@ -11,7 +11,7 @@ from script_flags import script
 
 import tag_keras
 from tag_keras.results import load_results
-from tag_keras.study.networks import METHODS
+from tag_keras.study.methods import METHODS
 from tag_keras.utils.files import write_json
 from taskonomy import methods, train, xception, xception_mtan
 from taskonomy.domains import TASKS

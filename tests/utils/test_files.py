@@ -1,14 +1,18 @@
-"""Files are whole or not there, whatever happens while they are written."""
+"""Files: whole or not there whatever happens, locks, JSON, and the settings of a run."""
 
+import errno
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from tag_keras.utils import files
+from tag_keras.utils.files import comparable, keep_settings
 
 KILLED_INSIDE = """
 import os, signal, sys
@@ -94,6 +98,48 @@ def test_a_reader_beside_the_writer_never_sees_half_a_file(tmp_path):
     assert values == [values[0]] * 20000
 
 
+def test_a_lock_refuses_or_waits(tmp_path, capsys):
+    path, entered = tmp_path / "made" / ".lock", []
+
+    def enter():
+        with files.locked(path, "Busy.", wait=True):
+            entered.append("second")
+
+    # Locks hold threads apart, too.
+    other = threading.Thread(target=enter)
+    with files.locked(path, "Busy.", wait=True):
+        with (
+            pytest.raises(ValueError, match=r"^Busy\.$"),
+            files.locked(path, "Busy.", wait=False),
+        ):
+            entered.append("nobody")
+        assert capsys.readouterr().out == ""
+        other.start()
+        other.join(0.05)
+        assert other.is_alive()
+        entered.append("first")
+    other.join()
+    assert entered == ["first", "second"]
+    assert capsys.readouterr().out == "Busy.\n"
+    with files.locked(path, "Busy.", wait=False):
+        pass
+
+
+def test_a_disc_without_locks_is_an_error_for_those_who_wait_only(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with (
+        pytest.raises(OSError, match=r"\.lock cannot be locked, .* Give another folder") as error,
+        files.locked(tmp_path / ".lock", "Busy.", wait=True),
+    ):
+        pass
+    assert error.value.errno == errno.ENOLCK
+    with files.locked(tmp_path / ".lock", "Busy.", wait=False):
+        pass
+
+
 def test_write_json_puts_the_bytes_on_the_disc_before_it_renames(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
@@ -163,3 +209,21 @@ def test_read_fields_names_a_corrupt_file(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
         files.read_fields(tmp_path / "a.json", ["tasks"])
+
+
+def test_the_same_settings_go_on_and_others_are_refused(tmp_path):
+    settings = {"tasks": ("a", "b"), "epochs": 3}
+    keep_settings(tmp_path, settings)
+    # A tuple comes back as a list.
+    keep_settings(tmp_path, settings)
+    message = r"another run: epochs was 3 and is 4; seed was None and is 1\. Give another output"
+    with pytest.raises(ValueError, match=message):
+        keep_settings(tmp_path, {**settings, "epochs": 4, "seed": 1})
+
+
+def test_what_can_be_written_down_and_changes_a_training_is_compared():
+    fit = {"epochs": 3, "verbose": 2, "callbacks": [object()], "validation_data": (1, 2)}
+    assert comparable({**fit, "steps_per_epoch": None, "shuffle": False}) == {
+        "epochs": 3,
+        "shuffle": False,
+    }

@@ -1,4 +1,4 @@
-"""Groups of tasks by affinity propagation on proximal inter-task affinities."""
+"""Groups of tasks from proximal inter-task affinities, by affinity propagation."""
 
 import importlib.util
 import warnings
@@ -6,15 +6,15 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-# As the authors have it. More than so many iterations without a change count as convergence.
+# The authors' settings. After so many iterations without a change it has converged.
 _CONVERGENCE_ITERATIONS, _MOST_ITERATIONS, _DAMPING = 50, 200, 0.5
 
 
 def check_clustering() -> None:
-    """Checks that scikit-learn is there.
+    """Checks that scikit-learn is installed.
 
     Raises:
-        ImportError: If it is not.
+        ImportError: If it is not; the message says how to install it.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise ImportError(
@@ -24,7 +24,7 @@ def check_clustering() -> None:
 
 
 def similarities(affinity: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
-    """Symmetric similarities of tasks: affinities relative to each target's own, both directions.
+    """Similarities of tasks: affinities relative to the target's own, mean of both directions.
 
         (X + X') / 2, where X[s, t] = affinity[s, t] / affinity[t, t]
 
@@ -32,8 +32,8 @@ def similarities(affinity: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] 
         affinity: Array (T, T), [source, target].
 
     Returns:
-        Array (T, T); `None` where a diagonal entry is 0, as long as no update of the task lowered
-        its own loss.
+        Symmetric array (T, T), or `None` where it is not finite: as long as no update of some task
+        lowered the task's own loss, its diagonal entry is 0.
     """
     own = np.diag(affinity).astype(np.float64)
     if not (own > 0).all() or not np.isfinite(affinity).all():
@@ -47,18 +47,17 @@ def similarities(affinity: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] 
 def cluster_tasks(
     affinity: npt.NDArray[np.floating], preference: float | None = None, seed: int = 0
 ) -> npt.NDArray[np.int64] | None:
-    """Affinity propagation (Frey and Dueck 2007, Science 315) on `similarities(affinity)`.
+    """Affinity propagation (Frey and Dueck 2007, Science 315) on the similarities of tasks.
 
     Args:
         affinity: Proximal affinities, array (T, T), [source, target].
         preference: Similarity of a task to itself: the higher, the more groups. Defaults to the
-            median of all similarities, the ones on the diagonal included.
-        seed: Of the tiny noise that decides between groups that are equally good, as each of two
-            tasks is as the centre of a pair.
+            median of all similarities, including the 1 of each task to itself.
+        seed: Seed of the tiny noise that breaks ties: either task of a pair can be its centre.
 
     Returns:
-        Index of its group by task, array (T,), in the order of the first task of each group.
-        `None` if there are no similarities yet, or if the propagation does not converge.
+        Array (T,): index of each task's group. Groups are numbered in the order of their first
+        tasks. `None` if there are no similarities yet, or if the propagation does not converge.
     """
     matrix = similarities(affinity)
     if matrix is None:
@@ -68,8 +67,8 @@ def cluster_tasks(
     from sklearn.cluster import affinity_propagation
 
     with warnings.catch_warnings():
-        # That it does not converge, which the number of iterations tells; and that all are alike,
-        # where it compares them with the preference.
+        # It warns where it does not converge, which the iterations tell, too, and where all
+        # similarities are alike.
         warnings.simplefilter("ignore")
         _, labels, iterations = affinity_propagation(
             matrix,
@@ -82,6 +81,6 @@ def cluster_tasks(
         )
     if iterations >= _MOST_ITERATIONS or (labels < 0).any():
         return None
-    # Numbered anew, so that the same groups have the same numbers.
+    # The same groups must have the same numbers.
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)

@@ -1,4 +1,4 @@
-"""Selective task group updates: joint training by groups that form while it runs."""
+"""The gradient method: its options, its weights, and when groups form."""
 
 import math
 import random
@@ -19,40 +19,40 @@ from tag_keras.utils.checks import check_bool, check_count, check_number, check_
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class SelectiveTaskGroupUpdates(GradientMethod):
-    """Selective Task Group Updates (Jeong and Yoon 2025, arXiv 2502.11986).
+    """Selective task group updates (Jeong and Yoon 2025, arXiv 2502.11986).
 
-    Each batch is used for as many updates as there are groups of tasks, in random order. An update
-    for a group is the optimizer's step from the loss of the group, on the shared variables and on
-    the heads of the group. It is real and kept. What it does to the losses of all tasks on the same
-    batch is the proximal inter-task affinity, of which moving averages are kept:
+    Each batch makes one update for every group of tasks, in random order. An update is a step of
+    the optimizer with the loss of the group, on the shared variables and on the group's heads. The
+    relative change of all losses on the same batch is the proximal inter-task affinity, and its
+    moving averages are kept:
 
         B[i, j] = (1 - decay) * B[i, j] + decay * (1 - L_j after the update / L_j before it)
 
-    shared out among the tasks i of the group. The groups start as single tasks, and after the
-    warm-up they are formed from B by affinity propagation, anew after every batch. A task is in one
-    group. `model.get_affinity()` gives B, and `groups` the groups.
+    The tasks i of the group share a change equally. Each task is in one group. At first every task
+    is a group; after the warm-up, affinity propagation on B forms new groups after every batch.
+    `model.get_affinity()` gives B, and `groups` the groups.
 
-    One batch costs as many forward and backward passes as there are groups, and one more forward
-    pass with `measure_last`. With several replicas of `tf.distribute` it costs as many as there are
-    tasks, whatever the groups. `optimizer.iterations` counts batches; weight decay and
-    regularisation losses take effect in every update.
+    A batch costs one forward and one backward pass for each group, and one more forward pass with
+    `measure_last`. With several replicas of `tf.distribute` it costs these passes for each task
+    instead, whatever the groups. `optimizer.iterations` counts batches. Weight decay and
+    regularisation losses count in every update.
 
     Forming groups needs scikit-learn: `pip install "tag_keras[clustering]"`.
 
     Args:
         decay: Weight of a new value in the moving averages, in (0, 1]. The authors use 0.001, and
             0.0001 for Taskonomy.
-        preference: Similarity of a task to itself in the affinity propagation, relative to its
-            affinity onto itself, which is 1: the higher, the more groups. Defaults to the median
-            of all similarities.
-        warmup: Number of batches with groups of one task each.
-        regroup_every: Number of batches after which the groups are formed anew. With
-            `steps_per_execution` of `compile`, groups are formed after an execution at most.
-        group_norm: Whether the loss of a group is divided by its number of tasks.
-        measure_last: Whether the last update of a batch is measured, by one forward pass. Without,
-            nothing is measured as long as all tasks are in one group.
-        seed: Of the order of the groups, and of the affinity propagation. Defaults to one that is
-            drawn, and saved with the model.
+        preference: Similarity of a task to itself in the affinity propagation, in units of its
+            affinity onto itself: the higher, the more groups. Defaults to the median of all
+            similarities.
+        warmup: Number of batches before groups form; until then every task is a group.
+        regroup_every: Number of batches between two formations of groups. Groups can only form
+            after an execution of `steps_per_execution` batches.
+        group_norm: Whether to divide the loss of a group by its number of tasks.
+        measure_last: Whether to measure the last update of a batch, by one more forward pass.
+            Otherwise nothing is measured as long as all tasks are in one group.
+        seed: Seed of the order of the groups and of the affinity propagation, an integer from 0
+            on. By default it is drawn, and saved with the model.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -81,32 +81,30 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        super().__init__(**{"trainable": False, **kwargs})
         self.decay = check_number("decay", decay, "in (0, 1]", lambda number: 0 < number <= 1)
         self.preference = preference
         if preference is not None:
-            wanted = "a finite number, or None"
-            self.preference = check_number("preference", preference, wanted)
+            self.preference = check_number("preference", preference, "a finite number, or None")
         self.warmup = check_whole("warmup", warmup)
         check_bool("group_norm", group_norm)
         check_bool("measure_last", measure_last)
         self.regroup_every = check_count("regroup_every", regroup_every)
         self.group_norm, self.measure_last = group_norm, measure_last
-        # Python's generator, which keras.utils.set_random_seed sets, too.
+        # `keras.utils.set_random_seed` also sets the generator of Python.
         self.seed = random.randrange(2**24) if seed is None else check_seed(seed)
         self._tasks: tuple[str, ...] = ()
-        self.built = True
 
     def start(self, tasks: tuple[str, ...]) -> None:
         self._tasks, number = tasks, len(tasks)
-        # The number of its group by task.
+        # Each task's group, as a number.
         self.assignment = self._add("assignment", (number,))
         self.affinity = self._add("affinity", (number, number))
         self.count = self._add("count", (number, number), "int64")
         self.batches = self._add("batches", (), "int64")
         self.grouped_at = self._add("grouped_at", (), "int64")
         self.more_updates = self._add("more_updates", (), "int64")
-        # Also a weight, so that a run that is resumed goes on with it.
+        # A weight, so that a resumed run goes on with the same seed.
         self.seed_used = self._add("seed", (), "int64")
         self.assignment.assign(np.arange(number, dtype="float32"))
         self.seed_used.assign(tf.constant(self.seed, "int64"))
@@ -117,17 +115,17 @@ class SelectiveTaskGroupUpdates(GradientMethod):
             dtype=dtype,
             initializer="zeros",
             trainable=False,
-            # Replicas hold equal values; this keeps them so when they are restored.
+            # Replicas hold equal values, and must do so after they are restored.
             aggregation="only_first_replica",
             name=name,
         )
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """The groups of tasks, as they are now.
+        """The present groups of tasks.
 
         Raises:
-            ValueError: If this is not the copy that a model has made of it.
+            ValueError: If no model trains with this object: `compile` makes a copy.
         """
         self._check_started()
         numbers = self.assignment.numpy()
@@ -137,11 +135,11 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         )
 
     def shuffled_groups(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The groups in an order that is random and the same for all replicas.
+        """The groups in a random order, which is the same on all replicas.
 
         Returns:
-            Boolean tensor (T, T), one group by row, those without a task last; and the number of
-            those with one, int32.
+            Boolean tensor (T, T): one group in each row, and empty rows at the end; and the number
+            of groups, int32.
         """
         numbers = tf.range(len(self._tasks), dtype="float32")
         groups = numbers[:, None] == tf.convert_to_tensor(self.assignment)[None, :]
@@ -160,7 +158,7 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         batches, grouped_at = int(self.batches.numpy()), int(self.grouped_at.numpy())
         if batches < self.warmup or batches - grouped_at < self.regroup_every:
             return
-        # The generator there takes 32 bits.
+        # The generator of scikit-learn takes 32 bits.
         seed = int(self.seed_used.numpy()) % 2**32
         labels = cluster_tasks(self.affinity.numpy(), self.preference, seed=seed)
         self.grouped_at.assign(tf.constant(batches, "int64"))
@@ -168,11 +166,11 @@ class SelectiveTaskGroupUpdates(GradientMethod):
             self.assignment.assign(labels.astype("float32"))
 
     def get_affinity(self) -> Affinity:
-        """The proximal affinities, moving averages over all batches since `compile`.
+        """The proximal affinities: moving averages over all batches since `compile`.
 
-        They are corrected for their start from 0, as Adam's averages are; those that groups are
-        formed of are not. The diagonal is not negative, because no update that raised a task's own
-        loss counts there. Standard errors are not known.
+        They are corrected for their start from 0, as Adam's averages are. (Groups form from the
+        averages without this correction.) The diagonal is never negative, because it leaves out
+        updates that raised the task's own loss. Standard errors are not known.
 
         Raises:
             ValueError: If nothing was measured.
@@ -184,7 +182,9 @@ class SelectiveTaskGroupUpdates(GradientMethod):
                 "No affinities have been measured. Call `fit` first, with losses that are positive."
             )
         with np.errstate(invalid="ignore"):
-            mean = self.affinity.numpy().astype(np.float64) / -np.expm1(count * _log1m(self.decay))
+            # 1 - (1 - decay) ** count, without its rounding for small decays.
+            log = math.log1p(-self.decay) if self.decay < 1 else -math.inf
+            mean = self.affinity.numpy().astype(np.float64) / -np.expm1(count * log)
         return Affinity(self._tasks, mean, count=count)
 
     def _check_started(self) -> None:
@@ -195,7 +195,7 @@ class SelectiveTaskGroupUpdates(GradientMethod):
             )
 
     def load_own_variables(self, store: Any) -> None:
-        # Weights of a model that was trained otherwise have none of these.
+        # A file of a model that was trained without the method has no weights for it.
         if "0" in store:
             super().load_own_variables(store)
 
@@ -203,7 +203,3 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         names = ["decay", "preference", "warmup", "regroup_every", "group_norm", "measure_last"]
         options = {name: getattr(self, name) for name in [*names, "seed"]}
         return {**super().get_config(), **options}
-
-
-def _log1m(decay: float) -> float:
-    return math.log1p(-decay) if decay < 1 else -math.inf

@@ -1,7 +1,7 @@
-"""The optimizer's step for one group of tasks: on the shared variables and the group's heads."""
+"""An update for one group of tasks: the optimizer's step on some of the variables."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,18 +21,18 @@ Gradient = Any
 
 
 class PartialUpdates:
-    """Steps of an optimizer on parts of the variables that are chosen in the graph.
+    """Steps of an optimizer on some parts of the variables, which are chosen in the graph.
 
-    A part that is not chosen keeps its values and the optimizer's state of them, momentum
-    included: a step with a gradient of 0 would move both. So the step is computed for all parts,
-    from values to values, and taken for those that are chosen: equal to `optimizer.apply` with
-    the gradients and variables of these alone. No variable is assigned; the optimizer's
-    `iterations` stay.
+    A part that is not chosen keeps its values and its state in the optimizer, such as momentum. (A
+    step with a gradient of 0 would move both.) So the step is computed for all parts and taken for
+    the chosen ones. The result equals `optimizer.apply` with the gradients and variables of the
+    chosen parts alone. Values are computed from values: no variable is assigned, and the
+    optimizer's `iterations` stay.
 
     Args:
         optimizer: A built optimizer.
-        variables: P trainable variables that it was built with.
-        parts: Index of its part by variable.
+        variables: The P trainable variables that it was built with.
+        parts: For each variable, the index of its part.
 
     Raises:
         ValueError: If the optimizer was made with `use_ema` or `gradient_accumulation_steps`.
@@ -48,12 +48,11 @@ class PartialUpdates:
         check_partial(optimizer)
         self._optimizer = optimizer
         self._parts = list(parts)
-        self._number = len(variables)
         common = {id(variable) for variable in variables_of_all(optimizer)}
         own = [variable for variable in optimizer.variables if id(variable) not in common]
-        # The optimizer's state follows the variables.
+        # The trainable variables, then the optimizer's state.
         self.variables = [*variables, *own]
-        # By index into `variables`, the part that moves it.
+        # For each index into `variables`, the part that moves this variable.
         self._owners: dict[int, int] = {}
 
     def __call__(
@@ -67,18 +66,18 @@ class PartialUpdates:
 
         Args:
             values: Values of `self.variables`.
-            gradients: P gradients of the whole batch; `None` leaves a variable alone.
-            chosen: Boolean tensor, by part.
-            more_updates: By part, integers: see `stateless_view`.
+            gradients: P gradients of the whole batch, or `None` for a variable that stays.
+            chosen: Boolean tensor: for each part, whether to take the step.
+            more_updates: For each part, an integer: its updates beyond `optimizer.iterations`.
 
         Returns:
             New values of `self.variables`.
 
         Raises:
-            ValueError: If the optimizer has a state that several parts have in common.
+            ValueError: If parts of the optimizer's state belong to several parts.
         """
         present = [index for index, one in enumerate(gradients) if one is not None]
-        # Before clipping by the global norm, which is to be that of the chosen.
+        # Before clipping: the global norm is the norm of the chosen gradients.
         masked = [_where(chosen[self._parts[index]], gradients[index]) for index in present]
         clipped = dict(zip(present, clipped_gradients(self._optimizer, masked), strict=True))
         result = list(values)
@@ -97,7 +96,7 @@ class PartialUpdates:
         indices: Sequence[int],
         more_updates: tf.Tensor | int,
     ) -> dict[int, tf.Tensor]:
-        """What a step on some variables makes of all that it changes, by index."""
+        """The new values after a step on some variables, by index, of all that it changes."""
         if not indices:
             return {}
         variables = [self.variables[index] for index in indices]
@@ -124,10 +123,10 @@ class PartialUpdates:
 
 
 def check_partial(optimizer: keras.optimizers.Optimizer) -> None:
-    """Checks that the options of an optimizer go with updates of some of its variables.
+    """Checks that an optimizer can update some of its variables.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If it was made with `use_ema` or `gradient_accumulation_steps`.
     """
     optimizer = inner_optimizer(optimizer)
     for name in ("gradient_accumulation_steps", "use_ema"):
@@ -139,47 +138,33 @@ def check_partial(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def _where(condition: tf.Tensor, gradient: Gradient) -> Gradient:
-    """The gradient, or 0."""
+    """The gradient where the condition is true, and 0 where it is not."""
     if isinstance(gradient, tf.IndexedSlices):
         values = _where(condition, gradient.values)
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
     return tf.where(condition, gradient, tf.zeros_like(gradient))
 
 
-class Update(NamedTuple):
-    """What a step for a group gave.
-
-    Args:
-        values: Values of the variables after it.
-        moved: Whether it was made: a group without a label in the batch makes none, nor does one
-            whose gradients are not finite, if the loss is scaled.
-        overflowed: Whether it was not made for that second reason.
-    """
-
-    values: list[tf.Tensor]
-    moved: tf.Tensor
-    overflowed: tf.Tensor
-
-
 class GroupOptimizer:
-    """Makes the steps of a model's optimizer for groups of tasks.
+    """Makes the updates of a model for groups of tasks, by the model's optimizer.
 
-    A variable belongs to the tasks that depend on it, and moves with the groups that have one of
-    them: so shared variables move with every group, heads with one.
+    A variable moves with each group that has a task that depends on the variable: shared variables
+    with every group, heads with one.
 
     `iterations` advances once per batch, and with it a learning rate schedule. The optimizer's own
-    formulas, such as Adam's correction, go by the number of updates that a variable had: for a
-    head that of the batches, for shared variables that of the groups in all batches.
+    formulas, such as Adam's correction, count the updates of a variable: one per batch for heads,
+    one per group and batch for shared variables.
 
     Args:
-        model: Compiled model; all its variables are there.
-        more_updates: Number of updates of the shared variables beyond `iterations`, so far.
+        model: Compiled model that has all its variables.
+        more_updates: Number of updates of the shared variables so far, beyond `iterations`.
     """
 
     def __init__(self, model: TaskModel, more_updates: keras.Variable) -> None:
         sets = _tasks_by_variable(model)
-        # In the order of tasks, so that all replicas and all runs have the same.
+        # Sorted, so that all replicas and all runs have the same order.
         distinct = sorted(set(sets), key=sorted)
+        # Parts of the variables by tasks, boolean tensor.
         self._members = tf.constant(
             [[task in tasks for task in range(len(model.tasks))] for tasks in distinct]
         )
@@ -199,16 +184,21 @@ class GroupOptimizer:
         group: tf.Tensor,
         present: tf.Tensor,
         updates: tf.Tensor,
-    ) -> Update:
-        """A step for one group.
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Makes an update for one group.
 
         Args:
             values: Values of `self.variables`.
-            gradients: Gradients of this replica's share of the group's loss, scaled, with respect
-                to the trainable variables; `None` where nothing depends on one.
-            group: Boolean tensor (T,): the tasks of the group.
-            present: Boolean tensor (T,): the tasks with labels in the batch.
-            updates: Number of updates made in this batch, int32.
+            gradients: Gradients of this replica's share of the group's scaled loss with respect to
+                the trainable variables, or `None` where the loss does not depend on a variable.
+            group: Boolean tensor (T,): tasks of the group.
+            present: Boolean tensor (T,): tasks with labels in the batch.
+            updates: Number of updates in this batch so far, int32.
+
+        Returns:
+            Values of `self.variables` after the update; a boolean, whether there was an update; and
+            a boolean, whether there was none because gradients were not finite, which counts only
+            if the loss is scaled. Without labels for the group there is no update, either.
         """
         gradients = self._of_whole_batch(gradients)
         has_labels = tf.reduce_any(group & present)
@@ -220,22 +210,22 @@ class GroupOptimizer:
         new = self._updates(
             values, gradients, chosen, [more if common else 0 for common in self._are_common]
         )
-        return Update(new, moved, has_labels & ~finite)
+        return new, moved, has_labels & ~finite
 
     def counters(
         self, updates: tf.Tensor, overflowed: tf.Tensor
     ) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """What the end of a batch makes of the optimizer's counters.
+        """The optimizer's counters at the end of a batch, with their new values.
 
-        The loss scale counts batches, too: it is halved after one with an overflow.
+        The loss scale counts batches, too. It is halved after a batch with an overflow.
 
         Args:
-            updates: Number of updates made in this batch, int32.
-            overflowed: Whether gradients of a group were not finite.
+            updates: Number of updates in this batch, int32.
+            overflowed: Boolean: whether gradients of a group were not finite.
         """
         optimizer, inner = self._optimizer, getattr(self._optimizer, "inner_optimizer", None)
         iterations = optimizer.iterations
-        # As Keras has it, a batch of which nothing remains does not count.
+        # As in Keras, a batch does not count if overflows left no update.
         counts = tf.cast((updates > 0) | ~overflowed, iterations.dtype)
         result = [(iterations, tf.convert_to_tensor(iterations) + counts)]
         if inner is None:
@@ -254,14 +244,14 @@ class GroupOptimizer:
     def _of_whole_batch(self, gradients: Sequence[Gradient | None]) -> list[Gradient | None]:
         present = [one for one in gradients if one is not None]
         if self._scale is not None:
-            # Of Keras, because it also divides an Embedding's tf.IndexedSlices.
+            # By Keras, which also divides the tf.IndexedSlices of an Embedding.
             present = [keras.ops.divide(one, self._scale) for one in present]
         summed = iter(sum_over_replicas(present))
         return [None if one is None else next(summed) for one in gradients]
 
 
 def _tasks_by_variable(model: TaskModel) -> list[frozenset[int]]:
-    """Indices of the tasks that depend on each trainable variable of a model."""
+    """For each trainable variable of a model, the indices of the tasks that depend on it."""
     tasks: dict[int, frozenset[int]] = dict(model._sharing.tasks_of(model.encoder))
     for index, task in enumerate(model.tasks):
         for variable in model.heads[task].variables:

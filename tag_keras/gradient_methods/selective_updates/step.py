@@ -1,7 +1,7 @@
-"""A training step that updates the model for one group of tasks after the other."""
+"""The training step on a batch: an update for one group of tasks after the other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -18,11 +18,11 @@ from tag_keras.multitask.task_model import TaskModel
 
 
 class Losses(NamedTuple):
-    """What a forward pass gives.
+    """This replica's shares of the losses of a forward pass.
 
     Args:
-        tasks: T scalars, this replica's shares of the losses of the tasks.
-        own: Those of regularisers and of what layers added.
+        tasks: T scalars, the losses of the tasks.
+        own: Scalars, the losses of regularisers and those that layers added.
     """
 
     tasks: list[tf.Tensor]
@@ -32,12 +32,12 @@ class Losses(NamedTuple):
 class GroupBatch:
     """One batch, whose forward passes share their dropout masks.
 
-    BatchNorm's moving statistics and the random seeds move once, by `forward`, as in a training
-    step of Keras; all other passes start from the same state and leave it.
+    The pass by `forward` moves BatchNorm's statistics and the random seeds, as in a training step
+    of Keras. All other passes start from the state before it, and leave the state as it is.
 
     Args:
-        model: Compiled model; all its variables are there.
-        data: The batch.
+        model: Compiled model that has all its variables.
+        data: The batch, as `train_step` gets it.
     """
 
     def __init__(self, model: TaskModel, data: Any) -> None:
@@ -45,12 +45,12 @@ class GroupBatch:
         self._full_precision = FullPrecision(model)
         self.x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._state = [tf.convert_to_tensor(variable) for variable in model.non_trainable_variables]
-        # Boolean tensor (T,): the tasks with labels. Set by `forward`, as are the predictions.
+        # Both set by `forward`. Boolean tensor (T,): the tasks with labels.
         self.present: Any = None
         self.predictions: Any = None
 
     def forward(self) -> Losses:
-        """The first forward pass, which is that of the logs."""
+        """The first forward pass, from which the logs come."""
         self.predictions = self._model(self.x, training=True)
         task_losses = self._model.task_losses
         losses, labels = task_losses(self.y, self.predictions, self.sample_weight)
@@ -60,7 +60,7 @@ class GroupBatch:
         return Losses(losses, self._model.own_losses())
 
     def forward_at(self, values: Sequence[tf.Tensor]) -> Losses:
-        """A forward pass with these values of the trainable variables."""
+        """A forward pass with other values of the trainable variables."""
         predictions, _, own = self._model.stateless_call(
             values, self._state, self.x, training=True, return_losses=True
         )
@@ -72,8 +72,8 @@ class GroupBatch:
 
         Args:
             values: Values of the trainable variables.
-            losses: The losses there, if they are known. With a model of mixed precision they are
-                computed once more: an update changes them by less than its types resolve.
+            losses: Losses of this replica with these values, if they are known. In mixed precision
+                they are computed anew: float16 is too coarse for the change by one update.
         """
         if self._full_precision.is_needed():
             with self._full_precision():
@@ -83,12 +83,12 @@ class GroupBatch:
         return whole
 
     def group_loss(self, losses: Losses, group: tf.Tensor, normalize: bool) -> tf.Tensor:
-        """The loss of a group, times the loss scale: that of its tasks, and the model's own.
+        """The scaled loss of a group: the losses of its tasks, and the model's own.
 
         Args:
-            losses: Losses of all tasks.
-            group: Boolean tensor (T,).
-            normalize: Whether to divide by the number of tasks.
+            losses: Losses of a forward pass.
+            group: Boolean tensor (T,): tasks of the group.
+            normalize: Whether to divide by the number of tasks in the group.
         """
         pairs = zip(tf.unstack(group), losses.tasks, strict=True)
         members = [tf.where(member, loss, tf.zeros_like(loss)) for member, loss in pairs]
@@ -98,23 +98,24 @@ class GroupBatch:
         return self._model.optimizer.scale_loss(tf.add_n([total, *losses.own]))
 
     def logs(self, losses: Losses) -> dict[str, Any]:
-        """The logs, given the losses of the first forward pass."""
+        """The logs, from the losses of the first forward pass."""
         total = tf.add_n([self._model.task_losses.joint(losses.tasks), *losses.own])
         return self._model.logs_after(self.x, self.y, self.predictions, self.sample_weight, total)
 
 
 class Progress(NamedTuple):
-    """Where a batch stands between two updates.
+    """The state of a batch between two updates.
 
     Args:
         values: Values of the trainable variables and of the optimizer's state.
         affinity: Tensor (T, T), [source, target].
         count: Tensor (T, T): number of values behind each affinity.
-        losses: Tensor (T,): those before the last update.
-        group: Boolean tensor (T,): the group of the last update.
-        moved: Whether the last update was made, and not left out for want of labels, or overflow.
+        losses: Tensor (T,): losses of the tasks before the last update.
+        group: Boolean tensor (T,): group of the last update.
+        moved: Boolean: whether the last update took place; labels may be missing, or gradients
+            overflow.
         updates: Number of updates so far, int32.
-        overflowed: Whether gradients of a group were not finite.
+        overflowed: Boolean: whether gradients of a group so far were not finite.
     """
 
     values: list[tf.Tensor]
@@ -127,45 +128,30 @@ class Progress(NamedTuple):
     overflowed: tf.Tensor
 
 
-class UpdateState(Protocol):
-    """What the steps know and keep beyond the model and its optimizer, in variables."""
-
-    decay: float
-    group_norm: bool
-    measure_last: bool
-    affinity: keras.Variable
-    count: keras.Variable
-    batches: keras.Variable
-    more_updates: keras.Variable
-
-    def shuffled_groups(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Boolean tensor (T, T), one group by row, those without a task last; their number."""
-
-
 class GroupUpdateStep:
-    """Makes a training step with a batch, as `train_step` does, by updates for groups of tasks.
+    """A training step of updates for groups of tasks, in place of `train_step`.
 
-    The losses of all tasks are computed before and after each update, which gives the affinities.
-    All is computed from values to values; variables are assigned once, at the end.
+    The losses of all tasks before and after each update give the affinities. All is computed from
+    values to values, and variables are assigned once, at the end.
 
     Args:
         model: Compiled model.
-        state: Groups and affinities.
+        method: The `SelectiveTaskGroupUpdates` of the model, which keeps groups and affinities.
     """
 
-    def __init__(self, model: TaskModel, state: UpdateState) -> None:
+    def __init__(self, model: TaskModel, method: Any) -> None:
         self._model = model
-        self._state = state
+        self._method = method
 
     def __call__(self, data: Any) -> dict[str, Any]:
-        model, state = self._model, self._state
+        model, method = self._model, self._method
         batch = GroupBatch(model, data)
-        groups, number = state.shuffled_groups()
+        groups, number = method.shuffled_groups()
         with tf.GradientTape() as tape:
             losses = batch.forward()
-            scaled = batch.group_loss(losses, groups[0], state.group_norm)
+            scaled = batch.group_loss(losses, groups[0], method.group_norm)
         gradients = tape.gradient(scaled, model.trainable_variables)
-        optimizer = GroupOptimizer(model, state.more_updates)
+        optimizer = GroupOptimizer(model, method.more_updates)
         progress = self._start(batch, losses, optimizer, groups[0])
         progress = _stepped(progress, optimizer, gradients, batch.present)
 
@@ -173,8 +159,8 @@ class GroupUpdateStep:
             return self._update(progress, groups[index], batch, optimizer)
 
         progress = _for_each(update, progress, number, len(model.tasks))
-        if state.measure_last:
-            after = batch.measured(self._trainable(progress))
+        if method.measure_last:
+            after = batch.measured(self._trainable(progress.values))
             progress = self._attributed(progress, after, batch.present)
         self._finish(progress, optimizer)
         return batch.logs(losses)
@@ -182,56 +168,55 @@ class GroupUpdateStep:
     def _start(
         self, batch: GroupBatch, losses: Losses, optimizer: GroupOptimizer, group: tf.Tensor
     ) -> Progress:
-        """Before the first update."""
+        """The state before the first update."""
         values = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
-        progress = Progress(
+        return Progress(
             values=values,
-            affinity=tf.convert_to_tensor(self._state.affinity),
-            count=tf.convert_to_tensor(self._state.count),
-            losses=tf.zeros([len(losses.tasks)]),
+            affinity=tf.convert_to_tensor(self._method.affinity),
+            count=tf.convert_to_tensor(self._method.count),
+            losses=batch.measured(self._trainable(values), losses),
             group=group,
             moved=tf.constant(False),
             updates=tf.constant(0),
             overflowed=tf.constant(False),
         )
-        return progress._replace(losses=batch.measured(self._trainable(progress), losses))
 
     def _update(
         self, progress: Progress, group: tf.Tensor, batch: GroupBatch, optimizer: GroupOptimizer
     ) -> Progress:
-        """Measures what the last update did, and makes the one for the next group."""
-        values = self._trainable(progress)
+        """Measures the last update, and makes the update for the next group."""
+        values = self._trainable(progress.values)
         with tf.GradientTape() as tape:
             tape.watch(values)
             losses = batch.forward_at(values)
-            scaled = batch.group_loss(losses, group, self._state.group_norm)
+            scaled = batch.group_loss(losses, group, self._method.group_norm)
         now = batch.measured(values, losses)
-        # Behind the last group there may be empty ones.
-        is_wanted = self._state.measure_last | tf.reduce_any(group)
+        # An empty group comes after the last update.
+        is_wanted = self._method.measure_last | tf.reduce_any(group)
         progress = self._attributed(progress, now, batch.present & is_wanted)
         progress = progress._replace(losses=now, group=group)
         return _stepped(progress, optimizer, tape.gradient(scaled, values), batch.present)
 
     def _attributed(self, progress: Progress, losses: tf.Tensor, present: tf.Tensor) -> Progress:
-        """Adds to the affinities what the last update did, given the losses after it."""
+        """Adds the last update to the affinities, given the losses after it."""
         values, visited = group_affinity(progress.losses, losses, progress.group, present)
         visited &= progress.moved
         return progress._replace(
-            affinity=moving_average(progress.affinity, values, visited, self._state.decay),
+            affinity=moving_average(progress.affinity, values, visited, self._method.decay),
             count=progress.count + tf.cast(visited, "int64"),
         )
 
-    def _trainable(self, progress: Progress) -> list[tf.Tensor]:
-        return progress.values[: len(self._model.trainable_variables)]
+    def _trainable(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        return values[: len(self._model.trainable_variables)]
 
     def _finish(self, progress: Progress, optimizer: GroupOptimizer) -> None:
-        state = self._state
+        method = self._method
         more = tf.cast(tf.maximum(progress.updates - 1, 0), "int64")
         new = [
-            (state.affinity, progress.affinity),
-            (state.count, progress.count),
-            (state.batches, state.batches + 1),
-            (state.more_updates, state.more_updates + more),
+            (method.affinity, progress.affinity),
+            (method.count, progress.count),
+            (method.batches, method.batches + 1),
+            (method.more_updates, method.more_updates + more),
             *zip(optimizer.variables, progress.values, strict=True),
             *optimizer.counters(progress.updates, progress.overflowed),
         ]
@@ -239,17 +224,17 @@ class GroupUpdateStep:
 
 
 def _stepped(
-    progress: Progress,
-    optimizer: GroupOptimizer,
-    gradients: Sequence[Any],
-    present: tf.Tensor,
+    progress: Progress, optimizer: GroupOptimizer, gradients: Sequence[Any], present: tf.Tensor
 ) -> Progress:
-    update = optimizer.step(progress.values, gradients, progress.group, present, progress.updates)
+    """The state after an update for `progress.group`."""
+    values, moved, overflowed = optimizer.step(
+        progress.values, gradients, progress.group, present, progress.updates
+    )
     return progress._replace(
-        values=update.values,
-        moved=update.moved,
-        updates=progress.updates + tf.cast(update.moved, "int32"),
-        overflowed=progress.overflowed | update.overflowed,
+        values=values,
+        moved=moved,
+        updates=progress.updates + tf.cast(moved, "int32"),
+        overflowed=progress.overflowed | overflowed,
     )
 
 
@@ -259,16 +244,16 @@ def _for_each(
     number: tf.Tensor,
     most: int,
 ) -> Progress:
-    """Updates for the groups after the first one, in a loop that ends with the last.
+    """Makes the updates for all groups but the first, in a loop that ends with the last group.
 
-    In such a loop replicas cannot communicate. With several, updates for groups without a task
-    are computed, too, and come to nothing.
+    Replicas cannot communicate in such a loop. With several replicas, all T updates are computed;
+    those for empty groups change nothing.
 
     Args:
-        update: Makes an update, given its index.
-        progress: After the first group.
+        update: Function that makes the update for a group, given the index of the group.
+        progress: State after the first update.
         number: Number of groups, int32.
-        most: Number of tasks.
+        most: Number of tasks T.
     """
     if num_replicas() > 1:
         for index in range(1, most):

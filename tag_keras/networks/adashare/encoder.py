@@ -1,7 +1,4 @@
-"""Encoders for images that can stand in for each other: what tasks share, and what they do not.
-
-All are made of the same blocks, and take the same arguments before their own.
-"""
+"""Residual blocks that each task executes or skips, as AdaShare's policy decides."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,28 +22,28 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
 
         u relu(shortcut(x) + residual(x)) + (1 - u) shortcut(x)
 
-    A task that executes all blocks has the features of the plain residual network, exactly.
+    A task that executes all blocks has exactly the features of the plain residual network.
 
-    K tasks make K passes through the blocks. In training each of them moves the moving statistics
-    of a BatchNorm, as in the authors' code: they are means over the tasks, and follow the batches
+    K tasks make K passes through the blocks. In training, each pass updates the moving statistics
+    of BatchNorm, as in the authors' code: these are means over the tasks, and follow the batches
     faster than with one pass.
 
     Args:
         stem: Layer before the blocks.
-        blocks: L layers such as `tag_keras.ResidualBlock`, with the methods
-            `shortcut(inputs, training=None)` and `residual(inputs, training=None)`, of whose sum
-            `call` gives the ReLU. They are made of Keras layers and `keras.ops`.
+        blocks: L layers such as `tag_keras.ResidualBlock`, made of Keras layers and `keras.ops`.
+            They have the methods `shortcut(inputs, training=None)` and
+            `residual(inputs, training=None)`, and `call` gives the ReLU of the sum of the two.
         tasks: Names of the K tasks.
-        top: Layer after the blocks, such as a pooling layer, if there is to be one.
-        temperature: Of the policy's samples, at the beginning.
-        seed: Of the policy's samples.
+        top: Layer after the blocks, such as a pooling layer. Defaults to none.
+        temperature: Temperature of the policy's samples at the start of a search.
+        seed: Seed of the policy's samples.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Returns:
-        Features by task.
+        Dict of features by task.
 
     Raises:
-        ValueError: If there is no block, if one has no shortcut and residual, or if one has weights
+        ValueError: If there is no block, or if a block has no shortcut and residual, or weights
             outside of its layers.
 
     Example:
@@ -72,30 +69,26 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        # The layers cast what they get as their own types say.
+        # Each layer casts its inputs by its own dtype policy.
         super().__init__(**{"autocast": False, **kwargs})
-        for name, layer in (("stem", stem), ("top", top)):
-            is_layer = isinstance(layer, keras.layers.Layer) or (name == "top" and layer is None)
-            check(is_layer, f"`{name}` should be a layer", **{name: layer})
+        check(isinstance(stem, keras.layers.Layer), "`stem` should be a layer", stem=stem)
+        check(isinstance(top, keras.layers.Layer | None), "`top` should be a layer", top=top)
         self.blocks = _check_blocks(blocks)
         self.stem, self.top = stem, top
         self.policy = AdaSharePolicy(tasks, len(self.blocks), temperature, seed, name="policy")
         self.tasks = self.policy.tasks
 
-    def layers_in_order(self) -> list[keras.layers.Layer]:
-        """The stem, the blocks, and the top if there is one."""
-        return [self.stem, *self.blocks, *([] if self.top is None else [self.top])]
-
     def build(self, input_shape: Any) -> None:
-        # A block is never called below, only its two halves: here it makes its weights.
-        features = keras.tree.map_shape_structure(symbolic_input, input_shape)
-        for layer in self.layers_in_order():
-            following = layer(features)
-            if layer in self.blocks:
-                # Of functions of TensorFlow no pruned network can be made. Now is the time to say
-                # so, which Keras does, not after the search.
-                layer.residual(features)
+        # Here a block makes its weights: `call` calls only its two halves.
+        features = self.stem(keras.tree.map_shape_structure(symbolic_input, input_shape))
+        for block in self.blocks:
+            following = block(features)
+            # Keras raises an error if a block uses functions of TensorFlow. Now, and not after the
+            # search, when no pruned network could be made of it.
+            block.residual(features)
             features = following
+        if self.top is not None:
+            self.top(features)
         _check_weights(self.blocks)
         self.built = True
 
@@ -103,12 +96,15 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
         decisions = tf.unstack(self.policy.decisions(training))
         start = self.stem(inputs, training=training)
         return {
-            task: self._features(start, rows, training)
-            for task, rows in zip(self.tasks, decisions, strict=True)
+            task: self._features(start, of_task, training)
+            for task, of_task in zip(self.tasks, decisions, strict=True)
         }
 
-    def _features(self, features: tf.Tensor, rows: tf.Tensor, training: bool | None) -> tf.Tensor:
-        for block, decision in zip(self.blocks, tf.unstack(rows), strict=True):
+    def _features(
+        self, features: tf.Tensor, decisions: tf.Tensor, training: bool | None
+    ) -> tf.Tensor:
+        """Features of one task, from those after the stem, under its decisions (L, 2)."""
+        for block, decision in zip(self.blocks, tf.unstack(decisions), strict=True):
             skipped = block.shortcut(features, training=training)
             executed = keras.ops.relu(skipped + block.residual(features, training=training))
             features = _mixed(decision, executed, skipped)
@@ -135,11 +131,12 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
 
 
 def symbolic_input(shape: Sequence[int | None]) -> keras.KerasTensor:
-    """Stands for an input of that shape, with any number of examples."""
+    """A stand-in for inputs of a shape, with any number of examples."""
     return keras.KerasTensor((None, *shape[1:]))
 
 
 def _check_blocks(blocks: Any) -> list[Any]:
+    """Returns the blocks as a list."""
     found: list[Any] = list(blocks) if isinstance(blocks, list | tuple) else [blocks]
     methods = ("shortcut", "residual")
     for block in found:
@@ -162,6 +159,7 @@ def _check_blocks(blocks: Any) -> list[Any]:
 
 
 def _check_weights(blocks: Sequence[Any]) -> None:
+    """Checks that all weights of the built blocks belong to layers in them."""
     for block in blocks:
         inner = layers_in(block, include_self=False)
         in_layers = {id(variable) for layer in inner for variable in layer.weights}
@@ -174,6 +172,7 @@ def _check_weights(blocks: Sequence[Any]) -> None:
 
 
 def _mixed(decision: tf.Tensor, executed: tf.Tensor, skipped: tf.Tensor) -> tf.Tensor:
+    """The features of a block under a decision (u, 1 - u)."""
     # In float32, because the gradient of a decision is a sum over all features of the batch.
     one, other = (tf.cast(features, "float32") for features in (executed, skipped))
     return tf.cast(decision[0] * one + decision[1] * other, executed.dtype)
@@ -187,23 +186,23 @@ def adashare_encoder(
     temperature: float = 5.0,
     seed: int = 0,
 ) -> AdaShareEncoder:
-    """A ResNet of whose blocks each task executes some (AdaShare; Sun et al. 2020).
+    """AdaShare: each task executes some blocks of a ResNet (Sun et al. 2020, arXiv 1911.12423).
 
-    arXiv 1911.12423. It is the encoder of an `AdaShareModel`, which finds out which ones.
+    This is an encoder for `AdaShareModel`, which finds out which blocks.
 
     Args:
         tasks: Task names.
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
-        temperature: Of the policy's samples, at the beginning.
-        seed: Of the policy's samples.
+        temperature: Temperature of the policy's samples at the start of a search.
+        seed: Seed of the policy's samples.
 
     Returns:
         Encoder from images (B, H, W, channels) to a dict of features (B, widths[-1]) by task.
 
     Raises:
-        ValueError: If there are not as many widths as stages, or if a number is out of range.
+        ValueError: If there are more or fewer widths than stages, or if a number is out of range.
 
     Example:
 

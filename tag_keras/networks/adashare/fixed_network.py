@@ -1,4 +1,4 @@
-"""The network of a fixed policy: what each task executes, and nothing else."""
+"""Networks of a fixed policy: they hold what the tasks execute, and nothing else."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,19 +19,19 @@ def fixed_model(
     policy: Any,
     copy_weights: bool,
 ) -> MultiTaskModel:
-    """A model in which each task executes the blocks that a hard policy says.
+    """A model in which each task executes the blocks that a hard policy gives it.
 
-    What no task executes is absent. Tasks that go the same way up to some block go it together.
-    All layers are new ones.
+    The model does not hold what no task executes. Tasks whose decisions agree up to a block share
+    the computation up to this block. All layers are new.
 
     Args:
         encoder: A built encoder.
         heads: Layer or model by task.
-        policy: Boolean array (K, L).
-        copy_weights: Whether the layers get the weights as they are, or fresh ones.
+        policy: Boolean array (K, L), whether task k executes block l.
+        copy_weights: Whether the layers get copies of the weights, or fresh weights.
 
     Returns:
-        A model whose encoder is a Functional model, with a dict of features by task.
+        A model whose encoder is a Functional model to a dict of features by task.
 
     Raises:
         ValueError: If the policy has another shape, or if the encoder is not built.
@@ -47,7 +47,7 @@ def fixed_model(
     inputs = _inputs(shape)
     network = keras.Model(inputs, _features(twin, policy, inputs), name=encoder.name)
     model = MultiTaskModel(network, {task: _copied(head) for task, head in heads.items()})
-    # Called once, on no data, it has its weights, and can be saved.
+    # A call without data makes the weights, so that the model can be saved at once.
     model(keras.tree.map_shape_structure(symbolic_input, shape))
     if copy_weights:
         for task, head in model.heads.items():
@@ -56,7 +56,7 @@ def fixed_model(
 
 
 def _twin(encoder: AdaShareEncoder, shape: Any, copy_weights: bool) -> AdaShareEncoder:
-    """An encoder of the same layers, whose blocks differ in the names of theirs."""
+    """A copy of an encoder. The layers in its blocks have names that differ from block to block."""
     blocks = [_copied(block) for block in encoder.blocks]
     top = None if encoder.top is None else _copied(encoder.top)
     twin = AdaShareEncoder(_copied(encoder.stem), blocks, encoder.tasks, top)
@@ -71,42 +71,39 @@ def _twin(encoder: AdaShareEncoder, shape: Any, copy_weights: bool) -> AdaShareE
 
 
 def _inputs(shape: Any) -> Any:
+    """Symbolic inputs of a shape, or of a structure of shapes."""
     if isinstance(shape, Mapping):
-        # Keras asks for tensors of the names in the dict.
+        # Keras wants tensors with the names in the dict.
         return {name: keras.Input(one[1:], name=name) for name, one in shape.items()}
     return keras.tree.map_shape_structure(lambda one: keras.Input(one[1:]), shape)
 
 
 def _features(encoder: AdaShareEncoder, policy: npt.NDArray[np.bool_], inputs: Any) -> Any:
-    """Features by task, computed once for what several tasks have in common."""
-    start = encoder.stem(inputs)
-    # By the decisions at the blocks so far.
-    known: dict[tuple[bool, ...], Any] = {}
-    for row in policy.tolist():
-        features = start
-        for index, (block, executes) in enumerate(zip(encoder.blocks, row, strict=True)):
-            way = tuple(row[: index + 1])
+    """Features by task; what several tasks have in common is computed once."""
+    rows = [tuple(row) for row in policy.tolist()]
+    # Features by the decisions at the blocks so far.
+    known: dict[tuple[bool, ...], Any] = {(): encoder.stem(inputs)}
+    for row in rows:
+        for index, block in enumerate(encoder.blocks):
+            before, way = row[:index], row[: index + 1]
             if way not in known:
-                known[way] = block.shortcut(features)
-                if executes:
-                    known[way] = keras.ops.relu(known[way] + block.residual(features))
-            features = known[way]
+                known[way] = block.shortcut(known[before])
+                if row[index]:
+                    known[way] = keras.ops.relu(known[way] + block.residual(known[before]))
     if encoder.top is not None:
-        known = {way: encoder.top(known[way]) for way in {tuple(row) for row in policy.tolist()}}
-    return {
-        task: known[tuple(row)] for task, row in zip(encoder.tasks, policy.tolist(), strict=True)
-    }
+        known = {row: encoder.top(known[row]) for row in dict.fromkeys(rows)}
+    return {task: known[row] for task, row in zip(encoder.tasks, rows, strict=True)}
 
 
 def task_network(model: MultiTaskModel, task: str) -> keras.Model:
-    """The network of one task alone, as an ordinary Keras model.
+    """The network of one task, as an ordinary Keras model.
 
-    It holds the layers that the task depends on, and no others, with the weights of `model`: not
-    copies of them. So a task that skips blocks by its AdaShare policy has the smaller network.
+    It holds only the layers that the task depends on, and shares their weights with `model`. A task
+    that skips blocks by its AdaShare policy has a smaller network.
 
     Args:
         model: A `MultiTaskModel` whose encoder is a Functional model, such as from
-            `AdaShareModel.pruned_model` and `AdaShareModel.retrain_model`, or from
+            `AdaShareModel.pruned_model`, `AdaShareModel.retrain_model` or
             `MultiTaskModel.from_functional`.
         task: Name of the task.
 
@@ -114,7 +111,7 @@ def task_network(model: MultiTaskModel, task: str) -> keras.Model:
         A Functional model from the inputs to the predictions of the task.
 
     Raises:
-        ValueError: If the model has no such task, or if its encoder is another one.
+        ValueError: If the model has no such task, or if its encoder is no Functional model.
     """
     if task not in model.tasks:
         raise ValueError(

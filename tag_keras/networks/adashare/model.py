@@ -1,4 +1,4 @@
-"""AdaShare: training a network together with what of it each task executes."""
+"""AdaShare: training a network together with the policy that says which blocks a task executes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,36 +6,39 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.backend.steps import before_others, steps_of
+from tag_keras.backend.replicas import check_strategy
+from tag_keras.backend.steps import EpochBounds, before_others
 from tag_keras.model import MultiTaskModel
-from tag_keras.networks.adashare.cadence import Alternation, SearchEpochs, SearchProgress
+from tag_keras.multitask.task_model import TaskModel
 from tag_keras.networks.adashare.encoder import AdaShareEncoder
 from tag_keras.networks.adashare.fixed_network import fixed_model
 from tag_keras.networks.adashare.options import AdaShareSearch
 from tag_keras.networks.adashare.policy import sharing_loss, sparsity_loss
-from tag_keras.networks.adashare.step import PolicyStep, policy_optimizer_of
+from tag_keras.networks.adashare.steps import SearchProgress, SearchSteps
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
-class AdaShareModel(MultiTaskModel):
+class AdaShareModel(TaskModel):
     """Searches which blocks each task executes (AdaShare; Sun et al. 2020, arXiv 1911.12423).
 
-    `fit` trains the weights with all blocks executed, and then in turns the weights and the policy,
-    as `compile(search=...)` says. A step trains one of them and leaves the other as it is. In the
-    steps of the policy, nothing of the network moves, the moving statistics of BatchNorm included.
+    `fit` first trains the weights with all blocks executed. Then the weights and the policy take
+    turns, as `compile(search=...)` says. A step trains one of them and leaves the other as it is:
+    in a step of the policy, nothing of the network moves, not even BatchNorm's moving statistics.
 
-    The turns take different batches of the data that `fit` gets. To train the policy on data of its
-    own, as the authors do, give `fit` the data set `first.concatenate(second)`, with the numbers of
-    their batches as `weight_steps` and `policy_steps`, and a multiple of their sum as `warm_up`.
+    The turns take different batches of the data that `fit` gets. The authors train the policy on
+    data of its own. To do so, give `fit` the data set `first.concatenate(second)`, the numbers of
+    batches of the two as `weight_steps` and `policy_steps`, and a multiple of their sum as
+    `warm_up`.
 
-    Then `sample_policy` draws policies, `retrain_model` makes a network of one to be trained anew,
-    and `pruned_model` one with the weights as they are. Evaluation and `predict` take the more
-    probable decisions, as `pruned_model(model.encoder.policy.most_probable())` does. Training mixes
-    execute and skip as long as the temperature is high, so validation says little of a search: what
-    counts is how a network of a policy does when it has been trained anew.
+    After the search, `sample_policy` draws policies. `retrain_model` makes the network of a policy
+    with fresh weights, and `pruned_model` makes it with the weights as they are. Evaluation and
+    `predict` take the more probable decisions, like
+    `pruned_model(model.encoder.policy.most_probable())`. While the temperature is high, training
+    mixes "execute" and "skip", so validation says little about a search: what counts is how the
+    network of a policy does after it was trained anew.
 
-    The logs hold the losses of the tasks in all steps, and `sparsity_loss` and `sharing_loss`,
-    which `loss` does not contain.
+    The logs hold the losses of the tasks for all steps, and `sparsity_loss` and `sharing_loss`,
+    which `loss` does not include.
 
     Args:
         encoder: An `AdaShareEncoder`.
@@ -43,7 +46,8 @@ class AdaShareModel(MultiTaskModel):
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If the encoder is another one, or its tasks are not those of the heads.
+        ValueError: If the encoder is no `AdaShareEncoder`, if its tasks are not those of the heads,
+            or if a task has the name of a loss in the logs.
 
     Example:
 
@@ -96,60 +100,45 @@ class AdaShareModel(MultiTaskModel):
         loss_weights: Mapping[str, Any] | None = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
-        affinity: Any = None,
-        loss_weighting: Any = None,
-        gradient_method: Any = None,
+        *,
         policy_optimizer: Any = None,
         search: AdaShareSearch | None = None,
         **kwargs: Any,
     ) -> None:
-        """Configures a search, which begins with its first step, from the policy as it is.
+        """Configures a search. It begins with its first step, from the policy as it is.
+
+        Affinities, loss weightings and gradient methods go with the models that `retrain_model`
+        gives.
 
         Args:
-            optimizer: Of the weights.
-            loss: This and the next three are as in `MultiTaskModel`.
-            loss_weights: See there.
-            metrics: See there.
-            weighted_metrics: See there.
-            affinity: To be left out, as are the next two: the models that `retrain_model` gives
-                take them.
-            loss_weighting: To be left out.
-            gradient_method: To be left out.
-            policy_optimizer: Of the policy's logits. Defaults to Adam with the authors' learning
-                rate of 0.01, without their weight decay.
+            optimizer: Optimizer of the weights.
+            loss: Loss by task, or one for all tasks.
+            loss_weights: Weight by task in the joint loss. Defaults to 1.
+            metrics: Metrics by task, or a list of names for all tasks.
+            weighted_metrics: The same, weighted by `sample_weight`.
+            policy_optimizer: Optimizer of the policy's logits. Defaults to Adam with the authors'
+                learning rate of 0.01, without their weight decay.
             search: Schedule and losses of the policy. Defaults to `AdaShareSearch()`.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: As in `MultiTaskModel`; if `search` is something else; if one optimizer is
-                to do the work of two; or if affinities or another way to combine the tasks are
-                asked for, too.
+            ValueError: If the dicts have other tasks than the heads, if there is no loss, if
+                `search` is no `AdaShareSearch`, if both optimizers are one object, if an affinity,
+                a loss weighting or a gradient method is given, or if Keras cannot train under the
+                strategy with these arguments.
         """
-        others = {
-            "affinity": affinity,
-            "loss_weighting": loss_weighting,
-            "gradient_method": gradient_method,
-        }
-        for name, value in others.items():
-            if value is not None:
-                raise ValueError(
-                    "AdaShareModel trains weights and policy by the sum of the losses and takes no "
-                    f"`{name}`. Give it to the model of a policy, `model.retrain_model(policy)`. "
-                    f"Received: {name}={value!r}."
-                )
-        if not isinstance(search, AdaShareSearch | None):
-            raise ValueError(
-                "`search` should be a `tag_keras.AdaShareSearch(warm_up=..., ...)`. "
-                f"Received: search={search!r}."
-            )
-        of_policy = policy_optimizer_of(policy_optimizer, optimizer)
+        _check_compile(optimizer, policy_optimizer, search, kwargs)
+        if policy_optimizer is None:
+            policy_optimizer = keras.optimizers.Adam(0.01)
+        policy_optimizer = keras.optimizers.get(policy_optimizer)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, **kwargs)
+        check_strategy(self)
         scaled = keras.optimizers.LossScaleOptimizer
-        if isinstance(self.optimizer, scaled) and not isinstance(of_policy, scaled):
-            of_policy = scaled(of_policy)
-        # Now, because it has to be there before a checkpoint is read.
-        of_policy.build([self.encoder.policy.logits])
-        self.policy_optimizer = of_policy
+        if isinstance(self.optimizer, scaled) and not isinstance(policy_optimizer, scaled):
+            policy_optimizer = scaled(policy_optimizer)
+        # Now, because its variables have to be there before a checkpoint is read.
+        policy_optimizer.build([self.encoder.policy.logits])
+        self.policy_optimizer = policy_optimizer
         self._search = search or AdaShareSearch()
         self._progress.reset_steps()
 
@@ -160,20 +149,11 @@ class AdaShareModel(MultiTaskModel):
         return [variable for variable in super().trainable_variables if variable is not logits]
 
     def make_train_function(self, force: bool = False) -> None:
-        if self.train_function is not None and not force:
-            return
-        steps = (self.train_step, PolicyStep(self, self._search, self.policy_optimizer))
-        of_weights, of_policy = (steps_of(self, step) for step in steps)
-        alternation = Alternation(
-            self._search,
-            self._progress,
-            self.encoder.policy,
-            self.steps_per_execution,
-            of_weights,
-            of_policy,
-            self.get_metrics_result,
-        )
-        self.train_function = self._building_first(alternation)
+        self.train_function: Any
+        if self.train_function is None or force:
+            self.train_function = SearchSteps(
+                self, self._search, self._progress, self.policy_optimizer
+            )
 
     def logs_after(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any, loss: Any
@@ -196,11 +176,15 @@ class AdaShareModel(MultiTaskModel):
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        callbacks = before_others([SearchEpochs(self._progress)], callbacks)
+        check_strategy(self)
+        callbacks = before_others([EpochBounds(self._progress)], callbacks)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def sample_policy(self, seed: int = 0) -> Any:
         """Draws a hard policy by the probabilities that the search has found.
+
+        Args:
+            seed: Seed of the draw.
 
         Returns:
             Boolean array (K, L): whether a task executes a block.
@@ -218,13 +202,14 @@ class AdaShareModel(MultiTaskModel):
         return self.encoder.policy.sample_policy(seed)
 
     def retrain_model(self, policy: Any) -> MultiTaskModel:
-        """A network with fresh weights in which the tasks execute what a hard policy says.
+        """The network of a hard policy, with fresh weights.
 
         Args:
-            policy: Boolean array (K, L), as from `sample_policy`.
+            policy: Boolean array (K, L), whether task k executes block l, such as from
+                `sample_policy`.
 
         Returns:
-            A `MultiTaskModel` to be compiled. What no task executes is absent.
+            A `MultiTaskModel` to be compiled, without the layers that no task executes.
 
         Raises:
             ValueError: If the policy has another shape, or if the model has not seen any data.
@@ -232,7 +217,7 @@ class AdaShareModel(MultiTaskModel):
         return fixed_model(self.encoder, self.heads, policy, copy_weights=False)
 
     def pruned_model(self, policy: Any) -> MultiTaskModel:
-        """The same as `retrain_model`, with a copy of the weights as they are now."""
+        """The network of a hard policy (K, L), with a copy of the weights as they are now."""
         return fixed_model(self.encoder, self.heads, policy, copy_weights=True)
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -242,3 +227,26 @@ class AdaShareModel(MultiTaskModel):
             config["policy_optimizer"] = serialize(self.policy_optimizer)
             config["search"] = serialize(self._search)
         return config
+
+
+def _check_compile(
+    optimizer: Any, policy_optimizer: Any, search: Any, others: Mapping[str, Any]
+) -> None:
+    """Raises a `ValueError` if an argument of `AdaShareModel.compile` does not go with a search."""
+    for name in ("affinity", "loss_weighting", "gradient_method"):
+        if (value := others.get(name)) is not None:
+            raise ValueError(
+                "AdaShareModel trains weights and policy by the sum of the losses and takes no "
+                f"`{name}`. Give it to the model of a policy, `model.retrain_model(policy)`. "
+                f"Received: {name}={value!r}."
+            )
+    if not isinstance(search, AdaShareSearch | None):
+        raise ValueError(
+            "`search` should be a `tag_keras.AdaShareSearch(warm_up=..., ...)`. "
+            f"Received: search={search!r}."
+        )
+    if policy_optimizer is optimizer and isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(
+            "`policy_optimizer` should be another optimizer than `optimizer`, because each "
+            f"keeps a state of its own. Received: {optimizer!r} for both."
+        )

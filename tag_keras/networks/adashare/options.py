@@ -1,4 +1,4 @@
-"""Options of an AdaShare search: when weights and policy are trained, and by which losses."""
+"""Options of an AdaShare search: the schedule of weights and policy, and the policy's losses."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from tag_keras.utils.checks import check_choice, check_count, check_number, chec
 
 
 class Phase(NamedTuple):
-    """What a step of the training is.
+    """What a training step does.
 
     Args:
-        trains_policy: Whether it trains the policy. Otherwise it trains the weights.
-        active: Number of last blocks that have a policy.
-        temperature: Of the policy's samples.
-        left: Number of steps, this one included, of the same phase.
+        trains_policy: Whether the step trains the policy; otherwise it trains the weights.
+        active: Number of blocks, from the last one on, that have a policy.
+        temperature: Temperature of the policy's samples.
+        left: Number of steps left in this phase, this one included.
     """
 
     trains_policy: bool
@@ -38,9 +38,9 @@ class Phase(NamedTuple):
 class AdaShareSearch:
     """Schedule and losses of AdaShare (Sun et al. 2020, arXiv 1911.12423, section 3).
 
-    First the weights are trained alone, with all blocks executed. Then cycles follow, of some
-    batches that train the weights and some that train the policy. After each cycle the temperature
-    falls, and after every few of them one more block, from the last one down, has a policy.
+    A warm-up trains the weights alone, with all blocks executed. Then cycles follow: some batches
+    train the weights, and some the policy. The temperature falls after each cycle, and after every
+    few cycles one more block gets a policy, from the last block to the first.
 
     Args:
         warm_up: Number of batches before the first cycle. The authors take a fifth of all: 4000,
@@ -52,15 +52,15 @@ class AdaShareSearch:
         sparsity: Weight of `sparsity_loss`. The authors take 0.05 (NYUv2, two tasks), 0.001 (three
             tasks), 0.01 (Cityscapes), and 0.001 (Taskonomy).
         sharing: Weight of `sharing_loss`. The authors take 0.05, 0.05, 0.1, and 0.005.
-        sharing_weight: "top" where the last blocks are to be shared most, as in the authors' code,
-            or "bottom" for the first ones, as in the paper's argument.
-        temperature: Of the policy's samples, in the first cycle.
-        temperature_decay: Factor of the temperature after each cycle.
-        curriculum_speed: Number of cycles after which one more block has a policy. The authors take
-            3, and 1 for Taskonomy.
+        sharing_weight: `"top"` to share the last blocks most, as in the authors' code, or
+            `"bottom"` to share the first blocks most, as the paper argues.
+        temperature: Temperature of the policy's samples in the first cycle.
+        temperature_decay: What the temperature is multiplied by after each cycle.
+        curriculum_speed: Number of cycles after which one more block gets a policy. The authors
+            take 3, and 1 for Taskonomy.
 
     Raises:
-        ValueError: If an option is not what it should be.
+        ValueError: If an option is out of range.
     """
 
     warm_up: int = 4000
@@ -88,13 +88,13 @@ class AdaShareSearch:
         check_choice("sharing_weight", self.sharing_weight, ("top", "bottom"))
 
     def _put(self, name: str, value: float) -> None:
-        # Python's numbers, because the configuration is written as JSON.
+        # A number of Python, which can be written as JSON.
         object.__setattr__(self, name, value)
 
     def phase(self, step: int, num_blocks: int) -> Phase:
-        """What the training step of that number is, from 0 on, in a network of so many blocks."""
+        """The phase of a training step, counted from 0, in a network of `num_blocks` blocks."""
         if step < self.warm_up:
-            return Phase(False, 0, self.temperature, self.warm_up - step)
+            return Phase(False, 0, self.temperature, left=self.warm_up - step)
         length = self.weight_steps + self.policy_steps
         cycle, position = divmod(step - self.warm_up, length)
         trains_policy = position >= self.weight_steps
@@ -102,18 +102,18 @@ class AdaShareSearch:
             trains_policy,
             active_blocks(cycle, num_blocks, self.curriculum_speed),
             temperature_after(cycle, self.temperature, self.temperature_decay),
-            (length if trains_policy else self.weight_steps) - position,
+            left=(length if trains_policy else self.weight_steps) - position,
         )
 
     def policy_loss(self, logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """What the policy phase adds to the losses of the tasks.
+        """What a step of the policy adds to the losses of the tasks.
 
         Args:
-            logits: Float32 tensor (K, L, 2).
-            active: Number of last blocks that have a policy.
+            logits: Float32 tensor (K, L, 2) for K tasks and L blocks: "execute" and "skip".
+            active: Scalar: number of blocks, from the last one on, that have a policy.
 
         Returns:
-            Float32 scalar.
+            Float32 scalar: the weighted sum of the sparsity loss and the sharing loss.
         """
         sparsity = self.sparsity * sparsity_loss(logits, active)
         return sparsity + self.sharing * sharing_loss(logits, self.sharing_weight)

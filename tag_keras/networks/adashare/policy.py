@@ -1,4 +1,4 @@
-"""Which blocks of a network each task executes: a policy that is learned with the network."""
+"""The policy of AdaShare: which blocks of a network each task executes, its losses and schedule."""
 
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ SharingWeight = Literal["top", "bottom"]
 def gumbel_noise(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
     """Float32 tensor of independent Gumbel variables, the same for the same seed (2,)."""
     tiny = np.finfo(np.float32).tiny
-    # Of the algorithms, the one that gives the same on all kinds of devices. XLA has its own.
+    # Philox gives the same numbers on all kinds of devices. XLA has an algorithm of its own.
     uniform = tf.random.stateless_uniform(shape, seed, minval=tiny, maxval=1.0, alg="philox")
     return -tf.math.log(-tf.math.log(uniform))
 
@@ -26,38 +26,42 @@ def policy_sample(logits: tf.Tensor, noise: tf.Tensor, temperature: tf.Tensor) -
 
         u = softmax((A + noise) / temperature)
 
-    Whatever the temperature, the larger of the two entries is the first one with the probability
-    softmax(A). The lower the temperature, the closer the larger one is to 1.
+    At any temperature, the first entry is the larger one with the probability softmax(A)[..., 0].
+    The lower the temperature, the closer the larger entry is to 1.
 
     Args:
-        logits: Float32 tensor A (K, L, 2) of K tasks and L blocks: execute, or skip.
+        logits: Float32 tensor A (K, L, 2) for K tasks and L blocks: "execute" and "skip".
         noise: Gumbel variables (K, L, 2).
-        temperature: Scalar.
+        temperature: Positive scalar.
 
     Returns:
         Float32 tensor (K, L, 2), whose rows add up to 1.
     """
+    noisy = logits + noise
     # After thousands of cycles the temperature would be 0 in float32.
-    return tf.nn.softmax((logits + noise) / tf.maximum(temperature, 1e-6))
+    scaled = (noisy[..., 0] - noisy[..., 1]) / tf.maximum(temperature, 1e-6)
+    # The softmax of two numbers is the sigmoid of their difference. TensorFlow's softmax multiplies
+    # by a reciprocal, which some processors round: a certain decision would be 1 - 2 ** -24.
+    return tf.stack([tf.sigmoid(scaled), tf.sigmoid(-scaled)], axis=-1)
 
 
 def is_active(num_blocks: int, active: tf.Tensor) -> tf.Tensor:
-    """Boolean tensor (L,): which blocks have a policy, namely the last ones."""
-    # A mask, because the graph stays the same while their number grows.
+    """Boolean tensor (L,): whether a block has a policy; the last `active` ones have."""
+    # A mask, so that the graph stays the same while the number grows.
     return tf.range(num_blocks, dtype="float32") >= num_blocks - tf.cast(active, "float32")
 
 
 def sparsity_loss(logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-    """Cross entropy of the logits and "skip": AdaShare's loss for small networks, as coded.
+    """Sparsity loss of AdaShare's code (arXiv 1911.12423): it makes networks small.
 
-        sum over tasks of the mean over the active blocks of -log P(skip)
+        sum over the tasks of the mean over the active blocks of -log P(skip)
 
     Args:
-        logits: Float32 tensor (K, L, 2).
-        active: Number of last blocks that have a policy.
+        logits: Float32 tensor (K, L, 2) for K tasks and L blocks: "execute" and "skip".
+        active: Scalar: number of blocks, from the last one on, that have a policy.
 
     Returns:
-        Float32 scalar; 0 where no block is active.
+        Float32 scalar; 0 if no block is active.
     """
     mask = tf.cast(is_active(logits.shape[1], active), "float32")
     skip = -tf.nn.log_softmax(logits)[:, :, 1]
@@ -65,17 +69,17 @@ def sparsity_loss(logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
 
 
 def sharing_loss(logits: tf.Tensor, sharing_weight: SharingWeight = "top") -> tf.Tensor:
-    """Distance of the tasks' policies: AdaShare's loss for sharing blocks, on raw logits.
+    """Sharing loss of AdaShare (arXiv 1911.12423): it draws the tasks' policies together.
 
         sum over pairs of tasks k < k' and blocks l of w_l |A[k, l, 0] - A[k', l, 0]|
 
-    over all blocks l = 0, ..., L - 1. The authors' code has w_l = (l + 1) / L, which is "top": the
-    last blocks are pulled together most. Their paper argues for sharing the first ones, which is
-    "bottom": w_l = (L - 1 - l) / L.
+    for the blocks l = 0, ..., L - 1, active or not. The authors' code has w_l = (l + 1) / L, here
+    "top": it draws the last blocks together most. Their paper argues for sharing the first blocks,
+    here "bottom": w_l = (L - 1 - l) / L.
 
     Args:
-        logits: Float32 tensor (K, L, 2).
-        sharing_weight: Where the weight is largest.
+        logits: Float32 tensor A (K, L, 2) for K tasks and L blocks: "execute" and "skip".
+        sharing_weight: Where the weight is largest, `"top"` or `"bottom"`.
 
     Returns:
         Float32 scalar; 0 for one task.
@@ -84,18 +88,18 @@ def sharing_loss(logits: tf.Tensor, sharing_weight: SharingWeight = "top") -> tf
     place = tf.range(num_blocks, dtype="float32")
     weights = place + 1 if sharing_weight == "top" else num_blocks - 1 - place
     execute = logits[:, :, 0]
-    # Every pair twice, and every task with itself.
+    # This counts every pair twice, and every task with itself.
     distances = tf.reduce_sum(tf.abs(execute[:, None] - execute[None, :]), axis=(0, 1)) / 2
     return tf.reduce_sum(distances * weights) / num_blocks
 
 
 def active_blocks(cycle: int, num_blocks: int, curriculum_speed: int = 3) -> int:
-    """Number of last blocks that have a policy after so many cycles: AdaShare's curriculum."""
+    """Curriculum of AdaShare: how many blocks, from the last one on, have a policy in a cycle."""
     return min(num_blocks, cycle // curriculum_speed + 1)
 
 
 def temperature_after(cycle: int, temperature: float = 5.0, decay: float = 0.965) -> float:
-    """Temperature of the policy's samples after so many cycles."""
+    """Temperature of the policy's samples in a cycle, counted from 0."""
     return float(temperature * decay**cycle)
 
 
@@ -103,7 +107,7 @@ def check_policy(policy: Any, num_tasks: int, num_blocks: int) -> npt.NDArray[np
     """Returns a hard policy as a boolean array (K, L).
 
     Raises:
-        ValueError: If it has another shape, or entries that are neither true nor false.
+        ValueError: If the policy has another shape, or an entry that is neither true nor false.
     """
     array = np.asarray(policy)
     if array.shape != (num_tasks, num_blocks):
@@ -120,18 +124,18 @@ def check_policy(policy: Any, num_tasks: int, num_blocks: int) -> npt.NDArray[np
 class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
     """The policy of AdaShare (Sun et al. 2020, arXiv 1911.12423, section 3).
 
-    For every task k and block l it holds two trainable logits: to execute the block, and to skip
-    it. They begin equal. It is not called; `decisions` gives what tasks do.
+    For every task k and block l the layer holds two trainable logits, "execute" and "skip", which
+    begin equal. The layer is not called: `decisions` gives what the tasks do.
 
-    In training decisions are samples, the same on all replicas. In evaluation they are the more
-    probable ones, so that evaluating twice gives the same: the authors' code draws at random there,
-    too. Blocks that are not active have no policy yet: every task executes them.
+    In training, decisions are samples, the same on all replicas. In evaluation they are the more
+    probable ones, so that two evaluations give the same; the authors' code draws there, too. Every
+    task executes the blocks that are not active, because they have no policy yet.
 
     Args:
         tasks: Names of the K tasks.
-        num_blocks: Number L of blocks.
-        temperature: Of the samples. `AdaShareModel` lowers it during training.
-        seed: Of the samples.
+        num_blocks: Number of blocks, L.
+        temperature: Temperature of the samples at the start; `AdaShareModel` lowers it.
+        seed: Seed of the samples.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -169,10 +173,10 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
             name="logits",
         )
         self.temperature = self._add_state("temperature", self._first_temperature, "mean")
-        # Number of last blocks that have a policy.
+        # Number of blocks, from the last one on, that have a policy.
         self.active = self._add_state("active", self.num_blocks, "mean")
-        # Kept here, because Keras does not save the state of a `SeedGenerator`. Every replica
-        # draws by it, so that all have the same policy.
+        # A weight, because Keras does not save the state of a `SeedGenerator`. All replicas draw by
+        # it, and so have the same policy.
         self.draws = self._add_state("draws", 0, "only_first_replica", dtype="int64")
         self.built = True
 
@@ -195,7 +199,10 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
         self.temperature.assign(temperature)
 
     def decisions(self, training: bool | None = None) -> tf.Tensor:
-        """What tasks do at each block: how much of it executed, and how much of it skipped.
+        """How much each task executes each block, and how much it skips it.
+
+        Args:
+            training: Whether to draw a sample.
 
         Returns:
             Float32 tensor (K, L, 2), whose rows add up to 1: a sample in training, else 0 and 1.
@@ -213,7 +220,7 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
         return tf.where(active[:, None], chosen, [1.0, 0.0])
 
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """Probability (K, L) that a task executes a block; 1 where the block is not active."""
+        """Probability (K, L) that a task executes a block; 1 if the block is not active."""
         logits = np.asarray(self.logits.numpy(), np.float64)
         probabilities = 1 / (1 + np.exp(logits[:, :, 1] - logits[:, :, 0]))
         first = self.num_blocks - int(self.active.numpy())
@@ -222,6 +229,9 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
 
     def sample_policy(self, seed: int = 0) -> npt.NDArray[np.bool_]:
         """Draws a hard policy: each decision by its probability, independently.
+
+        Args:
+            seed: Seed of the draw.
 
         Returns:
             Boolean array (K, L): whether a task executes a block.

@@ -1,7 +1,4 @@
-"""Encoders for images that can stand in for each other: what tasks share, and what they do not.
-
-All are made of the same blocks, and take the same arguments before their own.
-"""
+"""Networks with Task Routing that all tasks go through together, as encoders."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,24 +17,26 @@ from tag_keras.utils.tasks import check_task_names
 class RoutedEncoder(keras.layers.Layer):  # type: ignore[misc]
     """Runs a network with Task Routing for all tasks at once (Strezoski et al. 2019).
 
-    The batch is repeated for each task and goes through the network in one piece, so that the graph
-    does not grow with the number of tasks. Batch normalization sees the examples of all tasks.
+    arXiv 1903.12117. The layer repeats the batch for each task, and the network takes all copies in
+    one piece, so that the graph does not grow with the number of tasks. Batch normalization sees
+    the examples of all tasks.
 
     Args:
-        trunk: Functional model from `[inputs, task ids (B,)]` to features, such as
-            `routed_resnet` and `routed_vgg11` give it.
+        trunk: Functional model from `[inputs, task ids (B,)]` to features, such as from
+            `routed_resnet` or `routed_vgg11`.
         tasks: Task names, in the order of the masks.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor (B, ...).
-        training: As in Keras.
+        training: Whether the model is being trained.
 
     Returns:
-        Dict of features (B, ...) by task: an encoder for `MultiTaskModel`.
+        Dict of features (B, ...) by task, so that the layer is an encoder for `MultiTaskModel`.
 
     Raises:
-        ValueError: If the trunk does not take inputs and task ids.
+        ValueError: If the trunk does not take inputs and task ids, or routes another number of
+            tasks.
 
     Example:
 
@@ -50,14 +49,14 @@ class RoutedEncoder(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(self, trunk: keras.Model, tasks: Sequence[str], **kwargs: Any) -> None:
-        # The trunk casts what it gets as its own type says.
+        # The trunk casts its inputs by its own dtype policy.
         super().__init__(**{"autocast": False, **kwargs})
         self.tasks = check_task_names(tasks)
         check_trunk(trunk, len(self.tasks))
         self.trunk = trunk
 
     def build(self, input_shape: Any) -> None:
-        """The trunk is built."""
+        """Does nothing: the trunk is built already."""
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
         ids = tf.range(len(self.tasks))
@@ -78,11 +77,7 @@ class RoutedEncoder(keras.layers.Layer):  # type: ignore[misc]
 
 
 def check_trunk(trunk: Any, num_tasks: int) -> None:
-    """Checks that a network takes inputs and the ids of so many tasks.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Raises a `ValueError` unless a network takes inputs and the ids of `num_tasks` tasks."""
     inputs = getattr(trunk, "inputs", None) or []
     check(
         len(inputs) == 2 and inputs[1].shape == (None,),
@@ -107,18 +102,13 @@ def features_by_task(
         trunk: Model from [inputs, task ids (B,)] to features (B, ...).
         inputs: Tensor (B, ...).
         task_ids: Int tensor (K,).
-        training: As in Keras.
+        training: Whether the model is being trained.
     """
     count, size = tf.shape(task_ids)[0], tf.shape(inputs)[0]
     repeated = tf.tile(inputs, [count, *[1] * (inputs.shape.rank - 1)])
     ids = tf.reshape(tf.tile(task_ids[:, None], [1, size]), [-1])
     features = trunk([repeated, ids], training=training)
     return tf.reshape(features, [count, size, *features.shape[1:]])
-
-
-def features_of_one(trunk: keras.Model, inputs: tf.Tensor, task_id: tf.Tensor) -> tf.Tensor:
-    """Features (B, ...) of a batch for one task, in inference."""
-    return trunk([inputs, tf.fill([tf.shape(inputs)[0]], task_id)], training=False)
 
 
 def task_routing_encoder(
@@ -130,20 +120,20 @@ def task_routing_encoder(
     mode: Mode = "partition",
     seed: int | None = None,
 ) -> keras.Model:
-    """A ResNet of whose channels each task uses a part (Task Routing; Strezoski et al. 2019).
+    """Task Routing: each task uses some channels of a ResNet (Strezoski et al. 2019).
 
-    arXiv 1903.12117. All tasks go through it at each step, as one batch that is as many times
-    larger. `TaskRoutingModel` takes one task at each step instead.
+    arXiv 1903.12117. All tasks go through the network at each step, in one batch that holds every
+    example once for each task. `TaskRoutingModel` takes one task at each step instead.
 
     Args:
         tasks: Task names.
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
-        sigma: In the mode `"partition"`, the part of the channels that all tasks share, where the
-            others belong to one task each; in `"reference"`, the part that each task goes without.
-        mode: `"partition"` or `"reference"`.
-        seed: Seed of the masks.
+        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
+            without (`"reference"`).
+        mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
+        seed: Seed of the masks, drawn by default.
 
     Returns:
         Functional model from images (B, H, W, channels) to a dict of features (B, widths[-1]) by

@@ -1,4 +1,4 @@
-"""Task Routing: each task uses a part of the channels of a layer."""
+"""The Task Routing layer: each task uses some of the channels, and a mask says which."""
 
 import random
 from typing import Any, Literal
@@ -20,16 +20,16 @@ def routing_mask(
 
     arXiv 1903.12117. The authors explain `sigma` in one way and compute it in another:
 
-    - `"partition"`, as explained: `round(sigma * channels)` channels are for all tasks. The others
-      are for one task each, at random, and as evenly as possible: the first tasks get one more.
+    - `"partition"`, as explained: all tasks share `round(sigma * channels)` channels. The others
+      belong to one task each, at random and as evenly as possible: the first tasks get one more.
       1 is hard sharing, 0 is a network per task.
     - `"reference"`, as in their code: each task goes without `int(sigma * channels)` channels,
-      drawn at random for each. 0 is hard sharing.
+      drawn at random for each task. 0 is hard sharing.
 
     Args:
         num_tasks: Number of tasks, T.
         channels: Number of channels, C.
-        sigma: From 0 to 1.
+        sigma: Share of the channels, from 0 to 1.
         mode: `"partition"` or `"reference"`.
         seed: Seed of the draw.
 
@@ -70,7 +70,7 @@ def routing_mask(
 
 
 def check_routing(num_tasks: int, sigma: float, mode: Mode) -> None:
-    """Checks the arguments of a routing mask that need no number of channels.
+    """Checks the arguments of a routing mask before the number of channels is known.
 
     Raises:
         ValueError: If one is out of range, or if no task would have a channel.
@@ -87,11 +87,7 @@ def check_routing(num_tasks: int, sigma: float, mode: Mode) -> None:
 
 
 def mask_seed(seed: int | None) -> int:
-    """The seed, or one drawn as Keras draws them: `keras.utils.set_random_seed` determines it.
-
-    Raises:
-        ValueError: If it is no seed.
-    """
+    """Returns a checked seed; for `None`, one that `keras.utils.set_random_seed` determines."""
     return random.randrange(2**31) if seed is None else check_seed(seed)
 
 
@@ -101,27 +97,26 @@ class TaskRouting(keras.layers.Layer):  # type: ignore[misc]
 
         output[..., c] = inputs[..., c] * mask[task, c]
 
-    It belongs behind a convolution and its batch normalization, before the activation. The mask is
-    drawn once (see `routing_mask`), is not trained, and is saved with the model. A channel that a
-    task does not use is 0 for it, and gets no gradient from it.
+    Put the layer behind a convolution and its batch normalization, before the activation. The mask
+    is drawn once, is not trained, and is saved with the model. A channel that a task does not use
+    is 0 for this task, and gets no gradient from it.
 
-    What else moves a kernel, such as weight decay or the momentum of an optimizer, moves those of
-    all channels. Moving statistics of a batch normalization before it are those of all channels,
-    too.
+    Weight decay and the momentum of an optimizer still move the kernels of all channels, and a
+    batch normalization before the layer updates the moving statistics of all channels.
 
     Args:
         num_tasks: Number of tasks, T.
-        sigma: In the mode `"partition"`, the part of the channels that all tasks share, where the
-            others belong to one task each; in `"reference"`, the part that each task goes without.
-        mode: `"partition"` or `"reference"`.
+        sigma: In the mode `"partition"`, the share of the channels that all tasks use; the others
+            belong to one task each. In `"reference"`, the share that each task goes without.
+        mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
         seed: Seed of the mask. By default it is drawn as Keras draws seeds, so that
             `keras.utils.set_random_seed` determines it.
-        data_format: `"channels_last"` or `"channels_first"`; by default that of Keras.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' image data format.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor (B, ..., C), or (B, C, ...) with the channels first.
-        task_ids: Index of the task, from 0 to T - 1: one for all examples, or one for each, (B,).
+        task_ids: Indices of tasks, from 0 to T - 1: one for all examples, or (B,), one for each.
 
     Returns:
         Tensor with the shape of `inputs`.
@@ -173,13 +168,12 @@ class TaskRouting(keras.layers.Layer):  # type: ignore[misc]
                 task_ids=task_ids,
             )
         mask = tf.gather(tf.convert_to_tensor(self.mask), tf.cast(task_ids, "int32"))
-        # One axis of length 1 for each of an image.
-        axes = [1] * (inputs.shape.rank - 2)
-        size = [] if mask.shape.rank == 1 else [-1]
-        channels = mask.shape[-1]
-        last = self.data_format == "channels_last"
-        shape = [*size, *axes, channels] if last else [*size, channels, *axes]
-        return inputs * tf.reshape(mask, shape)
+        # The mask is (C,) for one task, and (B, C) for a task of each example.
+        examples, channels = [-1] * (mask.shape.rank - 1), mask.shape[-1]
+        pixels = [1] * (inputs.shape.rank - 2)
+        if self.data_format == "channels_last":
+            return inputs * tf.reshape(mask, [*examples, *pixels, channels])
+        return inputs * tf.reshape(mask, [*examples, channels, *pixels])
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...], *args: Any

@@ -10,14 +10,20 @@ import tensorflow as tf
 from tag_keras.backend.layers import track_loss
 from tag_keras.multitask import task_metrics
 from tag_keras.multitask.task_losses import TaskLosses
-from tag_keras.networks.task_routing import stacked_tasks
-from tag_keras.networks.task_routing.encoder import check_trunk, features_by_task, features_of_one
-from tag_keras.networks.task_routing.heads import TaskDense
+from tag_keras.networks.task_routing.encoder import check_trunk, features_by_task
 from tag_keras.networks.task_routing.layer import mask_seed
+from tag_keras.networks.task_routing.stacked_tasks import (
+    LossByTask,
+    TaskDense,
+    draw_task,
+    stack_labels,
+    stack_weights,
+    stacked_losses,
+)
 from tag_keras.utils.checks import check, check_choice
 from tag_keras.utils.tasks import check_task_names
 
-# What the loss and the metrics that all tasks have in common are told is a task.
+# All tasks have one loss and the same metrics, which know them as one task of this name.
 _ANY = "any"
 
 
@@ -25,27 +31,27 @@ _ANY = "any"
 class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     """Trains a network with Task Routing on one task at each step (Strezoski et al. 2019).
 
-    arXiv 1903.12117. For many tasks of one kind, such as the attributes of images: they have one
-    loss, and their heads are one layer, so that the graph has the same size for 2 tasks and for
-    300. At each step one of the tasks with labels in the batch is drawn, and only its channels, its
-    head and its loss are used.
+    arXiv 1903.12117. This model is for many tasks of one kind, such as attributes of images. They
+    have one loss, and their heads are one layer, so that the graph has the same size for 2 tasks
+    and for 300. Each step draws one of the tasks that have labels in the batch, and uses only the
+    channels, the head and the loss of this task.
 
-    The loss is the mean over the tasks of their losses, of which a step takes one, or all with
+    The loss is the mean of the losses of the tasks. A step takes one of them, or all with
     `sampling="all"`. A label that is NaN is missing, as for `MultiTaskModel`. An optimizer with a
-    memory, such as Adam, moves the weights of the other tasks as well, by what it remembers.
+    memory, such as Adam, also moves the weights of the other tasks, by what it remembers.
 
     Args:
-        trunk: Functional model from `[inputs, task ids (B,)]` to features (B, F), such as
-            `routed_resnet` and `routed_vgg11` give it.
+        trunk: Functional model from `[inputs, task ids (B,)]` to features (B, F), such as from
+            `routed_resnet` or `routed_vgg11`.
         tasks: Task names, in the order of the masks, of the labels and of the predictions.
         units: Number of values of each prediction.
-        sampling: `"one"` task at each step, or `"all"`.
+        sampling: `"one"` to train one task at each step, or `"all"`.
         seed: Seed of the draws of tasks. By default it is drawn as Keras draws seeds.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
         inputs: Tensor (B, ...).
-        training: As in Keras.
+        training: Whether the model is being trained.
 
     Returns:
         Predictions (B, T, units).
@@ -73,7 +79,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        # The trunk and the head cast what they get as their own types say.
+        # The trunk and the head cast their inputs by their own dtype policies.
         super().__init__(**{"autocast": False, **kwargs})
         self.tasks = check_task_names(tasks)
         check_trunk(trunk, len(self.tasks))
@@ -83,14 +89,14 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         self.seed = mask_seed(seed)
         self.head = TaskDense(len(self.tasks), units, dtype="float32")
         self.head.build(trunk.output_shape)
-        # A weight, and not a SeedGenerator, which Keras does not save.
+        # A weight, because Keras does not save a SeedGenerator.
         self._draws = self.add_weight(
             shape=(), initializer="zeros", dtype="int64", trainable=False, name="draws"
         )
-        self._loss_by_task = stacked_tasks.LossByTask(len(self.tasks), name="loss_by_task")
+        self._loss_by_task = LossByTask(len(self.tasks), name="loss_by_task")
         # Set by `compile`.
         self._losses_of_any: Any = None
-        # Called once, on no data, it can be saved and backed up at once.
+        # After a call without data the model can be saved and backed up at once.
         self(keras.KerasTensor(trunk.inputs[0].shape, trunk.inputs[0].dtype))
 
     def compile(
@@ -103,14 +109,15 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         """Configures training, as `keras.Model.compile` does.
 
         Args:
-            optimizer: As in Keras.
-            loss: One loss, for all tasks.
-            metrics: Metrics over the labels of all tasks that are present.
+            optimizer: Optimizer, or its name.
+            loss: One loss for all tasks.
+            metrics: List of metrics. Each is over the labels of all tasks together, without those
+                that are missing.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
             ValueError: If there is not one loss, if the metrics are not a list, if there are
-                weights of tasks, or under a strategy with several replicas.
+                weights of tasks, or if the strategy has several replicas.
         """
         names = ("loss_weights", "weighted_metrics")
         weights = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
@@ -128,7 +135,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         check(replicas == 1, f"TaskRoutingModel trains on one device. {remedy}", replicas=replicas)
         losses = TaskLosses((_ANY,), loss)
         super().compile(optimizer=optimizer, **{**kwargs, "weighted_metrics": metrics})
-        # Keras would take metrics in a list for parts of the model, and log them once more.
+        # Keras would take a list of metrics for parts of the model, and log them a second time.
         self._metrics_given = types.SimpleNamespace(metrics=metrics)
         self._losses_of_any, self.loss = losses, loss
 
@@ -138,12 +145,15 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     def _predict_tasks(self, inputs: tf.Tensor, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
         """Predictions (B, K, units) for the K tasks `ids`."""
         if training:
-            # In one pass, because batch normalization should see all of them at once.
+            # In one pass, so that batch normalization sees all tasks at once.
             outputs = self.head(features_by_task(self.trunk, inputs, ids, True), ids)
         else:
-            # One after the other, because T batches may need more memory than there is.
+            # One task after the other, because T batches at once may not fit in memory.
+            size = tf.shape(inputs)[:1]
             outputs = tf.map_fn(
-                lambda one: self.head(features_of_one(self.trunk, inputs, one), one),
+                lambda one: self.head(
+                    self.trunk([inputs, tf.fill(size, one)], training=False), one
+                ),
                 ids,
                 fn_output_signature=self.head.compute_dtype,
             )
@@ -171,25 +181,23 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     def _unpacked(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Inputs, labels (B, T, ...) and weights (B, T)."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        weights = stacked_tasks.stack_weights(sample_weight, self.tasks, tf.shape(x)[0])
-        return x, stacked_tasks.stack_labels(y, self.tasks), weights
+        weights = stack_weights(sample_weight, self.tasks, tf.shape(x)[0])
+        return x, stack_labels(y, self.tasks), weights
 
     def _sampled_tasks(self, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Indices (K,) of the tasks of one more step."""
+        """Indices (K,) of the tasks that the next step trains."""
         if self.sampling == "all":
             return tf.range(len(self.tasks))
         draw = tf.convert_to_tensor(self._draws)
         self._draws.assign(draw + 1)
         seed = tf.stack([tf.constant(self.seed, draw.dtype), draw])
-        return stacked_tasks.draw_task(seed, labels, weights)
+        return draw_task(seed, labels, weights)
 
     def _joint_loss(
         self, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor, ids: tf.Tensor
     ) -> tf.Tensor:
-        """Mean of the losses of those of the K tasks that have labels, and the model's own."""
-        losses, numbers = stacked_tasks.stacked_losses(
-            self._losses_of_any, labels, predictions, weights
-        )
+        """Mean loss of those of the K tasks that have labels, plus the model's own losses."""
+        losses, numbers = stacked_losses(self._losses_of_any, labels, predictions, weights)
         self._loss_by_task.update_state(ids, losses, numbers)
         with_labels = tf.reduce_sum(tf.cast(numbers > 0, losses.dtype))
         mean = tf.math.divide_no_nan(tf.reduce_sum(losses), with_labels)
@@ -200,11 +208,11 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     def compute_metrics(
         self, x: Any, y: Any, y_pred: tf.Tensor, sample_weight: Any = None
     ) -> dict[str, Any]:
-        weights = stacked_tasks.stack_weights(sample_weight, self.tasks, tf.shape(y_pred)[0])
-        return self._metrics_of(stacked_tasks.stack_labels(y, self.tasks), y_pred, weights)
+        weights = stack_weights(sample_weight, self.tasks, tf.shape(y_pred)[0])
+        return self._metrics_of(stack_labels(y, self.tasks), y_pred, weights)
 
     def _metrics_of(self, y: tf.Tensor, y_pred: tf.Tensor, weights: tf.Tensor) -> dict[str, Any]:
-        """Metrics over examples and tasks alike, of labels (B, K, ...)."""
+        """Metrics over all examples and tasks, from labels and predictions (B, K, ...)."""
         rows = ({_ANY: tf.reshape(one, [-1, *one.shape[2:]])} for one in (y, y_pred, weights))
         of_any = (one[_ANY] for one in task_metrics.outputs(*rows))
         results: dict[str, Any] = super().compute_metrics(None, *of_any)
@@ -212,7 +220,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
 
     def get_metrics_result(self) -> dict[str, Any]:
         results = super().get_metrics_result()
-        # One log by task is for `evaluate`: here it would make the graph larger with each task.
+        # Only `evaluate` logs a loss for each task: here each would make the graph larger.
         return {name: one for name, one in results.items() if name != self._loss_by_task.name}
 
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:

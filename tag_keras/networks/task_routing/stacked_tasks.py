@@ -1,4 +1,4 @@
-"""Labels, weights and losses of many tasks of one kind, as arrays with an axis for the tasks."""
+"""Many tasks of one kind as an axis of one array: their heads, labels, weights and losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,15 +7,82 @@ import keras
 import tensorflow as tf
 
 from tag_keras.multitask.task_losses import TaskLosses
-from tag_keras.utils.checks import check
+from tag_keras.utils.checks import check, check_count
 from tag_keras.utils.tasks import select_labels, select_weights
 
 
-def stack_labels(labels: Any, tasks: Sequence[str]) -> tf.Tensor:
-    """Labels (B, T, ...), from these or from a dict of (B, ...) by task.
+@keras.saving.register_keras_serializable(package="tag_keras")
+class TaskDense(keras.layers.Layer):  # type: ignore[misc]
+    """Linear heads of T tasks, with all kernels in one weight.
+
+    For each task the layer computes what a `keras.layers.Dense(units)` would. The graph does not
+    grow with the number of tasks.
+
+    Args:
+        num_tasks: Number of tasks, T.
+        units: Number of values of each prediction.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Features (B, F), or (K, B, F): a batch for each of K tasks.
+        task_ids: Indices of tasks: for (B, F) one for all examples, or (B,), one for each; for
+            (K, B, F) the K tasks, (K,).
+
+    Returns:
+        Tensor (B, units), or (K, B, units).
 
     Raises:
-        ValueError: If labels are missing, or if axis 1 is not that of the tasks.
+        ValueError: If `num_tasks` or `units` is not a positive integer.
+
+    Example:
+
+    ```python
+    head = tag_keras.TaskDense(num_tasks=40, units=2)
+    features = keras.random.normal((3, 512))
+    logits = head(features, task_ids=np.array([0, 39, 7]))  # (3, 2): each example for another task
+    ```
+    """
+
+    def __init__(self, num_tasks: int, units: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_tasks = check_count("num_tasks", num_tasks)
+        self.units = check_count("units", units)
+
+    def build(self, input_shape: tuple[int | None, ...], *args: Any) -> None:
+        width = input_shape[-1] or 0
+        # Glorot's range for one task. Keras would take T for the size of a convolution kernel.
+        limit = (6 / (width + self.units)) ** 0.5
+        self.kernel = self.add_weight(
+            shape=(self.num_tasks, width, self.units),
+            initializer=keras.initializers.RandomUniform(-limit, limit),
+            name="kernel",
+        )
+        self.bias = self.add_weight(
+            shape=(self.num_tasks, self.units), initializer="zeros", name="bias"
+        )
+
+    def call(self, inputs: tf.Tensor, task_ids: Any) -> tf.Tensor:
+        ids = tf.cast(task_ids, "int32")
+        kernel = tf.gather(tf.convert_to_tensor(self.kernel), ids)
+        bias = tf.gather(tf.convert_to_tensor(self.bias), ids)[..., None, :]
+        if inputs.shape.rank > ids.shape.rank + 1:
+            return tf.matmul(inputs, kernel) + bias
+        return tf.squeeze(tf.matmul(inputs[..., None, :], kernel) + bias, -2)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...], *args: Any
+    ) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_tasks": self.num_tasks, "units": self.units}
+
+
+def stack_labels(labels: Any, tasks: Sequence[str]) -> tf.Tensor:
+    """Labels (B, T, ...), from an array of this shape or from a dict of (B, ...) by task.
+
+    Raises:
+        ValueError: If a task has no labels, or if axis 1 does not have one entry for each task.
     """
     if isinstance(labels, Mapping):
         return tf.stack(list(select_labels(labels, tasks).values()), axis=1)
@@ -29,10 +96,11 @@ def stack_labels(labels: Any, tasks: Sequence[str]) -> tf.Tensor:
 
 
 def stack_weights(weights: Any, tasks: Sequence[str], size: tf.Tensor) -> tf.Tensor:
-    """Sample weights (B, T), from these, from (B,), from a dict of (B,) by task, or from nothing.
+    """Sample weights (B, T) of T tasks.
 
     Args:
-        weights: Sample weights, or `None`; in a dict, a task may be absent.
+        weights: Array (B, T), or (B,) for all tasks, or a dict of (B,) by task. A task that the
+            dict lacks has the weights 1, and so have all tasks for `None`.
         tasks: Task names.
         size: Number of examples, B.
     """
@@ -49,15 +117,15 @@ def stack_weights(weights: Any, tasks: Sequence[str], size: tf.Tensor) -> tf.Ten
 
 
 def draw_task(seed: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Draws one of the tasks with a label in the batch, each of them as likely.
+    """Draws one of the tasks that have a label in the batch, all with the same probability.
 
     Args:
         seed: Integer tensor (2,).
-        labels: Tensor (B, T, ...); NaN for what is missing.
-        weights: Tensor (B, T); 0 for what is missing.
+        labels: Tensor (B, T, ...); a NaN is a missing label.
+        weights: Tensor (B, T); a label of weight 0 is missing, too.
 
     Returns:
-        Int32 tensor (1,): its index; 0 if there is none.
+        Int32 tensor (1,): the index of the task; 0 if no task has a label.
     """
     present = weights != 0
     if labels.dtype.is_floating:
@@ -66,7 +134,7 @@ def draw_task(seed: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tens
     candidates = tf.cast(tf.reduce_any(present, axis=0), "int32")
     number = tf.maximum(tf.reduce_sum(candidates), 1)
     chosen = tf.random.stateless_uniform([1], seed, 0, number, "int32")
-    # The candidate with so many of them before it.
+    # The candidate that has `chosen` others before it.
     before = tf.cumsum(candidates, exclusive=True)
     return tf.argmax(candidates * tf.cast(before == chosen, "int32"), output_type="int32")[None]
 
@@ -74,16 +142,16 @@ def draw_task(seed: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tens
 def stacked_losses(
     losses: TaskLosses, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The same loss for each of K tasks, in a loop of the graph.
+    """Losses of K tasks of one kind, in a loop of the graph.
 
     Args:
-        losses: The losses of one task.
+        losses: The loss of one task.
         labels: Tensor (B, K, ...).
         predictions: Tensor (B, K, ...).
         weights: Tensor (B, K).
 
     Returns:
-        Float32 tensors (K,): mean losses, 0 for a task without labels; and numbers of labels.
+        Mean losses, float32 tensor (K,), 0 for a task without labels; and numbers of labels (K,).
     """
     (name,) = losses.tasks
 
@@ -100,7 +168,7 @@ def stacked_losses(
 
 
 class LossByTask(keras.metrics.Metric):  # type: ignore[misc]
-    """Mean loss (T,) of each of T tasks over its labels, and NaN for a task without any.
+    """Mean loss (T,) of each of T tasks over its labels; NaN for a task without labels.
 
     Args:
         num_tasks: Number of tasks, T.
@@ -117,9 +185,9 @@ class LossByTask(keras.metrics.Metric):  # type: ignore[misc]
         """Adds one batch.
 
         Args:
-            task_ids: Indices (K,) of tasks.
-            losses: Their mean losses (K,).
-            labels: Their numbers of labels (K,).
+            task_ids: Indices of K tasks, (K,).
+            losses: Mean losses of these tasks, (K,).
+            labels: Numbers of labels of these tasks, (K,).
         """
         size = self.total.shape[0]
         self.total.assign_add(tf.math.unsorted_segment_sum(losses * labels, task_ids, size))

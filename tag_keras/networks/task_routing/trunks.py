@@ -18,22 +18,23 @@ layers = keras.layers
 class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
     """A `ResidualBlock` with a `TaskRouting` behind each of its convolutions.
 
-    What goes by a shortcut without a convolution has been routed before. With `sigma=1` in the
-    mode `"partition"` it is the plain block.
+    A shortcut without a convolution needs no routing: its input was routed before. With `sigma=1`
+    in the mode `"partition"` the block is the plain one.
 
     Args:
         filters: Number of channels of the output.
         strides: Stride of the first convolution and of the shortcut.
         num_tasks: Number of tasks, T.
-        sigma: As of `TaskRouting`.
-        mode: As of `TaskRouting`.
-        seed: Seed of the masks.
+        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
+            without (`"reference"`).
+        mode: `"partition"` or `"reference"`.
+        seed: Seed of the masks, drawn by default.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor (B, H, W, C).
-        task_ids: As of `TaskRouting`.
-        training: As in Keras.
+        task_ids: Indices of tasks, from 0 to T - 1: one for all examples, or (B,), one for each.
+        training: Whether the model is being trained.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Its layers have the names of those of a ResNet, also in a model that is loaded.
+        # Its layers have the same names as in a ResNet, also in a model that is loaded.
         self.block = ResidualBlock(filters, strides, dtype=self.dtype_policy, name=self.name)
         check_routing(num_tasks, sigma, mode)
         self.num_tasks, self.sigma, self.mode = int(num_tasks), float(sigma), mode
@@ -71,12 +72,12 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
             route.build(shape)
 
     def call(self, inputs: tf.Tensor, task_ids: Any, training: bool | None = None) -> tf.Tensor:
-        inner, outer, *past = self.routes
         shortcut = self.block.shortcut(inputs, training)
-        for route in past:
-            shortcut = route(shortcut, task_ids)
-        x = tf.nn.relu(inner(self.block.first(inputs, training=training), task_ids))
-        return tf.nn.relu(shortcut + outer(self.block.second(x, training=training), task_ids))
+        if self.block.projection is not None:
+            shortcut = self.routes[2](shortcut, task_ids)
+        x = tf.nn.relu(self.routes[0](self.block.first(inputs, training=training), task_ids))
+        residual = self.routes[1](self.block.second(x, training=training), task_ids)
+        return tf.nn.relu(shortcut + residual)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...], *args: Any
@@ -107,9 +108,10 @@ def routed_resnet(
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
-        sigma: As of `TaskRouting`.
-        mode: As of `TaskRouting`.
-        seed: Seed of the masks, which differ from layer to layer.
+        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
+            without (`"reference"`).
+        mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
+        seed: Seed of the masks, drawn by default; they differ from layer to layer.
 
     Returns:
         Functional model from `[images (B, H, W, channels), task ids (B,)]` to features
@@ -122,7 +124,7 @@ def routed_resnet(
 
     ```python
     trunk = tag_keras.routed_resnet(num_tasks=3, widths=(16, 32, 64, 128))
-    features = trunk([images, np.array([0, 2])])  # of two images, for the tasks 0 and 2
+    features = trunk([images, np.array([0, 2])])  # two images: one for task 0, one for task 2
     ```
     """
     check_routing(num_tasks, sigma, mode)
@@ -149,18 +151,19 @@ def routed_vgg11(
     mode: Mode = "partition",
     seed: int | None = None,
 ) -> keras.Model:
-    """VGG-11 with Task Routing, the network of its paper (Strezoski et al. 2019).
+    """VGG-11 with Task Routing, as in its paper (Strezoski et al. 2019, arXiv 1903.12117).
 
-    Simonyan and Zisserman 2015, arXiv 1409.1556, table 1, column A: poolings follow the layers 1,
-    2, 4, 6 and 8. The hidden layers behind the convolutions are left out.
+    VGG-11 is Simonyan and Zisserman 2015, arXiv 1409.1556, table 1, column A: poolings follow the
+    layers 1, 2, 4, 6 and 8. The network leaves out the hidden layers behind the convolutions.
 
     Args:
         num_tasks: Number of tasks, T.
         input_shape: Height, width and channels of the images.
         widths: Number of channels of each of the eight layers.
-        sigma: As of `TaskRouting`.
-        mode: As of `TaskRouting`.
-        seed: Seed of the masks, which differ from layer to layer.
+        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
+            without (`"reference"`).
+        mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
+        seed: Seed of the masks, drawn by default; they differ from layer to layer.
 
     Returns:
         Functional model from `[images (B, H, W, channels), task ids (B,)]` to features
@@ -189,4 +192,5 @@ def _next(seeds: np.random.Generator) -> int:
 
 
 def _routed(x: keras.KerasTensor, task_ids: keras.KerasTensor, **routing: Any) -> keras.KerasTensor:
+    """A `TaskRouting` and a ReLU."""
     return layers.ReLU()(TaskRouting(data_format="channels_last", **routing)(x, task_ids))

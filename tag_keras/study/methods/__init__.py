@@ -1,6 +1,7 @@
-"""The methods of a study, by the names of the papers' tables (Fifty et al. 2021, Standley et al.
-2020). Each is one object that says which networks it needs and how it chooses; a new one is a
-file beside these and a line in `METHODS`.
+"""The methods of a study, by their names in the tables of Fifty et al. and Standley et al.
+
+Each method is an object that says which networks it needs and how it chooses among them. A new
+method is a file beside these and a line in `METHODS`.
 """
 
 from tag_keras.study.methods.base import Choices, Method
@@ -44,23 +45,25 @@ METHODS: dict[str, Method] = {
 
 
 def run_method(study: Study, method: str) -> Choices:
-    """Trains and chooses what a method needs; what is in the folder is not done again.
+    """Lets a method choose, and trains the networks that it has chosen with all seeds.
+
+    Networks and choices that are in the folder are kept.
 
     Args:
-        study: The study.
-        method: One of `METHODS`.
+        study: Study to train in.
+        method: Name of the method, a key of `METHODS`.
 
     Returns:
-        Its choices by budget; random ones are several. For a method without a choice, the number
-        of its networks is the budget.
+        Choices by budget; the random method has several for each. A method without a choice has
+        one, and the number of its networks is the budget.
 
     Raises:
         ValueError: If there is no such method, or if the folder belongs to other options.
     """
     check_choice("method", method, [*METHODS])
     choices = METHODS[method].choices(study)
-    flat = [network for several in choices.values() for one in several for network in one.networks]
-    serving = list(dict.fromkeys(flat))
+    chosen = [choice for several in choices.values() for choice in several]
+    serving = list(dict.fromkeys(network for choice in chosen for network in choice.networks))
     print(f"{method}: {len(serving)} networks to serve, {len(study.seeds)} seeds", flush=True)
     study.train(serving, study.seeds)
     return choices

@@ -1,4 +1,4 @@
-"""What a method of a study is: which networks it needs, and how it chooses among them."""
+"""The interface of a method: which networks it needs, and how it chooses among them."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ from tag_keras.study.study import Study
 from tag_keras.sweep.network import Network
 from tag_keras.utils.files import keep_settings
 
-# Choices by number of networks, or by budget; random ones are several.
+# Choices by number of networks or budget; the random method has several for each.
 Choices = dict[float, list[Choice]]
 
 
@@ -20,28 +20,28 @@ class Method:
     """A method that divides tasks among networks. A subclass implements `networks` and `choose`.
 
     Args:
-        name: Name in the tables of the papers, and of the method's folder.
-        words: What it does, in a line.
+        name: Name of the method in the tables of the papers, and of its folder.
+        words: Description in one line.
     """
 
     name: str
     words: str
 
-    # Whether the method makes choices, which it keeps in its folder.
+    # Whether the method makes choices. It keeps them in its folder.
     chooses: ClassVar[bool] = True
-    # Whether it chooses by the losses of networks, for which a budget may be given.
+    # Whether it chooses by the losses of networks, under a budget.
     by_loss: ClassVar[bool] = False
-    # Whether the networks that it chooses by depend on its options, and lie in its own folder.
+    # Whether the networks to choose by depend on its options. They then lie in its own folder.
     owns_networks: ClassVar[bool] = False
-    # Names of the files of choices.
+    # Names of the files of choices, with the budget.
     _file: ClassVar[re.Pattern[str]] = re.compile(r"groups_(\d+(?:\.\d+)?)\.json")
 
     def networks(self, tasks: Group, half_size: bool = False) -> list[Network]:
-        """The networks that the method chooses by.
+        """The networks to choose by.
 
         Args:
-            tasks: Task names.
-            half_size: Whether it may choose networks of half the size for single tasks, too.
+            tasks: Names of the tasks.
+            half_size: Whether to include networks of half the size for single tasks.
 
         Raises:
             ValueError: If there are too many tasks to train all their groups or pairs.
@@ -49,43 +49,32 @@ class Method:
         return []
 
     def settings(self, study: Study) -> dict[str, Any]:
-        """What the choices depend on, besides the first seed."""
+        """The options that the choices depend on, besides the first seed."""
         return {}
 
     def choose(self, study: Study, folder: Path, rows: list[Row]) -> Choices:
-        """Chooses; what is in the folder is not chosen again.
-
-        Args:
-            study: The study.
-            folder: Folder of the method.
-            rows: Results of `networks`.
-        """
+        """Chooses by the rows of `networks`, and writes the choices that are not there yet."""
         raise NotImplementedError
 
     def choices(self, study: Study) -> Choices:
-        """Trains what the method chooses by, and chooses.
+        """Trains the networks to choose by, and chooses.
 
         Raises:
             ValueError: If the folder belongs to other options.
         """
-        folder, first = study.folder / self.name, study.seeds[:1]
-        keep_settings(folder, {"first_seed": first[0], **self.settings(study)})
+        folder, first_seed = study.folder / self.name, study.seeds[0]
+        keep_settings(folder, {"first_seed": first_seed, **self.settings(study)})
         networks = self.networks(study.tasks, study.half_size)
         print(f"{self.name}: {len(networks)} networks to choose by", flush=True)
-        # They go with the options, when the folder of the method is deleted.
-        rows = study.train(networks, first, folder if self.owns_networks else None)
+        # In the method's own folder, so that deleting it deletes all that depends on its options.
+        rows = study.train(networks, [first_seed], folder if self.owns_networks else None)
         return self.choose(study, folder, rows)
 
     def saved_choices(self, folder: Path, tasks: Group) -> Choices:
-        """The choices in the folder of a study, by increasing budget.
-
-        Args:
-            folder: Folder of the study.
-            tasks: Its tasks.
-        """
+        """The choices in the folder of a study of `tasks`, by increasing budget."""
         found: Choices = {}
         for path in sorted((folder / self.name).glob("groups_*.json")):
-            # Somebody may have put copies there.
+            # Users may have put copies there.
             if name := self._file.fullmatch(path.name):
                 found.setdefault(float(name[1]), []).append(load_choice(path, tasks))
         return dict(sorted(found.items()))

@@ -1,4 +1,4 @@
-"""Groups by affinities that one joint training measures (TAG; Fifty et al. 2021, 2109.04617)."""
+"""Groups by the affinities that one joint training measures (Fifty et al. 2021, 2109.04617)."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from tag_keras.sweep.network import Network
 
 
 class ByAffinity(Method):
-    """Groups by what the study's estimator of the same name measures."""
+    """Groups by the affinities that the study's estimator of the same name measures."""
 
     owns_networks: ClassVar[bool] = True
 

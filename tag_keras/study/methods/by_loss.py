@@ -9,13 +9,7 @@ from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.networks import select_networks
 from tag_keras.study.methods.base import Choices, Method
-from tag_keras.study.networks import (
-    Group,
-    groups_of,
-    load_choice,
-    plain_network,
-    save_choice,
-)
+from tag_keras.study.networks import Group, groups_of, load_choice, plain_network, save_choice
 from tag_keras.study.study import Study
 from tag_keras.sweep.network import Network
 
@@ -23,30 +17,28 @@ from tag_keras.sweep.network import Network
 def measured(
     study: Study, networks: Sequence[Network], rows: Sequence[Row]
 ) -> list[tuple[dict[str, float], float]]:
-    """Validation errors by task of networks that were trained with the first seed, and costs."""
-    table, first = ResultTable(study.errors(list(rows))), study.seeds[:1]
-    found = [
-        table.losses(dict.fromkeys(one.tasks, one.name), "validation", first) for one in networks
-    ]
-    return [
-        ({task: float(values[0]) for task, values in losses.items()}, one.cost)
-        for losses, one in zip(found, networks, strict=True)
-    ]
+    """For each network, its validation errors by task with the first seed, and its cost."""
+    table, found = ResultTable(study.errors(list(rows))), []
+    for one in networks:
+        serves = dict.fromkeys(one.tasks, one.name)
+        losses = table.losses(serves, "validation", study.seeds[:1])
+        found.append(({task: float(values[0]) for task, values in losses.items()}, one.cost))
+    return found
 
 
 class ByLoss(Method):
     """The best networks by the losses of all groups, each trained to the end."""
 
     by_loss: ClassVar[bool] = True
-    # Whether the networks to choose by are trained for a few epochs only.
+    # Whether the networks to choose by are trained for a few epochs.
     early: ClassVar[bool] = False
 
     def networks(self, tasks: Group, half_size: bool = False) -> list[Network]:
         groups = groups_of(tasks, self._largest(tasks))
-        singles = [(task,) for task in tasks] if half_size else []
-        return [plain_network(group, tasks, self.early) for group in groups] + [
-            plain_network(single, tasks, self.early, half_size=True) for single in singles
-        ]
+        networks = [plain_network(group, tasks, self.early) for group in groups]
+        if half_size:
+            networks += [plain_network((task,), tasks, self.early, True) for task in tasks]
+        return networks
 
     def settings(self, study: Study) -> dict[str, Any]:
         return {"half_size": study.half_size}
@@ -63,18 +55,18 @@ class ByLoss(Method):
         return choices
 
     def _largest(self, tasks: Group) -> int:
-        """The largest number of tasks of a network to choose by."""
+        """Number of tasks of the largest network to choose by."""
         return len(tasks)
 
     def _table(
         self, study: Study, networks: list[Network], rows: list[Row]
     ) -> tuple[NetworkTable, list[Network]]:
-        """The networks that may be chosen, and their errors."""
+        """The table of errors to choose by, and the networks of its rows."""
         return NetworkTable.from_losses(measured(study, networks, rows), study.tasks), networks
 
 
 class EarlyStopping(ByLoss):
-    """ESA: the same by losses after a short training."""
+    """Early stopping approximation (ESA): chooses by losses after a short training."""
 
     early: ClassVar[bool] = True
     owns_networks: ClassVar[bool] = True
@@ -84,7 +76,7 @@ class EarlyStopping(ByLoss):
 
 
 class HigherOrder(ByLoss):
-    """HOA: the same by losses of single tasks and pairs, of which it estimates the others'."""
+    """Higher order approximation (HOA): estimates losses of larger groups from those of pairs."""
 
     def _largest(self, tasks: Group) -> int:
         return 2
@@ -94,7 +86,7 @@ class HigherOrder(ByLoss):
     ) -> tuple[NetworkTable, list[Network]]:
         groups = groups_of(study.tasks, len(study.tasks))
         larger = [plain_network(group, study.tasks) for group in groups if len(group) > 2]
-        # Nobody has measured them: `higher_order` replaces their losses by those of their pairs.
+        # They are not measured: `higher_order` replaces their losses by estimates from pairs.
         unknown = [(dict.fromkeys(one.tasks, 0.0), one.cost) for one in larger]
         known = measured(study, networks, rows)
         table = NetworkTable.from_losses([*known, *unknown], study.tasks)
@@ -106,12 +98,7 @@ def _save_selection(
 ) -> None:
     chosen = select_networks(table, budget, sense="min")
     grouping = Grouping(
-        chosen.tasks,
-        chosen.groups,
-        chosen.serves,
-        chosen.score,
-        chosen.upper_bound,
-        chosen.optimal,
+        chosen.tasks, chosen.groups, chosen.serves, chosen.score, chosen.upper_bound, chosen.optimal
     )
-    # A network that was chosen after a short training is trained whole to serve.
+    # No network is early: one that was chosen after a short training serves after a whole one.
     save_choice(path, grouping, [networks[row].half_size for row in chosen.networks])

@@ -1,4 +1,4 @@
-"""Methods without a choice: one network for each task, or one network for all tasks."""
+"""Methods that choose nothing: one network per task, or one network for all tasks."""
 
 import dataclasses
 from pathlib import Path
@@ -15,12 +15,12 @@ from tag_keras.utils.checks import check_choice
 
 
 class Fixed(Method):
-    """A method without a choice; a subclass implements `choice`."""
+    """A method whose networks are fixed. A subclass implements `choice`."""
 
     chooses: ClassVar[bool] = False
 
     def choice(self, tasks: Group) -> Choice:
-        """The networks of the method."""
+        """The networks, and which task each of them serves."""
         raise NotImplementedError
 
     def choices(self, study: Study) -> Choices:
@@ -32,7 +32,7 @@ class Fixed(Method):
 
 
 class SingleTasks(Fixed):
-    """One network for each task."""
+    """One network per task."""
 
     def choice(self, tasks: Group) -> Choice:
         networks = tuple(plain_network((task,), tasks) for task in tasks)
@@ -44,9 +44,9 @@ class OneNetwork(Fixed):
     """One network for all tasks.
 
     Args:
-        name: Name of the method, which `build_model` of the study takes as `method`.
-        words: What it does, in a line.
-        is_plain: Whether it trains as any model.
+        name: Name of the method, which the study passes to `build_model` as `method`.
+        words: Description in one line.
+        is_plain: Whether plain `fit` trains the network, so that other methods share it.
     """
 
     is_plain: bool = False
@@ -63,16 +63,16 @@ def method_options(
     learning_rate: float = 0.025,
     original: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of `compile` for a method, by the names of the papers' tables.
+    """Arguments of `compile` for a method of the papers' tables.
 
     Args:
-        method: `"uw"`, `"gradnorm"`, `"pcgrad"` or `"dwa"`; or `"mtl"` or `"mtan"`, which train as
-            any model.
-        shared_layer: Last shared layer, or its name, at whose kernel GradNorm looks.
+        method: `"uw"`, `"gradnorm"`, `"pcgrad"` or `"dwa"`; or `"mtl"` or `"mtan"`, which need no
+            arguments.
+        shared_layer: The last shared layer, or its name; GradNorm measures at its kernel.
         alpha: Strength with which GradNorm balances the tasks.
         learning_rate: Learning rate of GradNorm's weights.
-        original: Whether to do as TAG's notebook does, which weighs losses by the variant V3 of
-            uncertainty weighting for both uw and pcgrad, and projects in a fixed order.
+        original: Whether to do as TAG's notebook does: it weighs losses by the variant V3 of
+            uncertainty weighting, for uw and pcgrad, and projects in a fixed order.
 
     Raises:
         ValueError: If there is no such method.

@@ -1,5 +1,6 @@
-"""Random networks: what chance gives."""
+"""Random networks, to compare other choices with chance."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -16,23 +17,18 @@ from tag_keras.utils.files import keep_settings
 
 
 class RandomDraws(Method):
-    """Several draws of networks that cover the tasks; the best one for a task serves it."""
+    """Several draws of networks that cover the tasks; the best one for each task serves it."""
 
     _file: ClassVar[re.Pattern[str]] = re.compile(r"groups_(\d+)_\d+\.json")
 
     def choices(self, study: Study) -> Choices:
         folder, seed = study.folder / self.name, study.seeds[0]
         keep_settings(folder, {"first_seed": seed})
-        drawn = {
-            (number, draw): [
-                plain_network(group, study.tasks)
-                for group in random_groups(
-                    study.tasks, number, np.random.default_rng([seed, number, draw])
-                )
-            ]
-            for number in study.num_groups
-            for draw in range(study.num_draws)
-        }
+        drawn = {}
+        for number, draw in itertools.product(study.num_groups, range(study.num_draws)):
+            random = np.random.default_rng([seed, number, draw])
+            groups = random_groups(study.tasks, number, random)
+            drawn[number, draw] = [plain_network(group, study.tasks) for group in groups]
         every = dict.fromkeys(network for networks in drawn.values() for network in networks)
         print(f"{self.name}: {len(every)} networks drawn", flush=True)
         rows = study.train(list(every), [seed])
@@ -47,7 +43,6 @@ class RandomDraws(Method):
 
 
 def _save_drawn(path: Path, table: NetworkTable) -> None:
-    """All networks that were drawn; the best one for a task on validation serves it."""
     serves = np.nanargmin(table.scores, axis=0).tolist()
     score = float(np.nanmin(table.scores, axis=0).mean())
     by_task = dict(zip(table.tasks, serves, strict=True))

@@ -92,11 +92,16 @@ def test_the_diagonal_is_never_negative():
     rng = np.random.default_rng(1)
     average = tf.zeros((4, 4))
     losses = tf.constant(rng.uniform(1, 2, 4), "float32")
+
+    @tf.function
+    def moved(average, losses, following, group):
+        values, visited = group_affinity(losses, following, group, tf.fill([4], True))
+        return moving_average(average, values, visited, 0.05)
+
     for _ in range(200):
         following = losses * tf.constant(rng.uniform(0.8, 1.25, 4), "float32")
         group = tf.constant(rng.uniform(size=4) < 0.5)
-        values, visited = group_affinity(losses, following, group, tf.fill([4], True))
-        average = moving_average(average, values, visited, 0.05)
+        average = moved(average, losses, following, group)
         assert np.diag(average).min() >= 0
         losses = following
     assert average.numpy().min() < 0

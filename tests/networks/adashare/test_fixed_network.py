@@ -22,6 +22,17 @@ def make_model(tasks=TASKS, trained=True):
     return model
 
 
+@pytest.fixture(scope="module")
+def model():
+    """For tests that leave its weights alone, but for the policy."""
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def pruned(model):
+    return model.pruned_model(POLICY)
+
+
 def parameters(*sizes):
     return sum(inputs * outputs + rest for inputs, outputs, rest in sizes)
 
@@ -31,8 +42,8 @@ STEM, HEAD, PROJECTION = (5, 6, 6), (8, 1, 1), (6, 8, 8)
 FIRST, SECOND, THIRD = (6, 6, 4 * 6), (6, 8, 4 * 8), (8, 8, 4 * 8)
 
 
-def test_a_pruned_model_predicts_what_the_model_predicts_under_the_policy():
-    model, (x, _) = make_model(), make_data()
+def test_a_pruned_model_predicts_what_the_model_predicts_under_the_policy(model):
+    x, _ = make_data()
     set_policy(model.encoder.policy, POLICY)
     expected = model.predict(x, verbose=0)
     pruned = model.pruned_model(model.encoder.policy.most_probable())
@@ -44,21 +55,19 @@ def test_a_pruned_model_predicts_what_the_model_predicts_under_the_policy():
     np.testing.assert_array_equal(model.predict(x, verbose=0)["a"], expected["a"])
 
 
-def test_what_no_task_executes_is_absent():
-    model = make_model()
+def test_what_no_task_executes_is_absent(model, pruned):
     full = parameters(STEM, FIRST, SECOND, PROJECTION, THIRD, HEAD, HEAD, HEAD)
     assert model.pruned_model(np.ones((3, 3))).count_params() == full
     least = parameters(STEM, PROJECTION, HEAD, HEAD, HEAD)
-    pruned = model.pruned_model(np.zeros((3, 3)))
-    assert pruned.count_params() == least
+    small = model.pruned_model(np.zeros((3, 3)))
+    assert small.count_params() == least
     # One layer each, because all tasks go the same way.
-    kinds = [type(layer).__name__ for layer in pruned.encoder.layers]
+    kinds = [type(layer).__name__ for layer in small.encoder.layers]
     assert kinds == ["InputLayer", "Dense", "Dense"]
-    assert model.pruned_model(POLICY).count_params() == full
+    assert pruned.count_params() == full
 
 
-def test_tasks_go_together_as_far_as_their_policies_agree():
-    model = make_model()
+def test_tasks_go_together_as_far_as_their_policies_agree(model):
     policy = [[1, 1, 1], [1, 1, 0], [1, 1, 0]]
     relus = [
         layer for layer in model.pruned_model(policy).encoder.operations if "relu" in layer.name
@@ -75,50 +84,49 @@ def test_tasks_go_together_as_far_as_their_policies_agree():
         ("c", (STEM, SECOND, PROJECTION, HEAD)),
     ],
 )
-def test_the_network_of_a_task(tmp_path, task, layers_of_task):
-    model, (x, _) = make_model(), make_data()
-    pruned = model.pruned_model(POLICY)
+def test_the_network_of_a_task(pruned, tmp_path, task, layers_of_task):
+    x, _ = make_data()
     network = tag_keras.task_network(pruned, task)
     assert network.count_params() == parameters(*layers_of_task)
-    expected = pruned.predict(x, verbose=0)[task]
-    np.testing.assert_allclose(network.predict(x, verbose=0), expected, atol=1e-6)
+    expected = pruned(x)[task]
+    np.testing.assert_allclose(network(x), expected, atol=1e-6)
     # Of Keras' own layers alone: it loads without tag_keras and without the block.
     network.save(tmp_path / "network.keras")
     loaded = keras.models.load_model(tmp_path / "network.keras")
     assert {type(layer).__module__.split(".")[0] for layer in loaded.layers} == {"keras"}
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(loaded(x), expected, atol=1e-6)
 
 
-def test_a_model_to_retrain_has_fresh_weights_and_trains_as_any_other(tmp_path):
-    model, (x, y) = make_model(), make_data()
+def test_a_model_to_retrain_has_fresh_weights_and_trains_as_any_other(model, pruned, tmp_path):
+    x, y = make_data()
     fresh, other = model.retrain_model(POLICY), model.retrain_model(POLICY)
-    shapes = [variable.shape for variable in model.pruned_model(POLICY).weights]
+    shapes = [variable.shape for variable in pruned.weights]
     assert [variable.shape for variable in fresh.weights] == shapes
-    kernels = [one.encoder.layers[1].kernel.numpy() for one in (model.pruned_model(POLICY), fresh)]
+    kernels = [one.encoder.layers[1].kernel.numpy() for one in (pruned, fresh)]
     assert not np.isclose(*kernels).any()
     assert not np.isclose(kernels[1], other.encoder.layers[1].kernel).any()
     # Affinities are measured on what several tasks execute: not the first and the last block.
-    fresh.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    affinity = tag_keras.LookaheadAffinity(every=1)
+    fresh.compile("sgd", "mse", affinity=affinity, run_eagerly=True)
     # Kernel and bias of the stem and of the projection; of the second block, what "a" and "c" have.
     assert len(fresh.shared_variables) == 2 + 2 + 3
     before = [variable.numpy() for variable in fresh.trainable_variables]
-    fresh.fit(x, y, batch_size=32, verbose=0)
+    fresh.fit(x, y, batch_size=96, verbose=0)
     assert fresh.get_affinity().mean.shape == (3, 3)
     for value, variable in zip(before, fresh.trainable_variables, strict=True):
         assert not np.isclose(value, variable).all(), variable.path
     fresh.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    for task, values in loaded.predict(x, verbose=0).items():
-        np.testing.assert_array_equal(values, fresh.predict(x, verbose=0)[task])
+    expected = fresh(x)
+    for task, values in loaded(x).items():
+        np.testing.assert_array_equal(values, expected[task])
 
 
-def test_one_task(tmp_path):
+def test_one_task():
     model, (x, _) = make_model(("a",)), make_data()
     pruned = model.pruned_model([[0, 0, 1]])
     network = tag_keras.task_network(pruned, "a")
-    np.testing.assert_allclose(
-        network.predict(x, verbose=0), pruned.predict(x, verbose=0)["a"], atol=1e-6
-    )
+    np.testing.assert_allclose(network(x), pruned(x)["a"], atol=1e-6)
 
 
 def test_networks_of_other_models():
@@ -128,21 +136,14 @@ def test_networks_of_other_models():
     model = tag_keras.MultiTaskModel.from_functional(keras.Model(image, outputs))
     network = tag_keras.task_network(model, "a")
     assert network.count_params() == 5 * 4 + 4 + 4 + 1
-    np.testing.assert_allclose(
-        network.predict(x, verbose=0), model.predict(x, verbose=0)["a"], atol=1e-6
-    )
+    np.testing.assert_allclose(network(x), model(x)["a"], atol=1e-6)
     model = tag_keras.MultiTaskModel(
         keras.Model(image, trunk), {task: layers.Dense(1) for task in TASKS}
     )
-    np.testing.assert_allclose(
-        tag_keras.task_network(model, "b").predict(x, verbose=0),
-        model.predict(x, verbose=0)["b"],
-        atol=1e-6,
-    )
+    np.testing.assert_allclose(tag_keras.task_network(model, "b")(x), model(x)["b"], atol=1e-6)
 
 
-def test_what_has_no_network():
-    model = make_model()
+def test_what_has_no_network(model):
     with pytest.raises(ValueError, match=r"one of the tasks \['b', 'a', 'c'\]. Received: task='d'"):
         tag_keras.task_network(model, "d")
     with pytest.raises(ValueError, match=r"a Functional model, .* `model.pruned_model\(policy\)`"):
@@ -160,10 +161,10 @@ def test_a_policy_of_a_mixed_precision_model():
     try:
         model, (x, _) = make_model(), make_data()
         set_policy(model.encoder.policy, POLICY)
-        expected = model.predict(x, verbose=0)
+        expected = model(x)
         pruned = model.pruned_model(POLICY)
     finally:
         keras.config.set_dtype_policy("float32")
-    for task, values in pruned.predict(x, verbose=0).items():
+    for task, values in pruned(x).items():
         assert tf.as_dtype(values.dtype) == tf.float16
         np.testing.assert_allclose(values, expected[task], atol=5e-3)

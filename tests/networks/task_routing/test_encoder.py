@@ -80,7 +80,8 @@ def test_an_encoder_is_saved_and_loaded(tmp_path):
 def test_it_is_an_encoder_for_a_multi_task_model():
     encoder = tag_keras.RoutedEncoder(make_trunk(), TASKS)
     model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in TASKS})
-    model.compile("sgd", "mse", affinity=tag_keras.FirstOrderAffinity(every=1))
+    affinity = tag_keras.FirstOrderAffinity(every=1)
+    model.compile("sgd", "mse", affinity=affinity, run_eagerly=True)
     model.fit(batch(), {task: np.ones(5) for task in TASKS}, verbose=0)
     # All of the trunk is shared: a kernel and a bias, gamma and beta.
     assert len(model.shared_variables) == 4
@@ -100,7 +101,7 @@ def test_it_trains_on_several_devices(two_replicas):
             model = tag_keras.MultiTaskModel(
                 encoder, {task: keras.layers.Dense(1) for task in TASKS}
             )
-            model.compile("sgd", "mse")
+            model.compile("sgd", "mse", run_eagerly=strategy is None)
         model.fit(batch(6), {task: np.ones(6) for task in TASKS}, batch_size=6, verbose=0)
         ends.append(model.get_weights())
     for one, other in zip(*ends, strict=True):

@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import tag_keras
 from tag_keras.multitask.task_losses import TaskLosses
 from tag_keras.networks.task_routing.stacked_tasks import (
     LossByTask,
@@ -37,7 +39,8 @@ def test_tasks_with_a_label_are_as_likely_to_be_drawn():
 
     def draws(labels, weights):
         arguments = tf.constant(labels), tf.constant(weights)
-        return [int(draw_task(tf.constant([1, seed]), *arguments)[0]) for seed in range(600)]
+        draw = tf.function(lambda seed: draw_task(seed, *arguments)[0], autograph=False)
+        return [int(draw(tf.constant([1, seed]))) for seed in range(600)]
 
     ids = draws(labels, weights)
     # A deviation of sqrt(600 * 1/3 * 2/3) = 11.5.
@@ -92,3 +95,69 @@ def test_losses_are_means_over_the_labels_of_all_batches():
     metric.update_state([0, 2], tf.constant([1.0, 0.0]), tf.constant([2.0, 0.0]))
     metric.update_state([1, 0], tf.constant([3.0, 5.0]), tf.constant([4.0, 6.0]))
     np.testing.assert_array_equal(metric.result(), [4, 3, np.nan])
+
+
+@pytest.fixture
+def head():
+    keras.utils.set_random_seed(0)
+    layer = tag_keras.TaskDense(3, units=2)
+    layer.build((None, 4))
+    layer.bias.assign(np.arange(6.0).reshape(3, 2))
+    return layer
+
+
+def dense(head, task):
+    """The layer of Keras with the weights of one task."""
+    layer = keras.layers.Dense(2)
+    layer.build((None, 4))
+    layer.set_weights([head.kernel.numpy()[task], head.bias.numpy()[task]])
+    return layer
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_head_equals_a_dense_layer_by_task(head, jit_compile):
+    call = tf.function(lambda x, ids: head(x, ids), jit_compile=jit_compile)
+    x, ids = values(5, 4), [2, 0, 2, 1, 0]
+    by_example = [dense(head, task)(x[i : i + 1])[0] for i, task in enumerate(ids)]
+    np.testing.assert_allclose(call(x, tf.constant(ids)), by_example, rtol=1e-5)
+    np.testing.assert_allclose(call(x, tf.constant(1)), dense(head, 1)(x), rtol=1e-5)
+    x = values(2, 5, 4)
+    by_batch = [dense(head, 2)(x[0]), dense(head, 0)(x[1])]
+    np.testing.assert_allclose(call(x, tf.constant([2, 0])), by_batch, rtol=1e-5)
+
+
+def test_only_the_head_of_the_task_gets_a_gradient(head):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(head(values(5, 4), task_ids=1))
+    for gradient in tape.gradient(loss, head.trainable_variables):
+        size = np.abs(tf.convert_to_tensor(gradient).numpy()).reshape(3, -1).max(axis=1)
+        assert size[1] > 0
+        assert size[[0, 2]].tolist() == [0, 0]
+
+
+def test_kernels_start_as_those_of_dense_layers():
+    # Glorot's range for 6 inputs and 2 outputs is sqrt(6 / 8), however many tasks there are.
+    layer = tag_keras.TaskDense(500, 2)
+    layer.build((None, 6))
+    largest = np.abs(layer.kernel).max()
+    assert 0.99 * (6 / 8) ** 0.5 < largest <= (6 / 8) ** 0.5
+    assert not np.any(layer.bias)
+
+
+def test_heads_are_saved_and_loaded(tmp_path):
+    x, ids = keras.Input((4,)), keras.Input((), dtype="int32")
+    model = keras.Model([x, ids], tag_keras.TaskDense(3, 2)(x, ids))
+    assert model.output.shape == (None, 2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    batch = [values(5, 4), np.array([2, 0, 2, 1, 0])]
+    np.testing.assert_array_equal(model(batch), loaded(batch))
+
+
+def test_numbers_that_are_not_positive_are_errors():
+    with pytest.raises(
+        ValueError, match=r"`num_tasks` should be at least 1. Received: num_tasks=0"
+    ):
+        tag_keras.TaskDense(0)
+    with pytest.raises(ValueError, match=r"`units` should be an integer. Received: units=1.5"):
+        tag_keras.TaskDense(2, 1.5)

@@ -197,7 +197,19 @@ def test_equals_the_dynamic_program_for_many_tasks(kind, partition):
         assert family.score == pytest.approx(score)
 
 
-@pytest.mark.parametrize("num_tasks", [12, 30])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["noise", "clusters"])
+def test_equals_the_dynamic_program_for_fifteen_tasks(kind):
+    for partition in (False, True):
+        problem = make_problem(make_affinities(1, 15, kind), partition=partition)
+        answers = solve_by_table(problem, [2, 4, 6])
+        for num_groups, (groups, score) in zip((2, 4, 6), answers, strict=True):
+            family = solve(problem, num_groups)
+            assert family.groups == groups and family.optimal
+            assert family.score == pytest.approx(score)
+
+
+@pytest.mark.parametrize("num_tasks", [12, 24, pytest.param(40, marks=pytest.mark.slow)])
 def test_finds_clusters(num_tasks):
     # Tasks help those of their cluster by 1, and harm the others: no task can score above 1.
     cluster = np.arange(num_tasks) % 4

@@ -1,0 +1,7 @@
+import pytest
+from selective_training import Traced
+
+
+@pytest.fixture(scope="session")
+def traced():
+    return Traced()
