@@ -202,8 +202,8 @@ def test_equals_the_dynamic_program_for_many_tasks(kind, partition):
 def test_equals_the_dynamic_program_for_fifteen_tasks(kind):
     for partition in (False, True):
         problem = make_problem(make_affinities(1, 15, kind), partition=partition)
-        answers = solve_by_table(problem, [2, 4, 6])
-        for num_groups, (groups, score) in zip((2, 4, 6), answers, strict=True):
+        answers = solve_by_table(problem, [3, 4, 6])
+        for num_groups, (groups, score) in zip((3, 4, 6), answers, strict=True):
             family = solve(problem, num_groups)
             assert family.groups == groups and family.optimal
             assert family.score == pytest.approx(score)
