@@ -148,11 +148,11 @@ def _define_flags(given: Any) -> None:
     flags.DEFINE_enum("sense", None, ["max", "min"], text, given)
     text = "Groups of one, for affinities."
     flags.DEFINE_enum("singletons", "forbid", ["forbid", "baseline"], text, given)
-    text = "What a group gives a task, for affinities: of its other tasks, the mean or the sum."
+    text = "Score of a task in a group, for affinities: over the other tasks, the mean or the sum."
     flags.DEFINE_enum("score", "mean", ["mean", "sum"], text, given)
     text = "Whether each task is in one network only."
     flags.DEFINE_boolean("partition", False, text, flag_values=given)
-    text = "Seconds after which the best networks found so far are taken, where that takes long."
+    text = "Seconds after which a long selection takes the best networks found so far."
     flags.DEFINE_float("time_limit", 60.0, text, flag_values=given)
     flags.DEFINE_enum("format", "table", ["table", "json"], "What is printed.", given)
     flags.DEFINE_string("output", None, "File to write groups to.", given)
@@ -190,19 +190,19 @@ def _wrong_flags(given: Any, scores: Affinity | NetworkTable) -> str:
 def _from_affinity(affinity: Affinity, given: Any) -> tuple[Grouping, list[str]]:
     """The grouping, and the lines to print about it."""
     options = {"score": given.score, "partition": given.partition, "time_limit": given.time_limit}
+    frontier: tuple[Grouping, ...] = ()
     num_groups, start = given.num_groups, time.monotonic()
     # The frontier of all numbers of groups is quick only up to this number of tasks.
-    if len(affinity.tasks) > TABLE_TASKS or num_groups < 1:
+    if len(affinity.tasks) <= TABLE_TASKS and num_groups >= 1:
+        # More groups than tasks do not help.
+        most = min(num_groups, len(affinity.tasks)) + 1
+        frontier = selection_frontier(affinity, most, given.singletons, **options)
+        grouping = frontier[-2]
+    else:
         grouping = select_groups(affinity, num_groups, given.singletons, **options)
-        seconds = time.monotonic() - start
-        scores = _scores(affinity, grouping, given.score)
-        return grouping, summary(grouping, scores, seconds=seconds)
-    # More groups than tasks do not help.
-    most = min(num_groups, len(affinity.tasks)) + 1
-    frontier = selection_frontier(affinity, most, given.singletons, **options)
-    grouping = frontier[-2]
     scores = _scores(affinity, grouping, given.score)
-    return grouping, [*summary(grouping, scores), reason(grouping, frontier)]
+    lines = summary(grouping, scores, seconds=time.monotonic() - start)
+    return grouping, [*lines, reason(grouping, frontier)] if frontier else lines
 
 
 def _scores(affinity: Affinity, grouping: Grouping, score: Score) -> dict[str, float]:

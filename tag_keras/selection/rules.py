@@ -25,11 +25,7 @@ def build_problem(
     apart: TaskLists = (),
     score: Score = "mean",
 ) -> GroupProblem:
-    """The problem that the arguments of `select_groups` describe.
-
-    Raises:
-        ValueError: If an argument is wrong, or if no group may hold some task.
-    """
+    """The problem that the arguments of `select_groups` describe, after all checks of them."""
     if not isinstance(affinity, Affinity):
         raise ValueError(
             "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean). "

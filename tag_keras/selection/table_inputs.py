@@ -108,11 +108,7 @@ def costs_of(networks: Sequence[Group], costs: Costs) -> list[Any]:
 def networks_of_text(
     path: str | os.PathLike[str], tasks: Sequence[str] | None
 ) -> tuple[Sequence[str], list[Network]]:
-    """Task names and networks of a text table, whose layout `NetworkTable.load` describes.
-
-    Raises:
-        ValueError: If the file is no such table; the message names file and line.
-    """
+    """Task names and networks of a text table, whose layout `NetworkTable.load` describes."""
     where = os.fspath(path)
     try:
         with open(path, encoding="utf-8") as file:

@@ -1,4 +1,7 @@
-"""Anchored affinities: against the formula pair by pair, and what has to follow from it."""
+"""Anchored affinities against the formula pair by pair, and the rule that selects by them.
+
+`experiment.run` tests what `check_options` and `check_affinity` refuse.
+"""
 
 import itertools
 import statistics
@@ -8,6 +11,7 @@ import pytest
 
 import tag_keras
 from tag_keras.results import Row
+from tag_keras.selection.anchoring import selection_rule
 
 TASKS = ("a", "b", "c", "d")
 JOINT = {"a": 0.6, "b": 1.2, "c": 0.5, "d": 2.0}
@@ -210,3 +214,28 @@ def test_what_rounding_leaves_of_equal_sources_is_no_difference():
     found = tag_keras.anchor_affinity(same, make_rows()).mean
     expected = np.tile([(SINGLE[task] - JOINT[task]) / 3 for task in TASKS], (4, 1))
     np.testing.assert_allclose(found, np.where(np.eye(4), 0, expected), atol=1e-12)
+
+
+def test_the_rule_that_groups_are_selected_by():
+    # On validation data each task gains 0.3 from both others, 0.15 from each, if the affinities are
+    # all the same; on test data it loses. The sum in a group of three is 0.3, where the mean would
+    # be 0.15, and alone it is 0, better than by test data.
+    tasks = ("a", "b", "c")
+    losses = {"validation": (0.6, 0.9), "test": (0.9, 0.6)}
+    rows = [
+        Row(name, trained, 0, task, split, pair[name != "joint"], {}, 1.0)
+        for split, pair in losses.items()
+        for name, trained in [("joint", tasks), *((f"single_{task}", (task,)) for task in tasks)]
+        for task in trained
+    ]
+    affinity = tag_keras.Affinity(tasks, np.ones((3, 3)))
+    rule = selection_rule(affinity, rows, "measured")
+    anchored = rule["affinity"]
+    np.testing.assert_allclose(anchored.mean, 0.15 * (1 - np.eye(3)))
+    assert tag_keras.select_groups(num_groups=1, **rule).score == pytest.approx(0.3)
+    negative = tag_keras.Affinity(tasks, -np.ones((3, 3)))
+    assert tag_keras.select_groups(num_groups=3, **{**rule, "affinity": negative}).score == 0
+    # Otherwise: the affinities as they are, their means, and the singletons asked for.
+    for singletons in ("baseline", "forbid"):
+        rule = selection_rule(affinity, [], singletons)
+        assert rule == {"affinity": affinity, "singletons": singletons, "score": "mean"}

@@ -67,7 +67,7 @@ class GroupProblem:
         """Whether each of the groups (G, T) may be chosen: boolean array (G,)."""
         sizes = members.sum(axis=1)
         allowed: Booleans = (sizes >= 1) & (sizes <= self.max_size)
-        for unit in self.units:
+        for unit in (unit for unit in self.units if len(unit) > 1):
             inside = members[:, list(unit)]
             allowed &= inside.all(axis=1) | ~inside.any(axis=1)
         for first, second in np.argwhere(np.triu(self.apart)):

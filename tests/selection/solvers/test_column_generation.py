@@ -24,6 +24,14 @@ from tag_keras.selection.solvers.cover import fewest_groups
 from tag_keras.selection.solvers.dynamic_program import choose_families
 from tag_keras.selection.solvers.problem import all_groups
 
+HERE = "tag_keras.selection.solvers.column_generation"
+
+
+@pytest.fixture(autouse=True)
+def few_random_starts(monkeypatch):
+    """Good starts would leave small problems nothing to do: so the proof has more to find."""
+    monkeypatch.setattr(f"{HERE}._RANDOM_STARTS", 5)
+
 
 def make_tolerance(problem):
     return 1e-9 * max(float(np.abs(problem.affinity).max()), 1e-290)
@@ -69,7 +77,7 @@ def check_family(problem, family, num_groups):
 @pytest.mark.parametrize("partition", [False, True])
 @pytest.mark.parametrize("kind", ["noise", "clusters", "whole"])
 @pytest.mark.parametrize(
-    "seeds", [range(14), pytest.param(range(14, 200), marks=pytest.mark.slow)], ids=["few", "many"]
+    "seeds", [range(10), pytest.param(range(10, 70), marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_equals_the_dynamic_program(kind, partition, seeds):
     compared = 0
@@ -106,33 +114,33 @@ def test_ties_that_the_solvers_presolve_takes_for_infeasible():
     check_against_the_table(problem, 7)
 
 
-@pytest.mark.slow
-def test_the_fewest_groups_where_thousands_are_tied():
+def test_the_fewest_groups_where_more_are_tied_than_compared(monkeypatch):
     # Half of the affinities are 1, the others 0: more groups are tied than take part in the rule.
-    # The search for the best families ends with seven groups here, and six do as well.
-    mean = np.random.default_rng(6).integers(0, 2, size=(12, 12)).astype(float)
+    # The search for the best families ends with six groups here, and four do as well.
+    monkeypatch.setattr(f"{HERE}._MOST_NEW_GROUPS", 20)
+    mean = np.random.default_rng(4).integers(0, 2, size=(8, 8)).astype(float)
     problem = make_problem(mean)
-    ((groups, score),) = solve_by_table(problem, [12])
-    family = solve(problem, 12)
+    ((groups, score),) = solve_by_table(problem, [8])
+    family = solve(problem, 8)
     assert family.optimal and family.score == score == 1.0
-    assert len(family.groups) == len(groups) < 7
+    assert len(family.groups) == len(groups) < 6
 
 
 @pytest.mark.parametrize("kind", ["noise", "clusters", "whole"])
 def test_more_groups_than_are_of_use(kind):
-    for seed, num_tasks in enumerate((5, 7)):
+    for seed, num_tasks in enumerate((4, 7)):
         for alone in (-np.inf, 0.0):
             mean = make_affinities(seed, num_tasks, kind)
             problem = make_problem(mean, alone=np.full(num_tasks, alone))
-            for num_groups in (num_tasks - 1, num_tasks, 3 * num_tasks):
+            for num_groups in (num_tasks - 1, 3 * num_tasks):
                 check_against_the_table(problem, num_groups)
 
 
-@pytest.mark.parametrize("num_tasks", [16, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_tasks", [12, pytest.param(18, marks=pytest.mark.slow)])
 def test_more_groups_than_are_of_use_for_many_tasks(num_tasks):
     # The best score of a task is that of its best pair. So the fewest groups that reach it for
     # all tasks are these pairs, once each.
-    mean = make_affinities(num_tasks - 16, num_tasks, "noise")
+    mean = make_affinities(num_tasks - 12, num_tasks, "noise")
     sources = np.where(np.eye(num_tasks, dtype=bool), -np.inf, mean).argmax(axis=0)
     pairs = sorted({tuple(sorted(pair)) for pair in enumerate(sources.tolist())})
     assert len(pairs) <= num_tasks
@@ -179,10 +187,11 @@ def test_equals_a_program_over_all_groups(kind, partition):
 
 
 @pytest.mark.parametrize("partition", [False, True])
-def test_equals_the_dynamic_program_for_twelve_tasks(partition):
-    problem = make_problem(make_affinities(0, 12, "noise"), partition=partition)
-    answers = solve_by_table(problem, [2, 3, 5])
-    for num_groups, (groups, score) in zip((2, 3, 5), answers, strict=True):
+@pytest.mark.parametrize("kind", ["noise", "clusters"])
+def test_equals_the_dynamic_program_for_many_tasks(kind, partition):
+    problem = make_problem(make_affinities(1, 12, kind), partition=partition)
+    answers = solve_by_table(problem, [2, 4])
+    for num_groups, (groups, score) in zip((2, 4), answers, strict=True):
         family = solve(problem, num_groups)
         assert family.groups == groups and family.optimal
         assert family.score == pytest.approx(score)
@@ -193,14 +202,14 @@ def test_equals_the_dynamic_program_for_twelve_tasks(partition):
 def test_equals_the_dynamic_program_for_fifteen_tasks(kind):
     for partition in (False, True):
         problem = make_problem(make_affinities(1, 15, kind), partition=partition)
-        answers = solve_by_table(problem, [2, 4, 6])
-        for num_groups, (groups, score) in zip((2, 4, 6), answers, strict=True):
+        answers = solve_by_table(problem, [3, 4, 6])
+        for num_groups, (groups, score) in zip((3, 4, 6), answers, strict=True):
             family = solve(problem, num_groups)
             assert family.groups == groups and family.optimal
             assert family.score == pytest.approx(score)
 
 
-@pytest.mark.parametrize("num_tasks", [16, 24, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_tasks", [12, 24, pytest.param(40, marks=pytest.mark.slow)])
 def test_finds_clusters(num_tasks):
     # Tasks help those of their cluster by 1, and harm the others: no task can score above 1.
     cluster = np.arange(num_tasks) % 4
@@ -215,10 +224,10 @@ def test_finds_clusters(num_tasks):
 
 @pytest.mark.parametrize("partition", [False, True])
 def test_the_order_of_tasks_does_not_matter(partition):
-    problem = make_problem(make_affinities(2, 14, "noise"), partition=partition)
-    order = np.random.default_rng(0).permutation(14)
+    problem = make_problem(make_affinities(2, 12, "noise"), partition=partition)
+    order = np.random.default_rng(0).permutation(12)
     permuted = dataclasses.replace(problem, affinity=problem.affinity[np.ix_(order, order)])
-    first, second = solve(problem, 5), solve(permuted, 5)
+    first, second = solve(problem, 4), solve(permuted, 4)
     assert first.optimal and second.optimal
     assert second.score == pytest.approx(first.score)
     back = sorted(tuple(sorted(order[list(group)].tolist())) for group in second.groups)
@@ -227,19 +236,19 @@ def test_the_order_of_tasks_does_not_matter(partition):
 
 @pytest.mark.parametrize("partition", [False, True])
 def test_two_searches_are_equal(partition):
-    problem = make_problem(make_affinities(3, 18, "clusters"), partition=partition)
-    assert solve(problem, 6) == solve(problem, 6)
+    problem = make_problem(make_affinities(3, 12, "clusters"), partition=partition)
+    assert solve(problem, 4) == solve(problem, 4)
 
 
 @pytest.mark.parametrize("partition", [False, True])
 def test_the_bound_is_true_when_the_time_ends_first(partition):
-    problem = make_problem(make_affinities(4, 18, "noise"), partition=partition)
-    full = solve(problem, 5)
-    check_family(problem, full, 5)
+    problem = make_problem(make_affinities(4, 16, "noise"), partition=partition)
+    full = solve(problem, 4)
+    check_family(problem, full, 4)
     assert full.optimal
-    for time_limit in (1e-9, 1e-3, 0.1, 0.3):
-        family = solve(problem, 5, time_limit)
-        check_family(problem, family, 5)
+    for time_limit in (1e-9, 1e-3, 0.03, 0.1):
+        family = solve(problem, 4, time_limit)
+        check_family(problem, family, 4)
         assert family.score <= full.score + 1e-9 <= family.upper_bound + 2e-9
         if family.optimal:
             assert family.groups == full.groups
@@ -247,7 +256,7 @@ def test_the_bound_is_true_when_the_time_ends_first(partition):
 
 def test_no_group_is_useless_when_the_time_ends_first():
     # As many groups as tasks, of which most families at the beginning have some twice.
-    for seed, num_tasks in itertools.product(range(4), (7, 16)):
+    for seed, num_tasks in itertools.product(range(4), (7, 12)):
         problem = make_problem(make_affinities(seed, num_tasks, "clusters"))
         for time_limit in (0.003, 0.03):
             family = solve(problem, num_tasks, time_limit)
@@ -259,10 +268,10 @@ def test_no_group_is_useless_when_the_time_ends_first():
 
 
 def test_one_solver_answers_as_new_ones_do():
-    problem = make_problem(make_affinities(5, 14, "clusters"))
+    problem = make_problem(make_affinities(5, 11, "clusters"))
     solver = ColumnSolver(problem, fewest_groups(problem))
     scores = []
-    for num_groups in (1, 4, 6, 8):
+    for num_groups in (1, 3, 4, 6):
         family = solver.solve(num_groups, make_tolerance(problem), None)
         check_family(problem, family, num_groups)
         fresh = solve(problem, num_groups)
@@ -282,25 +291,28 @@ def test_one_group_is_all_tasks(partition):
 
 @pytest.mark.parametrize("partition", [False, True])
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e-200])
-def test_affinities_that_are_all_equal(value, partition):
-    problem = make_problem(np.full((17, 17), value), partition=partition)
+def test_affinities_that_are_all_equal(value, partition, monkeypatch):
+    # All 511 groups are tied, more than a proof may need.
+    monkeypatch.setattr(f"{HERE}._MOST_IN_PROOF", 200)
+    monkeypatch.setattr(f"{HERE}._MOST_NEW_GROUPS", 50)
+    problem = make_problem(np.full((9, 9), value), partition=partition)
     for num_groups in (2, 4):
         family = solve(problem, num_groups)
-        assert family.groups == [tuple(range(17))] and family.optimal
+        assert family.groups == [tuple(range(9))] and family.optimal
         assert family.score == pytest.approx(value)
 
 
 @pytest.mark.parametrize("partition", [False, True])
 def test_the_unit_of_affinities_does_not_matter(partition):
-    mean = make_affinities(7, 12, "noise")
-    first = solve(make_problem(mean, partition=partition), 5)
+    mean = make_affinities(7, 9, "noise")
+    first = solve(make_problem(mean, partition=partition), 4)
     for unit in (1e-200, 1e-3, 1e200):
-        family = solve(make_problem(unit * mean, partition=partition), 5)
+        family = solve(make_problem(unit * mean, partition=partition), 4)
         assert family.groups == first.groups and family.optimal
         assert family.score == pytest.approx(unit * first.score)
     # Nor does what a task scores everywhere.
-    offset = np.random.default_rng(0).normal(size=12)
-    family = solve(make_problem(mean + offset, partition=partition), 5)
+    offset = np.random.default_rng(0).normal(size=9)
+    family = solve(make_problem(mean + offset, partition=partition), 4)
     assert family.groups == first.groups and family.optimal
     assert family.score == pytest.approx(first.score + offset.mean())
 
@@ -315,13 +327,13 @@ def test_a_task_that_every_group_serves_alike(partition):
 @pytest.mark.parametrize("partition", [False, True])
 def test_one_affinity_that_exceeds_all_others(partition):
     # Ties are within 1e-9 of 1e12, so nothing but task 1 counts, which has 0 as its only partner.
-    mean = make_affinities(9, 17, "noise")
+    mean = make_affinities(9, 8, "noise")
     mean[0, 1] = 1e12
     problem = make_problem(mean, partition=partition)
     family = solve(problem, 2)
     check_family(problem, family, 2)
     assert family.optimal and (0, 1) in family.groups
-    assert family.score == pytest.approx(1e12 / 17, rel=1e-8)
+    assert family.score == pytest.approx(1e12 / 8, rel=1e-8)
 
 
 # --- Through `select_groups`.
@@ -336,8 +348,9 @@ RULES = {
 
 @pytest.mark.parametrize("partition", [False, True])
 @pytest.mark.parametrize("singletons", ["forbid", "baseline", {"task4": 0.5}])
-def test_many_tasks_follow_the_rules(singletons, partition):
-    affinity = make_affinity(make_affinities(10, 18, "noise"))
+def test_many_tasks_follow_the_rules(singletons, partition, monkeypatch):
+    monkeypatch.setattr("tag_keras.selection.groups.TABLE_TASKS", 0)
+    affinity = make_affinity(make_affinities(10, 12, "noise"))
     options = RULES | {"partition": partition}
     grouping = tag_keras.select_groups(affinity, 6, singletons, **options)
     assert grouping.optimal and len(grouping.groups) <= 6
@@ -358,11 +371,11 @@ def test_many_tasks_follow_the_rules(singletons, partition):
 
 @pytest.mark.parametrize("partition", [False, True])
 def test_the_rules_bind_as_in_the_dynamic_program(partition, monkeypatch):
-    affinity = make_affinity(make_affinities(11, 12, "noise"))
+    affinity = make_affinity(make_affinities(11, 10, "noise"))
     options = RULES | {"partition": partition, "singletons": "baseline"}
-    by_table = tag_keras.selection_frontier(affinity, 6, **options)
+    by_table = tag_keras.selection_frontier(affinity, 5, **options)
     monkeypatch.setattr("tag_keras.selection.groups.TABLE_TASKS", 0)
-    by_columns = tag_keras.selection_frontier(affinity, 6, **options)
+    by_columns = tag_keras.selection_frontier(affinity, 5, **options)
     assert len(by_columns) == len(by_table)
     for one, other in zip(by_columns, by_table, strict=True):
         assert one.groups == other.groups and one.serves == other.serves and one.optimal
@@ -372,14 +385,12 @@ def test_the_rules_bind_as_in_the_dynamic_program(partition, monkeypatch):
 @pytest.mark.parametrize("partition", [False, True])
 def test_the_frontier_of_many_tasks(partition):
     affinity = make_affinity(make_affinities(12, 16, "clusters"))
-    frontier = tag_keras.selection_frontier(affinity, 5, partition=partition)
-    assert all(grouping.optimal for grouping in frontier)
-    for num_groups in (2, 5):
-        grouping = frontier[num_groups - 1]
+    frontier = tag_keras.selection_frontier(affinity, 3, partition=partition)
+    for num_groups, grouping in enumerate(frontier, 1):
         one = tag_keras.select_groups(affinity, num_groups, partition=partition)
-        assert grouping.groups == one.groups
+        assert grouping.groups == one.groups and grouping.optimal
     scores = [grouping.score for grouping in frontier]
-    assert scores == sorted(scores) and len(scores) == 5
+    assert scores == sorted(scores) and len(scores) == 3
 
 
 @pytest.mark.parametrize("partition", [False, True])

@@ -19,7 +19,6 @@ from selection_oracle import (
 )
 
 import tag_keras
-from tag_keras.selection.solvers import dynamic_program as selection_solver
 
 RULES = ["forbid", "baseline"]
 
@@ -50,7 +49,7 @@ def check_serves(mean, groups, grouping, alone=None):
 @pytest.mark.parametrize("kind", ["normal", "rounded", "negative"])
 @pytest.mark.parametrize(
     ("num_tasks", "max_groups", "count"),
-    [(2, 3, 20), (3, 4, 25), (4, 5, 25), (5, 6, 20), (6, 3, 10)],
+    [(2, 3, 10), (3, 4, 15), (4, 5, 15), (5, 5, 6), (6, 3, 5)],
 )
 def test_equals_exhaustive_search(num_tasks, max_groups, count, kind, singletons):
     for seed in range(count):
@@ -59,13 +58,12 @@ def test_equals_exhaustive_search(num_tasks, max_groups, count, kind, singletons
 
 @pytest.mark.parametrize("kind", ["normal", "rounded"])
 def test_equals_exhaustive_search_for_six_tasks_and_four_groups(kind):
-    for seed in range(3):
-        check_against_oracle(random_means(seed, 6, kind), 4, "forbid")
+    check_against_oracle(random_means(0, 6, kind), 4, "forbid")
 
 
 @pytest.mark.parametrize("levels", [[0.0, 1.0], [-1.0, 1.0], [-1.0, 0.0, 1.0]])
 def test_ties_everywhere(levels):
-    for seed in range(25):
+    for seed in range(10):
         mean = np.random.default_rng(seed).choice(levels, size=(5, 5))
         for singletons in RULES:
             check_against_oracle(mean, 4, singletons)
@@ -74,7 +72,7 @@ def test_ties_everywhere(levels):
 @pytest.mark.parametrize("size", [1e-11, 2.7e-10, 8.3e-10, 3.1e-9, 1e-7])
 def test_ties_are_counted_within_the_tolerance(size):
     # Whole numbers and noise of about the tolerance: many families are just inside or outside.
-    for seed in range(20):
+    for seed in range(12):
         random = np.random.default_rng(seed)
         mean = random.choice([0.0, 1.0], size=(4, 4)) + size * random.integers(-3, 4, size=(4, 4))
         affinity = make_affinity(mean)
@@ -139,9 +137,10 @@ def test_fifteen_tasks_in_planted_groups():
         tuple(affinity.tasks[task] for task in np.flatnonzero(labels == label))
         for label in range(4)
     }
-    _, _, three, grouping = tag_keras.selection_frontier(affinity, 4)
-    assert set(grouping.groups) == planted
-    assert grouping.score == pytest.approx(level.mean())
+    # The largest table there is: one for all numbers of groups.
+    _, _, three, four = tag_keras.selection_frontier(affinity, 4)
+    assert set(four.groups) == planted
+    assert four.score == pytest.approx(level.mean())
     # With three, two planted groups have to share, or lend their members: at least as good as the
     # best merger, and short of the four.
     merged = max(
@@ -154,7 +153,7 @@ def test_fifteen_tasks_in_planted_groups():
         for pair in itertools.combinations(range(4), 2)
         for joint in [np.where(labels == pair[0], pair[1], labels)]
     )
-    assert merged - 1e-12 <= three.score < grouping.score
+    assert merged - 1e-12 <= three.score < four.score
 
 
 def mean_with_one_helper(num_tasks):
@@ -166,17 +165,17 @@ def mean_with_one_helper(num_tasks):
 
 
 def test_many_thousands_of_ties_end_soon_and_always_alike():
-    first, second = (tag_keras.select_groups(mean_with_one_helper(14), 7) for _ in range(2))
+    first, second = (tag_keras.select_groups(mean_with_one_helper(12), 6) for _ in range(2))
     assert first == second
-    assert first.score == pytest.approx(7 / 14)
-    # 0 in each of the seven groups, and each other task once.
-    assert sum(map(len, first.groups)) == 7 + 13
+    assert first.score == pytest.approx(6 / 12)
+    # 0 in each of the six groups, and each other task once.
+    assert sum(map(len, first.groups)) == 6 + 11
 
 
 def test_search_among_ties_ends_at_its_limit_with_an_optimum(monkeypatch):
     full = tag_keras.select_groups(mean_with_one_helper(8), 3)
     assert full.groups[:2] == (("task0", "task1"), ("task0", "task2"))
-    monkeypatch.setattr(selection_solver, "_MOST_TIE_STEPS", 5)
+    monkeypatch.setattr("tag_keras.selection.solvers.dynamic_program._MOST_TIE_STEPS", 5)
     short = tag_keras.select_groups(mean_with_one_helper(8), 3)
     assert short.groups != full.groups
     assert (len(short.groups), short.score) == (3, pytest.approx(full.score))
