@@ -91,7 +91,7 @@ def make_study() -> Study:
     """Prepares the data, and makes the study that the flags ask for."""
     study_flags.begin(FLAGS.tasks)
     if FLAGS.half_size and FLAGS.width != "full":
-        raise ValueError("--half_size is for --width=full, of which those networks are half.")
+        raise ValueError("--half_size is for --width=full: it halves that network.")
     if FLAGS.image_size % xception.FACTOR:
         raise ValueError(f"--image_size should be divisible by {xception.FACTOR}.")
     taskonomy = data.Taskonomy(

@@ -161,7 +161,7 @@ def _check_tasks(known: Sequence[str]) -> None:
         )
     if METHODS[FLAGS.method].by_loss and len(FLAGS.tasks) > MOST_TASKS:
         raise ValueError(
-            f"--method={FLAGS.method} looks at all groups of tasks, of which there should be at "
+            f"--method={FLAGS.method} looks at all groups of the tasks, which should be at "
             f"most {MOST_TASKS}. Received: {len(FLAGS.tasks)} tasks."
         )
 

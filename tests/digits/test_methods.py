@@ -51,8 +51,13 @@ def test_the_long_joint_training_makes_five_times_the_steps(splits, tmp_path):
     assert float(model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.fixture(scope="module")
+def encoder():
+    return methods.small_resnet(TASKS)
+
+
 @pytest.mark.parametrize("name", methods.RIVALS[1:])
-def test_the_methods_differ_in_what_they_say(name):
+def test_the_methods_differ_in_what_they_say(name, encoder):
     model = methods.build_rival(TASKS, name)
     wanted = {
         "uw": tag_keras.UncertaintyWeighting,
@@ -68,7 +73,6 @@ def test_the_methods_differ_in_what_they_say(name):
     layers = model._flatten_layers()
     assert {type(one) for one in layers} & set(wanted.values()) == {wanted[name]}
     # All have the same blocks.
-    encoder = methods.small_resnet(TASKS)
     blocks = [layer for layer in encoder.layers if isinstance(layer, tag_keras.ResidualBlock)]
     assert len(blocks) == 4
     kernels = sum(isinstance(layer, keras.layers.Conv2D) for layer in encoder._flatten_layers())

@@ -1,6 +1,5 @@
 """What the methods of a study train and choose: on published tables, and on small networks."""
 
-import functools
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tag_keras
 from tag_keras.affinity import Affinity
@@ -229,14 +229,16 @@ def build_model(tasks, method="mtl", affinity=None, half_size=False):
 
 def make_data(seed):
     x = np.random.default_rng(seed).normal(size=(32, 4)).astype("float32")
-    return x, {task: x[:, place] for place, task in enumerate(TASKS)}
+    # As a dataset, which Keras would otherwise make of the arrays for each network anew.
+    y = {task: x[:, place] for place, task in enumerate(TASKS)}
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
 
 
 def test_methods_share_what_they_train(tmp_path):
     # Of two tasks, because there are few networks then; the scripts' slow tests have three.
     tasks = TASKS[:2]
     splits = ("train", "validation", "test")
-    data = {split: functools.partial(make_data, seed) for seed, split in enumerate(splits)}
+    data = {split: make_data(seed) for seed, split in enumerate(splits)}
     options = {"build_model": build_model, "data": data, "fit": {"epochs": 2, "verbose": 0}}
     options |= {"tasks": tasks}
     study = make_study(tmp_path, seeds=(0,), num_draws=1, processes=0, **options)

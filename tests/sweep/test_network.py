@@ -1,38 +1,160 @@
-"""Loading saved networks."""
+"""Networks: built and trained from a seed, evaluated into rows, saved and loaded; one per group."""
 
-import subprocess
-import sys
+import shutil
 
 import keras
 import numpy as np
 import pytest
+from sweep_job import DATA, build_model
 
 import tag_keras
+from tag_keras.sweep import network as training
+
+layers = keras.layers
+TASKS = ("a", "b", "c")
+GROUPING = tag_keras.Grouping(
+    TASKS, (("a", "b"), ("c",)), {"a": 0, "b": 0, "c": 1}, score=0.1, upper_bound=0.1, optimal=True
+)
+ALL_TOGETHER = tag_keras.Grouping(
+    TASKS, (TASKS,), dict.fromkeys(TASKS, 0), score=0.1, upper_bound=0.1, optimal=True
+)
+X = DATA["test"][0]
 
 
-def save(folder):
-    encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    model = tag_keras.MultiTaskModel(encoder, {"a": keras.layers.Dense(1)})
-    model.compile("sgd", "mse", loss_weighting=tag_keras.UncertaintyWeighting())
-    x = np.ones((4, 3), "float32")
-    model.fit(x, {"a": x[:, 0]}, verbose=0)
-    model.save(folder / "model.keras")
-    return float(model.predict(x, verbose=0)["a"][0, 0])
-
-
-def test_a_program_that_uses_nothing_else_loads_a_model(tmp_path):
-    expected = save(tmp_path)
-    # Keras comes last, so that it has not been told of the classes.
-    code = (
-        "import tag_keras, sys\n"
-        "assert 'keras' not in sys.modules\n"
-        f"model = tag_keras.load_network({str(tmp_path / 'model.keras')!r})\n"
-        "import numpy as np\n"
-        "print(float(model.predict(np.ones((4, 3), 'float32'), verbose=0)['a'][0, 0]))"
+def train_groups(output_dir=None, grouping=GROUPING, epochs=2, **fit):
+    return tag_keras.train_groups(
+        build_model,
+        grouping,
+        DATA["train"],
+        DATA["validation"],
+        epochs,
+        output_dir,
+        seed=3,
+        verbose=0,
+        **fit,
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert float(process.stdout) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Folder of networks by group, whose training was stopped before the second and resumed."""
+    folder, trained = tmp_path_factory.mktemp("kept"), []
+    original = training.train_network
+
+    def stop_at_second(build, network, *args, **kwargs):
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(network.name)
+        return original(build, network, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_network", stop_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            train_groups(folder)
+    assert trained == ["group_0"]
+    train_groups(folder)
+    return folder
+
+
+def test_train_groups_goes_on_where_it_stopped(kept, monkeypatch):
+    seen = []
+
+    class Count(keras.callbacks.Callback):
+        epochs = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.epochs += 1
+            seen.append(self.epochs)
+
+    count = Count()
+    # Nor does it change a training that its networks are kept.
+    kept_nowhere = train_groups(callbacks=[count]).predict(X, verbose=0)
+    # Callbacks are copied for each network.
+    assert count.epochs == 0 and seen == [1, 2, 1, 2]
+    monkeypatch.setattr(training, "train_network", None)  # Nothing is left to train.
+    predictions = train_groups(kept).predict(X, verbose=0)
+    for task in TASKS:
+        np.testing.assert_array_equal(predictions[task], kept_nowhere[task])
+    # Each network is a model trained alone.
+    for group in GROUPING.groups:
+        keras.utils.set_random_seed(3)
+        alone = build_model(group)
+        alone.fit(*DATA["train"], epochs=2, verbose=0)
+        expected = alone.predict(X, verbose=0)
+        for task in group:
+            np.testing.assert_allclose(predictions[task], expected[task], atol=1e-6)
+
+
+def test_train_groups_names_what_is_wrong_with_its_folder(kept, tmp_path):
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match="holds another run: groups was"):
+        train_groups(tmp_path, ALL_TOGETHER)
+    with pytest.raises(ValueError, match="holds another run: epochs was 2 and is 3"):
+        train_groups(tmp_path, epochs=3)
+    (tmp_path / "group_1_seed3.keras").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match=r"group_1_seed3\.keras cannot be loaded"):
+        train_groups(tmp_path)
+
+
+def test_a_model_that_could_not_be_loaded_again_is_not_trained(tmp_path):
+    class Unregistered(layers.Layer):
+        def call(self, inputs):
+            return inputs * 2
+
+    def build(tasks):
+        encoder = keras.Sequential([keras.Input((5,)), Unregistered(), layers.Dense(2)])
+        model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+        model.compile("sgd", "mse", run_eagerly=True)
+        return model
+
+    arguments = (build, ALL_TOGETHER, DATA["train"])
+    tag_keras.train_groups(*arguments, verbose=0)
+    with pytest.raises(ValueError, match=r"keras\.saving\.register_keras_serializable"):
+        tag_keras.train_groups(*arguments, output_dir=tmp_path, verbose=0)
+    assert not list(tmp_path.glob("*.keras"))
+
+
+def test_an_iterator_would_be_used_up_by_the_first_network():
+    def batches():
+        yield DATA["train"]
+
+    with pytest.raises(ValueError, match="Give a function that returns it"):
+        tag_keras.train_groups(build_model, GROUPING, batches(), steps_per_epoch=1, verbose=0)
+    tag_keras.train_groups(build_model, GROUPING, batches, steps_per_epoch=1, verbose=0)
+
+
+def test_a_slash_in_a_name_makes_no_folder():
+    assert training.Network("single_../a b", ("../a b",), 2).file == "single_..%2Fa b_seed2.keras"
+
+
+def test_build_model_for_other_tasks():
+    with pytest.raises(ValueError, match=r"a model for the tasks \['a', 'b'\]"):
+        tag_keras.train_groups(lambda tasks: build_model(("c",)), GROUPING, DATA["train"])
+
+
+def test_rows_tell_tasks_apart_whose_names_begin_alike():
+    model = tag_keras.MultiTaskModel(
+        layers.Dense(2), {"left": layers.Dense(1), "left_heavy": layers.Dense(1)}
+    )
+    model.compile("sgd", "mse", metrics=["mae"], run_eagerly=True)
+    x, y = DATA["train"]
+    data = {"test": (x, {"left": y["a"], "left_heavy": y["b"]})}
+    network = training.Network("joint", ("left", "left_heavy"), 5)
+    rows = training.evaluate_network(model, network, data, seconds=1.5)
+    logs = model.evaluate(*data["test"], verbose=0, return_dict=True)
+    for row in rows:
+        assert (row.network, row.seed, row.split, row.seconds) == ("joint", 5, "test", 1.5)
+        assert row.loss == pytest.approx(logs[f"{row.task}_loss"])
+        assert row.metrics == {"mae": pytest.approx(logs[f"{row.task}_mae"])}
+
+
+def test_a_loss_that_is_not_finite_names_the_network():
+    model = build_model(("a",))
+    network = training.Network("single_a", ("a",), 1)
+    x, y = DATA["test"]
+    data = {"test": (x, {"a": y["a"] * np.nan})}
+    with pytest.raises(ValueError, match="'single_a', seed 1, is nan on the split 'test'"):
+        training.evaluate_network(model, network, data, seconds=1.0)
 
 
 def test_what_cannot_be_loaded(tmp_path):

@@ -68,12 +68,41 @@ def trained(monkeypatch):
     return names
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """Builds networks from their seeds and leaves out `fit`, which takes most of the time."""
+
+    def train_network(build, network, train, saves, **fit):
+        keras.utils.set_random_seed(network.seed)
+        return build(network.tasks), time.perf_counter()
+
+    monkeypatch.setattr(job, "train_network", train_network)
+
+
+# Python runs it as it starts: the first process of a sweep is killed, like one that takes too much
+# memory, and before it takes its time to import TensorFlow.
+KILLS_THE_FIRST = """
+import os, pathlib, signal, sys
+if "--multiprocessing-fork" in sys.orig_argv:
+    try:
+        pathlib.Path({path!r}).open("x").close()
+    except FileExistsError:
+        pass
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    killed = tmp_path / "killed"
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(KILLS_THE_FIRST.format(path=str(killed)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"), prepend=os.pathsep)
     measured = functools.partial(build_model, affinity=tag_keras.LookaheadAffinity(1))
     talking = {"epochs": 3}
     jobs = [
-        make_job("killed", "a", build=sweep_job.build_killed),
+        make_job("one", "a"),
         job.Job(training.Network("measured", tuple("abc")), measured, talking),
     ]
     folder = tmp_path / "there"
@@ -88,24 +117,25 @@ def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
         f"Epoch {i}/3" for i in (1, 2, 3)
     ]
     assert len([line for line in lines if " - loss: " in line]) == 3
-    sweep.run_sweep(folder, jobs[1:], DATA)
+    sweep.run_sweep(folder, jobs, DATA)
     assert capsys.readouterr().out == ""
     built = sweep_job.read_builds(tmp_path / "builds")
-    assert sorted(tasks for tasks, _ in built) == ["a", "a", "abc"]
-    assert len({process for _, process in built}) == 3
+    assert sorted(tasks for tasks, _ in built) == ["a", "abc"]
+    assert len({process for _, process in built}) == 2
+    # The one that was killed was tried once more.
+    assert killed.exists()
 
     # The same in this process.
-    jobs = [make_job("killed", "a"), jobs[1]]
     expected = sweep.run_sweep(tmp_path / "here", jobs, DATA, processes=0)
     rows = results.load_results(folder / "results.json")
-    assert [row.network for row in rows] == ["killed"] * 2 + ["measured"] * 6
+    assert [row.network for row in rows] == ["one"] * 2 + ["measured"] * 6
     np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
-    names = ["killed_seed0.keras", "killed_seed0.trained.json", "measured_seed0.affinity.json"]
-    names += ["measured_seed0.keras", "measured_seed0.trained.json"]
+    names = ["measured_seed0.affinity.json", "measured_seed0.keras", "measured_seed0.trained.json"]
+    names += ["one_seed0.keras", "one_seed0.trained.json"]
     for place in ("here", "there"):
         assert sorted(path.name for path in (tmp_path / place / "networks").iterdir()) == names
     affinities = [
-        tag_keras.Affinity.load(tmp_path / place / "networks" / names[2]).mean
+        tag_keras.Affinity.load(tmp_path / place / "networks" / names[0]).mean
         for place in ("here", "there")
     ]
     np.testing.assert_allclose(*affinities, rtol=1e-3, atol=1e-6)
@@ -185,7 +215,7 @@ def evaluation_fails(monkeypatch, folder, one, error):
     return keras.models.load_model(job.JobFiles(folder, one.network).model).get_weights()
 
 
-def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatch):
+def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatch, untrained):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
     # Of twins, the first here has only been copied.
     jobs = [make_job("one", "ab"), make_job("twin", "ab"), make_job("brief", "c", saves=False)]
@@ -206,7 +236,9 @@ def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(1)])
-def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, affinity):
+def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, affinity, request):
+    if affinity is None:
+        request.getfixturevalue("untrained")
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
     measured = functools.partial(build_model, affinity=affinity)
     one = make_job("one", "ab", build=measured, measures=affinity is not None)
@@ -226,7 +258,7 @@ def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, a
 
 
 @pytest.mark.parametrize("what", ["a wrong value", "no model", "damaged", "tasks"])
-def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, what):
+def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, untrained, what):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
     one = make_job("one", "ab")
     # A loss that is NaN is one again, as long as the network is the same.
@@ -338,17 +370,27 @@ def test_a_process_that_fails_after_its_rows_has_not_failed(tmp_path, monkeypatc
     assert len(sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA)) == 1
 
 
-def test_validation_data_may_be_a_function(tmp_path):
-    lengths = []
+def test_validation_data_may_be_a_function_and_twins_are_trained_once(tmp_path, monkeypatch):
+    lengths, trained = [], []
+    original = training.train_network
 
     def validation_data():
         lengths.append(1)
         return DATA["validation"]
 
-    network = training.Network("one", ("a",))
-    one = job.Job(network, build_model, {**FIT, "validation_data": validation_data})
-    sweep.run_sweep(tmp_path, [one], DATA, processes=0)
-    assert lengths == [1]
+    def count(build, network, *args, **kwargs):
+        trained.append(network.name)
+        return original(build, network, *args, **kwargs)
+
+    monkeypatch.setattr(job, "train_network", count)
+    networks = [training.Network(name, ("a", "b")) for name in ("joint", "group_0")]
+    fit = {"epochs": 1, "verbose": 0, "validation_data": validation_data}
+    jobs = [job.Job(network, build_model, fit) for network in networks]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert lengths == [1] and trained == ["joint"]
+    losses = [[r.loss for r in rows if r.network == network.name] for network in networks]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+    assert (tmp_path / "networks" / "group_0_seed0.keras").exists()
 
 
 def test_the_dtype_policy_goes_along(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def build_small_model(tasks, method="mtl", affinity=None, half_size=False, **opt
     channels = {"segment_semantic": 18, "normal": 3}
     heads = {task: keras.layers.Conv2DTranspose(channels[task], 3) for task in tasks}
     model = tag_keras.MultiTaskModel(encoder, heads)
-    model.compile("sgd", build_losses(tasks), affinity=affinity)
+    model.compile("sgd", build_losses(tasks), affinity=affinity, run_eagerly=True)
     return model
 
 
@@ -72,13 +72,18 @@ def test_tag_from_files_to_the_table(run, tmp_path, monkeypatch, capsys):
         run(*command, "--image_size=48")
 
 
-@pytest.mark.slow
-def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    # Few blocks with few channels: tracing takes longer than training them.
+@pytest.fixture
+def few_blocks(monkeypatch):
+    """Networks of few blocks: building and tracing them takes longer than training."""
     small = functools.partial(xception.xception_encoder, num_blocks=3)
     monkeypatch.setattr(xception, "xception_encoder", small)
     monkeypatch.setattr(xception_mtan, "_STAGES", ((1,), (2,), (3,)))
+
+
+@pytest.mark.slow
+def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch, few_blocks):
+    pytest.importorskip("matplotlib")
+    # With few channels, too.
     for name in ("full", "half"):
         monkeypatch.setitem(xception.WIDTHS, name, (4, 4, 8, 8, 16))
     monkeypatch.setitem(xception.DECODERS, "small", (8, 8, 4, 4))
@@ -97,7 +102,7 @@ def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["mtl", "gradnorm", "mtan"])
-def test_what_the_methods_compile(method):
+def test_what_the_methods_compile(method, few_blocks):
     model = methods.build_model(("normal", "keypoints2d"), method, width="half", image_size=32)
     assert model.tasks == ("normal", "keypoints2d")
     found = {type(layer) for layer in model._flatten_layers()}
@@ -105,7 +110,7 @@ def test_what_the_methods_compile(method):
     assert (tag_keras.GradNorm in found) == (method == "gradnorm")
 
 
-def test_half_of_the_size():
+def test_half_of_the_size(few_blocks):
     half = methods.build_model(("normal",), half_size=True, width="full", image_size=32)
     expected = xception.xception_encoder(32, xception.WIDTHS["half"]).count_params()
     assert half.encoder.count_params() == expected
