@@ -57,9 +57,21 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
     def make_step(self, model: TaskModel) -> Callable[[Any], dict[str, Any]] | None:
         """Makes the training step of a compiled model: a function from a batch to the logs.
 
-        By default it returns `None`, and the model makes a step that calls `coefficients`.
+        By default `None`: the model makes a step that calls `coefficients`.
         """
         return None
+
+    def add_state(self, name: str, shape: tuple[int, ...], dtype: str = "int64") -> keras.Variable:
+        """Creates a weight that begins with zeros and that no optimizer trains."""
+        return self.add_weight(
+            shape=shape,
+            dtype=dtype,
+            initializer="zeros",
+            trainable=False,
+            # Replicas hold equal values, and must do so after they are restored.
+            aggregation="only_first_replica",
+            name=name,
+        )
 
     def after_execution(self) -> None:
         """Runs in Python after each call of the compiled train function. By default nothing."""
@@ -74,12 +86,7 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
 
 
 def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) -> None:
-    """Checks the gradient method of `compile`, together with the other arguments.
-
-    Args:
-        method: The method, or `None`.
-        affinity: The affinity estimator, or `None`.
-        weighting: The loss weighting, or `None`.
+    """Checks the gradient method of `compile`, together with two other arguments or `None`.
 
     Raises:
         ValueError: If `method` is no gradient method, or if both it and another argument need a

@@ -14,8 +14,8 @@ def pcgrad_coefficients(gram: tf.Tensor, order: tf.Tensor, with_itself: bool = F
     """Coefficients of PCGrad (Yu et al., arXiv 2001.06782, algorithm 1), from products alone.
 
     For each task i, v starts as g_i and meets the other gradients g_j one after the other. Where
-    they conflict, <v, g_j> < 0, v loses its part along g_j: v <- v - (<v, g_j> / |g_j|^2) g_j. Each
-    v is kept as its coefficients in the g_j, and the results are summed.
+    they conflict, <v, g_j> < 0, v loses its part along g_j: v <- v - (<v, g_j> / |g_j|^2) g_j. The
+    results are summed. Each v is kept as its coefficients in the g_j.
 
     Args:
         gram: Tensor (T, T): products <g_i, g_j>.
@@ -54,8 +54,8 @@ class PCGrad(GradientMethod):
         order: Order in which a task's gradient meets the others. `"random"` draws it for every
             task and step, as the paper does. `"authors"` takes the order of the tasks and includes
             the task itself, as the authors' code does.
-        seed: Seed of the random orders, an integer from 0 on. By default it is drawn, and follows
-            `keras.utils.set_random_seed`.
+        seed: Seed of the random orders, from 0 on. By default `keras.utils.set_random_seed`
+            determines it.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -83,14 +83,8 @@ class PCGrad(GradientMethod):
         # `keras.utils.set_random_seed` also sets the generator of Python.
         seed = random.randrange(2**31) if self.seed is None else self.seed
         # The seed and the number of draws. The state of a Keras generator would not be saved.
-        self._draws = self.add_weight(
-            shape=(2,),
-            dtype="int64",
-            initializer=lambda shape, dtype: tf.constant([seed, 0], dtype),
-            trainable=False,
-            aggregation="only_first_replica",
-            name="draws",
-        )
+        self._draws = self.add_state("draws", (2,))
+        self._draws.assign(tf.constant([seed, 0], "int64"))
 
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
         tasks = gram.shape[0]

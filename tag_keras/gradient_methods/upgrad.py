@@ -47,15 +47,12 @@ def _complementarity(matrix: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
 
     Block principal pivoting (Kim and Park, SIAM J. Sci. Comput. 2011). The variables outside of a
     free set are 0, and the free ones solve the equations. Variables with a wrong sign then change
-    sides: all at once as long as their number falls, otherwise only the last one, which makes sure
-    that the search ends.
+    sides: all at once as long as their number falls, otherwise only the last one, so that the
+    search ends.
 
     Args:
         matrix: Tensor (T, T), positive definite.
-        offsets: Tensor (N, T).
-
-    Returns:
-        Tensor (N, T).
+        offsets: Tensor (N, T), as is the solution.
     """
     tasks, identity = matrix.shape[0], tf.eye(matrix.shape[0], dtype=matrix.dtype)
 

@@ -11,11 +11,7 @@ _CONVERGENCE_ITERATIONS, _MOST_ITERATIONS, _DAMPING = 50, 200, 0.5
 
 
 def check_clustering() -> None:
-    """Checks that scikit-learn is installed.
-
-    Raises:
-        ImportError: If it is not; the message says how to install it.
-    """
+    """Raises an `ImportError` that says how to install scikit-learn, if it is missing."""
     if importlib.util.find_spec("sklearn") is None:
         raise ImportError(
             "Selective task group updates form their groups with scikit-learn. "
@@ -32,8 +28,8 @@ def similarities(affinity: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] 
         affinity: Array (T, T), [source, target].
 
     Returns:
-        Symmetric array (T, T), or `None` where it is not finite: as long as no update of some task
-        lowered the task's own loss, its diagonal entry is 0.
+        Symmetric array (T, T), or `None` if it is not finite: affinity[t, t] is 0 until an update
+        of task t lowers the task's own loss.
     """
     own = np.diag(affinity).astype(np.float64)
     if not (own > 0).all() or not np.isfinite(affinity).all():
@@ -56,8 +52,8 @@ def cluster_tasks(
         seed: Seed of the tiny noise that breaks ties: either task of a pair can be its centre.
 
     Returns:
-        Array (T,): index of each task's group. Groups are numbered in the order of their first
-        tasks. `None` if there are no similarities yet, or if the propagation does not converge.
+        Array (T,): index of each task's group, by the order of their first tasks. `None` if there
+        are no similarities yet, or if the propagation does not converge.
     """
     matrix = similarities(affinity)
     if matrix is None:
@@ -67,8 +63,8 @@ def cluster_tasks(
     from sklearn.cluster import affinity_propagation
 
     with warnings.catch_warnings():
-        # It warns where it does not converge, which the iterations tell, too, and where all
-        # similarities are alike.
+        # It warns if it does not converge, which the iterations tell, and if all similarities are
+        # alike.
         warnings.simplefilter("ignore")
         _, labels, iterations = affinity_propagation(
             matrix,

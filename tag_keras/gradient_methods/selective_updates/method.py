@@ -33,11 +33,9 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     `model.get_affinity()` gives B, and `groups` the groups.
 
     A batch costs one forward and one backward pass for each group, and one more forward pass with
-    `measure_last`. With several replicas of `tf.distribute` it costs these passes for each task
-    instead, whatever the groups. `optimizer.iterations` counts batches. Weight decay and
-    regularisation losses count in every update.
-
-    Forming groups needs scikit-learn: `pip install "tag_keras[clustering]"`.
+    `measure_last`. With several replicas of `tf.distribute` it costs these passes for each task.
+    `optimizer.iterations` counts batches. Weight decay and regularisation losses count in every
+    update. Forming groups needs scikit-learn: `pip install "tag_keras[clustering]"`.
 
     Args:
         decay: Weight of a new value in the moving averages, in (0, 1]. The authors use 0.001, and
@@ -45,18 +43,18 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         preference: Similarity of a task to itself in the affinity propagation, in units of its
             affinity onto itself: the higher, the more groups. Defaults to the median of all
             similarities.
-        warmup: Number of batches before groups form; until then every task is a group.
+        warmup: Number of batches before groups form.
         regroup_every: Number of batches between two formations of groups. Groups can only form
             after an execution of `steps_per_execution` batches.
         group_norm: Whether to divide the loss of a group by its number of tasks.
         measure_last: Whether to measure the last update of a batch, by one more forward pass.
             Otherwise nothing is measured as long as all tasks are in one group.
-        seed: Seed of the order of the groups and of the affinity propagation, an integer from 0
-            on. By default it is drawn, and saved with the model.
+        seed: Seed of the order of the groups and of the affinity propagation, from 0 on. By
+            default it is drawn, and saved with the model.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If an option is not what it should be.
+        ValueError: If an option is out of range.
 
     Example:
 
@@ -98,27 +96,16 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     def start(self, tasks: tuple[str, ...]) -> None:
         self._tasks, number = tasks, len(tasks)
         # Each task's group, as a number.
-        self.assignment = self._add("assignment", (number,))
-        self.affinity = self._add("affinity", (number, number))
-        self.count = self._add("count", (number, number), "int64")
-        self.batches = self._add("batches", (), "int64")
-        self.grouped_at = self._add("grouped_at", (), "int64")
-        self.more_updates = self._add("more_updates", (), "int64")
+        self.assignment = self.add_state("assignment", (number,), "float32")
+        self.affinity = self.add_state("affinity", (number, number), "float32")
+        self.count = self.add_state("count", (number, number))
+        self.batches = self.add_state("batches", ())
+        self.grouped_at = self.add_state("grouped_at", ())
+        self.more_updates = self.add_state("more_updates", ())
         # A weight, so that a resumed run goes on with the same seed.
-        self.seed_used = self._add("seed", (), "int64")
+        self.seed_used = self.add_state("seed", ())
         self.assignment.assign(np.arange(number, dtype="float32"))
         self.seed_used.assign(tf.constant(self.seed, "int64"))
-
-    def _add(self, name: str, shape: tuple[int, ...], dtype: str = "float32") -> keras.Variable:
-        return self.add_weight(
-            shape=shape,
-            dtype=dtype,
-            initializer="zeros",
-            trainable=False,
-            # Replicas hold equal values, and must do so after they are restored.
-            aggregation="only_first_replica",
-            name=name,
-        )
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -135,11 +122,9 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         )
 
     def shuffled_groups(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """The groups in a random order, which is the same on all replicas.
+        """The groups in a random order, the same on all replicas, and their number, int32.
 
-        Returns:
-            Boolean tensor (T, T): one group in each row, and empty rows at the end; and the number
-            of groups, int32.
+        The groups are the rows of a boolean tensor (T, T), whose last rows may be empty.
         """
         numbers = tf.range(len(self._tasks), dtype="float32")
         groups = numbers[:, None] == tf.convert_to_tensor(self.assignment)[None, :]
@@ -168,9 +153,9 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     def get_affinity(self) -> Affinity:
         """The proximal affinities: moving averages over all batches since `compile`.
 
-        They are corrected for their start from 0, as Adam's averages are. (Groups form from the
-        averages without this correction.) The diagonal is never negative, because it leaves out
-        updates that raised the task's own loss. Standard errors are not known.
+        They are corrected for their start from 0, as Adam's averages are; groups form from the
+        uncorrected averages. The diagonal is never negative, because it leaves out updates that
+        raised the task's own loss. Standard errors are not known.
 
         Raises:
             ValueError: If nothing was measured.
@@ -200,6 +185,6 @@ class SelectiveTaskGroupUpdates(GradientMethod):
             super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
-        names = ["decay", "preference", "warmup", "regroup_every", "group_norm", "measure_last"]
-        options = {name: getattr(self, name) for name in [*names, "seed"]}
+        names = ("decay", "preference", "warmup", "regroup_every", "group_norm", "measure_last")
+        options = {name: getattr(self, name) for name in (*names, "seed")}
         return {**super().get_config(), **options}

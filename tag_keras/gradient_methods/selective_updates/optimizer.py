@@ -23,11 +23,10 @@ Gradient = Any
 class PartialUpdates:
     """Steps of an optimizer on some parts of the variables, which are chosen in the graph.
 
-    A part that is not chosen keeps its values and its state in the optimizer, such as momentum. (A
-    step with a gradient of 0 would move both.) So the step is computed for all parts and taken for
-    the chosen ones. The result equals `optimizer.apply` with the gradients and variables of the
-    chosen parts alone. Values are computed from values: no variable is assigned, and the
-    optimizer's `iterations` stay.
+    The result equals `optimizer.apply` with the gradients and variables of the chosen parts alone.
+    The other parts keep their values and their state in the optimizer, such as momentum, which a
+    step with a gradient of 0 would move. So the step is computed for all parts and taken for the
+    chosen ones. No variable is assigned, and the optimizer's `iterations` stay.
 
     Args:
         optimizer: A built optimizer.
@@ -85,7 +84,12 @@ class PartialUpdates:
             indices = [index for index in present if self._parts[index] == part]
             rows = [clipped[index] for index in indices]
             for index, new in self._stepped(values, rows, indices, number).items():
-                self._check_owner(index, part)
+                if self._owners.setdefault(index, part) != part:
+                    raise ValueError(
+                        f"The optimizer {type(self._optimizer).__name__} has a state that all "
+                        "variables have in common, so it cannot update some of them alone. Use "
+                        "another one, such as Adam."
+                    )
                 result[index] = tf.where(chosen[part], new, values[index])
         return result
 
@@ -96,7 +100,7 @@ class PartialUpdates:
         indices: Sequence[int],
         more_updates: tf.Tensor | int,
     ) -> dict[int, tf.Tensor]:
-        """The new values after a step on some variables, by index, of all that it changes."""
+        """By index, the new value of each variable that a step on some of them changes."""
         if not indices:
             return {}
         variables = [self.variables[index] for index in indices]
@@ -113,21 +117,9 @@ class PartialUpdates:
             if new is not old
         }
 
-    def _check_owner(self, index: int, part: int) -> None:
-        if self._owners.setdefault(index, part) != part:
-            raise ValueError(
-                f"The optimizer {type(self._optimizer).__name__} has a state that all variables "
-                "have in common, so it cannot update some of them alone. Use another one, such as "
-                "Adam."
-            )
-
 
 def check_partial(optimizer: keras.optimizers.Optimizer) -> None:
-    """Checks that an optimizer can update some of its variables.
-
-    Raises:
-        ValueError: If it was made with `use_ema` or `gradient_accumulation_steps`.
-    """
+    """Raises a `ValueError` if an optimizer cannot update some of its variables alone."""
     optimizer = inner_optimizer(optimizer)
     for name in ("gradient_accumulation_steps", "use_ema"):
         if value := getattr(optimizer, name):
@@ -196,9 +188,9 @@ class GroupOptimizer:
             updates: Number of updates in this batch so far, int32.
 
         Returns:
-            Values of `self.variables` after the update; a boolean, whether there was an update; and
-            a boolean, whether there was none because gradients were not finite, which counts only
-            if the loss is scaled. Without labels for the group there is no update, either.
+            Values of `self.variables` after the update; whether there was an update, which needs
+            labels for the group; and whether there was none because gradients of a scaled loss
+            were not finite.
         """
         gradients = self._of_whole_batch(gradients)
         has_labels = tf.reduce_any(group & present)
@@ -218,10 +210,6 @@ class GroupOptimizer:
         """The optimizer's counters at the end of a batch, with their new values.
 
         The loss scale counts batches, too. It is halved after a batch with an overflow.
-
-        Args:
-            updates: Number of updates in this batch, int32.
-            overflowed: Boolean: whether gradients of a group were not finite.
         """
         optimizer, inner = self._optimizer, getattr(self._optimizer, "inner_optimizer", None)
         iterations = optimizer.iterations
@@ -235,11 +223,8 @@ class GroupOptimizer:
         grows = ~overflowed & (counter >= optimizer.dynamic_growth_steps - 1)
         factor = tf.where(overflowed, 0.5, tf.where(grows, 2.0, 1.0))
         following = tf.where(overflowed | grows, tf.zeros_like(counter), counter + 1)
-        return [
-            *result,
-            (optimizer.dynamic_scale, scale * factor),
-            (optimizer.step_counter, following),
-        ]
+        result += [(optimizer.dynamic_scale, scale * factor), (optimizer.step_counter, following)]
+        return result
 
     def _of_whole_batch(self, gradients: Sequence[Gradient | None]) -> list[Gradient | None]:
         present = [one for one in gradients if one is not None]

@@ -27,8 +27,8 @@ def group_affinity(
             not count in |G|.
 
     Returns:
-        Affinities, float32 tensor (T, T), [source, target], 0 where there is no value; and a
-        boolean tensor (T, T): where there is a value.
+        Affinities, float32 tensor (T, T), [source, target], 0 where there is no value; and where
+        there is one, boolean tensor (T, T).
     """
     usable = present & (before > 0) & tf.math.is_finite(before) & tf.math.is_finite(after)
     sources = group & present

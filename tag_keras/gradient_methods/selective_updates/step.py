@@ -18,22 +18,19 @@ from tag_keras.multitask.task_model import TaskModel
 
 
 class Losses(NamedTuple):
-    """This replica's shares of the losses of a forward pass.
+    """This replica's shares of the losses of a forward pass, as scalars."""
 
-    Args:
-        tasks: T scalars, the losses of the tasks.
-        own: Scalars, the losses of regularisers and those that layers added.
-    """
-
+    # T losses, one of each task.
     tasks: list[tf.Tensor]
+    # The losses of regularisers, and those that layers added.
     own: list[tf.Tensor]
 
 
 class GroupBatch:
     """One batch, whose forward passes share their dropout masks.
 
-    The pass by `forward` moves BatchNorm's statistics and the random seeds, as in a training step
-    of Keras. All other passes start from the state before it, and leave the state as it is.
+    `forward` moves BatchNorm's statistics and the random seeds, as a training step of Keras does.
+    All other passes start from the state before it, and leave the state as it is.
 
     Args:
         model: Compiled model that has all its variables.
@@ -104,35 +101,29 @@ class GroupBatch:
 
 
 class Progress(NamedTuple):
-    """The state of a batch between two updates.
+    """The state of a batch between two updates."""
 
-    Args:
-        values: Values of the trainable variables and of the optimizer's state.
-        affinity: Tensor (T, T), [source, target].
-        count: Tensor (T, T): number of values behind each affinity.
-        losses: Tensor (T,): losses of the tasks before the last update.
-        group: Boolean tensor (T,): group of the last update.
-        moved: Boolean: whether the last update took place; labels may be missing, or gradients
-            overflow.
-        updates: Number of updates so far, int32.
-        overflowed: Boolean: whether gradients of a group so far were not finite.
-    """
-
+    # Values of the trainable variables and of the optimizer's state.
     values: list[tf.Tensor]
+    # Tensors (T, T), [source, target]: affinities, and the number of values behind each.
     affinity: tf.Tensor
     count: tf.Tensor
+    # Losses of the tasks before the last update (T,), and its group, boolean (T,).
     losses: tf.Tensor
     group: tf.Tensor
+    # Boolean: whether the last update took place; labels may be missing, or gradients overflow.
     moved: tf.Tensor
+    # Number of updates so far, int32.
     updates: tf.Tensor
+    # Boolean: whether gradients of a group so far were not finite.
     overflowed: tf.Tensor
 
 
 class GroupUpdateStep:
     """A training step of updates for groups of tasks, in place of `train_step`.
 
-    The losses of all tasks before and after each update give the affinities. All is computed from
-    values to values, and variables are assigned once, at the end.
+    The losses of all tasks before and after each update give the affinities. The variables are
+    assigned once, at the end.
 
     Args:
         model: Compiled model.
@@ -152,7 +143,17 @@ class GroupUpdateStep:
             scaled = batch.group_loss(losses, groups[0], method.group_norm)
         gradients = tape.gradient(scaled, model.trainable_variables)
         optimizer = GroupOptimizer(model, method.more_updates)
-        progress = self._start(batch, losses, optimizer, groups[0])
+        values = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
+        progress = Progress(
+            values=values,
+            affinity=tf.convert_to_tensor(method.affinity),
+            count=tf.convert_to_tensor(method.count),
+            losses=batch.measured(self._trainable(values), losses),
+            group=groups[0],
+            moved=tf.constant(False),
+            updates=tf.constant(0),
+            overflowed=tf.constant(False),
+        )
         progress = _stepped(progress, optimizer, gradients, batch.present)
 
         def update(progress: Progress, index: tf.Tensor) -> Progress:
@@ -164,22 +165,6 @@ class GroupUpdateStep:
             progress = self._attributed(progress, after, batch.present)
         self._finish(progress, optimizer)
         return batch.logs(losses)
-
-    def _start(
-        self, batch: GroupBatch, losses: Losses, optimizer: GroupOptimizer, group: tf.Tensor
-    ) -> Progress:
-        """The state before the first update."""
-        values = [tf.convert_to_tensor(variable) for variable in optimizer.variables]
-        return Progress(
-            values=values,
-            affinity=tf.convert_to_tensor(self._method.affinity),
-            count=tf.convert_to_tensor(self._method.count),
-            losses=batch.measured(self._trainable(values), losses),
-            group=group,
-            moved=tf.constant(False),
-            updates=tf.constant(0),
-            overflowed=tf.constant(False),
-        )
 
     def _update(
         self, progress: Progress, group: tf.Tensor, batch: GroupBatch, optimizer: GroupOptimizer
@@ -244,17 +229,9 @@ def _for_each(
     number: tf.Tensor,
     most: int,
 ) -> Progress:
-    """Makes the updates for all groups but the first, in a loop that ends with the last group.
-
-    Replicas cannot communicate in such a loop. With several replicas, all T updates are computed;
-    those for empty groups change nothing.
-
-    Args:
-        update: Function that makes the update for a group, given the index of the group.
-        progress: State after the first update.
-        number: Number of groups, int32.
-        most: Number of tasks T.
-    """
+    """Makes the updates for the groups 1 to `number` - 1, of at most `most` groups."""
+    # Replicas cannot communicate in a loop of the graph. So several replicas compute all T updates,
+    # and the updates for empty groups change nothing.
     if num_replicas() > 1:
         for index in range(1, most):
             progress = update(progress, tf.constant(index))
