@@ -17,8 +17,8 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
 
         sum_i weights[i] * loss_weights[i] * L_i + penalty
 
-    The object that `compile` gets holds only the options. Every model has its own copy, which
-    `start` gives variables, and which is saved with the model.
+    The object that `compile` gets holds only the options. Every model has its own copy, in which
+    `start` creates variables, and which is saved with the model.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -44,13 +44,10 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
         raise NotImplementedError
 
     def penalty(self, has_labels: tf.Tensor) -> tf.Tensor:
-        """Term that is added to the joint loss of the whole batch; 0 by default.
+        """Float32 scalar that is added to the joint loss of the whole batch; 0 by default.
 
         Args:
             has_labels: Boolean tensor (T,): false for a task without labels in the batch.
-
-        Returns:
-            Float32 scalar.
         """
         return tf.zeros(())
 
@@ -69,7 +66,7 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
     def kernel_in(
         self, encoder: keras.layers.Layer, shared: Sequence[keras.Variable]
     ) -> keras.Variable:
-        """The variable of a built encoder whose gradient norms `update` gets.
+        """The variable whose gradient norms `update` gets.
 
         Args:
             encoder: Built encoder.
@@ -120,10 +117,7 @@ class EqualWeighting(LossWeighting):
 class WeightingEpochs(keras.callbacks.Callback):  # type: ignore[misc]
     """Calls `start_epoch` and `end_epoch` of a loss weighting.
 
-    Args:
-        weighting: The loss weighting of the model.
-        counter: Counter of training steps, which knows how many steps of the first epoch a resumed
-            training skips.
+    The counter of training steps knows how many steps of its first epoch a resumed training skips.
     """
 
     def __init__(self, weighting: LossWeighting, counter: StepCounter) -> None:

@@ -47,8 +47,8 @@ class DynamicWeightAverage(LossWeighting):
         # Mean losses of the last epoch, and of the epoch before it; NaN if unknown.
         self._last = self.add_state("last", (num_tasks,), float("nan"))
         self._before = self.add_state("before", (num_tasks,), float("nan"))
-        # Sums and numbers of labels of the running epoch. The logs would not do: they do not hold
-        # the steps that a resumed epoch made before its interruption.
+        # Sums and numbers of labels of the running epoch. The logs lack the steps that a resumed
+        # epoch made before its interruption.
         self._sums = self.add_state("sums", (num_tasks,), 0.0)
         self._labels = self.add_state("labels", (num_tasks,), 0.0)
 
@@ -78,15 +78,12 @@ class DynamicWeightAverage(LossWeighting):
 
 
 def dynamic_weights(last: tf.Tensor, before: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Weights of `DynamicWeightAverage` from the mean losses of two epochs.
+    """Weights (T,) of `DynamicWeightAverage`, whose sum is T.
 
     Args:
         last: Tensor (T,): mean loss of each task in the last epoch; NaN if unknown.
         before: Tensor (T,): mean loss of each task in the epoch before it; NaN if unknown.
         temperature: Positive number: the larger, the more equal the weights.
-
-    Returns:
-        Tensor (T,): weights, whose sum is T.
     """
     ratios = tf.math.divide_no_nan(last, before)
     # A loss that is 0 or unknown counts as unchanged.

@@ -26,7 +26,7 @@ class GradNorm(LossWeighting):
     sum is T again. A task without a label in the batch takes no part and keeps its weight; its
     first loss is the loss of the first batch with a label.
 
-    `loss_weights` of `compile` are no part of G: they remain the user's preference among gradients
+    G leaves out the `loss_weights` of `compile`: they remain the user's preference among gradients
     that would be equally large. After a batch whose losses or norms are not finite, the weights
     stay as they are.
 
@@ -100,8 +100,8 @@ class GradNorm(LossWeighting):
     ) -> keras.Variable:
         ids = {id(variable) for variable in shared}
         variables = encoder.variables
-        # In a loaded model, automatic names of layers may differ, but the order of the variables
-        # does not.
+        # In a loaded model, automatic names of layers may differ, but the variables keep their
+        # order.
         if self._kernel is not None and self._kernel < len(variables):
             kernel = variables[self._kernel]
             if id(kernel) in ids and len(kernel.shape) > 1:
@@ -131,16 +131,9 @@ class GradNorm(LossWeighting):
         first = tf.where(is_first & tf.math.is_finite(whole), whole, first)
         self._first_losses.assign(first)
         weights = tf.convert_to_tensor(self._values)
+        rates = training_rates(whole, first, active)
         self._values.assign(
-            gradnorm_step(
-                weights,
-                norms,
-                training_rates(whole, first, active),
-                active,
-                self.alpha,
-                self.learning_rate,
-                self.clip,
-            )
+            gradnorm_step(weights, norms, rates, active, self.alpha, self.learning_rate, self.clip)
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -189,7 +182,7 @@ def gradnorm_step(
     learning_rate: float,
     clip: tuple[float, float],
 ) -> tf.Tensor:
-    """Weights of GradNorm after one step.
+    """Weights (T,) of GradNorm after one step.
 
     Args:
         weights: Tensor (T,): positive weights.
@@ -199,9 +192,6 @@ def gradnorm_step(
         alpha: Power of the rates.
         learning_rate: Step size of the weights.
         clip: Smallest and largest weight before the sum is restored.
-
-    Returns:
-        Tensor (T,): new weights.
     """
     # The sum of |w_i n_i - target_i| over i has, for constant targets, the derivative
     # n_i * sign(w_i n_i - target_i) with respect to w_i: no second derivatives are needed.

@@ -23,9 +23,8 @@ class UncertaintyWeighting(LossWeighting):
     with c = s clipped to [0.01, 10]. V1 is the code of the paper's authors, V2 the code of MTAN
     (Liu et al., CVPR 2019), V3 the code of TAG. The optimum is s = log(L) for V1 and V2, and
     s = log(2 L) / 2 for V3: the larger the loss of a task, the less it counts. V3 does not train s
-    outside of the interval; for losses below 0.51, s ends there.
-
-    The scalars have no weight decay, and stay between -20 and 20. The joint loss may be negative.
+    outside of the interval; for losses below 0.51, s ends there. The scalars have no weight decay,
+    and stay between -20 and 20. The joint loss may be negative.
 
     Args:
         variant: Formula of the joint loss: `"V1"`, `"V2"` or `"V3"`.
@@ -77,14 +76,11 @@ def _bounded(log_noise: tf.Tensor) -> tf.Tensor:
 
 
 def uncertainty_terms(log_noise: tf.Tensor, variant: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Weights of the tasks' losses in `UncertaintyWeighting`, and the terms added to them.
+    """Weights (T,) of the losses in `UncertaintyWeighting`, and the terms (T,) added to the losses.
 
     Args:
         log_noise: Tensor (T,): logarithms s of the noise.
         variant: Formula of the joint loss: `"V1"`, `"V2"` or `"V3"`.
-
-    Returns:
-        Two tensors (T,): weights, and added terms.
     """
     if variant == "V1":
         return tf.exp(-log_noise), log_noise
