@@ -1,8 +1,4 @@
-"""MTAN: each task looks at a shared network through attention modules of its own.
-
-`TaskAttention` is the module. `mtan_encoder` puts it on a ResNet, and `mtan_segnet` on a SegNet,
-the network of the paper.
-"""
+"""MTAN: each task looks at a shared ResNet or SegNet through attention modules of its own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +10,6 @@ from numpy.typing import NDArray
 
 from tag_keras.networks.resnet import ConvNorm, ResidualBlock, pooled, resnet_layers
 from tag_keras.networks.segnet import (
-    Block,
     check_tasks_and_shape,
     decoder_widths,
     outputs_by_task,
@@ -33,9 +28,9 @@ class TaskAttention(keras.layers.Layer):  # type: ignore[misc]
         mask = sigmoid(BN(conv1x1(relu(BN(conv1x1(concat[u, previous]))))))
         output = mask * p
 
-    Here u are the features of a shared block after its first convolution, p are its features after
-    the last one, and `previous` are the features of this task from the block before. Each task has
-    one module for each block. The mask is between 0 and 1 for each channel and each pixel.
+    Here u are the features of a shared block after its first convolution, p its features after the
+    last one, and `previous` the features of this task from the block before. Each task has one
+    module for each block. The mask is between 0 and 1 for each channel and pixel.
 
     Args:
         width: Number of channels between the two convolutions. Defaults to the channels of p.
@@ -104,8 +99,7 @@ class BilinearUpsampling(keras.layers.Layer):  # type: ignore[misc]
     """Bilinear upsampling to twice the size, in which corner pixels stay corner pixels.
 
     Pixel i of n becomes pixel i * (2n - 1) / (n - 1) of 2n, and the pixels between are
-    interpolated. Keras' own upsampling keeps the areas of the pixels instead, and differs at every
-    pixel.
+    interpolated. Keras' own upsampling keeps the areas of pixels, and differs at every pixel.
 
     Call arguments:
         inputs: Tensor (B, h, w, C), with h and w known in advance.
@@ -190,14 +184,13 @@ def mtan_segnet(
 ) -> keras.Model:
     """MTAN on a SegNet, as in its paper (Liu, Johns and Davison 2019, arXiv 1803.10704).
 
-    Section 3. All tasks share one SegNet. Each task looks at every block through a `TaskAttention`
-    of its own. From one block to the next, the features of all tasks go through the same
-    convolution, and through pooling or bilinear upsampling.
+    Section 3. Each task looks at every block of one SegNet through a `TaskAttention` of its own.
+    From one block to the next, the features of all tasks go through the same convolution, and
+    through pooling or bilinear upsampling.
 
     Args:
-        tasks: Number of channels of the output, by task.
-        input_shape: Height, width and channels of the images. Height and width have to be divisible
-            by 2 once for each entry of `widths`.
+        tasks: Number n of channels of the output, by task.
+        input_shape: Height and width of the images, divisible by 2 ** len(widths), and channels.
         widths: Number of channels of each block of the encoder.
 
     Returns:
@@ -217,8 +210,16 @@ def mtan_segnet(
     check_tasks_and_shape(tasks, input_shape, widths)
     images = keras.Input(input_shape)
     encoder, decoder = segnet_blocks(images, widths)
-    features = _attend_encoder(encoder, list(tasks), [*widths[1:], widths[-1]])
-    features = _attend_decoder(decoder, features, decoder_widths(widths))
+    previous: dict[str, list[keras.KerasTensor]] = {task: [] for task in tasks}
+    pooling = layers.MaxPooling2D(2, data_format="channels_last")
+    for block, width in zip(encoder, [*widths[1:], widths[-1]], strict=True):
+        seen = {task: TaskAttention()([*block, *previous[task]]) for task in tasks}
+        previous = {task: [pooling(x)] for task, x in _same_convolution(seen, width).items()}
+    features = {task: x[0] for task, x in previous.items()}
+    for block, width in zip(decoder, decoder_widths(widths), strict=True):
+        larger = {task: BilinearUpsampling()(x) for task, x in features.items()}
+        shared = _same_convolution(larger, width)
+        features = {task: TaskAttention()([*block, x]) for task, x in shared.items()}
     return keras.Model(images, outputs_by_task(features, tasks), name="mtan")
 
 
@@ -229,30 +230,6 @@ def _to_next_stage(
     block = ResidualBlock(width)
     pooling = layers.MaxPooling2D(2, padding="same", data_format="channels_last")
     return {task: [pooling(block(x))] for task, x in features.items()}
-
-
-def _attend_encoder(
-    blocks: Sequence[Block], tasks: Sequence[str], widths: Sequence[int]
-) -> dict[str, keras.KerasTensor]:
-    """Features of each task after the encoder; `widths` has the channels of each next block."""
-    previous: dict[str, list[keras.KerasTensor]] = {task: [] for task in tasks}
-    pooling = layers.MaxPooling2D(2, data_format="channels_last")
-    for block, width in zip(blocks, widths, strict=True):
-        seen = {task: TaskAttention()([*block, *previous[task]]) for task in tasks}
-        shared = _same_convolution(seen, width)
-        previous = {task: [pooling(shared[task])] for task in tasks}
-    return {task: previous[task][0] for task in tasks}
-
-
-def _attend_decoder(
-    blocks: Sequence[Block], features: Mapping[str, keras.KerasTensor], widths: Sequence[int]
-) -> dict[str, keras.KerasTensor]:
-    """Features of each task after the decoder, from its features after the encoder."""
-    for block, width in zip(blocks, widths, strict=True):
-        larger = {task: BilinearUpsampling()(x) for task, x in features.items()}
-        shared = _same_convolution(larger, width)
-        features = {task: TaskAttention()([*block, x]) for task, x in shared.items()}
-    return dict(features)
 
 
 def _same_convolution(

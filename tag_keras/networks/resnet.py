@@ -13,16 +13,13 @@ from tag_keras.utils.tasks import check_task_names
 
 layers = keras.layers
 
-
 # Number of blocks by stage (He et al. 2016, arXiv 1512.03385, table 1).
 _STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
-    """A convolution with the padding "same", and batch normalization.
-
-    The normalization has the momentum 0.9 and the epsilon 1e-5, as in the code of the papers.
+    """A convolution with the padding "same", and batch normalization as in the papers' code.
 
     Args:
         filters: Number of channels of the output.
@@ -45,7 +42,7 @@ class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
         self.kernel_size = check_count("kernel_size", kernel_size)
         self.strides = check_count("strides", strides)
         self.use_bias = use_bias
-        # With these names the variables have the same paths in a model that is loaded.
+        # With these names the variables have the same paths in a loaded model.
         self.convolution = keras.layers.Conv2D(
             self.filters,
             self.kernel_size,
@@ -154,14 +151,11 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
 
 
 class ResNetLayers(NamedTuple):
-    """The layers of a ResNet, to be called one after the other.
+    """The layers of a ResNet, to be called one after the other."""
 
-    Args:
-        stem: The first convolution, to be followed by a ReLU.
-        stages: The blocks of each stage. From the second stage on, the first block has stride 2.
-    """
-
+    # The first convolution, to be followed by a ReLU.
     stem: ConvNorm
+    # The blocks of each stage. From the second stage on, the first block has stride 2.
     stages: list[list[ResidualBlock]]
 
     @property
@@ -184,9 +178,6 @@ def resnet_layers(
         widths: Number of channels of each stage.
         block: Makes a block from its `filters`, `strides` and `name`.
 
-    Returns:
-        New layers that are not built.
-
     Raises:
         ValueError: If there are more or fewer widths than stages, or if a number is not positive.
     """
@@ -203,20 +194,13 @@ def resnet_layers(
         widths=widths,
         depth=depth,
     )
-    return ResNetLayers(
-        ConvNorm(channels[0], name="stem"),
-        [
-            [
-                block(
-                    filters=width,
-                    strides=2 if stage > 1 and number == 1 else 1,
-                    name=f"stage{stage}_block{number}",
-                )
-                for number in range(1, count + 1)
-            ]
-            for stage, (width, count) in enumerate(zip(channels, counts, strict=True), 1)
-        ],
-    )
+    stem = ConvNorm(channels[0], name="stem")
+    made: list[list[Any]] = []
+    for stage, (width, count) in enumerate(zip(channels, counts, strict=True), 1):
+        first = block(filters=width, strides=1 if stage == 1 else 2, name=f"stage{stage}_block1")
+        names = [f"stage{stage}_block{number}" for number in range(2, count + 1)]
+        made.append([first, *(block(filters=width, strides=1, name=name) for name in names)])
+    return ResNetLayers(stem, made)
 
 
 def pooled(features: keras.KerasTensor) -> keras.KerasTensor:
@@ -234,7 +218,7 @@ def resnet_encoder(
     """Hard sharing: one ResNet for small images (He et al. 2016, arXiv 1512.03385) for all tasks.
 
     Args:
-        tasks: Task names. They are checked, and make no difference to the network.
+        tasks: Task names, which are checked and make no difference to the network.
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
@@ -254,10 +238,9 @@ def resnet_encoder(
     ```
     """
     check_task_names(tasks)
-    stem, stages = resnet_layers(depth, widths)
+    resnet = resnet_layers(depth, widths)
     images = keras.Input(check_input_shape(input_shape))
-    x = layers.ReLU()(stem(images))
-    for stage in stages:
-        for block in stage:
-            x = block(x)
+    x = layers.ReLU()(resnet.stem(images))
+    for block in resnet.blocks:
+        x = block(x)
     return keras.Model(images, pooled(x), name="resnet_encoder")

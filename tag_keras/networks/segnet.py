@@ -17,8 +17,8 @@ layers = keras.layers
 class MaxPoolingWithPositions(keras.layers.Layer):  # type: ignore[misc]
     """Max pooling over 2x2 pixels that also gives the position of each maximum.
 
-    XLA cannot compile TensorFlow's own operation for this. It can compile this layer, because
-    windows that do not overlap need no scattering.
+    XLA can compile this layer, but not TensorFlow's own operation: windows that do not overlap need
+    no scattering.
 
     Call arguments:
         inputs: Tensor (B, H, W, C) with even H and W.
@@ -54,8 +54,7 @@ class MaxUnpooling(keras.layers.Layer):  # type: ignore[misc]
     Badrinarayanan, Kendall and Cipolla 2017, arXiv 1511.00561, section 3.
 
     Call arguments:
-        inputs: Values (B, h, w, C), and the positions of `MaxPoolingWithPositions`, of the same
-            shape.
+        inputs: Values, and the positions of `MaxPoolingWithPositions`, both (B, h, w, C).
 
     Returns:
         Tensor (B, 2h, 2w, C).
@@ -77,14 +76,11 @@ def _where_chosen(windows: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
 
 
 class Block(NamedTuple):
-    """Features of one block of a SegNet, as symbolic tensors.
+    """Features of one block of a SegNet, as symbolic tensors."""
 
-    Args:
-        first: Features after the first convolution in the encoder, before it in the decoder.
-        last: Features after the last convolution.
-    """
-
+    # After the first convolution in the encoder, before it in the decoder.
     first: keras.KerasTensor
+    # After the last convolution.
     last: keras.KerasTensor
 
 
@@ -99,9 +95,8 @@ def segnet(
     Johns and Davison 2019, arXiv 1803.10704).
 
     Args:
-        tasks: Number of channels of the output, by task.
-        input_shape: Height, width and channels of the images. Height and width have to be divisible
-            by 2 once for each entry of `widths`.
+        tasks: Number n of channels of the output, by task.
+        input_shape: Height and width of the images, divisible by 2 ** len(widths), and channels.
         widths: Number of channels of each block of the encoder.
 
     Returns:
@@ -128,11 +123,7 @@ def segnet(
 def check_tasks_and_shape(
     tasks: Mapping[str, int], input_shape: tuple[int, int, int], widths: Sequence[int]
 ) -> None:
-    """Checks the arguments of `segnet` and `mtan_segnet`.
-
-    Raises:
-        ValueError: If there is no task, or if the images cannot be halved as often as needed.
-    """
+    """Raises a `ValueError` if `segnet` and `mtan_segnet` cannot take these arguments."""
     check(
         isinstance(tasks, Mapping),
         "`tasks` should be a dict with the number of channels by task",
@@ -155,11 +146,8 @@ def check_tasks_and_shape(
 def segnet_blocks(
     images: keras.KerasTensor, widths: Sequence[int]
 ) -> tuple[list[Block], list[Block]]:
-    """The blocks of a new encoder and of a new decoder.
-
-    The encoder is VGG-16 without its dense layers: the first two blocks have two convolutions each,
-    the others three.
-    """
+    """The blocks of a new encoder, VGG-16 without its dense layers, and of a new decoder."""
+    # The first two blocks have two convolutions each, the others three.
     counts = [2 if block < 2 else 3 for block in range(len(widths))]
     encoder, decoder, positions = [], [], []
     x = images

@@ -22,9 +22,8 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
 
         u relu(shortcut(x) + residual(x)) + (1 - u) shortcut(x)
 
-    A task that executes all blocks has exactly the features of the plain residual network.
-
-    K tasks make K passes through the blocks. In training, each pass updates the moving statistics
+    A task that executes all blocks has exactly the features of the plain residual network. In
+    training, each of the K tasks makes a pass through the blocks that updates the moving statistics
     of BatchNorm, as in the authors' code: these are means over the tasks, and follow the batches
     faster than with one pass.
 
@@ -79,12 +78,12 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
         self.tasks = self.policy.tasks
 
     def build(self, input_shape: Any) -> None:
-        # Here a block makes its weights: `call` calls only its two halves.
+        # Blocks make their weights here: `call` calls only their two halves.
         features = self.stem(keras.tree.map_shape_structure(symbolic_input, input_shape))
         for block in self.blocks:
             following = block(features)
-            # Keras raises an error if a block uses functions of TensorFlow. Now, and not after the
-            # search, when no pruned network could be made of it.
+            # Keras refuses a block that uses functions of TensorFlow: here, and not only after the
+            # search, when a pruned network is made of it.
             block.residual(features)
             features = following
         if self.top is not None:
@@ -103,11 +102,13 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
     def _features(
         self, features: tf.Tensor, decisions: tf.Tensor, training: bool | None
     ) -> tf.Tensor:
-        """Features of one task, from those after the stem, under its decisions (L, 2)."""
+        """Features of one task under its decisions (L, 2), from the features after the stem."""
         for block, decision in zip(self.blocks, tf.unstack(decisions), strict=True):
             skipped = block.shortcut(features, training=training)
             executed = keras.ops.relu(skipped + block.residual(features, training=training))
-            features = _mixed(decision, executed, skipped)
+            # In float32, because the gradient of a decision is a sum over the batch's features.
+            one, other = (tf.cast(outcome, "float32") for outcome in (executed, skipped))
+            features = tf.cast(decision[0] * one + decision[1] * other, executed.dtype)
         return features if self.top is None else self.top(features, training=training)
 
     def get_config(self) -> dict[str, Any]:
@@ -171,13 +172,6 @@ def _check_weights(blocks: Sequence[Any]) -> None:
             )
 
 
-def _mixed(decision: tf.Tensor, executed: tf.Tensor, skipped: tf.Tensor) -> tf.Tensor:
-    """The features of a block under a decision (u, 1 - u)."""
-    # In float32, because the gradient of a decision is a sum over all features of the batch.
-    one, other = (tf.cast(features, "float32") for features in (executed, skipped))
-    return tf.cast(decision[0] * one + decision[1] * other, executed.dtype)
-
-
 def adashare_encoder(
     tasks: Sequence[str],
     input_shape: tuple[int, int, int] = (32, 32, 3),
@@ -188,7 +182,7 @@ def adashare_encoder(
 ) -> AdaShareEncoder:
     """AdaShare: each task executes some blocks of a ResNet (Sun et al. 2020, arXiv 1911.12423).
 
-    This is an encoder for `AdaShareModel`, which finds out which blocks.
+    Training an `AdaShareModel` with this encoder finds out which blocks.
 
     Args:
         tasks: Task names.

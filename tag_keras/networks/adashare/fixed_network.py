@@ -1,4 +1,4 @@
-"""Networks of a fixed policy: they hold what the tasks execute, and nothing else."""
+"""Networks of a fixed policy: they hold only what the tasks execute."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,22 +19,16 @@ def fixed_model(
     policy: Any,
     copy_weights: bool,
 ) -> MultiTaskModel:
-    """A model in which each task executes the blocks that a hard policy gives it.
+    """A new model in which each task executes the blocks that a hard policy gives it.
 
-    The model does not hold what no task executes. Tasks whose decisions agree up to a block share
-    the computation up to this block. All layers are new.
+    It holds only what some task executes. Tasks whose decisions agree up to a block share the
+    computation up to this block. Its encoder is a Functional model to a dict of features by task.
 
     Args:
         encoder: A built encoder.
         heads: Layer or model by task.
         policy: Boolean array (K, L), whether task k executes block l.
         copy_weights: Whether the layers get copies of the weights, or fresh weights.
-
-    Returns:
-        A model whose encoder is a Functional model to a dict of features by task.
-
-    Raises:
-        ValueError: If the policy has another shape, or if the encoder is not built.
     """
     policy = check_policy(policy, len(encoder.tasks), len(encoder.blocks))
     shape = encoder.get_build_config()["input_shape"] if encoder.built else None
@@ -56,7 +50,7 @@ def fixed_model(
 
 
 def _twin(encoder: AdaShareEncoder, shape: Any, copy_weights: bool) -> AdaShareEncoder:
-    """A copy of an encoder. The layers in its blocks have names that differ from block to block."""
+    """A built copy of an encoder, in whose blocks no two layers have the same name."""
     blocks = [_copied(block) for block in encoder.blocks]
     top = None if encoder.top is None else _copied(encoder.top)
     twin = AdaShareEncoder(_copied(encoder.stem), blocks, encoder.tasks, top)

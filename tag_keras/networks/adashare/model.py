@@ -26,16 +26,14 @@ class AdaShareModel(TaskModel):
     in a step of the policy, nothing of the network moves, not even BatchNorm's moving statistics.
 
     The turns take different batches of the data that `fit` gets. The authors train the policy on
-    data of its own. To do so, give `fit` the data set `first.concatenate(second)`, the numbers of
-    batches of the two as `weight_steps` and `policy_steps`, and a multiple of their sum as
-    `warm_up`.
+    data of its own. To do so, give `fit` the data set `first.concatenate(second)`, their numbers of
+    batches as `weight_steps` and `policy_steps`, and a multiple of the sum as `warm_up`.
 
     After the search, `sample_policy` draws policies. `retrain_model` makes the network of a policy
     with fresh weights, and `pruned_model` makes it with the weights as they are. Evaluation and
-    `predict` take the more probable decisions, like
-    `pruned_model(model.encoder.policy.most_probable())`. While the temperature is high, training
-    mixes "execute" and "skip", so validation says little about a search: what counts is how the
-    network of a policy does after it was trained anew.
+    `predict` take the more probable decisions, `model.encoder.policy.most_probable()`. While the
+    temperature is high, training mixes "execute" and "skip", so validation says little about a
+    search: what counts is how the network of a policy does after it was trained anew.
 
     The logs hold the losses of the tasks for all steps, and `sparsity_loss` and `sharing_loss`,
     which `loss` does not include.

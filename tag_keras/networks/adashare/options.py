@@ -18,18 +18,15 @@ from tag_keras.utils.checks import check_choice, check_count, check_number, chec
 
 
 class Phase(NamedTuple):
-    """What a training step does.
+    """What a training step does."""
 
-    Args:
-        trains_policy: Whether the step trains the policy; otherwise it trains the weights.
-        active: Number of blocks, from the last one on, that have a policy.
-        temperature: Temperature of the policy's samples.
-        left: Number of steps left in this phase, this one included.
-    """
-
+    # Whether it trains the policy; otherwise it trains the weights.
     trains_policy: bool
+    # Number of blocks, from the last one on, that have a policy.
     active: int
+    # Temperature of the policy's samples.
     temperature: float
+    # Number of steps left in this phase, this one included.
     left: int
 
 
@@ -106,14 +103,11 @@ class AdaShareSearch:
         )
 
     def policy_loss(self, logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """What a step of the policy adds to the losses of the tasks.
+        """What a step of the policy adds to the losses of the tasks: sparsity and sharing loss.
 
         Args:
             logits: Float32 tensor (K, L, 2) for K tasks and L blocks: "execute" and "skip".
             active: Scalar: number of blocks, from the last one on, that have a policy.
-
-        Returns:
-            Float32 scalar: the weighted sum of the sparsity loss and the sharing loss.
         """
         sparsity = self.sparsity * sparsity_loss(logits, active)
         return sparsity + self.sharing * sharing_loss(logits, self.sharing_weight)

@@ -73,9 +73,9 @@ def sharing_loss(logits: tf.Tensor, sharing_weight: SharingWeight = "top") -> tf
 
         sum over pairs of tasks k < k' and blocks l of w_l |A[k, l, 0] - A[k', l, 0]|
 
-    for the blocks l = 0, ..., L - 1, active or not. The authors' code has w_l = (l + 1) / L, here
-    "top": it draws the last blocks together most. Their paper argues for sharing the first blocks,
-    here "bottom": w_l = (L - 1 - l) / L.
+    for the blocks l = 0, ..., L - 1, active or not. The authors' code draws the last blocks
+    together most: w_l = (l + 1) / L, "top". Their paper argues for sharing the first blocks:
+    w_l = (L - 1 - l) / L, "bottom".
 
     Args:
         logits: Float32 tensor A (K, L, 2) for K tasks and L blocks: "execute" and "skip".
@@ -104,11 +104,7 @@ def temperature_after(cycle: int, temperature: float = 5.0, decay: float = 0.965
 
 
 def check_policy(policy: Any, num_tasks: int, num_blocks: int) -> npt.NDArray[np.bool_]:
-    """Returns a hard policy as a boolean array (K, L).
-
-    Raises:
-        ValueError: If the policy has another shape, or an entry that is neither true nor false.
-    """
+    """Returns a hard policy as a boolean array (K, L), and checks its shape and its entries."""
     array = np.asarray(policy)
     if array.shape != (num_tasks, num_blocks):
         raise ValueError(
@@ -128,8 +124,8 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
     begin equal. The layer is not called: `decisions` gives what the tasks do.
 
     In training, decisions are samples, the same on all replicas. In evaluation they are the more
-    probable ones, so that two evaluations give the same; the authors' code draws there, too. Every
-    task executes the blocks that are not active, because they have no policy yet.
+    probable ones, so that two evaluations agree; the authors' code draws there, too. Every task
+    executes the blocks that are not active, because they have no policy yet.
 
     Args:
         tasks: Names of the K tasks.
@@ -151,12 +147,7 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(
-        self,
-        tasks: Any,
-        num_blocks: int,
-        temperature: float = 5.0,
-        seed: int = 0,
-        **kwargs: Any,
+        self, tasks: Any, num_blocks: int, temperature: float = 5.0, seed: int = 0, **kwargs: Any
     ) -> None:
         # The logits decide by small differences, which mixed precision would round away.
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -202,10 +193,10 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
         """How much each task executes each block, and how much it skips it.
 
         Args:
-            training: Whether to draw a sample.
+            training: Whether to draw a sample. Otherwise the decisions are 0 and 1.
 
         Returns:
-            Float32 tensor (K, L, 2), whose rows add up to 1: a sample in training, else 0 and 1.
+            Float32 tensor (K, L, 2), whose rows add up to 1.
         """
         logits = tf.convert_to_tensor(self.logits)
         if training:
@@ -223,8 +214,7 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
         """Probability (K, L) that a task executes a block; 1 if the block is not active."""
         logits = np.asarray(self.logits.numpy(), np.float64)
         probabilities = 1 / (1 + np.exp(logits[:, :, 1] - logits[:, :, 0]))
-        first = self.num_blocks - int(self.active.numpy())
-        probabilities[:, :first] = 1
+        probabilities[:, : self.num_blocks - int(self.active.numpy())] = 1
         return np.asarray(probabilities)
 
     def sample_policy(self, seed: int = 0) -> npt.NDArray[np.bool_]:

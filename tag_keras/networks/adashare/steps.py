@@ -5,14 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.backend.steps import (
-    StepCounter,
-    Steps,
-    StepsInTurns,
-    build_for,
-    peek,
-    steps_of,
-)
+from tag_keras.backend.steps import StepCounter, Steps, StepsInTurns, build_for, peek, steps_of
 from tag_keras.multitask.task_losses import of_one_replica
 from tag_keras.multitask.task_model import TaskModel
 from tag_keras.networks.adashare.options import AdaShareSearch
@@ -31,14 +24,7 @@ class SearchProgress(StepCounter):
 
 
 class SearchSteps(StepsInTurns):
-    """The train function of a search: the schedule chooses which of two steps comes next.
-
-    Args:
-        model: Compiled model with an `AdaShareEncoder`.
-        search: Schedule, and losses of the policy.
-        progress: Counts the steps.
-        policy_optimizer: Optimizer of the policy, built.
-    """
+    """The train function of a search: the schedule chooses which of two steps comes next."""
 
     def __init__(
         self,
@@ -105,8 +91,7 @@ class PolicyStep:
             policy_loss = self._search.policy_loss(logits, tf.convert_to_tensor(policy.active))
             scaled = optimizer.scale_loss(joint + of_one_replica(policy_loss))
         optimizer.apply([tape.gradient(scaled, policy.logits)], [policy.logits])
-        # The random numbers alone move on, so that the next step draws another policy and drops
-        # other units.
+        # Only the random numbers move on: the next step draws another policy and drops other units.
         for variable in [policy.draws, *_seeds(model)]:
             value = scope.get_current_value(variable)
             if value is not None:

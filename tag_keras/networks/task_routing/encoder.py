@@ -18,8 +18,8 @@ class RoutedEncoder(keras.layers.Layer):  # type: ignore[misc]
     """Runs a network with Task Routing for all tasks at once (Strezoski et al. 2019).
 
     arXiv 1903.12117. The layer repeats the batch for each task, and the network takes all copies in
-    one piece, so that the graph does not grow with the number of tasks. Batch normalization sees
-    the examples of all tasks.
+    one pass. So the graph does not grow with the number of tasks, and batch normalization sees the
+    examples of all tasks.
 
     Args:
         trunk: Functional model from `[inputs, task ids (B,)]` to features, such as from
@@ -32,11 +32,10 @@ class RoutedEncoder(keras.layers.Layer):  # type: ignore[misc]
         training: Whether the model is being trained.
 
     Returns:
-        Dict of features (B, ...) by task, so that the layer is an encoder for `MultiTaskModel`.
+        Dict of features (B, ...) by task, as `MultiTaskModel` takes it from an encoder.
 
     Raises:
-        ValueError: If the trunk does not take inputs and task ids, or routes another number of
-            tasks.
+        ValueError: If the trunk does not take [inputs, task ids] or has another number of tasks.
 
     Example:
 
@@ -96,14 +95,7 @@ def check_trunk(trunk: Any, num_tasks: int) -> None:
 def features_by_task(
     trunk: keras.Model, inputs: tf.Tensor, task_ids: tf.Tensor, training: bool | None
 ) -> tf.Tensor:
-    """Features (K, B, ...) of a batch for K tasks, in one pass.
-
-    Args:
-        trunk: Model from [inputs, task ids (B,)] to features (B, ...).
-        inputs: Tensor (B, ...).
-        task_ids: Int tensor (K,).
-        training: Whether the model is being trained.
-    """
+    """Features (K, B, ...) of inputs (B, ...) for K tasks, in one pass through the trunk."""
     count, size = tf.shape(task_ids)[0], tf.shape(inputs)[0]
     repeated = tf.tile(inputs, [count, *[1] * (inputs.shape.rank - 1)])
     ids = tf.reshape(tf.tile(task_ids[:, None], [1, size]), [-1])
@@ -122,7 +114,7 @@ def task_routing_encoder(
 ) -> keras.Model:
     """Task Routing: each task uses some channels of a ResNet (Strezoski et al. 2019).
 
-    arXiv 1903.12117. All tasks go through the network at each step, in one batch that holds every
+    arXiv 1903.12117. At each step all tasks go through the network, in one batch that holds every
     example once for each task. `TaskRoutingModel` takes one task at each step instead.
 
     Args:
@@ -130,8 +122,7 @@ def task_routing_encoder(
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
-        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
-            without (`"reference"`).
+        sigma: Share of channels that all tasks use (`"partition"`) or each lacks (`"reference"`).
         mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
         seed: Seed of the masks, drawn by default.
 

@@ -23,8 +23,8 @@ def routing_mask(
     - `"partition"`, as explained: all tasks share `round(sigma * channels)` channels. The others
       belong to one task each, at random and as evenly as possible: the first tasks get one more.
       1 is hard sharing, 0 is a network per task.
-    - `"reference"`, as in their code: each task goes without `int(sigma * channels)` channels,
-      drawn at random for each task. 0 is hard sharing.
+    - `"reference"`, as in their code: each task lacks `int(sigma * channels)` channels, drawn at
+      random for each task. 0 is hard sharing.
 
     Args:
         num_tasks: Number of tasks, T.
@@ -37,7 +37,7 @@ def routing_mask(
         Array (T, C) of 0 and 1.
 
     Raises:
-        ValueError: If an argument is out of range, or if a task would have no channel at all.
+        ValueError: If an argument is out of range, or if a task would have no channel.
 
     Example:
 
@@ -70,11 +70,7 @@ def routing_mask(
 
 
 def check_routing(num_tasks: int, sigma: float, mode: Mode) -> None:
-    """Checks the arguments of a routing mask before the number of channels is known.
-
-    Raises:
-        ValueError: If one is out of range, or if no task would have a channel.
-    """
+    """Checks the arguments of a routing mask before the number of channels is known."""
     check_count("num_tasks", num_tasks)
     check_choice("mode", mode, ("partition", "reference"))
     check_number("sigma", sigma, "from 0 to 1", lambda number: 0 <= number <= 1)
@@ -98,19 +94,16 @@ class TaskRouting(keras.layers.Layer):  # type: ignore[misc]
         output[..., c] = inputs[..., c] * mask[task, c]
 
     Put the layer behind a convolution and its batch normalization, before the activation. The mask
-    is drawn once, is not trained, and is saved with the model. A channel that a task does not use
-    is 0 for this task, and gets no gradient from it.
-
-    Weight decay and the momentum of an optimizer still move the kernels of all channels, and a
-    batch normalization before the layer updates the moving statistics of all channels.
+    is drawn once, never trained, and saved with the model. A channel that a task does not use is 0
+    for this task, and gets no gradient from it. But weight decay and momentum still move the
+    kernels of all channels, and batch normalization updates the moving statistics of all channels.
 
     Args:
         num_tasks: Number of tasks, T.
-        sigma: In the mode `"partition"`, the share of the channels that all tasks use; the others
-            belong to one task each. In `"reference"`, the share that each task goes without.
+        sigma: Share of channels that all tasks use (`"partition"`; the others belong to one task
+            each), or that each task lacks (`"reference"`).
         mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
-        seed: Seed of the mask. By default it is drawn as Keras draws seeds, so that
-            `keras.utils.set_random_seed` determines it.
+        seed: Seed of the mask. By default `keras.utils.set_random_seed` determines it.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras' image data format.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -122,7 +115,7 @@ class TaskRouting(keras.layers.Layer):  # type: ignore[misc]
         Tensor with the shape of `inputs`.
 
     Raises:
-        ValueError: If an argument is out of range, or if a task would have no channel at all.
+        ValueError: If an argument is out of range, or if a task would have no channel.
 
     Example:
 
@@ -181,11 +174,5 @@ class TaskRouting(keras.layers.Layer):  # type: ignore[misc]
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_tasks": self.num_tasks,
-            "sigma": self.sigma,
-            "mode": self.mode,
-            "seed": self.seed,
-            "data_format": self.data_format,
-        }
+        names = ("num_tasks", "sigma", "mode", "seed", "data_format")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

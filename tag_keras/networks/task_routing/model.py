@@ -23,7 +23,7 @@ from tag_keras.networks.task_routing.stacked_tasks import (
 from tag_keras.utils.checks import check, check_choice
 from tag_keras.utils.tasks import check_task_names
 
-# All tasks have one loss and the same metrics, which know them as one task of this name.
+# The loss and the metrics that all tasks share know them as one task of this name.
 _ANY = "any"
 
 
@@ -34,11 +34,9 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     arXiv 1903.12117. This model is for many tasks of one kind, such as attributes of images. They
     have one loss, and their heads are one layer, so that the graph has the same size for 2 tasks
     and for 300. Each step draws one of the tasks that have labels in the batch, and uses only the
-    channels, the head and the loss of this task.
-
-    The loss is the mean of the losses of the tasks. A step takes one of them, or all with
-    `sampling="all"`. A label that is NaN is missing, as for `MultiTaskModel`. An optimizer with a
-    memory, such as Adam, also moves the weights of the other tasks, by what it remembers.
+    channels, the head and the loss of this task. With `sampling="all"` it trains on the mean loss
+    of all tasks. A NaN is a missing label, as for `MultiTaskModel`. An optimizer with a memory,
+    such as Adam, also moves the weights of the other tasks, by what it remembers.
 
     Args:
         trunk: Functional model from `[inputs, task ids (B,)]` to features (B, F), such as from
@@ -46,7 +44,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         tasks: Task names, in the order of the masks, of the labels and of the predictions.
         units: Number of values of each prediction.
         sampling: `"one"` to train one task at each step, or `"all"`.
-        seed: Seed of the draws of tasks. By default it is drawn as Keras draws seeds.
+        seed: Seed of the draws. By default `keras.utils.set_random_seed` determines it.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -84,9 +82,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         self.tasks = check_task_names(tasks)
         check_trunk(trunk, len(self.tasks))
         check_choice("sampling", sampling, ("one", "all"))
-        self.trunk = trunk
-        self.sampling = sampling
-        self.seed = mask_seed(seed)
+        self.trunk, self.sampling, self.seed = trunk, sampling, mask_seed(seed)
         self.head = TaskDense(len(self.tasks), units, dtype="float32")
         self.head.build(trunk.output_shape)
         # A weight, because Keras does not save a SeedGenerator.
@@ -111,8 +107,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         Args:
             optimizer: Optimizer, or its name.
             loss: One loss for all tasks.
-            metrics: List of metrics. Each is over the labels of all tasks together, without those
-                that are missing.
+            metrics: List of metrics. Each is over all labels of all tasks that are not missing.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
@@ -196,7 +191,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
     def _joint_loss(
         self, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor, ids: tf.Tensor
     ) -> tf.Tensor:
-        """Mean loss of those of the K tasks that have labels, plus the model's own losses."""
+        """Mean loss of the tasks that have labels, plus the model's own losses."""
         losses, numbers = stacked_losses(self._losses_of_any, labels, predictions, weights)
         self._loss_by_task.update_state(ids, losses, numbers)
         with_labels = tf.reduce_sum(tf.cast(numbers > 0, losses.dtype))
@@ -220,7 +215,7 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
 
     def get_metrics_result(self) -> dict[str, Any]:
         results = super().get_metrics_result()
-        # Only `evaluate` logs a loss for each task: here each would make the graph larger.
+        # Only `evaluate` logs the losses of the tasks: here each would make the graph larger.
         return {name: one for name, one in results.items() if name != self._loss_by_task.name}
 
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:

@@ -15,8 +15,7 @@ from tag_keras.utils.tasks import select_labels, select_weights
 class TaskDense(keras.layers.Layer):  # type: ignore[misc]
     """Linear heads of T tasks, with all kernels in one weight.
 
-    For each task the layer computes what a `keras.layers.Dense(units)` would. The graph does not
-    grow with the number of tasks.
+    For each task it computes what `keras.layers.Dense(units)` would, in a graph of fixed size.
 
     Args:
         num_tasks: Number of tasks, T.
@@ -79,11 +78,7 @@ class TaskDense(keras.layers.Layer):  # type: ignore[misc]
 
 
 def stack_labels(labels: Any, tasks: Sequence[str]) -> tf.Tensor:
-    """Labels (B, T, ...), from an array of this shape or from a dict of (B, ...) by task.
-
-    Raises:
-        ValueError: If a task has no labels, or if axis 1 does not have one entry for each task.
-    """
+    """Labels (B, T, ...), from an array of this shape or from a dict of (B, ...) by task."""
     if isinstance(labels, Mapping):
         return tf.stack(list(select_labels(labels, tasks).values()), axis=1)
     shape = () if labels is None else tuple(labels.shape)
@@ -125,7 +120,7 @@ def draw_task(seed: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tens
         weights: Tensor (B, T); a label of weight 0 is missing, too.
 
     Returns:
-        Int32 tensor (1,): the index of the task; 0 if no task has a label.
+        Index of the task, int32 tensor (1,); 0 if no task has a label.
     """
     present = weights != 0
     if labels.dtype.is_floating:
@@ -168,12 +163,7 @@ def stacked_losses(
 
 
 class LossByTask(keras.metrics.Metric):  # type: ignore[misc]
-    """Mean loss (T,) of each of T tasks over its labels; NaN for a task without labels.
-
-    Args:
-        num_tasks: Number of tasks, T.
-        **kwargs: Arguments of `keras.metrics.Metric`.
-    """
+    """Mean loss (T,) of each of T tasks over its labels; NaN for a task without labels."""
 
     def __init__(self, num_tasks: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -182,13 +172,7 @@ class LossByTask(keras.metrics.Metric):  # type: ignore[misc]
         self.count = self.add_variable(shape=shape, initializer="zeros", name="count")
 
     def update_state(self, task_ids: tf.Tensor, losses: tf.Tensor, labels: tf.Tensor) -> None:
-        """Adds one batch.
-
-        Args:
-            task_ids: Indices of K tasks, (K,).
-            losses: Mean losses of these tasks, (K,).
-            labels: Numbers of labels of these tasks, (K,).
-        """
+        """Adds a batch: the indices of K tasks, their mean losses, and their numbers of labels."""
         size = self.total.shape[0]
         self.total.assign_add(tf.math.unsorted_segment_sum(losses * labels, task_ids, size))
         self.count.assign_add(tf.math.unsorted_segment_sum(labels, task_ids, size))

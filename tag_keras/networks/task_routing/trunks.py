@@ -1,6 +1,7 @@
 """Networks with Task Routing behind every convolution."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -19,14 +20,13 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
     """A `ResidualBlock` with a `TaskRouting` behind each of its convolutions.
 
     A shortcut without a convolution needs no routing: its input was routed before. With `sigma=1`
-    in the mode `"partition"` the block is the plain one.
+    and `mode="partition"` the block is the plain one.
 
     Args:
         filters: Number of channels of the output.
         strides: Stride of the first convolution and of the shortcut.
         num_tasks: Number of tasks, T.
-        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
-            without (`"reference"`).
+        sigma: Share of channels that all tasks use (`"partition"`) or each lacks (`"reference"`).
         mode: `"partition"` or `"reference"`.
         seed: Seed of the masks, drawn by default.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -57,19 +57,14 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.block.build(input_shape)
-        shape = self.compute_output_shape(input_shape)
-        seeds = np.random.default_rng(self.seed)
+        options = _options(self.num_tasks, self.sigma, self.mode, self.seed)
+        number = 2 if self.block.projection is None else 3
         self.routes = [
-            TaskRouting(
-                **self._routing(),
-                seed=_next(seeds),
-                data_format="channels_last",
-                dtype=self.dtype_policy,
-            )
-            for _ in range(2 if self.block.projection is None else 3)
+            TaskRouting(**one, data_format="channels_last", dtype=self.dtype_policy)
+            for one in itertools.islice(options, number)
         ]
         for route in self.routes:
-            route.build(shape)
+            route.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs: tf.Tensor, task_ids: Any, training: bool | None = None) -> tf.Tensor:
         shortcut = self.block.shortcut(inputs, training)
@@ -85,11 +80,9 @@ class RoutedBlock(keras.layers.Layer):  # type: ignore[misc]
         return self.block.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
+        names = ("num_tasks", "sigma", "mode", "seed")
         sizes = {"filters": self.block.filters, "strides": self.block.strides}
-        return {**super().get_config(), **sizes, **self._routing(), "seed": self.seed}
-
-    def _routing(self) -> dict[str, Any]:
-        return {"num_tasks": self.num_tasks, "sigma": self.sigma, "mode": self.mode}
+        return {**super().get_config(), **sizes, **{name: getattr(self, name) for name in names}}
 
 
 def routed_resnet(
@@ -108,8 +101,7 @@ def routed_resnet(
         input_shape: Height, width and channels of the images.
         depth: 18 or 34, or the number of blocks of each stage.
         widths: Number of channels of each stage.
-        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
-            without (`"reference"`).
+        sigma: Share of channels that all tasks use (`"partition"`) or each lacks (`"reference"`).
         mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
         seed: Seed of the masks, drawn by default; they differ from layer to layer.
 
@@ -127,19 +119,12 @@ def routed_resnet(
     features = trunk([images, np.array([0, 2])])  # two images: one for task 0, one for task 2
     ```
     """
-    check_routing(num_tasks, sigma, mode)
-    routing: dict[str, Any] = {"num_tasks": num_tasks, "sigma": sigma, "mode": mode}
-    seeds = np.random.default_rng(mask_seed(seed))
-
-    def block(**kwargs: Any) -> RoutedBlock:
-        return RoutedBlock(**routing, seed=_next(seeds), **kwargs)
-
-    stem, stages = resnet_layers(depth, widths, block)
+    options = _options(num_tasks, sigma, mode, seed)
+    resnet = resnet_layers(depth, widths, lambda **kwargs: RoutedBlock(**next(options), **kwargs))
     images, task_ids = keras.Input(check_input_shape(input_shape)), keras.Input((), dtype="int32")
-    x = _routed(stem(images), task_ids, **routing, seed=_next(seeds))
-    for stage in stages:
-        for layer in stage:
-            x = layer(x, task_ids)
+    x = _routed(resnet.stem(images), task_ids, **next(options))
+    for block in resnet.blocks:
+        x = block(x, task_ids)
     return keras.Model([images, task_ids], pooled(x), name="routed_resnet")
 
 
@@ -153,15 +138,14 @@ def routed_vgg11(
 ) -> keras.Model:
     """VGG-11 with Task Routing, as in its paper (Strezoski et al. 2019, arXiv 1903.12117).
 
-    VGG-11 is Simonyan and Zisserman 2015, arXiv 1409.1556, table 1, column A: poolings follow the
+    VGG-11 (Simonyan and Zisserman 2015, arXiv 1409.1556, table 1, column A) has poolings after the
     layers 1, 2, 4, 6 and 8. The network leaves out the hidden layers behind the convolutions.
 
     Args:
         num_tasks: Number of tasks, T.
         input_shape: Height, width and channels of the images.
         widths: Number of channels of each of the eight layers.
-        sigma: Share of the channels that all tasks use (`"partition"`), or that each task goes
-            without (`"reference"`).
+        sigma: Share of channels that all tasks use (`"partition"`) or each lacks (`"reference"`).
         mode: `"partition"` as the authors explain it, or `"reference"` as they compute it.
         seed: Seed of the masks, drawn by default; they differ from layer to layer.
 
@@ -172,23 +156,26 @@ def routed_vgg11(
     Raises:
         ValueError: If an argument is out of range, or if a task would have no channel.
     """
-    check_routing(num_tasks, sigma, mode)
+    options = _options(num_tasks, sigma, mode, seed)
     channels = check_counts("widths", widths)
     check(len(channels) == 8, "`widths` should have eight widths", widths=widths)
-    routing: dict[str, Any] = {"num_tasks": num_tasks, "sigma": sigma, "mode": mode}
-    seeds = np.random.default_rng(mask_seed(seed))
     images, task_ids = keras.Input(check_input_shape(input_shape)), keras.Input((), dtype="int32")
     x = images
     for number, width in enumerate(channels, 1):
-        x = _routed(ConvNorm(width)(x), task_ids, **routing, seed=_next(seeds))
+        x = _routed(ConvNorm(width)(x), task_ids, **next(options))
         if number in (1, 2, 4, 6, 8):
             x = layers.MaxPooling2D(2, padding="same", data_format="channels_last")(x)
     return keras.Model([images, task_ids], pooled(x), name="routed_vgg11")
 
 
-def _next(seeds: np.random.Generator) -> int:
-    """The seed of one more mask."""
-    return int(seeds.integers(2**31))
+def _options(
+    num_tasks: int, sigma: float, mode: Mode, seed: int | None
+) -> Iterator[dict[str, Any]]:
+    """Checked options of one routing layer after the other, each with a seed of its own."""
+    check_routing(num_tasks, sigma, mode)
+    routing = {"num_tasks": num_tasks, "sigma": sigma, "mode": mode}
+    seeds = np.random.default_rng(mask_seed(seed))
+    return ({**routing, "seed": int(seeds.integers(2**31))} for _ in itertools.count())
 
 
 def _routed(x: keras.KerasTensor, task_ids: keras.KerasTensor, **routing: Any) -> keras.KerasTensor:
