@@ -1,4 +1,4 @@
-"""All layers that a network of one's own can be built of."""
+"""The layers for building networks of your own."""
 
 from tag_keras.networks.adashare.encoder import AdaShareEncoder
 from tag_keras.networks.adashare.policy import AdaSharePolicy

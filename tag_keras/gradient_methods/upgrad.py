@@ -8,7 +8,7 @@ import tensorflow as tf
 from tag_keras.gradient_methods.base import GradientMethod
 from tag_keras.utils.checks import check_number
 
-# Most steps of the solver, for each task. It nearly always ends within five.
+# Most steps of the solver for each task. It nearly always ends within five.
 _MOST_STEPS_BY_TASK = 20
 # Steps that may change all wrong signs although their number does not fall.
 _TRIALS = 3
@@ -93,9 +93,9 @@ class UPGrad(GradientMethod):
     """UPGrad (Quinton and Rey 2024, arXiv 2406.16232): unconflicting projection of gradients.
 
     Each task's gradient is replaced by the closest vector that has no negative product with any
-    gradient, and the shared variables get the sum of the results. In contrast to PCGrad, a small
-    step along this sum raises no task's loss, and there is no order. Without a conflict this is the
-    plain sum. The paper takes the mean, which is T times smaller.
+    gradient, and the shared variables get the sum of the results; without a conflict, the plain
+    sum. Unlike with PCGrad, a small step along it raises no task's loss, and the order of the tasks
+    does not matter. The paper takes the mean, which is T times smaller.
 
     Args:
         ridge: Number that is added to the squared length of each gradient, relative to the sum of

@@ -70,7 +70,7 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
 
         Args:
             encoder: Built encoder.
-            shared: Its shared variables, one of which is the result.
+            shared: Its shared variables. The result is one of them.
 
         Raises:
             ValueError: If there is no such variable.

@@ -23,12 +23,12 @@ class GradNorm(LossWeighting):
         sum_i |G_i - mean(G) * r_i ** alpha|
 
     where mean(G) * r_i ** alpha counts as constant. Then they are clipped, and scaled so that their
-    sum is T again. A task without a label in the batch takes no part and keeps its weight; its
-    first loss is the loss of the first batch with a label.
+    sum is T again. A task without a label in the batch is left out and keeps its weight; its first
+    loss is the loss of the first batch with a label.
 
     G leaves out the `loss_weights` of `compile`: they remain the user's preference among gradients
-    that would be equally large. After a batch whose losses or norms are not finite, the weights
-    stay as they are.
+    that would be equally large. The weights stay as they are after a batch whose losses or norms
+    are not finite.
 
     Args:
         shared_layer: Layer of the encoder, or its name: usually the last layer that all tasks

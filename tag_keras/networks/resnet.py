@@ -73,13 +73,8 @@ class ConvNorm(keras.layers.Layer):  # type: ignore[misc]
         return shape
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "use_bias": self.use_bias,
-        }
+        names = ("filters", "kernel_size", "strides", "use_bias")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

@@ -52,8 +52,8 @@ def cluster_tasks(
         seed: Seed of the tiny noise that breaks ties: either task of a pair can be its centre.
 
     Returns:
-        Array (T,): index of each task's group, by the order of their first tasks. `None` if there
-        are no similarities yet, or if the propagation does not converge.
+        Array (T,): index of each task's group; the groups are in the order of their first tasks.
+        `None` if there are no similarities yet, or if the propagation does not converge.
     """
     matrix = similarities(affinity)
     if matrix is None:

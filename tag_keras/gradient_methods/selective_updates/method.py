@@ -23,8 +23,8 @@ class SelectiveTaskGroupUpdates(GradientMethod):
 
     Each batch makes one update for every group of tasks, in random order. An update is a step of
     the optimizer with the loss of the group, on the shared variables and on the group's heads. The
-    relative change of all losses on the same batch is the proximal inter-task affinity, and its
-    moving averages are kept:
+    relative change of each loss on the same batch is the proximal inter-task affinity, and its
+    moving average is kept:
 
         B[i, j] = (1 - decay) * B[i, j] + decay * (1 - L_j after the update / L_j before it)
 
@@ -33,7 +33,7 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     `model.get_affinity()` gives B, and `groups` the groups.
 
     A batch costs one forward and one backward pass for each group, and one more forward pass with
-    `measure_last`. With several replicas of `tf.distribute` it costs these passes for each task.
+    `measure_last`. With several replicas of `tf.distribute`, it makes these passes for each task.
     `optimizer.iterations` counts batches. Weight decay and regularisation losses count in every
     update. Forming groups needs scikit-learn: `pip install "tag_keras[clustering]"`.
 
@@ -54,7 +54,7 @@ class SelectiveTaskGroupUpdates(GradientMethod):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If an option is out of range.
+        ValueError: If an option has another type, or is out of range.
 
     Example:
 

@@ -24,17 +24,14 @@ class PartialUpdates:
     """Steps of an optimizer on some parts of the variables, which are chosen in the graph.
 
     The result equals `optimizer.apply` with the gradients and variables of the chosen parts alone.
-    The other parts keep their values and their state in the optimizer, such as momentum, which a
-    step with a gradient of 0 would move. So the step is computed for all parts and taken for the
+    The other parts keep their values and their state in the optimizer, such as momentum. (A step
+    with a gradient of 0 would move both.) So the step is computed for all parts and taken for the
     chosen ones. No variable is assigned, and the optimizer's `iterations` stay.
 
     Args:
         optimizer: A built optimizer.
         variables: The P trainable variables that it was built with.
         parts: For each variable, the index of its part.
-
-    Raises:
-        ValueError: If the optimizer was made with `use_ema` or `gradient_accumulation_steps`.
     """
 
     def __init__(
@@ -71,9 +68,6 @@ class PartialUpdates:
 
         Returns:
             New values of `self.variables`.
-
-        Raises:
-            ValueError: If parts of the optimizer's state belong to several parts.
         """
         present = [index for index, one in enumerate(gradients) if one is not None]
         # Before clipping: the global norm is the norm of the chosen gradients.

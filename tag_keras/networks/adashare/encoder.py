@@ -112,23 +112,18 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
         return features if self.top is None else self.top(features, training=training)
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
+        parts = {"stem": self.stem, "blocks": list(self.blocks), "top": self.top}
         policy = self.policy.get_config()
         return {
             **super().get_config(),
-            "stem": serialize(self.stem),
-            "blocks": [serialize(block) for block in self.blocks],
-            "top": serialize(self.top),
+            **keras.saving.serialize_keras_object(parts),
             **{name: policy[name] for name in ("tasks", "temperature", "seed")},
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "AdaShareEncoder":
-        def deserialize(layer: Any) -> Any:
-            return keras.saving.deserialize_keras_object(layer, custom_objects)
-
-        layers = {name: deserialize(config[name]) for name in ("stem", "top")}
-        return cls(**{**config, **layers, "blocks": [deserialize(one) for one in config["blocks"]]})
+        parts = {name: config[name] for name in ("stem", "blocks", "top")}
+        return cls(**{**config, **keras.saving.deserialize_keras_object(parts, custom_objects)})
 
 
 def symbolic_input(shape: Sequence[int | None]) -> keras.KerasTensor:
@@ -137,7 +132,7 @@ def symbolic_input(shape: Sequence[int | None]) -> keras.KerasTensor:
 
 
 def _check_blocks(blocks: Any) -> list[Any]:
-    """Returns the blocks as a list."""
+    """Checks the blocks, and returns them as a list."""
     found: list[Any] = list(blocks) if isinstance(blocks, list | tuple) else [blocks]
     methods = ("shortcut", "residual")
     for block in found:
@@ -164,8 +159,7 @@ def _check_weights(blocks: Sequence[Any]) -> None:
     for block in blocks:
         inner = layers_in(block, include_self=False)
         in_layers = {id(variable) for layer in inner for variable in layer.weights}
-        own = [variable.name for variable in block.weights if id(variable) not in in_layers]
-        if own:
+        if own := [one.name for one in block.weights if id(one) not in in_layers]:
             raise ValueError(
                 f"The block {block.name!r} should have its weights in layers, so that what a task "
                 f"does not execute can be left out. Put these in a layer: {own}."

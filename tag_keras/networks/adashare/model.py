@@ -36,7 +36,7 @@ class AdaShareModel(TaskModel):
     search: what counts is how the network of a policy does after it was trained anew.
 
     The logs hold the losses of the tasks for all steps, and `sparsity_loss` and `sharing_loss`,
-    which `loss` does not include.
+    which are not part of `loss`.
 
     Args:
         encoder: An `AdaShareEncoder`.
@@ -44,8 +44,8 @@ class AdaShareModel(TaskModel):
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If the encoder is no `AdaShareEncoder`, if its tasks are not those of the heads,
-            or if a task has the name of a loss in the logs.
+        ValueError: If the encoder is no `AdaShareEncoder`, if the heads have other tasks or another
+            order, or if a task has the name of a loss in the logs.
 
     Example:
 

@@ -121,7 +121,7 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
     """The policy of AdaShare (Sun et al. 2020, arXiv 1911.12423, section 3).
 
     For every task k and block l the layer holds two trainable logits, "execute" and "skip", which
-    begin equal. The layer is not called: `decisions` gives what the tasks do.
+    begin equal. `decisions` gives what the tasks do, in place of a call of the layer.
 
     In training, decisions are samples, the same on all replicas. In evaluation they are the more
     probable ones, so that two evaluations agree; the authors' code draws there, too. Every task

@@ -12,7 +12,7 @@ from tag_keras.networks.adashare.options import AdaShareSearch
 
 
 class SearchProgress(StepCounter):
-    """Counts the training steps of a search; its schedule depends on nothing else."""
+    """Counts the training steps of a search, which alone determine its schedule."""
 
     # Active blocks and temperature that the policy was set to in this epoch.
     policy_state: tuple[int, float] | None = None
