@@ -53,7 +53,7 @@ def define_flags(
         "seed, which stays the first in an output folder."
     )
     flags.DEFINE_list("seeds", ["0", "1", "2"], words)
-    flags.DEFINE_float("learning_rate", learning_rate, "Learning rate at first.", lower_bound=0.0)
+    flags.DEFINE_float("learning_rate", learning_rate, "Initial learning rate.", lower_bound=0.0)
     count = functools.partial(flags.DEFINE_integer, lower_bound=1)
     count("batch_size", batch_size, "Examples in a batch.")
     count("epochs", epochs, "Epochs at most; the recipe may stop it.")
@@ -68,7 +68,7 @@ def define_flags(
     )
     flags.DEFINE_enum("strategy", "none", devices.STRATEGIES, words)
     flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
-    words = "Networks to train at once, each in its own process. 0 trains one by one in this one."
+    words = "Networks to train at once, each in its own process; 0: one after the other here."
     flags.DEFINE_integer("processes", 1, words, lower_bound=0)
     words = 'Train on a Ray cluster, or locally by Ray (pip install ".[cluster]").'
     flags.DEFINE_bool("cluster", False, words)

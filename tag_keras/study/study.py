@@ -21,7 +21,7 @@ class BuildStudyModel(Protocol):
     """Returns a compiled model for a tuple of tasks.
 
     `method` names a method with a training of its own, such as `"uw"`; `affinity` is the estimator
-    to compile with. A study passes only the arguments that a network needs.
+    to compile with; `half_size` asks for half the size. A study passes only what a network needs.
     """
 
     def __call__(

@@ -21,8 +21,8 @@ from tag_keras.utils import files
 from tag_keras.utils.files import comparable, keep_settings
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
-# A dataset, (x, y), (x, y, sample_weight), or a function that returns one of these. It is called
-# after the seed is set, so it shuffles anew for each network, in the same order in every run.
+# A dataset, (x, y), (x, y, sample_weight), or a function that returns one of these, called after
+# the seed is set: it shuffles anew for each network, in the same order in every run.
 Data = Any
 
 
@@ -37,7 +37,8 @@ class Network:
         role: `"joint"` for all tasks, `"single"` for one, `"group"` for a group, `"affinity"` to
             measure affinities, or the name of the method that trains it, such as `"uw"`. By
             default, role and the fields below are what version 0.1 would have read from `name`.
-        index: Index of the network's group in its grouping, or None.
+        index: Index of the network's group in its grouping. None for all others, and for a group
+            that several groupings may hold.
         early: Whether the training stops after ESA's few epochs (Standley et al. 2020).
         half_size: Whether the network has half the size (Standley et al. 2020).
     """
