@@ -115,7 +115,7 @@ class Study:
         return [row for row in rows if (row.network, row.seed) in wanted]
 
     def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
-        """Loads what a network measured with the first seed, in `folder` or else the study's."""
+        """Loads the affinities of a network with the first seed, from `folder` or the study's."""
         trained = dataclasses.replace(network, seed=self.seeds[0])
         return Affinity.load(JobFiles(folder or self.folder, trained).affinity)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def show_elapsed(what: str, stream: TextIO, first: float = 2.0) -> Iterator[None]:
-    """Writes how many seconds `what` the block does has taken; nothing before `first` seconds.
+    """Writes `what` the block does and for how long so far; nothing in the `first` seconds.
 
     A terminal counts the seconds. A log gets a line after 2, 4, 8, ... seconds.
     """

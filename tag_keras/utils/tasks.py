@@ -31,7 +31,7 @@ def check_agreement(
         partial: Arguments by name; a dict among them may lack tasks.
 
     Raises:
-        ValueError: If a dict has other tasks; the message lists all differences.
+        ValueError: If a dict has unknown tasks or lacks some; the message lists them all.
     """
     differences = []
     for name, value in {**complete, **partial}.items():
@@ -78,7 +78,7 @@ def select_weights(sample_weight: Any, tasks: Sequence[str]) -> dict[str, Any]:
 
 
 def metrics_by_task(name: str, metrics: Any, tasks: Sequence[str]) -> Mapping[str, Any] | None:
-    """The metrics by task, from a dict by task, or from a name or names for every task.
+    """The metrics by task: a dict by task stays as it is, a name or names count for every task.
 
     Raises:
         ValueError: If `metrics`, the argument `name` of `compile`, is something else. A metric
