@@ -1,7 +1,6 @@
 """The whole flow in one call: measure, select, train, compare and report.
 
-Each stage writes its file whole or not at all, and is skipped if its file is there, so a run that
-was killed resumes.
+Each stage writes its file whole or not at all, and is skipped if its file is there.
 """
 
 import os
@@ -59,9 +58,9 @@ def run(
     """Measures affinities, trains yardsticks, selects groups, trains them, and reports.
 
     The yardsticks are one joint network and one network per task. They tell the selection what
-    tasks gain from sharing at all, and `guard_groups` lets a yardstick serve a task if it is better
-    for the task than its group. Every choice is made on the split `"validation"`; `"test"` is only
-    reported. The same call resumes a run that was stopped.
+    tasks gain from sharing, and `guard_groups` lets a yardstick serve a task that it serves better
+    than the group. Every choice is made on the split `"validation"`; `"test"` is only reported. The
+    same call resumes a run that was stopped.
 
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
@@ -74,15 +73,15 @@ def run(
         num_groups: Largest number of groups.
         affinity: Estimator that measures the affinities.
         singletons: Value of a task alone. `"measured"`, for up to 15 tasks: the result of its own
-            network, by affinities that `anchor_affinity` has corrected. `"baseline"`: 0, and
-            `"forbid"`: no task may be alone, both by the affinities as measured, as in
-            `select_groups`. The TAG paper forbids it.
+            network, by affinities that `anchor_affinity` has corrected. By the affinities as
+            measured, as in `select_groups`: `"baseline"`, 0; or `"forbid"`, no task may be alone,
+            as in the TAG paper.
         seeds: Every network is trained once with each seed; the first one measures affinities.
         settings: Further settings that tell this run from another in the same folder.
         rivals: Results of other methods, with the same tasks and seeds, for the report to compare:
             rows by name of the method, which is also the name of its network.
-        processes: Number of networks to train at once, each in a process of its own; 0 trains one
-            after the other in this process, as notebooks need it.
+        processes: Number of networks to train at once, each in its own process; 0, which notebooks
+            need, trains one after the other in this process.
         **fit: Arguments of `fit`.
 
     Returns:
@@ -92,8 +91,7 @@ def run(
     Raises:
         ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
             `"train"` or `"validation"`, if there are too many tasks for `singletons`, if a pair of
-            tasks was never measured, or if the folder has a damaged file or a run with other
-            settings.
+            tasks was never measured, or if the folder has a damaged file or another run.
         SweepError: If networks could not be trained; the message lists them.
     """
     # Matplotlib, which it needs, is an optional dependency.
@@ -111,9 +109,8 @@ def run(
     given |= {"affinity": type(affinity).__name__, **affinity.settings(), **comparable(fit)}
     keep_settings(folder, {**given, **(settings or {})})
 
-    study = Study(
-        folder, tasks, build_model, data, fit, {"affinity": affinity}, seeds, processes=processes
-    )
+    estimators = {"affinity": affinity}
+    study = Study(folder, tasks, build_model, data, fit, estimators, seeds, processes=processes)
     measured = _measure(study)
     if not (folder / "groups.json").exists():
         check_affinity(measured, singletons)
@@ -184,11 +181,8 @@ def _put_together(folder: Path, serving: Serving) -> GroupedModel:
     # Without its record, the model may consist of other networks.
     if not (path.exists() and record.exists() and Serving.load(record) == serving):
         record.unlink(missing_ok=True)
-        networks = zip(serving.networks, serving.grouping.groups, strict=True)
-        models = [
-            load_network(folder / "networks" / Network(name, tasks, seed).file)
-            for (name, seed), tasks in networks
-        ]
+        names = [Network(name, (), seed).file for name, seed in serving.networks]
+        models = [load_network(folder / "networks" / name) for name in names]
         save_network(GroupedModel(models, serving.grouping), path)
         serving.save(record)
     grouped: GroupedModel = load_network(path)

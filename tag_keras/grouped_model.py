@@ -15,9 +15,9 @@ from tag_keras.selection.grouping import Grouping
 class GroupedModel(keras.Model):  # type: ignore[misc]
     """Serves every task from the network of its group (TAG; Fifty et al. 2021, arXiv 2109.04617).
 
-    An ordinary `keras.Model`: `predict` gives a dict by task, in the order of `grouping.tasks`;
-    `save`, `keras.models.load_model` and `export` work. An exported SavedModel needs neither
-    tag_keras nor Keras.
+    `predict` gives a dict by task, in the order of `grouping.tasks`; `save`,
+    `keras.models.load_model` and `export` work as for any `keras.Model`. An exported SavedModel
+    needs neither tag_keras nor Keras.
 
     Args:
         models: One model per group, in the order of `grouping.groups`. Each gives a dict of outputs
@@ -51,8 +51,7 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
                     f"The model of the group {list(group)} lacks the tasks {missing}. "
                     f"It has: {list(tasks)}."
                 )
-        self.models = list(models)
-        self.grouping = grouping
+        self.models, self.grouping = list(models), grouping
         config = models[0].get_build_config() if all(model.built for model in models) else None
         if config:
             # After one call, without data, the model can be saved and exported like its models.
@@ -86,8 +85,6 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "GroupedModel":
-        models = [
-            keras.saving.deserialize_keras_object(model, custom_objects)
-            for model in config["models"]
-        ]
+        load = keras.saving.deserialize_keras_object
+        models = [load(model, custom_objects) for model in config["models"]]
         return cls(**{**config, "models": models, "grouping": Grouping(**config["grouping"])})

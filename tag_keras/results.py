@@ -1,4 +1,4 @@
-"""Results of trained networks: rows, the file that holds them, and figures for tables."""
+"""Results of trained networks: rows, the file that holds them, and numbers for tables."""
 
 import dataclasses
 import os
@@ -44,8 +44,8 @@ class Row:
         loss: Mean loss of the task over the split.
         metrics: Further metrics of the task: value by name.
         seconds: Wall time of training the network.
-        role: Role of the network: `"joint"`, `"single"`, `"group"`, `"affinity"` or the name of a
-            method. By default, what version 0.1 would have read from the network's name.
+        role: `"joint"`, `"single"`, `"group"`, `"affinity"` or the name of a method. By default,
+            role and the fields below are what version 0.1 would have read from the name.
         index: Index of the network's group in its grouping, or None.
         early: Whether the training stopped after ESA's few epochs.
         half_size: Whether the network has half the size.
@@ -117,11 +117,10 @@ def load_sweep_results(folder: Path) -> list[Row]:
 def _row(value: object, where: str) -> Row:
     if not isinstance(value, dict):
         raise ValueError(f"{where} should be an object. Received: {value!r}.")
-    fields = dataclasses.fields(Row)
     # Version 0.1 had none of the fields with a default.
-    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
-    known = {field.name for field in fields}
-    if wrong := (needed - {*value}) | ({*value} - known):
+    defaults = {field.name: field.default for field in dataclasses.fields(Row)}
+    needed = {name for name, default in defaults.items() if default is dataclasses.MISSING}
+    if wrong := (needed - {*value}) | ({*value} - {*defaults}):
         raise ValueError(f"{where} has missing or unknown fields: {sorted(wrong)}.")
     tasks, metrics = value["tasks"], value["metrics"]
     checks = {
@@ -150,7 +149,7 @@ class ResultTable:
     In every method, `serves` maps each task to the name of the network that serves it.
 
     Args:
-        rows: Results. Where two rows have all four in common, the last one counts.
+        rows: Results. The last one counts where several agree in all four.
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
@@ -172,19 +171,15 @@ class ResultTable:
     def losses(
         self, serves: Mapping[str, str], split: str, seeds: Iterable[int] | None = None
     ) -> dict[str, Array]:
-        """Loss of each task from the network that serves it.
+        """Losses (S,) of each task from the network that serves it, for S seeds.
 
         Args:
             serves: Name of the network by task.
             split: Split to read.
-            seeds: S seeds. Defaults to all that the networks have in common.
-
-        Returns:
-            Array (S,) by task.
+            seeds: The seeds. Defaults to all that the networks have in common.
 
         Raises:
-            ValueError: If a task has no result from its network, or the networks have no seed in
-                common.
+            ValueError: If a task has no result from its network, or no seed is common to all.
         """
         found = self._seeds_by_task(serves, split)
         if missing := [f"{task} from {serves[task]}" for task in serves if not found[task]]:
@@ -199,10 +194,10 @@ class ResultTable:
         }
 
     def seconds(self, networks: Iterable[str]) -> dict[str, dict[int, float]]:
-        """Seconds of training by network and seed, each training once.
+        """Seconds of training by network and seed, without networks that have no results.
 
         Networks with the same tasks and seed are trained once, under several names: the first of
-        `networks` gets the seconds. Networks without results are left out.
+        `networks` gets the seconds.
         """
         seconds: dict[str, dict[int, float]] = {}
         counted = set()
@@ -217,12 +212,11 @@ class ResultTable:
         return seconds
 
     def _seeds_by_task(self, serves: Mapping[str, str], split: str) -> dict[str, list[int]]:
-        return {
-            task: sorted(
-                seed for seed, rows in self._rows.get(name, {}).items() if (split, task) in rows
-            )
-            for task, name in serves.items()
-        }
+        found = {}
+        for task, name in serves.items():
+            by_seed = self._rows.get(name, {})
+            found[task] = sorted(seed for seed in by_seed if (split, task) in by_seed[seed])
+        return found
 
 
 def total_error(losses: Mapping[str, Array]) -> Array:

@@ -1,8 +1,7 @@
-"""Every class that Keras may find in the file of a model: importing this makes them known to it.
+"""Importing this registers every class that Keras may find in the file of a model.
 
-Keras looks for the classes of a saved model among those that are registered, and a class is
-registered when its module is imported. The modules of this package are imported at first use, and
-who loads a model uses none of them before.
+A class is registered when its module is imported, and this package imports its modules at first
+use: too late for a program that first of all loads a model.
 """
 
 # ruff: noqa: F401

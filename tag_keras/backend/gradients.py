@@ -1,4 +1,4 @@
-"""Gradients by task: one backward pass per task, as copies or as a loop, and sums and products."""
+"""Gradients by task: one backward pass per task, unrolled or in a loop; their sums and products."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,11 +9,7 @@ from tag_keras.backend.replicas import num_replicas, sum_over_replicas
 
 
 class StackedGradients(NamedTuple):
-    """Gradients of T losses as P tensors (T, ...), for a loop in the graph over the tasks.
-
-    Args:
-        columns: P tensors; `None` for a variable that no loss depends on.
-    """
+    """Gradients of T losses as P tensors (T, ...); `None` where no loss depends on the variable."""
 
     columns: list[tf.Tensor | None]
 
@@ -25,7 +21,7 @@ Gradients = Sequence[Sequence[tf.Tensor | None]] | StackedGradients
 def task_gradients(
     tape: tf.GradientTape, losses: Sequence[tf.Tensor], variables: Sequence[Any]
 ) -> list[list[tf.Tensor | None]]:
-    """Gradients of each loss with respect to each variable, by one backward pass per loss.
+    """Gradients of T losses with respect to P variables, by one backward pass per loss.
 
     Args:
         tape: Persistent tape that recorded the losses.
@@ -33,8 +29,7 @@ def task_gradients(
         variables: P variables.
 
     Returns:
-        T lists of P dense tensors with the shapes of the variables; `None` where the loss does
-        not depend on the variable.
+        T lists of P dense tensors; `None` where a loss does not depend on a variable.
     """
 
     def gradients(loss: tf.Tensor) -> list[tf.Tensor | None]:
@@ -67,13 +62,12 @@ def looped_gradients(
     if not any(depends):
         # Without any column, stacked gradients would not tell the number of tasks.
         return [[None] * len(variables) for _ in losses]
-    return StackedGradients(
-        [column if used else None for column, used in zip(columns, depends, strict=False)]
-    )
+    used = zip(columns, depends, strict=False)
+    return StackedGradients([column if depend else None for column, depend in used])
 
 
 def weighted_sum(gradients: Gradients, weights: Sequence[Any]) -> list[tf.Tensor | None]:
-    """Gradient of `sum_i weights[i] * L_i` from the gradients of the losses.
+    """Gradient of `sum_i weights[i] * L_i` from the gradients of the losses L_i.
 
     Args:
         gradients: Gradients of T losses with respect to P variables.
@@ -95,12 +89,10 @@ def of_whole_batch(gradients: Gradients, variables: Sequence[Any], scale: Any = 
     """Gradients of the losses of the whole batch: each replica's gradients, added up.
 
     Args:
-        gradients: Gradients of this replica's T losses with respect to P variables.
+        gradients: Gradients of this replica's T losses with respect to P variables. Zeros replace
+            `None`.
         variables: The P variables.
         scale: Loss scale of mixed precision, by which the gradients are divided.
-
-    Returns:
-        Gradients of T losses. Zeros stand where `gradients` has `None`.
     """
 
     def dense(row: Sequence[tf.Tensor | None], axes: list[int]) -> list[tf.Tensor]:
@@ -120,14 +112,9 @@ def of_whole_batch(gradients: Gradients, variables: Sequence[Any], scale: Any = 
 
 
 def map_tasks(function: Callable[[list[tf.Tensor]], tf.Tensor], gradients: Gradients) -> tf.Tensor:
-    """Applies a function to the gradients of each task, one task after the other in a loop.
+    """Applies a function to the dense gradients of each task, one task after the other in a loop.
 
-    Args:
-        function: From P dense gradients to a float32 tensor.
-        gradients: Dense gradients of T losses.
-
-    Returns:
-        Float32 tensor (T, ...): the T results.
+    The function goes from P gradients to a float32 tensor. Returns a float32 tensor (T, ...).
     """
     if isinstance(gradients, StackedGradients):
         return _map(function, gradients.columns)
@@ -157,13 +144,14 @@ def stack_columns(gradients: Gradients) -> list[tf.Tensor]:
 def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tf.Tensor:
     """Gram matrix `<w_i g_i, w_j g_j>` of weighted gradients, up to one common factor.
 
+    All gradients are divided by their largest entry, or the squares of small ones would vanish.
+
     Args:
         gradients: Dense gradients g_i of T losses.
         weights: T scalars w_i.
 
     Returns:
-        Float32 tensor (T, T). All gradients are divided by their largest entry first, so that the
-        squares of small gradients do not vanish.
+        Float32 tensor (T, T).
     """
     factors = tf.stack([tf.cast(weight, "float32") for weight in weights])
     columns = [tf.cast(column, "float32") * factors[:, None] for column in stack_columns(gradients)]
@@ -180,10 +168,8 @@ def gradient_norms(gradients: Gradients) -> tf.Tensor:
 
 def overflowed(gradients: Gradients) -> tf.Tensor:
     """Whether a task's gradients hold infinity or NaN: boolean tensor (T,)."""
-    finite = [
-        tf.reduce_all(tf.math.is_finite(column), axis=1) for column in stack_columns(gradients)
-    ]
-    return ~tf.reduce_all(finite, axis=0)
+    finite = [tf.math.is_finite(column) for column in stack_columns(gradients)]
+    return ~tf.reduce_all([tf.reduce_all(column, axis=1) for column in finite], axis=0)
 
 
 def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | None = None) -> Any:
@@ -194,10 +180,7 @@ def _map(function: Callable[[Any], Any], elements: Any, like: Sequence[Any] | No
 
 
 def _one_after_the_other(function: Callable[[Any], Any], elements: Iterable[Any]) -> list[Any]:
-    """Results of a function for each element, computed in turn and never at the same time.
-
-    Each backward pass and each lookahead takes as much memory as a training step.
-    """
+    """Results of a function for each element, in turn: each may take a training step's memory."""
     results: list[Any] = []
     for element in elements:
         before = [one for one in tf.nest.flatten(results[-1:]) if one is not None]

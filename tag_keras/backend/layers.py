@@ -8,18 +8,15 @@ import keras
 def layers_in(
     layer: keras.layers.Layer, include_self: bool = True, recursive: bool = True
 ) -> list[keras.layers.Layer]:
-    """All layers in a layer or model. A layer that is used twice may be listed twice.
+    """All layers in a layer or model: itself first, if asked; with `recursive`, all levels.
 
-    Args:
-        layer: Layer or model.
-        include_self: Whether to list the layer itself, first.
-        recursive: Whether to list also the layers inside its layers.
+    A layer that is used twice may be listed twice.
     """
     return list(layer._flatten_layers(include_self=include_self, recursive=recursive))
 
 
 def own_trainable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """Trainable variables of the layer itself, without those of the layers in it."""
+    """Trainable variables of the layer itself, without the layers in it."""
     return list(layer._trainable_variables)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def inner_optimizer(optimizer: Any) -> Any:
-    """The optimizer that makes the steps, without the wrapper that scales losses."""
+    """The optimizer inside the wrapper that scales losses, if there is one."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
@@ -36,10 +36,7 @@ def clipped_gradients(optimizer: Any, gradients: Sequence[tf.Tensor]) -> list[tf
 
 
 def exclude_from_weight_decay(optimizer: Any, variables: Sequence[keras.Variable]) -> None:
-    """Excludes more variables from weight decay, in addition to those that the user excluded.
-
-    Keras' own method forgets the variables that were excluded before.
-    """
+    """Excludes more variables from weight decay. Keras' own method forgets the ones before."""
     optimizer = inner_optimizer(optimizer)
     excluded: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
     keys = {optimizer._var_key(variable) for variable in variables}
@@ -63,9 +60,6 @@ def lookahead_step(
         gradients: P gradients, without a loss scale.
         variables: P variables that the optimizer was built with.
         update: `"optimizer"`, or `"sgd"` for `variable - learning_rate * gradient`.
-
-    Returns:
-        P tensors with the shapes of the variables.
     """
     optimizer = inner_optimizer(optimizer)
     if update == "sgd":
@@ -81,10 +75,10 @@ def lookahead_step(
 
 
 class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """Optimizer methods that write to Keras variables, where Keras writes to tf.Variables.
+    """Optimizer methods that write to Keras variables.
 
-    `Optimizer.stateless_apply` raises on the TensorFlow backend: Keras' versions of these methods
-    write to tf.Variables, which a `StatelessScope` does not see.
+    Keras' versions write to tf.Variables, which a `StatelessScope` does not see: that is why
+    `Optimizer.stateless_apply` raises on the TensorFlow backend.
     """
 
     def assign(self, variable: keras.Variable, value: tf.Tensor) -> None:
@@ -129,16 +123,15 @@ def stateless_view(
 ) -> keras.optimizers.Optimizer:
     """An optimizer with the state of `optimizer` that can be applied in a `keras.StatelessScope`.
 
+    Outside of a scope it would change the state of `optimizer`.
+
     Args:
         optimizer: A built optimizer that wraps no other.
         variables: Variables that it was built with.
         more_updates: Number of updates that these variables had beyond `optimizer.iterations`.
             They count in the optimizer's own formulas, such as Adam's correction, but not in a
             learning rate schedule.
-        **attributes: Attributes that should differ from those of `optimizer`.
-
-    Returns:
-        The view. Outside of a scope it would change the state of `optimizer`.
+        **attributes: Attributes in which it should differ from `optimizer`.
     """
     # Python's method order puts _StatelessUpdates after the optimizer's own classes and before
     # keras.optimizers.Optimizer, so the methods that Muon or Nadam override stay in force.

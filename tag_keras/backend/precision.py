@@ -11,12 +11,9 @@ _LOW = ("float16", "bfloat16")
 
 
 class FullPrecision:
-    """Context in which the layers of a model compute in float32, whatever their dtype policies.
+    """Context in which all layers of a model compute in float32, whatever their dtype policies.
 
     A lookahead changes a loss by a percent or less; float16 and bfloat16 would round that away.
-
-    Args:
-        model: The model.
     """
 
     def __init__(self, model: keras.Model) -> None:

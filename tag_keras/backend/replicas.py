@@ -29,13 +29,9 @@ def sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def assign_on_replicas(variables: Sequence[Any], values: Sequence[tf.Tensor]) -> None:
-    """Assigns values that every replica has computed by itself, all replicas the same ones.
+    """Assigns to Keras variables the values that every replica has computed, all the same ones.
 
     A replica cannot assign alone, and the mean of equal values may differ from them by rounding.
-
-    Args:
-        variables: Keras variables.
-        values: One tensor for each variable.
     """
     if not tf.distribute.has_strategy():
         for variable, value in zip(variables, values, strict=True):
@@ -55,9 +51,9 @@ def check_strategy(model: Any) -> None:
     """Checks that a compiled Keras model can be trained under its strategy.
 
     Raises:
-        ValueError: If the replicas of the strategy do not train in step, if the model or its
-            variables were made outside of the scope, or if the model was compiled with an option
-            that Keras does not support with several replicas.
+        ValueError: If the replicas do not train in step, if the model or its variables were made
+            outside of the scope, or if Keras does not support an option of `compile` with several
+            replicas.
     """
     strategy = model.distribute_strategy
     if isinstance(strategy, _OUT_OF_STEP):
@@ -76,12 +72,12 @@ def check_strategy(model: Any) -> None:
     if strategy.num_replicas_in_sync == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
         return
     accumulated = accumulated_batches(model.optimizer)
-    for name, value, is_refused in (
-        ("steps_per_execution", model.steps_per_execution, model.steps_per_execution != 1),
-        ("gradient_accumulation_steps", accumulated, bool(accumulated)),
-        ("jit_compile", model.jit_compile, bool(model.jit_compile)),
+    for name, value, is_supported in (
+        ("steps_per_execution", model.steps_per_execution, model.steps_per_execution == 1),
+        ("gradient_accumulation_steps", accumulated, not accumulated),
+        ("jit_compile", model.jit_compile, not model.jit_compile),
     ):
-        if is_refused:
+        if not is_supported:
             raise ValueError(
                 f"Keras cannot train {strategy.num_replicas_in_sync} replicas with "
                 f"{name}={value}. Leave the argument out, or train on one device."

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Makes at most the given number of steps with the next batches of an iterator. Returns the logs,
-# and how many steps it made before the data came to an end.
+# Makes at most so many steps with the next batches of an iterator. Returns the logs, and how many
+# steps it made before the data came to an end.
 Steps = Callable[[Any, int], tuple[Any, int]]
 
 
@@ -49,11 +49,7 @@ class StepCounter(keras.layers.Layer):  # type: ignore[misc]
 
 
 class EpochBounds(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells a counter where epochs begin and end.
-
-    Args:
-        counter: Counts the steps of the training.
-    """
+    """Tells a counter where epochs begin and end."""
 
     def __init__(self, counter: StepCounter) -> None:
         super().__init__()
@@ -109,11 +105,7 @@ class StepsInTurns:
         return logs
 
     def _advance(self, iterator: Any, number: int) -> tuple[Any, int, int]:
-        """Makes at most `number` steps, all of one kind.
-
-        Returns:
-            The logs, the number of steps that were asked for, and the number that were made.
-        """
+        """Makes at most `number` steps of one kind. Returns logs, steps asked for, steps made."""
         counter = self._counter
         if counter.steps_to_skip:
             # Keras begins the epoch anew after a restart in its midst.
@@ -149,12 +141,7 @@ def steps_of(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
 
 
 def on_device(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
-    """Steps in a loop on the device, which returns to Python after the last step.
-
-    Args:
-        model: Compiled model.
-        step: Makes one training step with a batch.
-    """
+    """Steps in a loop on the device, which returns to Python after the last step."""
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def one(batch: Any) -> None:
@@ -204,13 +191,7 @@ def peek(iterator: Any) -> tuple[Any, Any]:
 
 
 def before_others(own: Sequence[keras.callbacks.Callback], callbacks: Any) -> Any:
-    """The callbacks of `fit` with our own first, so that checkpoints hold closed epochs.
-
-    Args:
-        own: Callbacks that run first.
-        callbacks: Argument of `fit`: `None`, one callback, a list of them, or a
-            `keras.callbacks.CallbackList`.
-    """
+    """The argument `callbacks` of `fit` with our `own` first, so checkpoints hold closed epochs."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.callbacks[:0] = own
         return callbacks

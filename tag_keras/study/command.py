@@ -1,4 +1,4 @@
-"""The command of a script: an error ends it with one line, not with a traceback."""
+"""The command of a script."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from tag_keras.sweep.sweep import SweepError
 
 
 def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
-    """Wraps the main function of a script for `absl.app.run`: errors end it with one line."""
+    """Wraps `run` for `absl.app.run`: an error ends the script with one line, no traceback."""
 
     def main(argv: list[str]) -> None:
         from absl import app

@@ -17,23 +17,17 @@ from tag_keras.utils.checks import check_choice
 
 STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
 # Strategies that one process holds from beginning to end: hosts cannot train together in processes
-# that begin and end at different times, and a TPU belongs to the first process that finds it.
+# that start and end at different times, and a TPU belongs to the first process that finds it.
 TOGETHER = ("multiworker", "tpu")
 
 
 @functools.cache
 def make_strategy(name: str) -> tf.distribute.Strategy | None:
-    """Makes a strategy of TensorFlow by its name, once per process.
+    """Makes one of `STRATEGIES`, once per process; None for `"none"`.
 
+    `"mirrored"` takes all GPUs of this machine, `"multiworker"` the GPUs of all hosts in the
+    environment variable TF_CONFIG, and `"tpu"` the TPU of this machine or of the environment.
     `"multiworker"` must be the first thing that a program does with TensorFlow.
-
-    Args:
-        name: `"none"`; `"mirrored"`, all GPUs of this machine; `"multiworker"`, the GPUs of all
-            hosts in the environment variable TF_CONFIG; or `"tpu"`, the TPU of this machine or the
-            one that TensorFlow finds in the environment.
-
-    Returns:
-        The strategy, or None for `"none"`.
 
     Raises:
         ValueError: If the name is unknown, or if there is no TPU.
@@ -58,9 +52,9 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
 def worker_folder(folder: Path, strategy: str) -> Path:
     """Makes the folder that this host writes a study to, under one of `STRATEGIES`.
 
-    If several hosts train together, the first worker writes to `folder` itself, which all hosts
-    share, and each other worker to a folder inside, which nobody reads. The files that are there
-    decide what is left to train, so the other workers begin with a copy of the first one's.
+    Hosts that train together share `folder`. The first worker writes to it, each other worker to a
+    folder inside, which nobody reads. Files decide what is left to train, so the other workers
+    begin with a copy of the first one's.
     """
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     task = config.get("task", {})
@@ -88,8 +82,7 @@ def build_on_devices(
 ) -> MultiTaskModel:
     """Builds a model for `tasks` under one of `STRATEGIES`, with further `options`.
 
-    With mixed precision, it computes in 16 bits, float16 or on a TPU bfloat16, with variables in
-    float32. `functools.partial` makes it a function of the tasks that can go to another process.
+    With mixed precision it computes in float16, on a TPU in bfloat16; variables stay in float32.
     """
     if mixed_precision:
         low = "bfloat16" if strategy == "tpu" else "float16"

@@ -1,6 +1,4 @@
-"""Flags of the scripts for the papers' experiments: their definition, their checks, and the study
-that they ask for.
-"""
+"""Flags of the papers' scripts: their definition, their checks, and the study they ask for."""
 
 import contextlib
 import functools
@@ -15,20 +13,13 @@ from tag_keras.estimators.cosine import CosineAffinity
 from tag_keras.estimators.first_order import FirstOrderAffinity
 from tag_keras.estimators.lookahead import LookaheadAffinity
 from tag_keras.results import Row
-from tag_keras.study.devices import (
-    STRATEGIES,
-    TOGETHER,
-    build_on_devices,
-    make_strategy,
-    worker_folder,
-)
+from tag_keras.study import devices
 from tag_keras.study.methods import METHODS
 from tag_keras.study.networks import MOST_TASKS
 from tag_keras.study.study import BuildStudyModel, Study
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.ray_runner import import_ray
 from tag_keras.utils import files
-from tag_keras.utils.files import keep_settings
 
 
 def define_flags(
@@ -46,74 +37,43 @@ def define_flags(
     flags.DEFINE_string("data_dir", data_dir, "Folder of the data set.")
     words = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
     flags.DEFINE_enum("method", "tag", [*METHODS], f"A line of the papers' tables. {words}.")
-    flags.DEFINE_enum(
-        "stage",
-        "train",
-        ["train", "report"],
-        "Train what the method needs and is not there yet, and report; or only report what is in "
-        "the output folder, of all methods.",
-    )
+    words = "Train what the method still lacks, then report; or only report all methods there are."
+    flags.DEFINE_enum("stage", "train", ["train", "report"], words)
     flags.DEFINE_list("tasks", list(tasks), "Tasks that the networks are to serve.")
-    flags.DEFINE_list(
-        "num_groups",
-        [],
-        "Numbers of networks to choose: the papers' splits. By default 2, 3 and 4, as far as there "
-        "are tasks.",
-    )
+    words = "Numbers of networks to choose (splits). By default 2 to 4, at most one for each task."
+    flags.DEFINE_list("num_groups", [], words)
     flags.DEFINE_list(
         "budget",
         [],
         "For hoa, esa and optimal: sums of costs in standard network times (Standley et al. 2020) "
         "to choose networks for. A whole network costs 1. By default, the numbers of networks.",
     )
-    flags.DEFINE_list(
-        "seeds",
-        ["0", "1", "2"],
+    words = (
         "Networks that serve are trained once with each seed, networks to choose by with the first "
-        "seed, which stays the first in an output folder.",
+        "seed, which stays the first in an output folder."
     )
-    flags.DEFINE_integer("batch_size", batch_size, "Examples in a batch.", lower_bound=1)
-    flags.DEFINE_integer("epochs", epochs, "Epochs at most; the recipe may stop it.", lower_bound=1)
-    flags.DEFINE_integer(
-        "early_epochs",
-        None,
-        "Epochs of esa's short trainings. By default a fifth of --epochs, as Standley et al.",
-        lower_bound=1,
-    )
-    flags.DEFINE_float(
-        "learning_rate", learning_rate, "Learning rate at the start.", lower_bound=0.0
-    )
-    flags.DEFINE_integer(
-        "every",
-        every,
-        "Measure affinities at one training step in so many. 10 is the released code's for "
-        "Taskonomy, 1 the CelebA notebook's.",
-        lower_bound=1,
-    )
-    flags.DEFINE_integer("draws", 5, "Random choices for each number of networks.", lower_bound=1)
-    flags.DEFINE_enum(
-        "strategy",
-        "none",
-        STRATEGIES,
+    flags.DEFINE_list("seeds", ["0", "1", "2"], words)
+    flags.DEFINE_float("learning_rate", learning_rate, "Initial learning rate.", lower_bound=0.0)
+    count = functools.partial(flags.DEFINE_integer, lower_bound=1)
+    count("batch_size", batch_size, "Examples in a batch.")
+    count("epochs", epochs, "Epochs at most; the recipe may stop it.")
+    words = "Epochs of esa's short trainings. By default a fifth of --epochs, as Standley et al."
+    count("early_epochs", None, words)
+    count("draws", 5, "Random choices for each number of networks.")
+    words = "Measure affinities at one step in so many. TAG's code: 10 for Taskonomy, 1 for CelebA."
+    count("every", every, words)
+    words = (
         "Devices of one network: one device; all GPUs of this machine; the GPUs of several hosts "
-        "in TF_CONFIG, which share the output folder; or a TPU.",
+        "in TF_CONFIG, which share the output folder; or a TPU."
     )
+    flags.DEFINE_enum("strategy", "none", devices.STRATEGIES, words)
     flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
-    flags.DEFINE_integer(
-        "processes",
-        1,
-        "Networks to train at the same time, each in a process of its own. 0 trains them one after "
-        "the other in this process.",
-        lower_bound=0,
-    )
-    flags.DEFINE_bool(
-        "cluster", False, 'Train on a Ray cluster, or locally by Ray (pip install ".[cluster]").'
-    )
-    flags.DEFINE_bool(
-        "reproduce_original",
-        False,
-        "Give the figures of the released code, with its mistakes, instead of the right ones.",
-    )
+    words = "Networks to train at once, each in its own process; 0: one after the other here."
+    flags.DEFINE_integer("processes", 1, words, lower_bound=0)
+    words = 'Train on a Ray cluster, or locally by Ray (pip install ".[cluster]").'
+    flags.DEFINE_bool("cluster", False, words)
+    words = "Give the figures of the released code, with its mistakes, instead of the right ones."
+    flags.DEFINE_bool("reproduce_original", False, words)
     flags.mark_flag_as_required("output_dir")
 
 
@@ -127,8 +87,8 @@ def begin(known: Sequence[str]) -> None:
     """
     from absl.flags import FLAGS
 
-    _check_tasks(known)
-    _check_numbers()
+    _check_tasks(FLAGS, known)
+    _check_numbers(FLAGS)
     if FLAGS.strategy != "none" and FLAGS.processes > 1:
         raise ValueError(
             "--processes above 1 is for --strategy=none: a strategy takes all devices."
@@ -142,57 +102,47 @@ def begin(known: Sequence[str]) -> None:
     _check_folder(output_folder().absolute())
     if FLAGS.cluster:
         import_ray()
-    if FLAGS.strategy in TOGETHER:
-        make_strategy(FLAGS.strategy)
+    if FLAGS.strategy in devices.TOGETHER:
+        devices.make_strategy(FLAGS.strategy)
     elif FLAGS.processes or FLAGS.cluster:
         # This process trains nothing, but its first step of anything would take the GPUs' memory.
         with contextlib.suppress(RuntimeError):  # It has made a step before.
             tf.config.set_visible_devices([], "GPU")
 
 
-def _check_tasks(known: Sequence[str]) -> None:
-    from absl.flags import FLAGS
-
-    if unknown := [task for task in FLAGS.tasks if task not in known]:
+def _check_tasks(flags: Any, known: Sequence[str]) -> None:
+    tasks = flags.tasks
+    if unknown := [task for task in tasks if task not in known]:
         raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(known)}.")
-    if len(FLAGS.tasks) < 2 or len(set(FLAGS.tasks)) < len(FLAGS.tasks):
+    if len(tasks) < 2 or len(set(tasks)) < len(tasks):
+        raise ValueError(f"--tasks should be at least two different tasks. Received: {tasks}.")
+    if METHODS[flags.method].by_loss and len(tasks) > MOST_TASKS:
         raise ValueError(
-            f"--tasks should be at least two different tasks. Received: {FLAGS.tasks}."
-        )
-    if METHODS[FLAGS.method].by_loss and len(FLAGS.tasks) > MOST_TASKS:
-        raise ValueError(
-            f"--method={FLAGS.method} looks at all groups of the tasks, which should be at "
-            f"most {MOST_TASKS}. Received: {len(FLAGS.tasks)} tasks."
+            f"--method={flags.method} looks at all groups of the tasks, which should be at "
+            f"most {MOST_TASKS}. Received: {len(tasks)} tasks."
         )
 
 
-def _check_numbers() -> None:
-    """Checks the flags that list numbers."""
-    from absl.flags import FLAGS
-
+def _check_numbers(flags: Any) -> None:
+    lists = {name: flags[name].value for name in ("seeds", "num_groups", "budget")}
+    received = {name: f"Received: {','.join(values)}." for name, values in lists.items()}
     for name in ("seeds", "num_groups"):
-        values = FLAGS[name].value
-        if not all(value.isdecimal() and int(value) < 2**32 for value in values):
-            raise ValueError(
-                f"--{name} should be whole numbers below 2**32. Received: {','.join(values)}."
-            )
-    if not FLAGS.seeds:
+        if not all(value.isdecimal() and int(value) < 2**32 for value in lists[name]):
+            raise ValueError(f"--{name} should be whole numbers below 2**32. {received[name]}")
+    if not flags.seeds:
         raise ValueError("--seeds should have at least one number.")
-    if FLAGS.budget and not METHODS[FLAGS.method].by_loss:
-        raise ValueError(f"--budget is for hoa, esa and optimal, not for {FLAGS.method}.")
-    for value in FLAGS.budget:
+    if flags.budget and not METHODS[flags.method].by_loss:
+        raise ValueError(f"--budget is for hoa, esa and optimal, not for {flags.method}.")
+    for value in flags.budget:
         # A network for all tasks costs 1, and two of half the size serve two tasks.
         if not value.replace(".", "", 1).isdecimal() or float(value) < 1:
-            raise ValueError(
-                f"--budget should be numbers of at least 1. Received: {','.join(FLAGS.budget)}."
-            )
-    for name in ("seeds", "num_groups", "budget"):
-        values = FLAGS[name].value
+            raise ValueError(f"--budget should be numbers of at least 1. {received['budget']}")
+    for name, values in lists.items():
         if len({*map(float, values)}) < len(values):
-            raise ValueError(f"--{name} should be different. Received: {','.join(values)}.")
-    if wrong := [number for number in FLAGS.num_groups if not 1 <= int(number) <= len(FLAGS.tasks)]:
+            raise ValueError(f"--{name} should be different. {received[name]}")
+    if wrong := [number for number in flags.num_groups if not 1 <= int(number) <= len(flags.tasks)]:
         raise ValueError(
-            f"--num_groups should be from 1 to the number of tasks, {len(FLAGS.tasks)}. "
+            f"--num_groups should be from 1 to the number of tasks, {len(flags.tasks)}. "
             f"Received: {','.join(wrong)}."
         )
 
@@ -208,7 +158,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def output_folder() -> Path:
-    """The folder of --output_dir, where shells leave a ~ to the program."""
+    """The folder of --output_dir; shells leave a ~ in it to the program."""
     from absl.flags import FLAGS
 
     return Path(FLAGS.output_dir).expanduser()
@@ -225,12 +175,11 @@ def study_of_flags(
     """Makes the study that the flags ask for, and takes its folder.
 
     Args:
-        build_model: Returns a compiled model for a tuple of tasks; it must be picklable.
-        data: `"train"`, `"validation"` and `"test"`, each a picklable function that returns a
-            dataset.
-        fit: Arguments of `fit`, besides the number of epochs.
+        build_model: Picklable; returns a compiled model for a tuple of tasks.
+        data: Picklable functions that return the datasets `"train"`, `"validation"` and `"test"`.
+        fit: Arguments of `fit`, without the number of epochs.
         errors: Returns rows whose `loss` is the error to choose by and to sum up.
-        settings: Settings that tell this study from another, besides flags.
+        settings: Settings besides flags that tell this study from another.
         half_size: Whether methods may choose networks of half the size for single tasks.
 
     Raises:
@@ -238,13 +187,13 @@ def study_of_flags(
     """
     from absl.flags import FLAGS
 
-    folder = worker_folder(output_folder(), FLAGS.strategy)
-    processes = 0 if FLAGS.strategy in TOGETHER else FLAGS.processes
+    folder = devices.worker_folder(output_folder(), FLAGS.strategy)
+    processes = 0 if FLAGS.strategy in devices.TOGETHER else FLAGS.processes
     study = Study(
         folder=folder,
         tasks=tuple(FLAGS.tasks),
         build_model=functools.partial(
-            build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision
+            devices.build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision
         ),
         data=data,
         fit={**fit, "epochs": FLAGS.epochs, **({} if processes else {"verbose": 0})},
@@ -266,18 +215,15 @@ def study_of_flags(
     )
     names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
     # Last, so that a study that is refused leaves no folder behind.
-    keep_settings(folder, {**{name: FLAGS[name].value for name in names}, **settings})
+    files.keep_settings(folder, {**{name: FLAGS[name].value for name in names}, **settings})
     return study
 
 
 def settings_of_folder(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Reads the settings that the study in a folder was trained with.
-
-    `names` are the settings that every study of this script has.
+    """Reads the settings of the study in a folder; `names` must be among them.
 
     Raises:
-        ValueError: If there is no study, if it is another script's, or if a flag contradicts its
-            settings.
+        ValueError: If there is no study of this script, or if a flag contradicts its settings.
     """
     from absl.flags import FLAGS
 

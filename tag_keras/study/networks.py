@@ -38,17 +38,10 @@ class Choice:
 def plain_network(
     group: Group, tasks: Group, early: bool = False, half_size: bool = False
 ) -> Network:
-    """Names a network that plain `fit` trains; all methods share it.
+    """Names a network that plain `fit` trains on some of the study's tasks; all methods share it.
 
-    Args:
-        group: Tasks to train it on, in the order of `tasks`.
-        tasks: Tasks of the study.
-        early: Whether the training stops after ESA's few epochs.
-        half_size: Whether the network has half the size.
-
-    Returns:
-        Network `"joint"`, `"single_<task>"` or, for the first and third task, `"group_0-2"`; the
-        name begins with `"early_"` and `"half_"` if it is one.
+    The name is `"joint"`, `"single_<task>"` or, for the first and third task, `"group_0-2"`, after
+    `"early_"` if it trains for ESA's few epochs only and `"half_"` if it has half the size.
     """
     if group == tasks:
         role = name = JOINT
@@ -65,7 +58,7 @@ def plain_network(
 
 
 def method_network(method: str, tasks: Group) -> Network:
-    """The network of all tasks that a method trains in its own way, or measures affinities with."""
+    """The network of all tasks that a method trains in its own way or measures affinities with."""
     return Network(f"{method}_{JOINT}", tasks, role=method)
 
 
@@ -87,8 +80,8 @@ def groups_of(tasks: Group, largest: int) -> list[Group]:
 def random_groups(tasks: Group, number: int, random: np.random.Generator) -> list[Group]:
     """Draws `number` different groups that cover the tasks, uniformly from all such sets of groups.
 
-    Each task joins one or more groups, drawn uniformly. A draw with an empty group, or with one
-    group twice, is repeated.
+    Each task joins one or more groups, drawn uniformly. A draw with an empty or a repeated group is
+    drawn again.
 
     Raises:
         ValueError: If `number` is below 1 or above the number of tasks.
@@ -113,34 +106,29 @@ def random_groups(tasks: Group, number: int, random: np.random.Generator) -> lis
 def save_choice(
     path: str | os.PathLike[str], grouping: Grouping, half_size: Sequence[bool] | None = None
 ) -> None:
-    """Writes a grouping as `Grouping.save` does, with the sizes of its networks.
-
-    `half_size` says for each group whether its network has half the size. Defaults to none.
-    """
+    """Writes a grouping as `Grouping.save` does, with the sizes of its networks (whole or half)."""
     halves = half_size or [False] * len(grouping.groups)
-    kinds = ["half" if half else "plain" for half in halves]
-    files.write_json(path, {**dataclasses.asdict(grouping), "kinds": kinds})
+    fields = {one.name: getattr(grouping, one.name) for one in dataclasses.fields(Grouping)}
+    fields["kinds"] = ["half" if half else "plain" for half in halves]
+    files.write_json(path, fields)
 
 
 def load_choice(path: str | os.PathLike[str], tasks: Group) -> Choice:
     """Reads the choice that `save_choice` wrote for a study of `tasks`.
 
     Raises:
-        ValueError: If the file holds something else, or the choice of another study; the message
-            names the file and the remedy.
+        ValueError: If the file holds anything else; the message names the file and the remedy.
     """
+    name = os.fspath(path)
     try:
         grouping = Grouping.load(path)
-        kinds = files.read_fields(path, ["kinds"])["kinds"]
+        kinds, found = files.read_fields(path, ["kinds"])["kinds"], list(grouping.tasks)
         if grouping.tasks != tasks:
-            raise ValueError(
-                f"{os.fspath(path)} should have the tasks {list(tasks)}. "
-                f"Received: {list(grouping.tasks)}."
-            )
+            raise ValueError(f"{name} should have the tasks {list(tasks)}. Received: {found}.")
         if not isinstance(kinds, list) or len(kinds) != len(grouping.groups):
-            raise ValueError(f"{os.fspath(path)}: `kinds` should have a name for each group.")
+            raise ValueError(f"{name}: `kinds` should have a name for each group.")
         if wrong := [kind for kind in kinds if kind not in ("plain", "half")]:
-            raise ValueError(f'{os.fspath(path)}: `kinds` should be "plain" or "half": {wrong}.')
+            raise ValueError(f'{name}: `kinds` should be "plain" or "half": {wrong}.')
     except ValueError as error:
         raise ValueError(f"{error} Delete the file, and the choice is made anew.") from None
     networks = [

@@ -11,14 +11,9 @@ import numpy as np
 from tag_keras.report import pages, plots
 from tag_keras.report.plots import Figure
 from tag_keras.results import Row, mean_and_deviation
+from tag_keras.study import table
 from tag_keras.study.methods import METHODS
-from tag_keras.study.table import (
-    StudyLine,
-    found_choices,
-    load_study_rows,
-    study_cells,
-    study_lines,
-)
+from tag_keras.study.table import StudyLine
 from tag_keras.utils.text import cells_as_markdown
 
 _MARKERS = "osD^vP*"
@@ -26,8 +21,7 @@ _MARKERS = "osD^vP*"
 _NOTE = (
     "Test split, mean ± standard deviation over the seeds; for random, over draws and seeds. The "
     "last two columns are wall times of training, averaged over the numbers of networks, in units "
-    "of all trainings of tag: of the networks that the method chooses by, and of all networks that "
-    "it needs."
+    "of all trainings of tag: for the networks to choose by, and for all networks of the method."
 )
 
 Published = Mapping[str, Mapping[float, float]]
@@ -51,7 +45,7 @@ def write_study_report(
         errors: Returns rows whose `loss` is the error to sum up.
         title: Title of the page.
         error: Name of the total error, with its unit.
-        published: Published total errors: by name of the method, by number of networks.
+        published: Published total errors by method and number of networks.
         source: Where they were published.
         half_size: Whether methods may choose networks of half the size for single tasks.
 
@@ -62,15 +56,15 @@ def write_study_report(
         ValueError: If no method in the folder has all of its networks.
     """
     folder, tasks = Path(folder), tuple(tasks)
-    rows = errors(load_study_rows(folder))
-    lines = study_lines(rows, found_choices(folder, rows, tasks), tasks, half_size)
+    rows = errors(table.load_study_rows(folder))
+    lines = table.study_lines(rows, table.found_choices(folder, rows, tasks), tasks, half_size)
     if not lines:
         raise ValueError(
             f"{folder} holds no method whose networks for {list(tasks)} have all been trained."
         )
     budgets = {line.budget for line in lines}
     published = {name: row for name, row in (published or {}).items() if budgets & {*row}}
-    cells = study_cells(lines, published)
+    cells = table.study_cells(lines, published)
     markdown = cells_as_markdown(cells)
     figure = pages.png(plot_study(lines, error, published))
     note = f"{_NOTE} Published: {source}." if published else _NOTE
@@ -94,10 +88,10 @@ def write_study_report(
 def plot_study(
     lines: Sequence[StudyLine], error: str, published: Published | None = None
 ) -> Figure:
-    """Plots the total error, the label `error`, over the number of networks.
+    """Plots the total error, labelled `error`, over the number of networks.
 
-    Each method that chooses is a line, each other method a point. Bars are standard deviations;
-    published values, by method and number of networks, have hollow markers.
+    Methods that choose are lines, others points. Bars are standard deviations. Published values
+    have hollow markers.
     """
     figure = plots.new_figure(8, 4.8)
     axes: Any = figure.subplots()
@@ -132,7 +126,7 @@ def plot_study(
 
 
 def _style(place: int) -> dict[str, Any]:
-    rounds, index = divmod(place, len(plots.LINE_COLOURS))
     # A colour that comes again has another marker.
+    rounds, index = divmod(place, len(plots.LINE_COLOURS))
     marker = _MARKERS[(place + rounds) % len(_MARKERS)]
     return {"color": plots.LINE_COLOURS[index], "marker": marker, "markersize": 6, "linewidth": 1.3}

@@ -1,7 +1,4 @@
-"""A study trains, in one folder, the networks that its methods need.
-
-Methods share plain networks, so none is trained twice.
-"""
+"""A study trains the networks of its methods in one folder. They share plain networks."""
 
 import dataclasses
 import functools
@@ -23,9 +20,8 @@ from tag_keras.utils.tasks import check_task_names
 class BuildStudyModel(Protocol):
     """Returns a compiled model for a tuple of tasks.
 
-    `method` names a method that trains one network in its own way, such as `"uw"`; `affinity` is
-    the estimator to compile with; `half_size` asks for a network of half the size. A study passes
-    only the arguments that a network needs.
+    `method` names a method with a training of its own, such as `"uw"`; `affinity` is the estimator
+    to compile with; `half_size` asks for half the size. A study passes only what a network needs.
     """
 
     def __call__(
@@ -44,17 +40,15 @@ class Study:
     Args:
         folder: Folder of results.json, networks/, and a folder for the choices of each method.
         tasks: Names of the tasks.
-        build_model: A `BuildStudyModel`, which returns a compiled model for a tuple of tasks. It
-            may lack the arguments that no network needs.
+        build_model: A `BuildStudyModel`; it may lack the arguments that no network needs.
         data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
             `(x, y, sample_weight)`, or a function that returns one of these.
         fit: Arguments of `fit`.
-        estimators: Affinity estimators by the role of the networks that measure with them: for the
-            methods `"tag"`, `"first_order"` and `"cs"`, the name of the method.
-        seeds: Networks that serve are trained once with each seed, networks to choose by with the
-            first.
+        estimators: Affinity estimators by the role of the networks that measure with them, such as
+            the names of the methods `"tag"`, `"first_order"` and `"cs"`.
+        seeds: Seeds of networks that serve. Networks to choose by are trained with the first.
         num_groups: Numbers of networks to choose.
-        budgets: Sums of costs, in standard network times, for methods that choose by losses.
+        budgets: Sums of costs in standard network times, for methods that choose by losses.
             Defaults to `num_groups`.
         errors: Returns rows whose `loss` is the error to choose by and to sum up, such as an error
             rate. Defaults to the losses.
@@ -62,13 +56,13 @@ class Study:
         num_draws: Number of random choices for each number of networks.
         half_size: Whether HOA, ESA and the optimal selection may choose networks of half the size
             for single tasks.
-        processes: Number of networks to train at once, each in a process of its own; 0 trains one
-            after the other in this process.
+        processes: Number of networks to train at once, each in its own process; 0 trains one after
+            the other in this process.
         cluster: Whether to train on a Ray cluster instead.
 
     Raises:
-        ValueError: If a number is out of range, or if a seed, task, budget or number of networks
-            is given twice.
+        ValueError: If a number is out of range, or a seed, task, budget or number of networks is
+            repeated.
     """
 
     folder: Path
@@ -91,9 +85,8 @@ class Study:
         check_task_names(list(self.tasks))
         for name in ("seeds", "num_groups", "budgets"):
             values = getattr(self, name)
-            check(
-                len(set(values)) == len(values), f"`{name}` should be different", **{name: values}
-            )
+            different = len(set(values)) == len(values)
+            check(different, f"`{name}` should be different", **{name: values})
         check(bool(self.seeds), "`seeds` should have at least one", seeds=self.seeds)
         for number in self.num_groups:
             check_count("num_groups", number)
@@ -107,11 +100,11 @@ class Study:
         folder: Path | None = None,
         saves: bool = True,
     ) -> list[Row]:
-        """Trains the networks that are not there yet, and returns the rows of all.
+        """Trains the networks that are not there yet with each seed, and returns the rows of all.
 
         Args:
             networks: Networks to train; their own seeds do not count.
-            seeds: Seeds; each network is trained once with each.
+            seeds: Seeds.
             folder: Folder of results.json and networks/. Defaults to the study's.
             saves: Whether to keep the networks. Early ones are never kept: there may be hundreds.
         """
@@ -122,12 +115,7 @@ class Study:
         return [row for row in rows if (row.network, row.seed) in wanted]
 
     def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
-        """Loads the affinities that a network has measured with the first seed.
-
-        Args:
-            network: Network whose role is a key of `estimators`.
-            folder: Folder that it was trained in. Defaults to the study's.
-        """
+        """Loads the affinities of a network with the first seed, from `folder` or the study's."""
         trained = dataclasses.replace(network, seed=self.seeds[0])
         return Affinity.load(JobFiles(folder or self.folder, trained).affinity)
 

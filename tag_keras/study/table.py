@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ class StudyLine:
         totals: Array (S,): sum of the tasks' errors for each seed that all serving networks have;
             several random choices follow one another.
         num_seeds: Number of these seeds; for several choices, the smallest.
-        choosing: Seconds of training the networks to choose by; 0 for a method without a choice.
-        seconds: Seconds of training, once each, the networks to choose by and those chosen.
+        choosing: Seconds of training the networks to choose by; 0 without a choice.
+        seconds: Seconds of training all networks once: those to choose by and those chosen.
     """
 
     method: str
@@ -60,7 +60,7 @@ def study_lines(
     """
     table, lines = ResultTable(rows), []
     runs = table.seconds(dict.fromkeys(row.network for row in rows))
-    seconds = {name: _mean([*by_seed.values()]) for name, by_seed in runs.items()}
+    seconds = {name: _mean(by_seed.values()) for name, by_seed in runs.items()}
     for method, budgets in choices.items():
         before = {one.name for one in METHODS[method].networks(tasks, half_size)}
         choosing = sum(seconds.get(name, math.nan) for name in before)
@@ -68,20 +68,14 @@ def study_lines(
             totals = [total_error(table.losses(choice.names(), "test")) for choice in several]
             chosen = [{one.name for one in choice.networks} for choice in several]
             further = [sum(seconds[name] for name in names - before) for names in chosen]
-            line = StudyLine(
-                method=method,
-                budget=budget,
-                totals=np.concatenate(totals),
-                num_seeds=min(map(len, totals)),
-                choosing=choosing,
-                seconds=choosing + float(np.mean(further)),
-            )
-            lines.append(line)
+            errors, num_seeds = np.concatenate(totals), min(map(len, totals))
+            whole = choosing + float(np.mean(further))
+            lines.append(StudyLine(method, budget, errors, num_seeds, choosing, whole))
     return lines
 
 
 def load_study_rows(folder: Path) -> list[Row]:
-    """Reads the rows of all networks of a study, in its own folder and those of its methods."""
+    """Reads the rows in the folders of a study and of its methods."""
     folders = [folder, *(folder / method for method in METHODS)]
     return [row for one in folders for row in load_sweep_results(one)]
 
@@ -89,7 +83,7 @@ def load_study_rows(folder: Path) -> list[Row]:
 def found_choices(
     folder: Path, rows: Sequence[Row], tasks: tuple[str, ...]
 ) -> dict[str, dict[float, list[Choice]]]:
-    """By method and budget, the choices in a study's folder whose networks are all in its rows."""
+    """By method and budget, the choices in a study's folder whose networks all have rows."""
     found: dict[str, dict[float, list[Choice]]] = {}
     table = ResultTable(rows)
     for name, method in METHODS.items():
@@ -105,33 +99,28 @@ def study_cells(
 ) -> list[list[str]]:
     """Formats the table: a head, a row for each method, and a row for each published method.
 
-    Args:
-        lines: Lines of the table.
-        published: Published total errors: by name of the method, by number of networks.
-
-    Returns:
-        Cells, row by row: method, total error for each number of networks, number of seeds, time to
-        choose, and time of all trainings. The unit of the times is tag's mean time of all
-        trainings; without tag they are blank.
+    The columns are method, total error for each number of networks, number of seeds, time to
+    choose, and time of all trainings. The unit of the times is tag's mean time of all trainings;
+    without tag they are blank. `published` has total errors by method and number of networks.
     """
     budgets = sorted({line.budget for line in lines})
-    unit = _mean([line.seconds for line in lines if line.method == "tag"])
-    head = ["method", *(f"{budget:g}" for budget in budgets), "seeds", "choosing", "in all"]
-    table = [head]
+    unit = _mean(line.seconds for line in lines if line.method == "tag")
+    table = [["method", *(f"{budget:g}" for budget in budgets), "seeds", "choosing", "in all"]]
     for method in dict.fromkeys(line.method for line in lines):
         own = {line.budget: line for line in lines if line.method == method}
         totals = [_total(own[budget]) if budget in own else "" for budget in budgets]
-        times = [[one.choosing for one in own.values()], [one.seconds for one in own.values()]]
-        ratios = [_ratio(_mean(values), unit) for values in times]
-        table.append([method, *totals, str(min(one.num_seeds for one in own.values())), *ratios])
+        seeds = min(line.num_seeds for line in own.values())
+        choosing = _ratio(_mean(line.choosing for line in own.values()), unit)
+        in_all = _ratio(_mean(line.seconds for line in own.values()), unit)
+        table.append([method, *totals, str(seeds), choosing, in_all])
     for method, values in (published or {}).items():
         cells = [f"{values[budget]:.4g}" if budget in values else "" for budget in budgets]
         table.append([f"{method}, published", *cells, "", "", ""])
     return table
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean([*values] or math.nan))
 
 
 def _total(line: StudyLine) -> str:

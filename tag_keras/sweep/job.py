@@ -1,7 +1,7 @@
-"""One network of a sweep: trained, evaluated and written to its files, in any process."""
+"""One network of a sweep: how it is trained, evaluated and written to its files."""
 
+import contextlib
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,42 +57,19 @@ class Failure:
     error: BaseException | None = None
 
 
-@dataclasses.dataclass(frozen=True)
 class JobFiles:
     """Files of a job: networks/ and logs/ in the folder of the sweep."""
 
-    folder: Path
-    network: Network
-
-    @property
-    def model(self) -> Path:
-        return self._file(".keras")
-
-    @property
-    def affinity(self) -> Path:
-        """Affinities that the network has measured, if its model was compiled to."""
-        return self._file(".affinity.json")
-
-    @property
-    def trained(self) -> Path:
-        """Seconds of the training; with it, a saved network can be evaluated again."""
-        return self._file(".trained.json")
-
-    @property
-    def rows(self) -> Path:
-        """Rows of the job, its last file; the sweep moves them into results.json."""
-        return self._file(".rows.json")
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "logs" / f"{self._stem}.log"
-
-    @property
-    def _stem(self) -> str:
-        return self.network.file.removesuffix(".keras")
-
-    def _file(self, end: str) -> Path:
-        return self.folder / "networks" / f"{self._stem}{end}"
+    def __init__(self, folder: Path, network: Network) -> None:
+        stem = network.file.removesuffix(".keras")
+        self.log = folder / "logs" / f"{stem}.log"
+        self.model = folder / "networks" / network.file
+        # Affinities that the network has measured, if its model was compiled to.
+        self.affinity = folder / "networks" / f"{stem}.affinity.json"
+        # Seconds of the training; with it, a saved network can be evaluated again.
+        self.trained = folder / "networks" / f"{stem}.trained.json"
+        # Rows of the job, its last file; the sweep moves them into results.json.
+        self.rows = folder / "networks" / f"{stem}.rows.json"
 
     def are_there(self, job: Job) -> bool:
         """Whether the files that the job keeps are there."""
@@ -102,7 +79,7 @@ class JobFiles:
 
 
 def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tuple[str, Any]]:
-    """Names and values of all that another process needs; arguments that jobs share come once."""
+    """Names and values that another process needs; arguments that jobs share come once."""
     for build_model in {id(job.build_model): job.build_model for job in jobs}.values():
         yield "`build_model`", build_model
     for fit in {id(job.fit): job.fit for job in jobs}.values():
@@ -113,15 +90,15 @@ def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tup
 def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
     """Trains and evaluates a job in the folder of its sweep, and writes its rows last.
 
-    A saved network whose evaluation failed or was killed, or whose rows are gone, is evaluated
-    without another training. `data` holds `"train"` and the splits to evaluate on.
+    A saved network without rows is evaluated without another training. `data` holds `"train"` and
+    the splits to evaluate on.
 
     Raises:
-        ValueError: If `build_model` returns a model for other tasks, or one that does not measure
-            although the job does, or if a loss is not finite.
+        ValueError: If the model of `build_model` is for other tasks or does not measure although
+            the job does, or if a loss is not finite.
     """
     paths = JobFiles(folder, job.network)
-    # Forget the networks before: Keras goes on numbering their layers, for instance.
+    # Otherwise Keras goes on numbering the layers of the networks before, for instance.
     keras.utils.clear_session()
     model, seconds = _load_trained(job, paths) or _train(job, paths, data["train"])
     splits = {split: data[split] for split in data if split != "train"}
@@ -136,11 +113,20 @@ def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
 
 def _train(job: Job, paths: JobFiles, train: Data) -> tuple[MultiTaskModel, float]:
     """Trains the network of a job, and writes all files but its rows."""
+
+    def build(tasks: tuple[str, ...]) -> MultiTaskModel:
+        model = job.build_model(tasks)
+        if job.measures and not _measures(model):
+            raise ValueError(
+                "`build_model` of a job that measures should compile with `affinity=`. Received: "
+                f"measures={job.measures!r}."
+            )
+        return model
+
     paths.trained.unlink(missing_ok=True)
     fit = dict(job.fit)
     if callable(fit.get("validation_data")):
         fit["validation_data"] = fit["validation_data"]()
-    build = functools.partial(_build, job)
     model, seconds = train_network(build, job.network, train, job.saves, **fit)
     if job.saves:
         save_network(model, paths.model)
@@ -155,24 +141,12 @@ def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float] | N
     """Loads the trained network of a job and the seconds of its training, if they are there."""
     if not (job.saves and paths.trained.exists() and paths.are_there(job)):
         return None
-    try:
+    # A file may be damaged, or the network may have a class that this program does not have.
+    with contextlib.suppress(ValueError):
         known = files.read_fields(paths.trained, ("tasks", "seconds"))
         if known["tasks"] == list(job.network.tasks):
             return load_network(paths.model), float(known["seconds"])
-    except ValueError:
-        # A file is damaged, or the network has a class that this program does not have.
-        pass
     return None
-
-
-def _build(job: Job, tasks: tuple[str, ...]) -> MultiTaskModel:
-    model = job.build_model(tasks)
-    if job.measures and not _measures(model):
-        raise ValueError(
-            "`build_model` of a job that measures should compile with `affinity=`. Received: "
-            f"measures={job.measures!r}."
-        )
-    return model
 
 
 def _measures(model: keras.Model) -> bool:

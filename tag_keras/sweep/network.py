@@ -21,8 +21,8 @@ from tag_keras.utils import files
 from tag_keras.utils.files import comparable, keep_settings
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
-# A dataset, (x, y), (x, y, sample_weight), or a function that returns one of these. The function is
-# called after the seed is set: it shuffles anew for each network, in the same order in every run.
+# A dataset, (x, y), (x, y, sample_weight), or a function that returns one of these, called after
+# the seed is set: it shuffles anew for each network, in the same order in every run.
 Data = Any
 
 
@@ -34,12 +34,11 @@ class Network:
         name: Name, for instance `"joint"`.
         tasks: Names of the tasks to train it on.
         seed: Seed of its weights and batches.
-        role: Purpose of the network: `"joint"` for all tasks, `"single"` for one task, `"group"`
-            for a group of tasks, `"affinity"` to measure affinities, or the name of the method that
-            trains it, such as `"uw"`. By default, role and the fields below are what version 0.1
-            would have read from `name`.
-        index: For the network of a group, the index of the group in its grouping. None for all
-            others, and for a group that several groupings may hold.
+        role: `"joint"` for all tasks, `"single"` for one, `"group"` for a group, `"affinity"` to
+            measure affinities, or the name of the method that trains it, such as `"uw"`. By
+            default, role and the fields below are what version 0.1 would have read from `name`.
+        index: Index of the network's group in its grouping. None for all others, and for a group
+            that several groupings may hold.
         early: Whether the training stops after ESA's few epochs (Standley et al. 2020).
         half_size: Whether the network has half the size (Standley et al. 2020).
     """
@@ -71,8 +70,7 @@ class Network:
 
     @property
     def file(self) -> str:
-        """Name of the file of the trained network."""
-        # A task's name may hold a slash.
+        """Name of the file of the trained network, quoted: a task's name may hold a slash."""
         return f"{urllib.parse.quote(self.name, safe=' ')}_seed{self.seed}.keras"
 
 
@@ -88,8 +86,8 @@ def train_groups(
 ) -> GroupedModel:
     """Trains one network per group and combines them (TAG, section 3; arXiv 2109.04617).
 
-    It trains no yardsticks. `experiment.run` does, and lets `guard_groups` choose the network that
-    serves each task.
+    `experiment.run` also trains yardsticks, and lets `guard_groups` choose the network that serves
+    each task.
 
     Args:
         build_model: Returns a compiled `MultiTaskModel` for a tuple of tasks.
@@ -98,8 +96,8 @@ def train_groups(
             `(x, y, sample_weight)`, or a function that returns one of these.
         validation_data: Data that `fit` evaluates on after each epoch.
         epochs: Number of epochs for each network.
-        output_dir: Folder for the trained networks. A network that is already there is loaded, so
-            the same call resumes a stopped one. Register custom layers with
+        output_dir: Folder for the trained networks. A network that is there is loaded, so the same
+            call resumes a stopped one. Register custom layers with
             `keras.saving.register_keras_serializable`, or they cannot be loaded.
         seed: Seed to set before each network is built.
         **fit: Further arguments of `fit`. Callbacks are copied for each network.
@@ -108,9 +106,9 @@ def train_groups(
         A `GroupedModel`.
 
     Raises:
-        ValueError: If `build_model` returns a model for other tasks; if `output_dir` is given and
-            the model could not be loaded again; or if `output_dir` holds a damaged network, or
-            networks of another grouping, seed or number of epochs.
+        ValueError: If a model is for other tasks, or could not be loaded again from `output_dir`;
+            or if this folder holds a damaged network, or ones of another grouping, seed or number
+            of epochs.
 
     Example:
 
@@ -143,12 +141,7 @@ def train_network(
 ) -> tuple[MultiTaskModel, float]:
     """Builds and trains one network from its seed; returns it, and the seconds that `fit` took.
 
-    Args:
-        build_model: Returns a compiled model for a tuple of tasks.
-        network: Network to train.
-        train: Training data: a dataset, a tuple of arrays, or a function that returns either.
-        saves: Whether the caller saves the model. It must then be one that can be loaded again.
-        **fit: Further arguments of `fit`. Callbacks are copied.
+    Callbacks in `fit` are copied. With `saves`, the model must be one that can be loaded again.
 
     Raises:
         ValueError: If the model is for other tasks, or could not be loaded again.
@@ -191,14 +184,12 @@ def evaluate_network(
                     f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
                     f"the split {split!r}. Lower the learning rate, or look for NaN in the data."
                 )
-            owners = [task for task in network.tasks if name.startswith(f"{task}_")]
-            if owners:
+            if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
                 # The longest name, because one task's name may begin another's.
                 owner = max(owners, key=len)
                 metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
-        for task in network.tasks:
-            loss = metrics[task].pop("loss")
-            rows.append(network.row(task, split, loss, metrics[task], seconds))
+        for task, values in metrics.items():
+            rows.append(network.row(task, split, values.pop("loss"), values, seconds))
     return rows
 
 
@@ -209,16 +200,13 @@ def save_network(model: keras.Model, path: Path) -> None:
 
 
 def load_network(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a saved model of any class of this package.
+    """Loads a saved model of any class of this package, compiled as it was.
 
     `keras.models.load_model` does the same, but knows these classes only if `keras` was imported
     before `tag_keras`, or something of `tag_keras` has been used.
 
     Args:
         path: File that the model's `save` wrote.
-
-    Returns:
-        The model, compiled as it was.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -246,7 +234,6 @@ def load_network(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def _check_loadable(model: MultiTaskModel) -> None:
-    """Raises before the training what would otherwise be raised after it."""
     config = keras.saving.serialize_keras_object(model)
     try:
         keras.saving.deserialize_keras_object(config)
@@ -265,6 +252,5 @@ def _arguments(data: Data) -> dict[str, Any]:
         )
     if callable(data):
         data = data()
-    if isinstance(data, tuple | list):
-        return dict(zip(("x", "y", "sample_weight"), data, strict=False))
-    return {"x": data}
+    arrays = data if isinstance(data, tuple | list) else [data]
+    return dict(zip(("x", "y", "sample_weight"), arrays, strict=False))

@@ -21,9 +21,9 @@ _Files = dict[str, bytes]
 class OnRay:
     """Trains each job as a task of Ray, which decides where, and how many at once.
 
-    It uses the cluster that the program has connected to, or else the one that `ray.init()` finds
-    or starts. A task takes one core and, if the cluster has GPUs, one GPU. Its machine need not see
-    the folder of the sweep, but must import the modules of the jobs: if it cannot, connect with
+    It uses the cluster that the program is connected to, or the one that `ray.init()` finds or
+    starts. A task takes one core and, if there are GPUs, one GPU. Its machine need not see the
+    folder of the sweep, but must import the modules of the jobs: if it cannot, connect with
     `ray.init(runtime_env={"working_dir": "."})`.
 
     Raises:
@@ -42,8 +42,7 @@ class OnRay:
                     f"{what} cannot be sent to a cluster ({error}). Give a function that returns "
                     "it, for instance in place of a tf.data.Dataset."
                 ) from None
-        self._ray = ray
-        self._folder = folder
+        self._ray, self._folder = ray, folder
         # Read here, because Keras keeps one policy per thread.
         self._policy = keras.config.dtype_policy().name
         self._lock = threading.Lock()
@@ -71,7 +70,7 @@ class OnRay:
         except errors.RayTaskError as error:
             return _failure(error.cause or error)
         except errors.RayError as error:
-            # No error of the job: its process or its machine is gone, for instance.
+            # The job's process or machine is gone, for instance.
             return _failure(error)
         finally:
             with self._lock:
@@ -101,9 +100,8 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(
-            'A sweep on a cluster needs Ray: pip install "tag_keras[cluster]".'
-        ) from error
+        message = 'A sweep on a cluster needs Ray: pip install "tag_keras[cluster]".'
+        raise ImportError(message) from error
     return ray
 
 

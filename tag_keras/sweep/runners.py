@@ -1,9 +1,8 @@
-"""Runners of a sweep: they train its jobs in this process, or each in one of its own, which gets a
-share of the machine's cores and GPUs.
-"""
+"""Runners train the jobs of a sweep: in this process, or each in its own with a share of cores."""
 
 import dataclasses
 import functools
+import itertools
 import os
 import pickle
 import queue
@@ -26,7 +25,7 @@ class Runner(Protocol):
 
     @property
     def threads(self) -> int:
-        """Number of threads that may call `train` at once; 0 for the thread of the sweep alone."""
+        """Number of threads that may call `train` at once; 0 for the sweep's own thread only."""
 
     def train(self, job: Job) -> Failure | None:
         """Trains a job and leaves all its files, or returns why it failed."""
@@ -101,24 +100,24 @@ def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
 
 
 def _reason(code: int, log: Path) -> str:
-    """Why a process failed: the signal that killed it, or the last error in its log."""
+    """The signal that killed a process, or the last error in its log."""
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    # Without a traceback, the last part is the whole text.
     _, found, trace = text.rpartition("Traceback (most recent call last):\n")
-    lines = [line for line in (trace if found else text).splitlines() if line.strip()]
+    lines = [line for line in trace.splitlines() if line.strip()]
     if found:
-        lines = [line for line in lines if not line.startswith(" ")]
-        return "\n".join(lines[:3])
+        return "\n".join([line for line in lines if not line.startswith(" ")][:3])
     return "\n".join([f"ended with exit code {code}", *lines[-3:]])
 
 
 def machine_shares(processes: int) -> list[dict[str, str]]:
-    """Environment variables for each of several processes at once.
+    """Environment variables for each of several processes at once. What the user has set stays.
 
     The processes divide the cores evenly and take several GPUs in turn; those that share a GPU
-    allocate its memory as they need it. What the user has set stays.
+    allocate its memory as they need it.
     """
     gpus = visible_gpus() if processes > 1 else []
     # TensorFlow writes its notices before a process can send them to its log.
@@ -131,13 +130,12 @@ def machine_shares(processes: int) -> list[dict[str, str]]:
     share = {name: value for name, value in wanted.items() if name not in os.environ}
     if len(gpus) < 2:
         return [share] * processes
-    return [
-        {**share, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(processes)
-    ]
+    turns = itertools.islice(itertools.cycle(gpus), processes)
+    return [{**share, "CUDA_VISIBLE_DEVICES": gpu} for gpu in turns]
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that TensorFlow would see, found without it because it would take them."""
+    """Names of the GPUs that TensorFlow would see. It is not asked, because it would take them."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         names = [name.strip() for name in chosen.split(",")]
         # CUDA stops at the first name that is no device.
@@ -146,12 +144,8 @@ def visible_gpus() -> list[str]:
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
-    listed = subprocess.run(
-        [command, "--query-gpu=uuid", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    query = [command, "--query-gpu=uuid", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False)
     return listed.stdout.split() if listed.returncode == 0 else []
 
 

@@ -34,27 +34,27 @@ def run_sweep(
     """Trains and evaluates networks, each in a process of its own.
 
     The same call resumes after any kill: it trains only networks that were cut off, or whose files
-    were deleted. If results.json alone is gone, it evaluates the networks in networks/ again. A
+    were deleted. If only results.json is gone, it evaluates the networks in networks/ again. A
     network that fails is tried once more, unless the error is one of the code or its input. Jobs
     with the same tasks, seed, `build_model` and `fit` are trained once and copied.
 
     Args:
         folder: Folder of results.json, logs/ and networks/, where each job writes
             `<name>_seed<seed>.keras`, `<name>_seed<seed>.affinity.json` if its model was compiled
-            with `affinity=`, and what it needs to resume. Several methods may use the folder, one
-            after the other.
+            with `affinity=`, and what it needs to resume. Methods may share it, one after the
+            other.
         jobs: Jobs to train; no two may have both name and seed in common.
-        data: `"train"` and the splits to evaluate on. What goes to another process must be
-            picklable: arrays, or functions that return datasets. The processes take over Keras'
-            dtype policy and no other setting of this one: set all else in `build_model`.
+        data: `"train"` and the splits to evaluate on. Another process needs what can be pickled:
+            arrays, or functions that return datasets. It takes over Keras' dtype policy and no
+            other setting of this process: set all else in `build_model`.
         processes: Number of processes at once; 0 trains in this process. They share the cores, and
-            sums are rounded differently with another number of threads: set
-            `TF_NUM_INTRAOP_THREADS` in the environment if results must agree to the last digits.
+            another number of threads rounds sums differently: set `TF_NUM_INTRAOP_THREADS` in the
+            environment if results must agree to the last digits.
         cluster: Whether to train on a Ray cluster instead: the one that `ray.init()` finds or
-            starts, which then decides how many networks train at once.
+            starts, which decides how many networks train at once.
 
     Returns:
-        All rows of results.json: first those of other networks, then those of the jobs, in order.
+        All rows of results.json: first of other networks, then of the jobs, in order.
 
     Raises:
         ValueError: If an argument cannot be used, if the folder has networks of the same names but
@@ -65,7 +65,9 @@ def run_sweep(
     exit_if_imported_by_child()
     folder, jobs = Path(folder), list(jobs)
     processes = check_whole("processes", processes)
-    _check_different(jobs)
+    keys = [_key(job) for job in jobs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
     busy = f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
@@ -99,12 +101,6 @@ def run_sweep(
     return table.rows
 
 
-def _check_different(jobs: Sequence[Job]) -> None:
-    keys = [_key(job) for job in jobs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
-
-
 def _make_runner(
     folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], processes: int, cluster: bool
 ) -> Runner:
@@ -121,7 +117,7 @@ def _make_runner(
 def _find_twins(jobs: Sequence[Job]) -> list[list[Job]]:
     """Groups the jobs whose trainings are one and the same."""
     found: dict[Hashable, list[Job]] = {}
-    # Arguments may be large, and many jobs may share them: each is pickled once.
+    # Many jobs may share large arguments: each is pickled once.
     known: dict[tuple[int, int], Hashable] = {}
     for job in jobs:
         identities = (id(job.build_model), id(job.fit))
@@ -163,9 +159,9 @@ def _outcomes(
 def _train(runner: Runner, folder: Path, job: Job) -> Failure | None:
     JobFiles(folder, job.network).log.unlink(missing_ok=True)
     failure = runner.train(job)
-    if failure is None or failure.lasting:
-        return failure
-    return runner.train(job)
+    if failure and not failure.lasting:
+        failure = runner.train(job)
+    return failure
 
 
 def _describe(job: Job, failure: Failure, folder: Path) -> str:
@@ -175,9 +171,7 @@ def _describe(job: Job, failure: Failure, folder: Path) -> str:
 
 
 class SweepTable:
-    """The rows of a sweep: those of other networks in its folder, then those of its jobs, in order.
-
-    It leaves out rows of jobs whose files are gone.
+    """The rows in the folder of a sweep: of other networks, then of its jobs with files, in order.
 
     Raises:
         ValueError: If results.json is damaged, or has a network of the same name and seed but other
@@ -194,15 +188,14 @@ class SweepTable:
             job = self._jobs.get(key)
             if job is None:
                 self._others.append(row)
-                continue
-            if row.tasks != job.network.tasks:
+            elif row.tasks != job.network.tasks:
                 raise ValueError(
                     f"{self._path} has another network {row.network!r}, seed {row.seed}, of the "
                     f"tasks {list(row.tasks)}. Give another folder, or another name. Received: "
                     f"tasks={list(job.network.tasks)}."
                 )
-            # A network without its files is trained anew.
-            if self._files(job).are_there(job):
+            elif self._files(job).are_there(job):
+                # A network without its files is trained anew.
                 self._own.setdefault(key, []).append(row)
 
     @property
@@ -210,12 +203,9 @@ class SweepTable:
         return [*self._others, *(row for key in self._jobs for row in self._own.get(key, []))]
 
     def settle(self, twins: Sequence[Job]) -> bool:
-        """Adds the rows of jobs that are one and the same training, and writes results.json.
+        """Adds the rows of jobs that are one training, and writes results.json.
 
-        If one of them has been trained, the others get copies of its files.
-
-        Returns:
-            Whether one of them has been trained.
+        Returns whether one of them has been trained. Then the others get copies of its files.
         """
         known = len(self._own)
         for job in twins:

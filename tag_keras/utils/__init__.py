@@ -1,5 +1,3 @@
-"""What every room uses and what knows nothing of networks.
-
-`checks` and `tasks` check arguments, `files` writes and locks files, `text` and `progress` write
-for people, `replicates` has the statistics of means, and `child_processes` runs calls elsewhere.
+"""Tools of every room: checks of arguments and `tasks`, `files`, `text` and `progress` for people,
+the statistics of means in `replicates`, and `child_processes`.
 """

@@ -21,7 +21,7 @@ def implements(value: Any, base: type, name: str) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number of Python or NumPy. A boolean is not a number."""
+    """Whether it is a finite number of Python or NumPy, and no boolean."""
     if is_whole(value):
         # A larger integer has no float.
         return abs(int(value)) <= sys.float_info.max
@@ -29,21 +29,14 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether it is an integer of Python or NumPy. A boolean is not a number."""
+    """Whether it is an integer of Python or NumPy, and no boolean."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_number(
     name: str, value: Any, wanted: str, valid: Callable[[float], bool] = lambda number: True
 ) -> float:
-    """Checks a finite number, and returns it as a float.
-
-    Args:
-        name: Name of the argument.
-        value: Value that was received.
-        wanted: Words for the message that describe a valid number.
-        valid: Function that tells whether a number is valid.
-    """
+    """Checks a finite number, and returns it as a float. `wanted` describes a valid one."""
     check(is_number(value) and valid(float(value)), f"`{name}` should be {wanted}", **{name: value})
     return float(value)
 

@@ -16,23 +16,16 @@ from typing import Any, NoReturn
 # Exit codes of a child. The others: 0, 1 for an error, and the negative number of a signal.
 FAILS_AGAIN = 65
 _IN_AN_IMPORT = 64
-# Errors of the code or of its input: the same call would fail again.
-_LASTING = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    NameError,
-    LookupError,
-    ImportError,
-    NotImplementedError,
-)
+# Errors after which the same call would fail again.
+_OF_CODE = (AttributeError, NameError, ImportError, NotImplementedError)
+_OF_INPUT = (ValueError, TypeError, LookupError)
 
 
 class ChildProcesses:
     """Starts a process for each call and waits for it, from any thread.
 
     Processes are spawned, because TensorFlow's state does not survive a fork. Ctrl-C reaches only
-    the parent. When the parent is killed, its children end, too.
+    the parent; its children end with it.
     """
 
     def __init__(self) -> None:
@@ -47,8 +40,7 @@ class ChildProcesses:
         """Runs a call in a new process and waits for its end.
 
         Args:
-            payload: Pickled function without arguments, importable or defined in the script that
-                was started.
+            payload: Pickled function without arguments, importable or of the script that runs.
             log: File to which the process appends all that it prints.
             environment: Environment variables to set for the process.
 
@@ -57,7 +49,7 @@ class ChildProcesses:
             the negative number of the signal that killed it.
 
         Raises:
-            ValueError: If the script that was started calls this while it is imported.
+            ValueError: If the script that runs calls this while it is imported.
         """
         reader, writer = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_main, args=(reader, os.fspath(log)))
@@ -98,21 +90,17 @@ class ChildProcesses:
 
 
 def exit_if_imported_by_child() -> None:
-    """Ends a child that would start children of its own by importing the script of its parent."""
+    """Ends a child that would start children while it imports the script of its parent."""
     # multiprocessing itself looks at this before it raises an error of its own.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(_IN_AN_IMPORT)
 
 
 def pickled(value: Any, what: str) -> bytes:
-    """Pickles a value that a child needs.
-
-    Args:
-        value: The value.
-        what: Name of the value, for the message.
+    """Pickles a value for a child.
 
     Raises:
-        ValueError: If a child could not load the value; the message names the remedy.
+        ValueError: If a child could not load it; the message names `what` it is and the remedy.
     """
     remedy = (
         "Give a function of a module, or functools.partial of one, in place of a lambda, a local "
@@ -120,8 +108,7 @@ def pickled(value: Any, what: str) -> bytes:
     )
     try:
         payload = pickle.dumps(value)
-    except Exception as error:
-        # Objects raise errors of many types here: a dataset raises one of TensorFlow.
+    except Exception as error:  # Of any type: a dataset raises one of TensorFlow.
         message = f"{what} cannot be sent to another process ({error}). {remedy}"
         raise ValueError(message) from None
     main = sys.modules["__main__"]
@@ -137,7 +124,7 @@ def pickled(value: Any, what: str) -> bytes:
 
 def is_lasting(error: BaseException) -> bool:
     """Whether the same call would meet the error again."""
-    return isinstance(error, _LASTING)
+    return isinstance(error, _OF_CODE + _OF_INPUT)
 
 
 def _main(reader: Connection, log: str) -> None:
@@ -168,25 +155,20 @@ def _end_with_parent() -> NoReturn:
 
 @contextlib.contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets environment variables for a process that starts: multiprocessing takes no others."""
-    before = {name: os.environ.get(name) for name in values}
+    """Sets environment variables for a process that starts: multiprocessing takes none for it."""
+    before = {name: os.environ[name] for name in values if name in os.environ}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in values:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager
 def _errors_to(log: Path) -> Iterator[None]:
-    """Lets a process that starts inherit the log as its standard error.
-
-    By the time the process could redirect itself, TensorFlow has written its notices.
-    """
+    """Lets a process that starts inherit the log as stderr: soon TensorFlow writes its notices."""
     kept = os.dup(2)
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 2)

@@ -1,7 +1,4 @@
-"""Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder.
-
-Errors name the file, the field and the remedy.
-"""
+"""Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder."""
 
 import contextlib
 import json
@@ -15,8 +12,8 @@ from typing import Any
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a new path to write to, which replaces `path` if the block succeeds.
 
-    A process that is killed inside the block leaves `path` as it was, and beside it a hidden file
-    of the same suffix, which the next attempt overwrites.
+    A process that is killed in the block leaves `path` as it was. The new path is a hidden file of
+    the same suffix beside it, which the next attempt overwrites.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +37,8 @@ def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[N
 
     Raises:
         ValueError: If another process holds the lock, and `wait` is false.
-        OSError: If the file cannot be made; or if its disc has no locks, and `wait` is true. A
-            caller that would refuse goes on without a lock.
+        OSError: If the file cannot be made; or if its disc has no locks, and `wait` is true. With
+            `wait` false, the block then runs without a lock.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +53,7 @@ def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[N
             print(message, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         except ImportError:
-            # Windows does not have it.
-            pass
+            pass  # Windows does not have it.
         except OSError as error:
             if wait:
                 raise OSError(
@@ -121,11 +117,9 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     found = read_fields(path, [])
-    names = sorted({*found, *settings})
-    if different := [name for name in names if found.get(name) != settings.get(name)]:
-        changes = [
-            f"{name} was {found.get(name)} and is {settings.get(name)}" for name in different
-        ]
+    pairs = {name: (found.get(name), settings.get(name)) for name in sorted({*found, *settings})}
+    changes = [f"{name} was {was} and is {now}" for name, (was, now) in pairs.items() if was != now]
+    if changes:
         raise ValueError(
             f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
             "delete this one."

@@ -1,7 +1,7 @@
 """Lines on long work: how long it has taken, how much is done, and the time left.
 
-A terminal shows one line that rewrites itself, by `rich`. Logs, pipes and notebooks get whole
-lines, and few of them. `rich` is imported only where a terminal shows a line.
+A terminal shows one line that rewrites itself, by `rich`, which is imported only there. Logs, pipes
+and notebooks get whole lines, and few of them.
 """
 
 import contextlib
@@ -16,14 +16,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def show_elapsed(what: str, stream: TextIO, first: float = 2.0) -> Iterator[None]:
-    """Writes how many seconds the block has taken so far; nothing if it ends before `first`.
+    """Writes `what` the block does and for how long so far; nothing in the `first` seconds.
 
     A terminal counts the seconds. A log gets a line after 2, 4, 8, ... seconds.
-
-    Args:
-        what: Name of the block's work, with which the line begins.
-        stream: Stream to write to.
-        first: Seconds before the first line.
     """
     over = threading.Event()
     thread = threading.Thread(target=_count_seconds, args=(what, stream, first, over), daemon=True)
@@ -60,7 +55,7 @@ class Countdown:
     A terminal shows one line. A log gets a line for every call of `add`.
 
     Args:
-        total: Number of parts. A single part is not counted.
+        total: Number of parts. A single part is not shown.
         done: Number of parts done before the start, which do not count for the speed.
         unit: Name of the parts, in the plural.
         stream: Stream to write to.
@@ -107,12 +102,10 @@ class Countdown:
 
 def duration(seconds: float) -> str:
     """A number of seconds in words, such as `"2 h 5 min"`."""
-    minutes = round(seconds / 60)
-    if minutes == 0:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
 def _live_line(stream: TextIO, text: Callable[[], str], auto_refresh: bool) -> "Live | None":

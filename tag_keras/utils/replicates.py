@@ -17,8 +17,7 @@ def replicates_of(batch_means: npt.ArrayLike, batch_counts: npt.ArrayLike) -> Ar
         u_b = m + B * n_b * (m_b - m) / n
 
     With batches of one size this is m_b. The mean of the replicates is m. Their standard error is
-    the linearised one of the ratio sum(n_b * m_b) / sum(n_b), in which the sizes of the batches may
-    be random, too.
+    the linearised error of the ratio sum(n_b * m_b) / sum(n_b), where n_b may be random, too.
 
     Args:
         batch_means: Array (B, ...): means of the batches. The mean of an empty batch is not read.
@@ -49,22 +48,16 @@ def mean_and_error(replicates: Array) -> tuple[Array, Array, npt.NDArray[np.int6
 
 
 def interval(
-    mean: Array,
-    standard_error: Array,
-    number: npt.NDArray[np.int64] | None,
-    confidence: float,
+    mean: Array, standard_error: Array, number: npt.NDArray[np.int64] | None, confidence: float
 ) -> Interval:
-    """Two-sided confidence interval of a mean.
+    """Two-sided confidence interval of a mean, NaN where it is not known.
 
     Args:
-        mean: Array of any shape.
-        standard_error: Array of the same shape.
-        number: Array of the same shape: number N of replicates behind the standard error, for
-            Student's t with N - 1 degrees of freedom. `None` takes the normal distribution.
+        mean: Array of any shape; all others have the same.
+        standard_error: Standard error of the mean.
+        number: Number N of replicates behind the standard error, for Student's t with N - 1 degrees
+            of freedom. `None` takes the normal distribution.
         confidence: Confidence level, between 0 and 1.
-
-    Returns:
-        Lower and upper ends, arrays of the same shape, NaN where they are not known.
 
     Raises:
         ValueError: If `confidence` is out of range.
@@ -102,9 +95,8 @@ def interval_of_differences(
         Lower and upper ends, arrays (T, T, T): entry [i, j, k] is for `mean[i, k] - mean[j, k]`.
     """
     if len(replicates):
-        return interval(
-            *mean_and_error(replicates[:, :, None] - replicates[:, None]), confidence=confidence
-        )
+        differences = replicates[:, :, None] - replicates[:, None]
+        return interval(*mean_and_error(differences), confidence)
     difference = mean[:, None] - mean[None]
     error = np.hypot(standard_error[:, None], standard_error[None])
     return interval(difference, error, None, confidence)

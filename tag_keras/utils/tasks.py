@@ -31,7 +31,7 @@ def check_agreement(
         partial: Arguments by name; a dict among them may lack tasks.
 
     Raises:
-        ValueError: If a dict has unknown tasks or lacks some; the message lists all differences.
+        ValueError: If a dict has unknown tasks or lacks some; the message lists them all.
     """
     differences = []
     for name, value in {**complete, **partial}.items():
@@ -48,14 +48,9 @@ def check_agreement(
 
 
 def select_labels(labels: Any, tasks: Sequence[str]) -> dict[str, Any]:
-    """Selects the labels of `tasks` from a batch, which may hold labels of other tasks, too.
+    """Selects the labels of `tasks`, in this order, from a batch that may hold more.
 
-    Args:
-        labels: Dict of labels by task. A model with one task also takes its labels without a dict.
-        tasks: Task names of the heads.
-
-    Returns:
-        Dict of labels by task, in the order of `tasks`.
+    For one task, the labels need no dict.
 
     Raises:
         ValueError: If labels are missing.
@@ -83,16 +78,11 @@ def select_weights(sample_weight: Any, tasks: Sequence[str]) -> dict[str, Any]:
 
 
 def metrics_by_task(name: str, metrics: Any, tasks: Sequence[str]) -> Mapping[str, Any] | None:
-    """The metrics by task: a list of metric names counts for every task.
-
-    Args:
-        name: Name of the argument of `compile`, for the message.
-        metrics: Dict of metrics by task, a name, a list of names, or `None`.
-        tasks: Task names of the heads.
+    """The metrics by task: a dict by task stays as it is, a name or names count for every task.
 
     Raises:
-        ValueError: If `metrics` is something else. A metric object holds the state of one task, so
-            it cannot serve several.
+        ValueError: If `metrics`, the argument `name` of `compile`, is something else. A metric
+            object holds the state of one task, so it cannot serve several.
     """
     if metrics is None or isinstance(metrics, Mapping):
         return metrics

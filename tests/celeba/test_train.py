@@ -232,7 +232,7 @@ def test_the_process_that_waits_for_others_leaves_them_the_gpus(run, tmp_path, m
 
 def test_a_tpu_is_held_by_one_process(run, folder, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(study_flags, "make_strategy", seen.append)
+    monkeypatch.setattr(study_flags.devices, "make_strategy", seen.append)
     monkeypatch.setattr(train, "run_method", lambda study, method: seen.append(study.processes))
     monkeypatch.setattr(train, "write_study_report", lambda *args: "")
     run(f"--data_dir={folder}", f"--output_dir={tmp_path}", "--strategy=tpu", "--processes=1")

@@ -24,20 +24,11 @@ METHODS: dict[str, Method] = {
         OneNetwork("pcgrad", "one network, with PCGrad (Yu et al. 2020)"),
         OneNetwork("dwa", "one network, with dynamic weight average (Liu et al. 2019)"),
         OneNetwork("mtan", "one multi-task attention network (Liu et al. 2019)"),
-        ByAffinity(
-            "tag",
-            "groups by inter-task affinity, measured in one joint training (Fifty et al. 2021)",
-        ),
+        ByAffinity("tag", "groups by affinity, measured in one joint training (Fifty et al. 2021)"),
         ByAffinity("first_order", "groups by the first-order approximation of that affinity"),
         ByAffinity("cs", "groups by the cosine similarity of the tasks' gradients"),
-        HigherOrder(
-            "hoa",
-            "networks by the losses of pairs: higher order approximation (Standley et al. 2020)",
-        ),
-        EarlyStopping(
-            "esa",
-            "networks by losses after a short training: early stopping approximation (the same)",
-        ),
+        HigherOrder("hoa", "higher order approximation, by losses of pairs (Standley et al. 2020)"),
+        EarlyStopping("esa", "early stopping approximation, by losses of short trainings (same)"),
         ByLoss("optimal", "networks by the losses of all groups, each trained to the end"),
         RandomDraws("random", "random networks that leave no task out"),
     )
@@ -45,17 +36,10 @@ METHODS: dict[str, Method] = {
 
 
 def run_method(study: Study, method: str) -> Choices:
-    """Lets a method choose, and trains the networks that it has chosen with all seeds.
+    """Lets a method of `METHODS` choose, and trains the networks that it chose with all seeds.
 
-    Networks and choices that are in the folder are kept.
-
-    Args:
-        study: Study to train in.
-        method: Name of the method, a key of `METHODS`.
-
-    Returns:
-        Choices by budget; the random method has several for each. A method without a choice has
-        one, and the number of its networks is the budget.
+    Networks and choices that are in the folder are kept. The budget of a method that does not
+    choose is the number of its networks.
 
     Raises:
         ValueError: If there is no such method, or if the folder belongs to other options.

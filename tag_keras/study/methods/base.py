@@ -20,14 +20,14 @@ class Method:
     """A method that divides tasks among networks. A subclass implements `networks` and `choose`.
 
     Args:
-        name: Name of the method in the tables of the papers, and of its folder.
+        name: Name in the tables of the papers, and of the method's folder.
         words: Description in one line.
     """
 
     name: str
     words: str
 
-    # Whether the method makes choices. It keeps them in its folder.
+    # Whether it makes choices, which it keeps in its folder.
     chooses: ClassVar[bool] = True
     # Whether it chooses by the losses of networks, under a budget.
     by_loss: ClassVar[bool] = False
@@ -37,11 +37,7 @@ class Method:
     _file: ClassVar[re.Pattern[str]] = re.compile(r"groups_(\d+(?:\.\d+)?)\.json")
 
     def networks(self, tasks: Group, half_size: bool = False) -> list[Network]:
-        """The networks to choose by.
-
-        Args:
-            tasks: Names of the tasks.
-            half_size: Whether to include networks of half the size for single tasks.
+        """The networks to choose by; with `half_size`, also ones of half the size for single tasks.
 
         Raises:
             ValueError: If there are too many tasks to train all their groups or pairs.
@@ -52,8 +48,10 @@ class Method:
         """The options that the choices depend on, besides the first seed."""
         return {}
 
-    def choose(self, study: Study, folder: Path, rows: list[Row]) -> Choices:
-        """Chooses by the rows of `networks`, and writes the choices that are not there yet."""
+    def choose(
+        self, study: Study, folder: Path, networks: list[Network], rows: list[Row]
+    ) -> Choices:
+        """Chooses by the rows of the networks, and writes the choices that are not there yet."""
         raise NotImplementedError
 
     def choices(self, study: Study) -> Choices:
@@ -68,7 +66,7 @@ class Method:
         print(f"{self.name}: {len(networks)} networks to choose by", flush=True)
         # In the method's own folder, so that deleting it deletes all that depends on its options.
         rows = study.train(networks, [first_seed], folder if self.owns_networks else None)
-        return self.choose(study, folder, rows)
+        return self.choose(study, folder, networks, rows)
 
     def saved_choices(self, folder: Path, tasks: Group) -> Choices:
         """The choices in the folder of a study of `tasks`, by increasing budget."""

@@ -22,9 +22,10 @@ class ByAffinity(Method):
     def settings(self, study: Study) -> dict[str, Any]:
         return study.estimators[self.name].settings()
 
-    def choose(self, study: Study, folder: Path, rows: list[Row]) -> Choices:
-        (network,) = self.networks(study.tasks)
-        affinity = study.affinity_of(network, folder)
+    def choose(
+        self, study: Study, folder: Path, networks: list[Network], rows: list[Row]
+    ) -> Choices:
+        affinity = study.affinity_of(networks[0], folder)
         affinity.save(folder / "affinity.json")
         choices: Choices = {}
         for number in study.num_groups:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tag_keras.results import ResultTable, Row
-from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.networks import select_networks
 from tag_keras.study.methods.base import Choices, Method
@@ -17,7 +16,7 @@ from tag_keras.sweep.network import Network
 def measured(
     study: Study, networks: Sequence[Network], rows: Sequence[Row]
 ) -> list[tuple[dict[str, float], float]]:
-    """For each network, its validation errors by task with the first seed, and its cost."""
+    """Each network's validation errors by task with the first seed, and its cost."""
     table, found = ResultTable(study.errors(list(rows))), []
     for one in networks:
         serves = dict.fromkeys(one.tasks, one.name)
@@ -30,7 +29,7 @@ class ByLoss(Method):
     """The best networks by the losses of all groups, each trained to the end."""
 
     by_loss: ClassVar[bool] = True
-    # Whether the networks to choose by are trained for a few epochs.
+    # Whether the networks to choose by are trained for a few epochs only.
     early: ClassVar[bool] = False
 
     def networks(self, tasks: Group, half_size: bool = False) -> list[Network]:
@@ -43,14 +42,17 @@ class ByLoss(Method):
     def settings(self, study: Study) -> dict[str, Any]:
         return {"half_size": study.half_size}
 
-    def choose(self, study: Study, folder: Path, rows: list[Row]) -> Choices:
-        networks = self.networks(study.tasks, study.half_size)
+    def choose(
+        self, study: Study, folder: Path, networks: list[Network], rows: list[Row]
+    ) -> Choices:
         table, networks = self._table(study, networks, rows)
         choices: Choices = {}
         for budget in study.budgets or study.num_groups:
             path = folder / f"groups_{budget:g}.json"
             if not path.exists():
-                _save_selection(path, table, networks, budget)
+                chosen = select_networks(table, budget, sense="min")
+                # Chosen after a short training, a network still serves after a whole one.
+                save_choice(path, chosen, [networks[row].half_size for row in chosen.networks])
             choices[budget] = [load_choice(path, study.tasks)]
         return choices
 
@@ -76,7 +78,7 @@ class EarlyStopping(ByLoss):
 
 
 class HigherOrder(ByLoss):
-    """Higher order approximation (HOA): estimates losses of larger groups from those of pairs."""
+    """Higher order approximation (HOA): estimates losses of larger groups from losses of pairs."""
 
     def _largest(self, tasks: Group) -> int:
         return 2
@@ -86,19 +88,8 @@ class HigherOrder(ByLoss):
     ) -> tuple[NetworkTable, list[Network]]:
         groups = groups_of(study.tasks, len(study.tasks))
         larger = [plain_network(group, study.tasks) for group in groups if len(group) > 2]
-        # They are not measured: `higher_order` replaces their losses by estimates from pairs.
+        # `higher_order` puts estimates from pairs in place of the zeros.
         unknown = [(dict.fromkeys(one.tasks, 0.0), one.cost) for one in larger]
         known = measured(study, networks, rows)
         table = NetworkTable.from_losses([*known, *unknown], study.tasks)
         return table.higher_order(), [*networks, *larger]
-
-
-def _save_selection(
-    path: Path, table: NetworkTable, networks: Sequence[Network], budget: float
-) -> None:
-    chosen = select_networks(table, budget, sense="min")
-    grouping = Grouping(
-        chosen.tasks, chosen.groups, chosen.serves, chosen.score, chosen.upper_bound, chosen.optimal
-    )
-    # No network is early: one that was chosen after a short training serves after a whole one.
-    save_choice(path, grouping, [networks[row].half_size for row in chosen.networks])

@@ -44,7 +44,7 @@ class OneNetwork(Fixed):
     """One network for all tasks.
 
     Args:
-        name: Name of the method, which the study passes to `build_model` as `method`.
+        name: Name, which the study passes to `build_model` as `method`.
         words: Description in one line.
         is_plain: Whether plain `fit` trains the network, so that other methods share it.
     """
@@ -66,13 +66,12 @@ def method_options(
     """Arguments of `compile` for a method of the papers' tables.
 
     Args:
-        method: `"uw"`, `"gradnorm"`, `"pcgrad"` or `"dwa"`; or `"mtl"` or `"mtan"`, which need no
-            arguments.
-        shared_layer: The last shared layer, or its name; GradNorm measures at its kernel.
+        method: `"mtl"` or `"mtan"`, without arguments; `"uw"`, `"gradnorm"`, `"pcgrad"`, `"dwa"`.
+        shared_layer: Last shared layer, or its name; GradNorm measures at its kernel.
         alpha: Strength with which GradNorm balances the tasks.
         learning_rate: Learning rate of GradNorm's weights.
-        original: Whether to do as TAG's notebook does: it weighs losses by the variant V3 of
-            uncertainty weighting, for uw and pcgrad, and projects in a fixed order.
+        original: Whether to do as TAG's notebook: weigh losses of uw and pcgrad by the variant V3
+            of uncertainty weighting, and project in a fixed order.
 
     Raises:
         ValueError: If there is no such method.

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -36,14 +35,11 @@ class RandomDraws(Method):
         for (number, draw), networks in drawn.items():
             path = folder / f"groups_{number}_{draw}.json"
             if not path.exists():
-                losses = measured(study, networks, rows)
-                _save_drawn(path, NetworkTable.from_losses(losses, study.tasks))
+                table = NetworkTable.from_losses(measured(study, networks, rows), study.tasks)
+                best = np.nanargmin(table.scores, axis=0).tolist()
+                serves = dict(zip(table.tasks, best, strict=True))
+                score = float(np.nanmin(table.scores, axis=0).mean())
+                grouping = Grouping(table.tasks, table.networks, serves, score, score, False)
+                save_choice(path, grouping)
             choices[number].append(load_choice(path, study.tasks))
         return choices
-
-
-def _save_drawn(path: Path, table: NetworkTable) -> None:
-    serves = np.nanargmin(table.scores, axis=0).tolist()
-    score = float(np.nanmin(table.scores, axis=0).mean())
-    by_task = dict(zip(table.tasks, serves, strict=True))
-    save_choice(path, Grouping(table.tasks, table.networks, by_task, score, score, optimal=False))
