@@ -140,8 +140,8 @@ class MultiTaskModel(TaskModel):
             self.train_function = self._building_first(probing)
             return
         plain = compiled(self, step_without_probe(self))
-        has_method = self.gradient_method is not None
-        self.train_function = self._building_first(plain) if has_method else plain
+        is_eager = self.run_eagerly and self.gradient_method is None
+        self.train_function = plain if is_eager else self._building_first(plain)
 
     def _building_first(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A train function that creates all variables before the first step, to trace it once.

@@ -1,6 +1,5 @@
 """The methods that the digits script compares with grouping, from beginning to end."""
 
-import functools
 import os
 import re
 import subprocess
@@ -12,43 +11,13 @@ import numpy as np
 import pytest
 
 import tag_keras
-from digits import data, methods
+from digits import methods
+from digits.train import STEPS_PER_EPOCH
+from tag_keras.results import load_results
 from tag_keras.sweep.network import load_network
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("is_even", "ink")
-FIT = {"steps": 20, "epochs": 1, "steps_per_epoch": 20, "verbose": 0}
-
-
-@pytest.fixture(scope="module")
-def splits():
-    splits = data.load(100)
-    return {**splits, "train": functools.partial(data.batches, splits["train"], 25)}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mtl", *methods.RIVALS])
-def test_a_method_is_trained_once_with_each_seed(name, splits, tmp_path):
-    rows = methods.train_rival(name, tmp_path, TASKS, (0, 1), splits, **FIT)
-    own = [row for row in rows if row.network == name]
-    assert {(row.seed, row.task, row.split) for row in own} == {
-        (seed, task, split) for seed in (0, 1) for task in TASKS for split in ("validation", "test")
-    }
-    assert np.isfinite([row.loss for row in rows]).all()
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.keras")}
-    assert methods.train_rival(name, tmp_path, TASKS, (0, 1), splits, **FIT) == rows
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.keras")} == files
-
-
-@pytest.mark.slow
-def test_the_long_joint_training_makes_five_times_the_steps(splits, tmp_path):
-    rows = methods.train_rival("mtl_long", tmp_path, TASKS, (0,), splits, **FIT)
-    # What is there is not trained again: the seconds are the same, too.
-    assert methods.train_rival("mtl_long", tmp_path, TASKS, (0,), splits, **FIT) == rows
-    model = load_network(tmp_path / "networks" / "mtl_long_seed0.keras")
-    assert int(model.optimizer.iterations) == 5 * FIT["steps"]
-    # Its learning rate falls to 0 at the end of them: cos(pi) + 1 = 0.
-    assert float(model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +58,60 @@ def run_script(folder, *flags):
     ).stdout
 
 
+def assert_trained(folder, name, seeds):
+    """Asserts that a method has finite losses of every seed, task and split."""
+    rows = [row for row in load_results(folder / name / "results.json") if row.network == name]
+    assert {(row.seed, row.task, row.split) for row in rows} == {
+        (seed, task, split) for seed in seeds for task in TASKS for split in ("validation", "test")
+    }
+    assert np.isfinite([row.loss for row in rows]).all()
+
+
 @pytest.mark.slow
 def test_the_script_compares_one_method_with_joint_training(tmp_path):
-    lines = run_script(tmp_path, "--method=uw", "--seeds=0").splitlines()
+    lines = run_script(tmp_path, "--method=uw", "--seeds=0,1").splitlines()
     table = [line for line in lines if line.startswith("| ")]
     assert [line.split()[1] for line in table] == ["method", "------", "mtl", "uw"]
     assert "+0.0 %" in table[2]
+    for name in ("mtl", "uw"):
+        assert_trained(tmp_path, name, (0, 1))
+
+
+ALL = ("--method=all", "--seeds=0")
+
+
+@pytest.fixture(scope="module")
+def all_methods(tmp_path_factory):
+    """The folder of the script that has trained all methods, and what it printed."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path_factory.mktemp("all")
+    return folder, run_script(folder, *ALL)
 
 
 @pytest.mark.slow
-def test_the_script_compares_all_methods(tmp_path):
-    pytest.importorskip("matplotlib")
-    lines = run_script(tmp_path, "--method=all", "--seeds=0,1").splitlines()
-    names = [line.split()[1] for line in lines if line.startswith("| ")][2:]
+def test_the_script_compares_all_methods(all_methods):
+    folder, printed = all_methods
+    names = [line.split()[1] for line in printed.splitlines() if line.startswith("| ")][2:]
     assert names == ["mtl", "stl", "tag", *methods.RIVALS]
-    page = (tmp_path / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     table = page[page.index("Groups and other methods") :]
     assert re.findall(r'<th scope="row">(\w+)</th>', table)[: len(names)] == names
+    for name in methods.RIVALS:
+        assert_trained(folder, name, (0,))
+
+
+@pytest.mark.slow
+def test_a_method_is_trained_once(all_methods):
+    folder, printed = all_methods
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.keras")}
+    assert len(before) >= len(methods.RIVALS)
+    assert run_script(folder, *ALL).splitlines()[-1] == printed.splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.keras")} == before
+
+
+@pytest.mark.slow
+def test_the_long_joint_training_makes_five_times_the_steps(all_methods):
+    model = load_network(all_methods[0] / "mtl_long" / "networks" / "mtl_long_seed0.keras")
+    assert int(model.optimizer.iterations) == 5 * STEPS_PER_EPOCH
+    # Its learning rate falls to 0 at the end of them: cos(pi) + 1 = 0.
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)

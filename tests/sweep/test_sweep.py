@@ -74,7 +74,9 @@ def untrained(monkeypatch):
 
     def train_network(build, network, train, saves, **fit):
         keras.utils.set_random_seed(network.seed)
-        return build(network.tasks), time.perf_counter()
+        model = build(network.tasks)
+        model(DATA["train"][0])
+        return model, 0.5
 
     monkeypatch.setattr(job, "train_network", train_network)
 
@@ -118,7 +120,7 @@ def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     ]
     assert len([line for line in lines if " - loss: " in line]) == 3
     sweep.run_sweep(folder, jobs, DATA)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "2/2 networks\n"
     built = sweep_job.read_builds(tmp_path / "builds")
     assert sorted(tasks for tasks, _ in built) == ["a", "abc"]
     assert len({process for _, process in built}) == 2
