@@ -36,6 +36,7 @@ from benchmarks.measuring import (
     step_of,
     time_in_turns,
 )
+from tag_keras.multitask.task_model import TaskModel
 
 NETWORK = {"input_shape": (16, 16, 3), "depth": (2, 2), "widths": (16, 32)}
 BATCH_SIZE, CLASSES = 32, 2
@@ -61,7 +62,7 @@ METHODS = (
 )
 
 
-def build_model(method: str, tasks: Sequence[str]) -> tag_keras.MultiTaskModel:
+def build_model(method: str, tasks: Sequence[str]) -> TaskModel:
     """A compiled model that a method trains."""
     encoders = {
         "mtan": tag_keras.mtan_encoder,

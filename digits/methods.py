@@ -14,6 +14,7 @@ import keras
 
 import tag_keras
 from digits import network
+from tag_keras.multitask.task_model import TaskModel
 from tag_keras.results import Row
 from tag_keras.study.methods import method_options
 from tag_keras.study.study import Study
@@ -60,7 +61,7 @@ RIVALS = (
 
 def build_rival(
     tasks: Sequence[str], method: str = "mtl", learning_rate: float = 1e-3, steps: int = 400
-) -> tag_keras.MultiTaskModel:
+) -> TaskModel:
     """Builds the compiled model of a method.
 
     Args:

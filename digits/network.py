@@ -7,6 +7,7 @@ import keras
 
 import tag_keras
 from digits import data
+from tag_keras.multitask.task_model import TaskModel
 
 
 def conv_encoder(tasks: Sequence[str]) -> keras.Model:
@@ -55,7 +56,7 @@ def heads(tasks: Sequence[str]) -> dict[str, keras.layers.Layer]:
 
 
 def compile_model(
-    model: tag_keras.MultiTaskModel, learning_rate: float, steps: int, **options: Any
+    model: TaskModel, learning_rate: float, steps: int, **options: Any
 ) -> None:
     """Compiles a model for some of the digits' tasks; the other arguments as in `build_model`."""
     classified = [task for task in model.tasks if task in data.CLASSIFICATION]

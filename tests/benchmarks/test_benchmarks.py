@@ -140,12 +140,7 @@ def test_networks_have_encoders_of_their_own():
     ]
 
 
-@pytest.fixture
-def small_network(monkeypatch):
-    monkeypatch.setattr(method_cost, "LAST_SHARED", "stage2_block1_second_convolution")
-
-
-def test_peak_memory_of_a_method_is_printed(capsys, small_network):
+def test_peak_memory_of_a_method_is_printed(capsys):
     method_cost.main(["--peak_of=equal", "--tasks=2"])
     assert 100 < float(capsys.readouterr().out) < 10_000
 
@@ -184,7 +179,7 @@ def test_selective_updates_form_the_planted_groups_after_every_batch():
 
 
 @pytest.mark.slow
-def test_the_quick_run_has_a_row_for_every_method(capsys, small_network):
+def test_the_quick_run_has_a_row_for_every_method(capsys):
     method_cost.main(["--quick"])
     title, *rows, last = capsys.readouterr().out.strip().splitlines()
     assert title.startswith("3 tasks")

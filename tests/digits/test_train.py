@@ -185,6 +185,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_files(tmp_path):
 def test_processes_of_their_own_give_the_same_files(tmp_path):
     pytest.importorskip("matplotlib")
     for processes in (0, 2):
-        assert train_digits(tmp_path / str(processes), flags=[f"--processes={processes}"]) == 0
+        flags = ["--seeds=0", f"--processes={processes}"]
+        assert train_digits(tmp_path / str(processes), flags=flags) == 0
     shutil.rmtree(tmp_path / "2" / "logs")
     assert contents(tmp_path / "2") == contents(tmp_path / "0")
