@@ -55,9 +55,7 @@ def heads(tasks: Sequence[str]) -> dict[str, keras.layers.Layer]:
     return {task: keras.layers.Dense(1, name=f"{task}_head") for task in tasks}
 
 
-def compile_model(
-    model: TaskModel, learning_rate: float, steps: int, **options: Any
-) -> None:
+def compile_model(model: TaskModel, learning_rate: float, steps: int, **options: Any) -> None:
     """Compiles a model for some of the digits' tasks; the other arguments as in `build_model`."""
     classified = [task for task in model.tasks if task in data.CLASSIFICATION]
     losses = dict.fromkeys(model.tasks, "mse")
