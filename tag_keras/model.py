@@ -7,7 +7,7 @@ import keras
 
 from tag_keras.affinity import Affinity
 from tag_keras.backend.replicas import check_strategy
-from tag_keras.backend.steps import before_others, build_for, compiled, peek
+from tag_keras.backend.steps import build_for, compiled, peek
 from tag_keras.estimators.base import AffinityEstimator, check_estimator
 from tag_keras.estimators.cadence import EpochEnds
 from tag_keras.estimators.held_out import HeldOutBatches, HeldOutLabels
@@ -22,21 +22,18 @@ from tag_keras.train_step import TaskStep, probing_steps, step_without_probe
 class MultiTaskModel(TaskModel):
     """A Keras model with one shared encoder and one head per task.
 
-    It compiles, trains, evaluates, predicts, saves and loads as any `keras.Model` whose output is
-    a dict by task. With `compile(affinity=...)` it also measures, while it trains, how a step for
-    one task changes the loss of every other task (TAG; Fifty et al. 2021, arXiv 2109.04617).
-
-    `MultiTaskModel.from_functional(model)` makes a multi-task model from any Functional model with
-    a dict of outputs.
+    It works as any `keras.Model` whose output is a dict by task. With `compile(affinity=...)` it
+    also measures, while it trains, how a step for one task changes the loss of every other task
+    (TAG; Fifty et al. 2021, arXiv 2109.04617). `from_functional` makes one from a Functional model.
 
     The logs hold `loss`, `<task>_loss` and `<task>_<metric>` for any number of tasks. Labels are a
     dict by task and may hold more tasks than the model has.
 
     Args:
-        encoder: Layer or model, from the inputs to one feature tensor, or to a dict of one
-            feature tensor per task. Its trainable variables are the shared variables. If it gives
-            a dict, only the variables that more than one task depends on are shared.
-        heads: Layer or model by task, from the features to the prediction of the task.
+        encoder: Layer or model from the inputs to one feature tensor, or to a dict of one feature
+            tensor per task. The tasks share all its trainable variables; with a dict, those that
+            more than one task depends on.
+        heads: Layer or model by task, from the features to the prediction.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
@@ -56,10 +53,7 @@ class MultiTaskModel(TaskModel):
     """
 
     def __init__(
-        self,
-        encoder: keras.layers.Layer,
-        heads: Mapping[str, keras.layers.Layer],
-        **kwargs: Any,
+        self, encoder: keras.layers.Layer, heads: Mapping[str, keras.layers.Layer], **kwargs: Any
     ) -> None:
         super().__init__(encoder, heads, **kwargs)
         self._statistics = ProbeStatistics(len(self.tasks), name="probe_statistics")
@@ -81,8 +75,7 @@ class MultiTaskModel(TaskModel):
     ) -> None:
         """Configures training, as `keras.Model.compile` does, and the measuring of affinities.
 
-        The model copies the loss weighting and the gradient method. The copies start anew and are
-        its `loss_weighting` and `gradient_method`.
+        The model keeps copies of the loss weighting and the gradient method, which start anew.
 
         Args:
             optimizer: A Keras optimizer, or its name.
@@ -90,13 +83,12 @@ class MultiTaskModel(TaskModel):
             loss_weights: Weight by task in the joint loss: a float, or a `keras.Variable` that may
                 be assigned during training. Defaults to 1. Affinities do not depend on them.
             metrics: Metrics by task, or a list of names for all tasks.
-            weighted_metrics: Metrics that `sample_weight` weighs: by task, or a list of names for
-                all tasks.
+            weighted_metrics: The same, weighted by `sample_weight`.
             affinity: Estimator of affinities, such as `LookaheadAffinity`; by default nothing is
                 measured. Measuring starts anew.
             loss_weighting: Method that sets weights by task during training, such as
-                `UncertaintyWeighting`. They are multiplied by `loss_weights`, and the logs also
-                hold `<task>_weight`.
+                `UncertaintyWeighting`. `loss_weights` multiply them. The logs also hold
+                `<task>_weight`.
             gradient_method: Method that combines the gradients of the tasks with respect to the
                 shared variables, such as `PCGrad`; by default they are added up.
             **kwargs: Further arguments of `keras.Model.compile`.
@@ -104,21 +96,14 @@ class MultiTaskModel(TaskModel):
         Raises:
             ValueError: If the dicts have other tasks than the heads, if there is no loss, if
                 `affinity`, `loss_weighting` or `gradient_method` is of another kind or does not go
-                with the others, if one of them needs shared variables and there are none, or if
-                Keras cannot train under the strategy with these arguments.
+                with the others or lacks shared variables, or if Keras cannot train under the
+                strategy with these arguments.
         """
         if affinity is not None:
             check_estimator(affinity)
         check_method(gradient_method, affinity, loss_weighting)
-        super().compile(
-            optimizer,
-            loss,
-            loss_weights,
-            metrics,
-            weighted_metrics,
-            loss_weighting=loss_weighting,
-            **kwargs,
-        )
+        given = (optimizer, loss, loss_weights, metrics, weighted_metrics)
+        super().compile(*given, loss_weighting=loss_weighting, **kwargs)
         self.compiled_methods.put("gradient_method", gradient_method, self.tasks)
         check_strategy(self)
         self._affinity_options = affinity
@@ -135,19 +120,16 @@ class MultiTaskModel(TaskModel):
         if self.train_function is not None and not force:
             return
         options = self._affinity_options
-        if options is not None:
-            probing = probing_steps(self, options, self._statistics, self._held_out)
-            self.train_function = self._building_first(probing)
-            return
-        plain = compiled(self, step_without_probe(self))
-        is_eager = self.run_eagerly and self.gradient_method is None
-        self.train_function = plain if is_eager else self._building_first(plain)
+        if options is None:
+            self.train_function = compiled(self, step_without_probe(self))
+        else:
+            self.train_function = probing_steps(self, options, self._statistics, self._held_out)
+        is_plain = options is None and self.gradient_method is None
+        if not (is_plain and self.run_eagerly):
+            self.train_function = self._building_first(self.train_function)
 
     def _building_first(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """A train function that creates all variables before the first step, to trace it once.
-
-        After each call it gives the gradient method its turn in Python.
-        """
+        """A train function that creates all variables before the first step, to trace it once."""
         built = False
 
         def train_function(iterator: Any) -> Any:
@@ -170,18 +152,7 @@ class MultiTaskModel(TaskModel):
             self.check_shares("an affinity could be measured on")
         TaskStep(self).check()
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: Any = "auto",
-        callbacks: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        check_strategy(self)
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
         ends: list[keras.callbacks.Callback] = []
         if self._affinity_options is not None:
             ends.append(EpochEnds(self._statistics, self.tasks, self.task_losses.labels_seen))
@@ -189,8 +160,7 @@ class MultiTaskModel(TaskModel):
             ends.append(HeldOutLabels(self._held_out, self._statistics))
         if self.loss_weighting is not None:
             ends.append(WeightingEpochs(self.loss_weighting, self._statistics))
-        callbacks = before_others(ends, callbacks)
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+        return ends
 
     @property
     def measures_affinity(self) -> bool:
@@ -200,9 +170,6 @@ class MultiTaskModel(TaskModel):
 
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.
-
-        Returns:
-            `Affinity` of the T tasks, with standard errors, counts and the mean of every epoch.
 
         Raises:
             ValueError: If nothing was measured, or if all values were left out.
@@ -217,7 +184,6 @@ class MultiTaskModel(TaskModel):
         options = self._affinity_options
         if config and options is not None:
             config["affinity"] = keras.saving.serialize_keras_object(options)
-        if config and self.gradient_method is not None:
-            method = keras.saving.serialize_keras_object(self.gradient_method)
-            config["gradient_method"] = method
+        if config and (method := self.gradient_method) is not None:
+            config["gradient_method"] = keras.saving.serialize_keras_object(method)
         return config

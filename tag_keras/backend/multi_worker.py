@@ -9,6 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.replicas import check_strategy
+from tag_keras.backend.steps import before_others
+
 # TensorFlow writes this into the error of a worker that waits for one that has failed.
 _LOST = re.compile(r"Collective ops is aborted by: |(?=Collective has timed out)")
 
@@ -16,21 +19,18 @@ _LOST = re.compile(r"Collective ops is aborted by: |(?=Collective has timed out)
 class MultiWorkerModel(keras.Model):  # type: ignore[misc]
     """A Keras model that also trains, evaluates and predicts on several workers.
 
-    Keras 3 fails there (keras-team/keras#20585) in two places, and this class takes a detour round
-    each. The first detour also serves several replicas of one worker. Otherwise, without several
-    workers, every method is that of `keras.Model`. Both detours give the right result with a
-    mended Keras, too, so nothing has to be switched off.
+    Keras 3 fails there (keras-team/keras#20585) in two places. This class takes a detour round
+    each, which gives the right result with a mended Keras, too. The first detour also serves
+    several replicas of one worker.
 
     Every worker runs the same program. The first worker writes the backups of
-    `keras.callbacks.BackupAndRestore` and all workers read them, so `backup_dir` has to be a folder
-    that all workers share.
+    `keras.callbacks.BackupAndRestore` and all read them, so all workers share `backup_dir`.
     """
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # To learn shapes and types, Keras takes a batch from the iterator and averages it over the
-        # replicas. That fails for a structure of tensors with several workers, and everywhere for
-        # parts of different sizes. But Keras accepts a batch instead of the iterator, and the part
-        # of one replica has the same shapes and types.
+        # To learn shapes and types, Keras averages a batch over the replicas. That fails for a
+        # structure of tensors with several workers, and everywhere for parts of different sizes.
+        # But Keras accepts a batch, and the part of one replica has the same shapes and types.
         if iterator is not None and self.distribute_strategy.num_replicas_in_sync > 1:
             iterator, data_batch = None, _first_batch(iterator, self.distribute_strategy)
         super()._maybe_symbolic_build(iterator, data_batch)
@@ -39,9 +39,9 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         if not has_several_workers(self.distribute_strategy):
             return super()._make_function(step_function)
 
-        # Keras averages every log over the workers and also over its axis 0, which a scalar does
-        # not have. So all logs go as one row of shape (1, N), whose axis 0 may be averaged. The
-        # workers then also communicate once per step instead of once per log.
+        # Keras averages every log over the workers and also over its axis 0, which a scalar lacks.
+        # So all logs go as one row of shape (1, N). The workers then also communicate once per step
+        # instead of once per log.
         specs: Any = None
 
         def step(data: Any) -> tf.Tensor:
@@ -64,10 +64,16 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
+        check_strategy(self)
+        callbacks = before_others(self.own_callbacks(), callbacks)
         if has_several_workers(self.distribute_strategy):
             callbacks = _for_several_workers(callbacks, self)
         with self._explained():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """The model's own callbacks, which run before those that `fit` gets."""
+        return []
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         with self._explained():
@@ -105,11 +111,7 @@ def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
 
 
 class _Meeting(keras.callbacks.Callback):  # type: ignore[misc]
-    """Makes every worker wait for all others, and tells each the training steps of all.
-
-    Args:
-        trained: Model that the workers train.
-    """
+    """Makes every worker wait for all others, and tells each the training steps of all."""
 
     def __init__(self, trained: keras.Model) -> None:
         super().__init__()
@@ -126,11 +128,7 @@ class _Meeting(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _SameStart(_Meeting):
-    """Checks that all workers start from the same training step.
-
-    If one resumed and another did not, they would make different numbers of steps and wait for each
-    other for ever.
-    """
+    """Checks that all workers start from the same step: else they wait for each other for ever."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
@@ -146,13 +144,13 @@ class _SameStart(_Meeting):
 def _for_several_workers(callbacks: Any, model: keras.Model) -> Any:
     """The callbacks of `fit`, changed so that one worker writes the backup and all resume from it.
 
-    Two workers that write the same file destroy it. If each wrote its own file, one might be an
-    epoch ahead when the job is killed.
+    Two workers that write one file destroy it. With two files, one might be an epoch ahead when the
+    job is killed.
     """
     is_list = isinstance(callbacks, keras.callbacks.CallbackList)
     single = callbacks.callbacks if is_list else keras.tree.flatten(callbacks or [])
-    # The worker that reads a damaged backup replaces it by the one before. So the first worker
-    # reads it first, and the others wait.
+    # Whoever reads a damaged backup replaces it by the one before: the first worker, while the
+    # others wait.
     if model.distribute_strategy.extended.should_checkpoint:
         single.append(_Meeting(model))
     else:

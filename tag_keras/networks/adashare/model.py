@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.replicas import check_strategy
-from tag_keras.backend.steps import EpochBounds, before_others
+from tag_keras.backend.steps import EpochBounds
 from tag_keras.model import MultiTaskModel
 from tag_keras.multitask.task_model import TaskModel
 from tag_keras.networks.adashare.encoder import AdaShareEncoder
@@ -163,20 +163,8 @@ class AdaShareModel(TaskModel):
         sharing.update_state(sharing_loss(logits, self._search.sharing_weight))
         return super().logs_after(x, y, y_pred, sample_weight, loss)
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: Any = "auto",
-        callbacks: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        check_strategy(self)
-        callbacks = before_others([EpochBounds(self._progress)], callbacks)
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        return [EpochBounds(self._progress)]
 
     def sample_policy(self, seed: int = 0) -> Any:
         """Draws a hard policy by the probabilities that the search has found.
