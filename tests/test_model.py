@@ -358,7 +358,8 @@ def test_early_stopping_and_checkpoints_see_the_logs(tmp_path):
 
 def test_a_list_of_callbacks_that_is_made_already():
     model = make_model()
-    model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
+    affinity = tag_keras.LookaheadAffinity(every=1, on=make_data(seed=1))
+    model.compile("sgd", "mse", affinity=affinity, run_eagerly=True)
     fit(model, batch_size=96, callbacks=keras.callbacks.CallbackList(model=model, add_history=True))
     assert model.get_affinity().history.shape == (2, 3, 3)
 

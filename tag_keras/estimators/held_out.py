@@ -1,9 +1,4 @@
-"""Held-out data to measure affinities on: the option `on`, a batch for each probe, the labels.
-
-`check_data` and `describe_data` look at the option without running anything. `HeldOutBatches` opens
-the data before the first step and gives each probe its batch; `open_data` makes these batches of
-arrays or of a dataset. `HeldOutLabels` checks after the first epoch that no task lacks labels.
-"""
+"""Held-out data to measure affinities on: the option `on`, a batch for each probe, the labels."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -40,8 +35,7 @@ def check_data(on: Any) -> None:
 def describe_data(on: Any) -> str:
     """A text that differs for other arrays: a checksum of names, shapes, types and values.
 
-    Datasets and functions all have the same text. They would have to be run, and may give other
-    data each time.
+    Datasets and functions all have one text, because they may give other data at each run.
     """
     if not isinstance(on, tuple | list):
         return PLACEHOLDER
@@ -74,17 +68,13 @@ def _array(value: Any) -> npt.NDArray[Any]:
 
 
 class HeldOutBatches:
-    """Batches of held-out data for the probes, all of one size, without end.
-
-    Args:
-        on: The data, or a function that gives them.
-        tasks: Task names.
-    """
+    """Batches of held-out data `on` for the probes, all of one size, without end."""
 
     def __init__(self, on: Any, tasks: tuple[str, ...]) -> None:
-        self._on, self._tasks = on, tasks
+        self._on, self.tasks = on, tasks
+        # Set by `open`.
         self._strategy: Any = None
-        self._data: HeldOut | None = None
+        self._data: Any = None
         self._iterator: Any = None
         # Number of the probe that gets the next batch of the iterator.
         self._next_probe = 0
@@ -92,15 +82,8 @@ class HeldOutBatches:
         self._size = 0
 
     def open(self, strategy: tf.distribute.Strategy) -> None:
-        """Checks the data and prepares their batches.
-
-        Args:
-            strategy: Strategy over whose replicas the batches are distributed.
-
-        Raises:
-            ValueError: If the data are missing, or not valid.
-        """
-        self._data, self._strategy = open_data(self._on, self._tasks), strategy
+        """Checks the data; their batches are distributed over the replicas of `strategy`."""
+        self._data, self._strategy = open_data(self._on, self.tasks), strategy
         self._iterator = None
 
     def batch(self, probe: int, like: Any, size: int = 0) -> Any:
@@ -108,18 +91,16 @@ class HeldOutBatches:
 
         Args:
             probe: Number of the probe. Each probe has its own batch.
-            like: The training batch.
-            size: Number of examples in the largest training batch so far. The training batch
-                may be the small rest of an epoch.
+            like: The training batch, which may be the small rest of an epoch.
+            size: Number of examples in the largest training batch so far.
 
         Raises:
-            ValueError: If the dataset ends, or if the shapes of the inputs do not match those of
-                the training batch.
+            ValueError: If the dataset ends, or if the inputs do not match the training batch.
         """
         is_new = self._iterator is None or probe != self._next_probe or size > self._size
         if is_new:
             self._size = max(size, self._size_of(like))
-            batches = self._opened().batches(self._size, probe)
+            batches = self._data.batches(self._size, probe)
             self._iterator = iter(self._strategy.experimental_distribute_dataset(batches))
         self._next_probe = probe + 1
         batch = next(self._iterator, None)
@@ -134,18 +115,13 @@ class HeldOutBatches:
 
     def without_labels(self, tasks: list[str], most: int) -> list[str]:
         """The tasks, out of `tasks`, without any label in the first `most` batches."""
-        if self._opened().has_all_labels:
+        if self._data.has_all_labels:
             return []
-        for batch in self._opened().batches(1, 0).take(most):
+        for batch in self._data.batches(1, 0).take(most):
             tasks = _without_label(batch, tasks)
             if not tasks:
                 break
         return tasks
-
-    def _opened(self) -> "HeldOut":
-        if self._data is None:
-            raise RuntimeError("The held-out data were not opened.")
-        return self._data
 
     def _size_of(self, batch: Any) -> int:
         """Number of examples in a batch that is distributed over the replicas of all workers."""
@@ -164,7 +140,11 @@ class HeldOutBatches:
         wanted = keras.tree.map_structure(shape, _inputs(training))
         found = keras.tree.map_structure(shape, _inputs(held_out))
         # Only the numbers of axes have to agree: sizes may differ from batch to batch.
-        if _ranks(wanted) != _ranks(found):
+        ranks = [
+            keras.tree.lists_to_tuples(keras.tree.map_shape_structure(len, shapes))
+            for shapes in (wanted, found)
+        ]
+        if ranks[0] != ranks[1]:
             raise ValueError(
                 "The inputs of the held-out data (`on`) should be like those of the training, "
                 f"which have the shapes {wanted} in a batch. Received: {found}."
@@ -176,24 +156,8 @@ def _inputs(batch: Any) -> Any:
     return x
 
 
-def _ranks(shapes: Any) -> Any:
-    """The structure of `shapes`, with each shape replaced by its number of axes."""
-    if isinstance(shapes, Mapping):
-        return {name: _ranks(one) for name, one in shapes.items()}
-    is_shape = all(isinstance(one, int) for one in shapes)
-    return len(shapes) if is_shape else [_ranks(one) for one in shapes]
-
-
 class HeldOutLabels(keras.callbacks.Callback):  # type: ignore[misc]
-    """Checks after the first epoch that every task has labels in the held-out data.
-
-    Args:
-        batches: The held-out data.
-        statistics: Statistics of the probes on them.
-
-    Raises:
-        ValueError: If a task has no label.
-    """
+    """Raises a `ValueError` after the first epoch if a task has no labels in the held-out data."""
 
     def __init__(self, batches: HeldOutBatches, statistics: ProbeStatistics) -> None:
         super().__init__()
@@ -204,7 +168,8 @@ class HeldOutLabels(keras.callbacks.Callback):  # type: ignore[misc]
         if self._is_checked:
             return
         self._is_checked = True
-        numbers = zip(self.model.tasks, self._statistics.values_by_target(), strict=True)
+        # Not those of `self.model`: a callback that joins a `CallbackList` has no model.
+        numbers = zip(self._batches.tasks, self._statistics.values_by_target(), strict=True)
         rare = [task for task, number in numbers if number == 0]
         # A rare label may be in other batches than the few that were probed.
         if rare and (without := self._batches.without_labels(rare, self._statistics.steps)):
@@ -215,8 +180,8 @@ class HeldOut(NamedTuple):
     """Held-out data that were checked: batches of x, labels by task, and weights by task, if any.
 
     Args:
-        batches: Function from a batch size, for arrays, and a number of batches to skip, to a
-            dataset without end of batches of one size.
+        batches: Function from a batch size, for arrays, and a number of batches to skip, to an
+            endless dataset of batches of one size.
         has_all_labels: Whether every task is known to have labels.
     """
 
@@ -225,11 +190,7 @@ class HeldOut(NamedTuple):
 
 
 def open_data(on: Any, tasks: tuple[str, ...]) -> HeldOut:
-    """Checks held-out data, and makes batches of them.
-
-    Args:
-        on: The data, or a function that gives them.
-        tasks: Task names.
+    """Checks held-out data, or a function that gives them, and makes batches of them.
 
     Raises:
         ValueError: If the data are missing, or not valid.
@@ -249,8 +210,7 @@ def open_data(on: Any, tasks: tuple[str, ...]) -> HeldOut:
 
 
 def _of_arrays(on: Any, tasks: tuple[str, ...]) -> HeldOut:
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(tuple(on))
-    x, *by_task = _selected(x, y, weights, tasks)
+    x, *by_task = _selected(tuple(on), tasks)
     # A list of numbers is one array as labels, but several arrays as inputs.
     parts = [{task: _array(one) for task, one in part.items()} for part in by_task]
     selected = (keras.tree.map_structure(_array, x), *parts)
@@ -263,20 +223,18 @@ def _of_arrays(on: Any, tasks: tuple[str, ...]) -> HeldOut:
         )
     if without := _without_label(selected, list(tasks)):
         raise _no_labels(without)
+    (length,) = lengths
+    selected = keras.tree.lists_to_tuples(selected)
     with tf.device("CPU:0"):
-        arrays = keras.tree.map_structure(
-            tf.convert_to_tensor, keras.tree.lists_to_tuples(selected)
-        )
-    length = len(leaves[0])
+        arrays = keras.tree.map_structure(tf.convert_to_tensor, selected)
 
     def batches(size: int, skipped: int) -> tf.data.Dataset:
-        rows = tf.data.Dataset.from_tensors(arrays).repeat()
+        def gather(chosen: tf.Tensor, rows: Any) -> Any:
+            return tf.nest.map_structure(lambda array: tf.gather(array, chosen), rows)
+
         indices = _shuffled(length, min(size, length), skipped)
-        return tf.data.Dataset.zip((indices, rows)).map(
-            lambda chosen, all_rows: tf.nest.map_structure(
-                lambda array: tf.gather(array, chosen), all_rows
-            )
-        )
+        rows = tf.data.Dataset.from_tensors(arrays).repeat()
+        return tf.data.Dataset.zip((indices, rows)).map(gather)
 
     return HeldOut(batches, has_all_labels=True)
 
@@ -284,8 +242,7 @@ def _of_arrays(on: Any, tasks: tuple[str, ...]) -> HeldOut:
 def _shuffled(length: int, size: int, skipped: int) -> tf.data.Dataset:
     """Batches of the indices, in another order in each pass, without a remainder.
 
-    The order depends on the number of the pass alone, and not on the global seed. So a restart goes
-    on with the batches that come next.
+    The order depends on the number of the pass alone, so a restart goes on with the next batches.
     """
     number = length // size
 
@@ -306,8 +263,7 @@ def _of_dataset(dataset: tf.data.Dataset, tasks: tuple[str, ...]) -> HeldOut:
         )
 
     def select(*batch: Any) -> Any:
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
-        return _selected(x, y, weights, tasks)
+        return _selected(batch, tasks)
 
     # Called here, because a dataset would turn an error of its function into one of TensorFlow.
     select(*spec)
@@ -327,8 +283,9 @@ def _of_dataset(dataset: tf.data.Dataset, tasks: tuple[str, ...]) -> HeldOut:
     return HeldOut(lambda size, skipped: same.repeat().skip(skipped), has_all_labels=False)
 
 
-def _selected(x: Any, y: Any, weights: Any, tasks: tuple[str, ...]) -> tuple[Any, ...]:
+def _selected(batch: tuple[Any, ...], tasks: tuple[str, ...]) -> tuple[Any, ...]:
     """Inputs, labels and, if there are any, sample weights of the tasks."""
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
     try:
         labels = select_labels(y, tasks)
     except ValueError as error:
@@ -349,13 +306,10 @@ def _without_label(batch: Any, tasks: list[str]) -> list[str]:
 
 
 def _has_label(labels: Any, weights: Any) -> bool:
-    labels = np.asarray(labels)
+    labels, weights = np.asarray(labels), np.asarray(1.0 if weights is None else weights)
     known: Any = np.ones(labels.shape, bool)
     if np.issubdtype(labels.dtype, np.floating):
         known = ~np.isnan(labels)
-    if weights is None:
-        return bool(known.any())
-    weights = np.asarray(weights)
     # One weight counts for all labels behind its axes.
     known = known.reshape([*known.shape, *[1] * (weights.ndim - known.ndim)])
     known = known.any(axis=tuple(range(weights.ndim, known.ndim)))
