@@ -1,9 +1,4 @@
-"""The steps of training: the joint step, and the step that also probes.
-
-The joint step is `MultiTaskModel.train_step`, with one backward pass, or `TaskStep`, with one per
-task, where a method needs them. `ProbeStep` is a `TaskStep` that measures affinities before the
-variables move. `probing_steps` is the train function that takes both in turns.
-"""
+"""Training steps: with one backward pass, with one per task, and with a probe of affinities."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -33,7 +28,7 @@ from tag_keras.multitask.task_model import TaskModel
 
 
 def step_without_probe(model: TaskModel) -> Callable[[Any], dict[str, Any]]:
-    """The training step that a compiled model makes with a batch when it does not probe."""
+    """The training step of a compiled model when it does not probe."""
     if model.gradient_method is not None:
         return model.gradient_method.make_step(model) or TaskStep(model)
     if model.loss_weighting is not None and model.loss_weighting.needs_norms:
@@ -46,11 +41,11 @@ class Passes(NamedTuple):
 
     Args:
         batch: Inputs, labels and sample weights.
-        predictions: Predictions by task.
-        losses: T scalars: the tasks' losses on this replica's part of the batch.
-        labels: Tensor (T,): number of labels of each task in the batch of all replicas.
+        predictions: By task.
+        losses: T scalars: this replica's shares of the losses.
+        labels: Tensor (T,): number of labels in the batch of all replicas.
         factors: T scalars: weights of the losses in the joint loss.
-        joint_loss: Scalar: joint loss of this replica with the model's own losses.
+        joint_loss: Scalar: this replica's share, with the model's own losses.
         backward: The backward passes.
         gradients: Gradients of the T losses on the batch of all replicas, with respect to
             `backward.chosen`.
@@ -67,12 +62,9 @@ class Passes(NamedTuple):
 
 
 class TaskStep:
-    """Makes a training step with a batch, from the gradients of every task.
+    """Makes a training step of a compiled model, from the gradients of every task.
 
     The model's gradient method, if any, combines them. Its loss weighting may get their norms.
-
-    Args:
-        model: Compiled model.
     """
 
     # Whether the step always needs the gradients with respect to all shared variables.
@@ -82,11 +74,10 @@ class TaskStep:
         self._model = model
 
     def __call__(self, data: Any) -> dict[str, Any]:
-        """Makes the step, and gives the logs."""
         return self.update(self.passes(data))
 
     def passes(self, batch: Any) -> Passes:
-        """Makes the forward pass, and a backward pass for each task."""
+        """Makes the forward pass and the backward passes."""
         model, task_losses = self._model, self._model.task_losses
         batch = x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         with tf.GradientTape(persistent=True) as tape:
@@ -110,14 +101,13 @@ class TaskStep:
 
     def update(self, passes: Passes) -> dict[str, Any]:
         """Moves the variables, and gives the logs."""
-        model, method, kernel = self._model, self._method(), self._kernel()
+        model, backward = self._model, passes.backward
         coefficients = norms = None
-        if method is not None:
+        if (method := self._method()) is not None:
             coefficients = method.coefficients(gram_matrix(passes.gradients, passes.factors))
-        backward = passes.backward
         model.optimizer.apply(*zip(*backward.of_joint_loss(coefficients), strict=True))
 
-        if kernel is not None:
+        if (kernel := self._kernel()) is not None:
             is_kernel = [variable is kernel for variable in backward.chosen]
             norms = gradient_norms(select_variables(passes.gradients, is_kernel))
         model.task_losses.update(passes.losses, passes.labels, norms)
@@ -130,7 +120,7 @@ class TaskStep:
         self._method()
 
     def _kernel(self) -> keras.Variable | None:
-        """The variable whose gradients the loss weighting needs, if any."""
+        """The variable whose gradient norms the loss weighting needs, if any."""
         model = self._model
         if model.loss_weighting is None or not model.loss_weighting.needs_norms:
             return None
@@ -154,11 +144,6 @@ class ProbeStep(TaskStep):
 
     With held-out data it gets pairs of a training batch, which gives the gradients, and a held-out
     batch, which gives the losses of the probe.
-
-    Args:
-        model: Compiled model.
-        estimator: Estimator of affinities.
-        statistics: Statistics that each probe is added to.
     """
 
     probes = True
@@ -181,11 +166,9 @@ class ProbeStep(TaskStep):
         return self.update(passes)
 
     def _loss_sums_on(self, target: Any) -> Callable[[Sequence[Any]], tf.Tensor]:
-        """The losses of the tasks on a batch, as a function of the shared variables.
+        """A function from values of the shared variables to the losses on a batch.
 
-        Returns:
-            Function from values of the shared variables to a float32 tensor (3, T): sums and
-            divisors of this replica's losses, and this replica's numbers of labels.
+        It gives a float32 tensor (3, T): this replica's sums, divisors and numbers of labels.
         """
         model, task_losses = self._model, self._model.task_losses
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(target)
@@ -204,7 +187,6 @@ class ProbeStep(TaskStep):
         return sums_at
 
     def _measure(self, passes: Passes, sums_at: Callable[[Sequence[Any]], tf.Tensor]) -> None:
-        """Measures affinities, and adds them to the statistics."""
         model, shared = self._model, self._model.shared_variables
         stacked = tf.stack([tf.cast(loss, "float32") for loss in passes.losses])
         size = tf.shape(passes.predictions[model.tasks[0]])[0]
@@ -240,11 +222,7 @@ def probing_steps(
 ) -> Cadence:
     """A train function that probes one step of the optimizer in `estimator.every`.
 
-    Args:
-        model: Compiled model.
-        estimator: Estimator of affinities.
-        statistics: Statistics that the probes are added to.
-        held_out: Batches to measure the losses on; by default the training batches.
+    The losses are measured on `held_out`, by default on the training batches.
     """
     every = estimator.every * (accumulated_batches(model.optimizer) or 1)
     plain = steps_of(model, step_without_probe(model))

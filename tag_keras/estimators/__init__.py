@@ -1,11 +1,11 @@
 """Measure: how much a training step for one task helps or harms every other task.
 
-An estimator has one hook, `measure(probe)`. It takes the losses and gradients of one batch and
-gives affinities (T, T), [source, target]. `lookahead` tries the steps (TAG), `first_order`
-multiplies gradients instead, `cosine` compares their directions.
+An estimator has one hook, `measure(probe)`: from the losses and gradients of one batch it gives
+affinities (T, T), [source, target]. `lookahead` tries the steps (TAG), `first_order` multiplies
+gradients instead, `cosine` compares their directions.
 
-`cadence` chooses the steps to probe, `held_out` gives the probes data that training does not see,
-`statistics` averages the probes, and `early_stopping` takes the averages back with the weights.
+`cadence` chooses the steps to probe, `held_out` gives probes data that training does not see,
+`statistics` averages the probes, and `early_stopping` restores the averages with the weights.
 """
 
 from tag_keras.estimators.base import AffinityEstimator, Probe, check_estimator

@@ -1,4 +1,4 @@
-"""The interface of all estimators of inter-task affinity, and the probe that they measure on."""
+"""The interface of the estimators of inter-task affinity, and the probe that they measure on."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,16 +21,15 @@ class Probe:
     """One batch at the current values of the model, as the estimators see it.
 
     Args:
-        losses: Float32 tensor (T,): losses of the tasks on the whole training batch, or on the
-            whole held-out batch if the estimator has `target_data`.
+        losses: Float32 tensor (T,): losses on the whole training batch, or on the whole held-out
+            batch if the estimator has `target_data`.
         gradients: Gradients of the T losses on the training batch with respect to the P shared
             variables.
         variables: The P shared variables.
         optimizer: The compiled optimizer.
         loss_sums: Function from P values of the shared variables to a float32 tensor (2, T): sums
             and divisors of the losses, on this replica's part of the batch of `losses`.
-        low_precision: Whether `losses` was computed in less than float32. `loss_sums` always
-            computes in float32.
+        low_precision: Whether `losses`, unlike `loss_sums`, was computed in less than float32.
     """
 
     losses: tf.Tensor
@@ -41,7 +40,7 @@ class Probe:
     low_precision: bool = False
 
     def exact_losses(self) -> tf.Tensor:
-        """Losses of the tasks, computed in float32: float32 tensor (T,)."""
+        """Losses (T,), computed in float32."""
         if not self.low_precision:
             return self.losses
         values = [tf.convert_to_tensor(variable) for variable in self.variables]
@@ -54,9 +53,8 @@ class AffinityEstimator:
     """Base class of all estimators of inter-task affinity. A subclass implements `measure`.
 
     Args:
-        every: Probe one step of the optimizer in `every`, the first one included. If gradients are
-            accumulated over several batches, these batches make one step and the first of them is
-            probed.
+        every: Probe one step of the optimizer in `every`, beginning with the first. If a step
+            accumulates the gradients of several batches, the first batch is probed.
 
     Raises:
         ValueError: If an option is not valid.
@@ -99,7 +97,7 @@ def check_estimator(affinity: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class StepEstimator(AffinityEstimator):
-    """Base class of the estimators that look at the step of the optimizer for each task alone."""
+    """Base class of the estimators that take the step of the optimizer for each task alone."""
 
     update: Literal["optimizer", "sgd"] = "optimizer"
     baseline: bool = False

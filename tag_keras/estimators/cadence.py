@@ -12,15 +12,7 @@ class Cadence(StepsInTurns):
     """A train function that probes one step in `every`, by a choice in Python.
 
     So the plain step holds no trace of the probe, and no `tf.cond` surrounds all-reduces, which
-    MirroredStrategy cannot run.
-
-    Args:
-        statistics: Statistics that the probes update. They also count the steps.
-        every: Number of batches from one probe to the next.
-        steps_per_execution: Number of steps that `fit` asks for at once.
-        plain: Makes steps without a probe.
-        probing: Makes steps with a probe in each.
-        logs: Gives the logs of the epoch so far.
+    MirroredStrategy cannot run. `every` counts batches, and `statistics` count the steps.
     """
 
     def __init__(
@@ -45,13 +37,8 @@ class Cadence(StepsInTurns):
 class EpochEnds(EpochBounds):
     """Closes the epochs of the statistics, and warns at the end of values that were left out.
 
-    Args:
-        statistics: Statistics that the training updates.
-        tasks: T task names.
-        labels_seen: Gives the number of labels of each task (T,) in the epoch so far.
-
-    Raises:
-        ValueError: After the first whole epoch, if a task had no label in it.
+    After the first whole epoch it raises a `ValueError` if a task had no label in it: `labels_seen`
+    gives the number of labels of each task (T,) in the epoch so far.
     """
 
     def __init__(
@@ -61,9 +48,7 @@ class EpochEnds(EpochBounds):
         labels_seen: Callable[[], Sequence[float]],
     ) -> None:
         super().__init__(statistics)
-        self._statistics = statistics
-        self._tasks = tasks
-        self._labels_seen = labels_seen
+        self._statistics, self._tasks, self._labels_seen = statistics, tasks, labels_seen
         # Whether the running epoch began with its first step, and not where a restart goes on.
         self._is_whole = True
         # Number of labels by task in the first whole epoch.

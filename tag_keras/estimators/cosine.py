@@ -37,15 +37,14 @@ class CosineAffinity(AffinityEstimator):
 
         Z[i, j] = <g_i, g_j> / (|g_i| |g_j|)
 
-    It is symmetric. It tells whether two tasks pull the shared variables the same way, but not how
+    It is symmetric, and tells whether two tasks pull the shared variables the same way, but not how
     much that changes the losses. There is no value where a gradient is 0.
 
     Args:
-        every: Probe one step of the optimizer in `every`, the first one included. If gradients are
-            accumulated over several batches, these batches make one step and the first of them is
-            probed.
-        kernels_only: Whether to look only at shared variables with two or more axes, as the
-            paper's code does, and so to leave out biases and normalisations.
+        every: Probe one step of the optimizer in `every`, beginning with the first. If a step
+            accumulates the gradients of several batches, the first batch is probed.
+        kernels_only: Whether to leave out variables with fewer than two axes (biases,
+            normalisations), as the paper's code does.
 
     Raises:
         ValueError: If an option is not valid.

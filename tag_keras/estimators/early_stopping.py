@@ -1,4 +1,4 @@
-"""Early stopping on the losses of all tasks, which takes affinities back with the weights."""
+"""Early stopping on the losses of all tasks, which restores affinities with the weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,18 +13,17 @@ from tag_keras.estimators.statistics import ProbeStatistics
 class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
     """Stops when the sum of the tasks' validation losses has not fallen for some epochs.
 
-    It differs from `keras.callbacks.EarlyStopping` in two ways. It monitors the plain sum of the
-    tasks' validation losses, while `val_loss` weighs them. And it restores, with the weights of the
-    best epoch, the affinities that were measured until then: it drops the probes after the best
-    epoch, as TAG does (Fifty et al. 2021, arXiv 2109.04617).
+    Unlike `keras.callbacks.EarlyStopping`, it monitors the plain sum of the tasks' validation
+    losses, while `val_loss` weighs them. And with the weights of the best epoch it restores the
+    affinities measured until then, as TAG does (Fifty et al. 2021, arXiv 2109.04617).
 
-    `BackupAndRestore` does not save the state of this callback: a training that was killed and
-    resumed looks for the best epoch among the epochs after the kill.
+    `BackupAndRestore` does not save its state: a training that was killed and resumed looks for the
+    best epoch among the epochs after the kill.
 
     Args:
         patience: Number of epochs without a better one after which the training stops.
-        **kwargs: Further arguments of `keras.callbacks.EarlyStopping`. The weights of the best
-            epoch are restored, unless `restore_best_weights=False`.
+        **kwargs: Further arguments of `keras.callbacks.EarlyStopping`; by default
+            `restore_best_weights=True`.
 
     Raises:
         ValueError: At the end of an epoch, if the logs lack the validation loss of a task.
@@ -39,8 +38,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
     def __init__(self, patience: int = 0, **kwargs: Any) -> None:
         kwargs = {"restore_best_weights": True, **kwargs}
         super().__init__(monitor="val_loss", mode="min", patience=patience, **kwargs)
-        # For each layer of statistics, the probes until the best epoch. Keras restores only those
-        # that are among the weights.
+        # The probes until the best epoch, by layer of statistics: Keras restores weights only.
         self._probes: list[dict[str, npt.NDArray[Any]]] = []
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:

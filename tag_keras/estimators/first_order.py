@@ -11,10 +11,7 @@ from tag_keras.estimators.base import Probe, Step, StepEstimator, nan_unless_pos
 
 
 def first_order_affinity(
-    losses: tf.Tensor,
-    gradients: Gradients,
-    step: Step,
-    values: Sequence[tf.Tensor],
+    losses: tf.Tensor, gradients: Gradients, step: Step, values: Sequence[tf.Tensor]
 ) -> tf.Tensor:
     """Affinity to first order: `Z[i, j] = -<g_j, values after the step for i - values> / L_j`.
 
@@ -22,8 +19,8 @@ def first_order_affinity(
         losses: Float32 tensor (T,): the losses L_j.
         gradients: Gradients g_i of the T losses with respect to the P shared variables.
         step: Gives the values of the shared variables after a step with P gradients.
-        values: P tensors that the steps start from: the current values, or the values after a step
-            with zero gradients.
+        values: P tensors to compare with: the current values, or the values after a step with zero
+            gradients.
 
     Returns:
         Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
@@ -46,8 +43,7 @@ def first_order_affinity(
 class FirstOrderAffinity(StepEstimator):
     """Inter-task affinity to first order (Fifty et al. 2021, arXiv 2109.04617, section 3).
 
-    This is the Taylor expansion of `LookaheadAffinity`. It is cheaper, because it predicts the loss
-    after a step from the gradients and needs no forward passes:
+    This Taylor expansion of `LookaheadAffinity` is cheaper: it needs no forward passes.
 
         Z[i, j] = -<g_j, step for i> / L_j
 
@@ -56,9 +52,8 @@ class FirstOrderAffinity(StepEstimator):
     formula neglects how the losses curve along the step, so it exaggerates the gain of large steps.
 
     Args:
-        every: Probe one step of the optimizer in `every`, the first one included. If gradients are
-            accumulated over several batches, these batches make one step and the first of them is
-            probed.
+        every: Probe one step of the optimizer in `every`, beginning with the first. If a step
+            accumulates the gradients of several batches, the first batch is probed.
         update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
             clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`.
         baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. The

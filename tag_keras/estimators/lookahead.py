@@ -27,10 +27,9 @@ def lookahead_affinity(
         gradients: Gradients of the T losses with respect to the P shared variables.
         step: Gives the values of the shared variables after a step with P gradients.
         loss_sums: Function from P values of the shared variables to a float32 tensor (2, T): sums
-            and divisors of the losses on this replica. They are added up over the replicas before
-            they are divided, which gives the losses of the whole batch.
-        zero_step: Values after a step with zero gradients, to subtract the Z of this step from
-            every row; `None` to subtract nothing.
+            and divisors of the losses on this replica.
+        zero_step: Values after a step with zero gradients, whose Z is subtracted from every row;
+            `None` to subtract nothing.
 
     Returns:
         Float32 tensor (T, T), [source, target]. NaN where a loss is not positive or not finite.
@@ -56,21 +55,20 @@ class LookaheadAffinity(StepEstimator):
 
         Z[i, j] = 1 - L_j(shared variables after the step for i) / L_j(shared variables)
 
-    A positive Z means that a step for the source lowers the loss of the target. A probe changes
-    nothing: weights, BatchNorm statistics, optimizer state and random seeds are as without it. (A
-    layer that draws random numbers without a `keras.random.SeedGenerator` draws new ones in each
-    forward pass, which adds noise to its affinities.) Batches of less than half the usual size are
-    not measured. With mixed precision the losses are computed in float32, because a step changes
-    them by less than float16 or bfloat16 resolve.
+    A positive Z means that a step for the source lowers the loss of the target. A probe changes no
+    weights, BatchNorm statistics, optimizer state or random seeds. (A layer that draws random
+    numbers without a `keras.random.SeedGenerator` draws new ones in each forward pass, which adds
+    noise.) Batches of less than half the usual size are not measured. With mixed precision the
+    losses are computed in float32, as lower precision does not resolve how a step changes them.
 
     With held-out data, the steps come from the training batch and all losses of Z from a held-out
     batch, with dropout and BatchNorm as in training. Z then tells what generalises and not what
     fits. This costs one more forward pass.
 
     Args:
-        every: Probe one step of the optimizer in `every`, the first one included. The paper's
-            code uses 10, its notebook 1. If gradients are accumulated over several batches, these
-            batches make one step and the first of them is probed.
+        every: Probe one step of the optimizer in `every`, beginning with the first. The paper's
+            code uses 10, its notebook 1. If a step accumulates the gradients of several batches,
+            the first batch is probed.
         update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
             clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`, the paper's
             equation.
@@ -78,12 +76,11 @@ class LookaheadAffinity(StepEstimator):
             rest is due to the source's gradient alone, without the momentum of earlier steps.
         on: Held-out data to measure the losses on: `(x, y)` or `(x, y, sample_weight)`, as arrays
             or dicts of arrays, a batched tf.data.Dataset, or a function that gives one of these; by
-            default the training batch. Arrays are shuffled and cut into batches of the size of the
-            training batch. A dataset is repeated as it is, without its batches of other sizes.
+            default the training batch. Arrays are shuffled and cut into batches of the training's
+            size. A dataset is repeated as it is, without its batches of other sizes.
             Configurations and saved models do not hold the data: compile a loaded model again
-            before you train it. The settings of a run or a study hold a checksum of arrays, so that
-            a run does not go on with other arrays; they cannot tell one dataset or function from
-            another.
+            before you train it. A run or a study keeps a checksum of arrays, and does not go on
+            with others; it cannot tell one dataset or function from another.
 
     Raises:
         ValueError: If an option is not valid.

@@ -21,17 +21,13 @@ _BATCHES = 8
 class ProbeStatistics(StepCounter):
     """Means and counts for each pair of tasks, in slots of consecutive probes.
 
-    The compiled step updates the slots of the running epoch, which are weights. When all slots are
-    full, each two neighbours are merged, and from then on a slot holds twice as many probes
-    (dynamic batch means; Yeh and Schmeiser 2000). Epochs that have ended are float64 arrays.
-    Checkpoints hold both, and `steps`, the number of training steps since `start`. There are no
-    weights before `start`.
+    The compiled step updates the slots of the running epoch, which are weights. When all are full,
+    each two neighbours are merged, and from then on a slot holds twice as many probes (dynamic
+    batch means; Yeh and Schmeiser 2000). Epochs that have ended are float64 arrays. Checkpoints
+    hold both, and the number of training steps since `start`, which creates the weights.
 
     A batch of less than half of the largest batch so far is left out: at the end of an epoch it may
     be one example, whose affinities would outweigh all others.
-
-    Args:
-        num_tasks: Number T of tasks.
     """
 
     def __init__(self, num_tasks: int, **kwargs: Any) -> None:
@@ -42,26 +38,20 @@ class ProbeStatistics(StepCounter):
         self._host: dict[str, npt.NDArray[np.float64]] = {}
 
     def start(self) -> None:
-        """Creates the weights if there are none, and starts again at no probe."""
+        """Creates the weights if there are none, and starts anew at no probe."""
         self.reset_steps()
         pairs = self._shapes["skipped"]
         self._host = {
-            # By epoch: mean, count and skipped.
+            # By epoch: mean, count and skipped; by slot: mean and count; by task.
             "epochs": np.zeros((0, 3, *pairs)),
-            # By slot: mean and count.
             "slots": np.zeros((0, 2, *pairs)),
-            # By task.
             "overflowed": np.zeros(pairs[:1]),
         }
         if not self.weights:
             for name, shape in {**self._shapes, "largest_batch": ()}.items():
                 # Replicas hold equal values; "mean" keeps them so when they are restored.
                 self.add_weight(
-                    shape=shape,
-                    initializer="zeros",
-                    trainable=False,
-                    aggregation="mean",
-                    name=name,
+                    shape=shape, initializer="zeros", trainable=False, aggregation="mean", name=name
                 )
         self.weights[-1].assign(0.0)
         self._start_epoch()
@@ -79,12 +69,11 @@ class ProbeStatistics(StepCounter):
         Args:
             values: Affinities: tensor (T, T), [source, target]; NaN marks a value to skip.
             batch_size: Number of examples in the batch.
-            has_labels: Boolean tensor (T,): whether the batch has labels of the task. A task
-                without labels takes no part in the probe. By default all tasks have labels.
-            overflowed: Boolean tensor (T,): whether the gradient of the task overflowed. By default
-                none did.
-            has_target_labels: Boolean tensor (T,): whether the batch that the targets' losses were
-                measured on has labels of the task. By default this is `has_labels`.
+            has_labels: Boolean tensor (T,): whether the batch has labels of the source. A task
+                without labels takes no part in the probe. By default all have labels.
+            overflowed: Boolean tensor (T,): whether the task's gradient overflowed; by default no.
+            has_target_labels: Boolean tensor (T,): whether the batch that the losses were measured
+                on has labels of the target; by default `has_labels`.
         """
         mean, count, skipped, overflows, probes, width, largest_batch = self.weights
         batch_size = tf.cast(batch_size, "float32")
