@@ -11,26 +11,24 @@ from tag_keras.backend.layers import layers_in
 from tag_keras.backend.replicas import num_replicas
 from tag_keras.multitask.task_model import TaskModel
 
-# With more tasks, the graph has a loop over them. The loop runs more slowly than T copies of the
-# backward pass, but it is traced much faster.
+# With more tasks, the graph has a loop over them: slower than T copies of the backward pass, but
+# traced much faster.
 _MOST_UNROLLED = 12
 
 
 class BackwardPasses:
     """Gradients of every task's loss and of the joint loss for one batch.
 
-    If the tasks' gradients cover all shared variables, the gradients of the joint loss are computed
-    from them, so that there are no more passes than tasks.
+    If the tasks' gradients cover all shared variables, they give the gradients of the joint loss,
+    so that there are no more passes than tasks.
 
     Args:
         model: Compiled model.
         tape: Persistent tape that recorded the losses.
-        losses: T scalars: losses of the tasks, which may be multiplied by a loss scale.
-        joint: Scalars: the joint loss of the tasks, then the losses of the model's own, all
-            multiplied by the same scale.
+        losses: T scalars, which may be multiplied by a loss scale.
+        joint: Scalars: the joint loss of the tasks, then the model's own losses, with that scale.
         factors: T scalars: weights of the losses in the joint loss.
-        kernel: The one variable whose gradients of the tasks are needed; `None` for all shared
-            variables.
+        kernel: The one variable that needs gradients by task; `None` for all shared variables.
     """
 
     def __init__(
@@ -66,9 +64,8 @@ class BackwardPasses:
         """Pairs of a gradient and its variable, for all trainable variables.
 
         Args:
-            coefficients: Float32 tensor (T,): factors of the tasks' gradients with respect to the
-                shared variables, besides the weights of the losses; by default 1. Only without
-                `kernel`.
+            coefficients: Float32 tensor (T,): further factors of the tasks' gradients with respect
+                to the shared variables; by default 1. Only without `kernel`.
         """
         if self._of_others is None:
             gradients = self._tape.gradient(self._joint, self._variables)
@@ -88,9 +85,9 @@ class BackwardPasses:
     def _exact(self, factors: Sequence[tf.Tensor] | None) -> list[tuple[int, Any]]:
         """Pairs of a variable's index and a gradient that cannot be a sum over the tasks.
 
-        Adam and other optimizers square the slices of an Embedding's gradient before they add up
-        the slices of a row, so a dense gradient would make another step. The variables of a loss
-        weighting have a gradient only in the joint loss.
+        Optimizers like Adam square the slices of an Embedding's gradient before they add them up by
+        row, so a dense gradient would make another step. The variables of a loss weighting have a
+        gradient only in the joint loss.
         """
         layers: list[keras.layers.Layer] = [
             layer for layer in layers_in(self._model) if isinstance(layer, keras.layers.Embedding)

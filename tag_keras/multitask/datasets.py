@@ -17,10 +17,10 @@ def merge_datasets(
 ) -> tf.data.Dataset:
     """Merges data sets with the labels of one task each into one for a multi-task model.
 
-    An example keeps the label of its own task. For the other tasks it gets zeros as labels and
-    sample weights of 0, which exclude it from their losses. Each set keeps its order, and the sets
-    are mixed at random. Every order of the mixture is equally likely, so each part of a pass has
-    about the same proportions. A pass has each example once.
+    For the other tasks, an example gets zeros as labels and sample weights of 0, which exclude it
+    from their losses. Each set keeps its order, and the sets are mixed at random: every order of
+    the mixture is equally likely, so each part of a pass has about the same proportions. A pass has
+    each example once.
 
     Args:
         datasets: By task, a data set of single examples `(x, y)` or `(x, y, sample_weight)`. Labels
@@ -28,13 +28,13 @@ def merge_datasets(
             it; `unbatch` a set of batches, because batches cannot always be told from examples.
         sizes: Number of examples by task, for sets whose `cardinality()` is unknown, as after
             `filter` or when read from files. A pass over a set of another size is an error.
-        seed: Seed of the mixing. The same seed gives the same order.
-        rerandomize_each_iteration: Whether each pass has a new order; the seed determines these
-            orders, too.
+        seed: Seed of the mixing.
+        rerandomize_each_iteration: Whether each pass has a new order, which also follows from the
+            seed.
 
     Returns:
-        A data set of `(x, labels, sample_weights)`, where labels and weights are dicts by task. Its
-        cardinality is known.
+        A data set of `(x, labels, sample_weights)`, the last two dicts by task, of known
+        cardinality.
 
     Raises:
         ValueError: If a set has other elements, other inputs than another set, labels of unknown
@@ -82,9 +82,8 @@ def _random_order(
 ) -> tf.data.Dataset:
     """Gives each index i `sizes[i]` times, in an order drawn uniformly from all orders.
 
-    The next index is i with the probability `remaining[i] / sum(remaining)`, as for cards drawn
-    from a pack. With constant probabilities, some sets would end before the others: of 500 and 9500
-    examples, the last hundreds would often be of one task.
+    The next index is i with the probability `remaining[i] / sum(remaining)`. With constant
+    probabilities, the last hundreds of 500 and 9500 examples would often be of one task.
     """
 
     def draw(remaining: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -98,7 +97,7 @@ def _random_order(
 
 
 def _labels_of_all(task: str, datasets: Mapping[str, tf.data.Dataset]) -> Callable[..., Any]:
-    """Returns a function that gives an example of one task labels and weights for all tasks."""
+    """A function that gives an example of one task labels and weights for all tasks."""
     specs = {name: dataset.element_spec[1:] for name, dataset in datasets.items()}
     weight_shapes = {name: spec[1].shape if spec[1:] else () for name, spec in specs.items()}
 

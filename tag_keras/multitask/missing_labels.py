@@ -1,7 +1,4 @@
-"""Missing labels: which ones are missing, and the sum of a loss over the ones that are present.
-
-A label is missing if it is NaN, or if its sample weight is 0.
-"""
+"""Missing labels, which are NaN or have the sample weight 0: sums of losses over the others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,18 +12,14 @@ from tag_keras.backend.replicas import num_replicas
 def present(
     labels: tf.Tensor, values: tf.Tensor, conditions: Sequence[tf.Tensor | None] = ()
 ) -> tf.Tensor:
-    """Tells which values have a label.
+    """Tells which values have a label: a boolean tensor with the shape of `values`.
 
     Args:
-        labels: Labels (B, ...). If several belong to one value, a NaN in one of them makes the
-            value missing.
-        values: One value, such as a loss, per example, per pixel, and so on. Its axes are the
-            first axes of `labels`.
-        conditions: Sample weights and masks, whose axes are the first axes of `values`. A value is
+        labels: Labels (B, ...). A value is missing if one of its labels is NaN.
+        values: Values, such as losses, by example or by pixel. Their axes are the first of
+            `labels`.
+        conditions: Sample weights and masks, whose axes are the first of `values`. A value is
             missing where one of them is 0 or false; `None` is no condition.
-
-    Returns:
-        Boolean tensor with the shape of `values`.
     """
     rank = values.shape.rank
     conditions = [tf.cast(one, "bool") for one in conditions if one is not None]
@@ -68,8 +61,8 @@ def sum_loss_values(
     """Sums the loss values of one task's labels (B, ...) and predictions (B, ...).
 
     Returns:
-        Three scalars: the sum, weighted by the sample weights, over the labels present; the number
-        to divide it by; and the number of values with a label.
+        Three scalars: the sum over the labels present, weighted by the sample weights; its divisor;
+        and the number of values with a label.
     """
     # In the data type of the loss, as in Keras: a loss in low precision would be of little use.
     predicted = tf.cast(predictions, function.dtype)
@@ -97,8 +90,6 @@ def sum_loss_values(
 
 
 class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
-    """A loss function as a `Loss`."""
-
     def __init__(self, function: Callable[..., tf.Tensor]) -> None:
         name = getattr(function, "__name__", "")
         # "<lambda>" cannot be the name of a TensorFlow scope.
@@ -109,8 +100,7 @@ class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
         return self._function(y_true, y_pred)
 
 
-# The `call` of all Keras losses that wrap a function. A class of the user's gets its arguments
-# unchanged.
+# The `call` of all Keras losses that wrap a function. A user's class gets its arguments unchanged.
 _CALL_OF_KERAS = keras.losses.MeanSquaredError.call
 
 
@@ -118,9 +108,8 @@ def _of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor,
     """Adds or removes a last axis of length 1, as Keras does, so that the ranks agree.
 
     Otherwise (B,) less (B, 1) would be (B, B). Unlike Keras, it never removes the axis from
-    predictions. If labels (B, H, W) lack the last axis, Keras computes H values per example, and
-    one missing pixel would be a missing row; for (B,) it computes one value, and one missing label
-    would spoil the batch.
+    predictions: with labels (B, H, W), one missing pixel would make its row of values missing, and
+    with (B,), one missing label would spoil the batch.
     """
     ranks = labels.shape.rank, predictions.shape.rank
     if ranks == (1, 1):

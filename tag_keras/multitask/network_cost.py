@@ -19,8 +19,7 @@ class NetworkCost:
     """Cost of a network.
 
     Args:
-        parameters: Number of parameters that a forward pass reads, trained or not. A weight that
-            is used several times counts once.
+        parameters: Number of parameters that a forward pass reads, trained or not, each once.
         flops: Floating point operations of a forward pass for one example.
     """
 
@@ -36,21 +35,16 @@ def measure_cost(model: keras.Model) -> NetworkCost:
     has 2 n m + m with its bias. Matrix products, convolutions, pooling and elementwise sums and
     products count; most activations, and moving data, do not.
 
-    Use it for the costs of networks when you select them under a budget, for example in units of
-    the joint network's cost:
+    To select networks under a budget, take a cost such as
     `lambda group: measure_cost(build_model(group)).flops / measure_cost(joint).flops`.
 
     Args:
         model: Keras model that is built or begins with `keras.Input`, or a `MultiTaskModel` whose
             encoder does.
 
-    Returns:
-        A `NetworkCost`.
-
     Raises:
         ValueError: If `model` is no Keras model or is not built, if a size of its inputs besides
-            the batch is unknown, or if it has loops, because the graph does not tell how often
-            they run.
+            the batch is unknown, or if it has loops or branches.
 
     Example:
 
@@ -81,13 +75,12 @@ def _one_example(model: keras.Model) -> Any:
     declared = next(filter(None, map(input_signature, layers)), None)
     shapes = (model.get_build_config() or {}).get("input_shape") if model.built else None
     if declared is not None:
+        (specs,) = declared
         if not model.built:
             # A symbolic call creates all variables.
-            model(
-                keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype), *declared)
-            )
+            model(keras.tree.map_structure(lambda s: keras.KerasTensor(s.shape, s.dtype), specs))
         inputs = keras.tree.map_structure(
-            lambda s: tf.TensorSpec((1, *s.shape[1:]), s.dtype), *declared
+            lambda s: tf.TensorSpec((1, *s.shape[1:]), s.dtype), specs
         )
     elif shapes is not None:
         dtype = model.input_dtype
@@ -107,7 +100,7 @@ def _one_example(model: keras.Model) -> Any:
 
 def _trace(model: keras.Model, inputs: Any) -> Any:
     function = tf.function(lambda x: model(x, training=False), autograph=False)
-    # Otherwise a function inside a layer, such as Keras' convolution in groups, would be a single
+    # Otherwise a function inside a layer, such as Keras' convolution in groups, would be one
     # operation of the graph. `get_concrete_function` traces all the same.
     eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)

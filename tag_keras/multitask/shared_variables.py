@@ -28,14 +28,11 @@ def check_functional(model: Any) -> None:
 class SharedVariables:
     """Finds the variables of an encoder that several tasks share.
 
-    If the encoder gives one feature tensor for all tasks, the tasks share all variables. If it
-    gives a dict by task, they share the variables that the features of more than one task depend
-    on. `choose` overrides both.
+    If the encoder gives one feature tensor, the tasks share all variables. If it gives a dict by
+    task, they share the variables that the features of more than one task depend on. `choose`
+    overrides both.
 
     It stores `id`s, because Keras would take a list of variables for weights of its owner.
-
-    Args:
-        tasks: Names of the T tasks.
     """
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
@@ -69,11 +66,7 @@ class SharedVariables:
             self._inputs = keras.tree.map_structure(_spec, inputs)
 
     def choose(self, encoder: keras.layers.Layer, shared: Any) -> None:
-        """Makes the variables that the user names the shared ones.
-
-        Args:
-            encoder: Built layer or model.
-            shared: A layer, the name of a layer, a variable, or a list of these.
+        """Sets the shared variables: a layer, its name, a variable, or a list of these.
 
         Raises:
             ValueError: If the encoder lacks one of them, or it is not trainable.
@@ -135,13 +128,13 @@ class SharedVariables:
 def variables_by_output(layer: keras.layers.Layer, inputs: Any) -> dict[str, frozenset[int]]:
     """Finds the variables that each output of a layer depends on.
 
-    The layer is traced once, with a placeholder in place of each variable. An operation of the
-    graph depends on all that its inputs depend on. This holds for nested models, for layers that
-    are called twice, and for any code in a layer. An operation with a body, such as the loop of an
-    RNN, counts as one: each of its outputs depends on all of its inputs.
+    The layer is traced once, with a placeholder for each variable. An operation of the graph
+    depends on all that its inputs depend on, also in nested models and layers that are called
+    twice. An operation with a body, such as the loop of an RNN, counts as one: each of its outputs
+    depends on all of its inputs.
 
-    A variable behind a `stop_gradient` counts: the step of this task does not move it, but the
-    steps of others do, and so change the loss of this task.
+    A variable behind a `stop_gradient` counts: the steps of other tasks move it, and so change the
+    loss of this task.
 
     Args:
         layer: Layer that gives a dict of tensors.
@@ -176,11 +169,7 @@ def variables_by_output(layer: keras.layers.Layer, inputs: Any) -> dict[str, fro
 
 
 def _variables(model: keras.Model, one: Any) -> list[keras.Variable] | None:
-    """Variables that a layer, the name of a layer or a variable stands for; `None` if unknown.
-
-    Raises:
-        ValueError: If several layers have the name.
-    """
+    """Variables that a layer, the name of a layer or a variable stands for; `None` if unknown."""
     if isinstance(one, keras.Variable):
         return [one]
     name = one.name if isinstance(one, keras.layers.Layer) else one

@@ -14,12 +14,9 @@ from tag_keras.utils.tasks import select_labels, select_weights
 
 
 class LossSums(NamedTuple):
-    """Sums over one replica's part of a batch. Added up over the replicas, they give the losses.
+    """One replica's T sums of weighted loss values, their divisors (T,) and numbers of labels (T,).
 
-    Args:
-        sums: T scalars: sum of each task's weighted loss values.
-        divisors: Float32 tensor (T,): a loss is its sum over the whole batch, divided by this.
-        labels: Float32 tensor (T,): number of loss values with a label.
+    Added up over the replicas, sums and divisors give the losses of the whole batch.
     """
 
     sums: list[tf.Tensor]
@@ -30,11 +27,10 @@ class LossSums(NamedTuple):
 class TaskLosses:
     """Compiled losses of the tasks.
 
-    A label is missing if it is NaN, or if its sample weight is 0. It adds nothing to the loss, and
-    the loss is divided by the number of labels present in the whole batch. A task without labels
-    has the loss 0. If no label is missing, the losses equal the losses of Keras. A loss function
-    gets 0 for a missing label; the value it returns there is ignored, but its gradient must be
-    finite.
+    A label is missing if it is NaN, or if its sample weight is 0. It adds nothing to the loss,
+    which is divided by the number of labels present in the whole batch. A task without labels has
+    the loss 0. If no label is missing, the losses equal Keras' own. A loss function gets 0 for a
+    missing label; its value there is ignored, but its gradient must be finite.
 
     Args:
         tasks: Names of the T tasks.
@@ -96,8 +92,8 @@ class TaskLosses:
         The shares of all replicas add up to the losses of the whole batch; so do their gradients.
 
         Returns:
-            T scalars, in the order of the tasks, and a float32 tensor (T,): the number of loss
-            values with a label in the whole batch.
+            T scalars, and a float32 tensor (T,): numbers of loss values with a label in the whole
+            batch.
 
         Raises:
             ValueError: If labels are missing for a task.
@@ -140,8 +136,7 @@ class TaskLosses:
 
         Args:
             losses: T scalars: this replica's shares of the unweighted losses.
-            labels: Tensor (T,): number of labels in the whole batch. By default every task has
-                some.
+            labels: Tensor (T,): number of labels in the whole batch; by default all have some.
             factors: T weights of the losses; by default `factors()`.
         """
         factors = self.factors() if factors is None else factors
@@ -156,10 +151,9 @@ class TaskLosses:
         return tf.add_n(terms)
 
     def track(self, losses: Sequence[tf.Tensor], labels: tf.Tensor, training: bool = True) -> None:
-        """Adds one batch to the logs.
+        """Adds one batch to the logs: losses as means over labels, weights as means over batches.
 
-        Logged losses are means over the labels present. In training, the weights of the loss
-        weighting are logged as means over the batches.
+        The logs hold the weights of the loss weighting only in training.
         """
         numbers = tf.unstack(labels / num_replicas())
         for tracker, loss, number in zip(self.trackers, losses, numbers, strict=True):

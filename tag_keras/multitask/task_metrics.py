@@ -9,8 +9,8 @@ import tensorflow as tf
 from tag_keras.multitask.missing_labels import present, with_rank, without_nan
 
 # Keras gets every metric as a weighted metric. An unweighted metric has the weight 1 where there is
-# a label, and 0 elsewhere. Each task has three outputs: one with its name, for unweighted metrics;
-# and two with these prefixes, for weighted metrics and for unweighted functions.
+# a label, and 0 elsewhere. Each task has three outputs: for unweighted metrics, and with these
+# prefixes for weighted metrics and for unweighted functions.
 _WEIGHTED, _FUNCTION = "weighted\n", "function\n"
 
 
@@ -58,10 +58,9 @@ def outputs(
 
 
 def logs(results: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
-    """Renames logs as Keras does.
+    """Renames logs as Keras does: to `<task>_<metric>`.
 
-    The name is `<task>_<metric>`; for a metric that is both weighted and unweighted, the weighted
-    one is `<task>_weighted_<metric>`.
+    If a metric is both weighted and unweighted, the weighted one is `<task>_weighted_<metric>`.
     """
     renamed: dict[str, Any] = {}
     for name, value in results.items():

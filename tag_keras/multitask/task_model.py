@@ -34,22 +34,13 @@ class TaskModel(TaskTrainer):
     """Model made of an encoder and one head per task, which trains on labels by task.
 
     It knows which variables several tasks share, and it can be saved, loaded and exported.
-
-    Args:
-        encoder: Layer or model from the inputs to one feature tensor, or to a dict of one feature
-            tensor per task.
-        heads: Layer or model by task, from the features to the prediction.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
-        self,
-        encoder: keras.layers.Layer,
-        heads: Mapping[str, keras.layers.Layer],
-        **kwargs: Any,
+        self, encoder: keras.layers.Layer, heads: Mapping[str, keras.layers.Layer], **kwargs: Any
     ) -> None:
-        # The encoder and the heads cast their inputs themselves. A cast before them, to float16
-        # under mixed precision, would lose digits that a float32 encoder needs.
+        # The encoder and the heads cast their inputs. A cast before, to float16 under mixed
+        # precision, would lose digits that a float32 encoder needs.
         super().__init__(**{"autocast": False, **kwargs})
         layers = [encoder, *heads.values()] if isinstance(heads, Mapping) else [heads]
         if not all(isinstance(layer, keras.layers.Layer) for layer in layers):
@@ -72,9 +63,8 @@ class TaskModel(TaskTrainer):
     def from_functional(cls, model: keras.Model, shared: Any = None) -> Self:
         """Makes a multi-task model from any Functional model whose outputs are a dict by task.
 
-        `model` itself becomes the encoder and gives the predictions, with its layers and weights;
-        the heads do nothing. The shared variables, on which affinities are measured, are the ones
-        that the outputs of more than one task depend on, wherever they are in the model.
+        `model` becomes the encoder and gives the predictions; the heads do nothing. The shared
+        variables, on which affinities are measured, are all that more than one output depends on.
 
         Use it, too, if a layer belongs to the encoder and a head, or to two heads: as parts of one
         Functional model such layers can be saved and loaded.
@@ -82,15 +72,15 @@ class TaskModel(TaskTrainer):
         Args:
             model: Functional model whose outputs are a dict of one tensor per task.
             shared: The shared variables to take instead: a layer, the name of a layer, a variable,
-                or a list of these. `shared_variables` tells which ones the model has.
+                or a list of these.
 
         Returns:
             A multi-task model, not compiled yet.
 
         Raises:
-            ValueError: If the model is not a Functional model with a dict of outputs, if no two
-                outputs share a trainable variable, or if `shared` holds something that is not in
-                the model or cannot be trained.
+            ValueError: If the model is no Functional model with a dict of outputs, if no two
+                outputs share a trainable variable, or if something in `shared` is not in the model
+                or cannot be trained.
 
         Example:
 
@@ -131,16 +121,12 @@ class TaskModel(TaskTrainer):
         """Trainable variables of the encoder that more than one task depends on.
 
         If the encoder gives one feature tensor for all tasks, these are all its trainable
-        variables. If `from_functional` got `shared`, they are the ones chosen there.
+        variables; if `from_functional` got `shared`, these.
         """
         return self._sharing.of(self.encoder)
 
     def check_shares(self, purpose: str) -> None:
-        """Raises a `ValueError` if there are no shared variables.
-
-        Args:
-            purpose: End of the sentence "there is nothing that ...".
-        """
+        """Raises a `ValueError` without shared variables: "there is nothing that {purpose}"."""
         if not self.shared_variables:
             raise ValueError(
                 "The encoder has no trainable variable that several tasks share, so there is "

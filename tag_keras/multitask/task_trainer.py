@@ -3,7 +3,7 @@
 import contextlib
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,14 +18,12 @@ from tag_keras.multitask.task_losses import TaskLosses, of_one_replica, of_whole
 from tag_keras.utils.checks import check, implements
 from tag_keras.utils.tasks import check_agreement, metrics_by_task, select_labels, select_weights
 
-Method = TypeVar("Method", bound=keras.layers.Layer)
-
 
 class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
     """Layer that holds the loss weighting and the gradient method of a compiled model.
 
-    A built model takes no new layers, and `compile` may come later. So this layer is a part of the
-    model from the start, and always takes new layers, whose weights are saved with the model.
+    A built model takes no new layers, and `compile` may come later. So the model has this layer
+    from the start, which always takes new layers. Their weights are saved with the model.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -33,33 +31,30 @@ class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
         # Keras would lock a layer that it has built.
         self.built = True
 
-    def put(self, name: str, method: Method | None, tasks: Any) -> Method | None:
-        """Replaces the layer in the attribute `name` by a copy of `method`, and returns the copy.
+    def put(self, name: str, method: Any, tasks: Any) -> None:
+        """Replaces the layer in the attribute `name` by a copy of `method`.
 
         Two models, or two calls of `compile`, may get the same object: each has its own copy.
 
         Args:
-            name: Attribute: "loss_weighting" or "gradient_method".
-            method: Layer with a method `start`, which creates its weights; `None` for no method.
+            name: "loss_weighting" or "gradient_method".
+            method: Layer whose `start` creates its weights; `None` for no method.
             tasks: Argument of `start`: the number of tasks, or their names.
         """
         if (old := getattr(self, name, None)) is not None:
             delattr(self, name)
             forget_layer(self, old)
-        if method is None:
-            return None
-        copy: Method = type(method).from_config(method.get_config())
-        copy.start(tasks)
-        setattr(self, name, copy)
-        return copy
+        if method is not None:
+            copy = type(method).from_config(method.get_config())
+            copy.start(tasks)
+            setattr(self, name, copy)
 
 
 class TaskTrainer(MultiWorkerModel):
     """Compiles, trains and evaluates by task: the `Trainer` of a model with several tasks.
 
     Losses, labels, sample weights, metrics and logs are dicts by task. A subclass sets `tasks` and
-    `compiled_methods`, and its `call` gives a dict of predictions by task. Keras splits its own
-    models in the same way, into `Trainer` and `Model`.
+    `compiled_methods`, and its `call` gives a dict of predictions by task.
     """
 
     tasks: tuple[str, ...]
@@ -97,28 +92,28 @@ class TaskTrainer(MultiWorkerModel):
         # A namespace: Keras would take metrics in a dict for layers, and log them twice.
         self._metrics_given = types.SimpleNamespace(**given)
         self.loss = loss
-        weighting = self.compiled_methods.put("loss_weighting", loss_weighting, len(self.tasks))
-        if weighting is not None:
-            exclude_from_weight_decay(self.optimizer, weighting.trainable_variables)
-        self.task_losses = TaskLosses(self.tasks, loss, loss_weights, weighting)
+        self.compiled_methods.put("loss_weighting", loss_weighting, len(self.tasks))
+        if self.loss_weighting is not None:
+            exclude_from_weight_decay(self.optimizer, self.loss_weighting.trainable_variables)
+        self.task_losses = TaskLosses(self.tasks, loss, loss_weights, self.loss_weighting)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         metrics: list[keras.metrics.Metric] = super().metrics
         if self.task_losses is None:
             return metrics
-        # Evaluation does not use the weights of the losses, so its logs leave them out.
+        # Evaluation uses no weights of the losses, so its logs leave them out.
         weights = [] if self._evaluates else self.task_losses.weight_trackers
         return [*metrics, *self.task_losses.trackers, *weights]
 
     @property
     def loss_weighting(self) -> LossWeighting | None:
-        """The model's own copy of the loss weighting that it was compiled with, or `None`."""
+        """The model's own copy of the loss weighting in `compile`, or `None`."""
         return getattr(self.compiled_methods, "loss_weighting", None)
 
     @property
     def gradient_method(self) -> Any:
-        """The model's own copy of the gradient method that it was compiled with, or `None`."""
+        """The model's own copy of the gradient method in `compile`, or `None`."""
         return getattr(self.compiled_methods, "gradient_method", None)
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -200,17 +195,13 @@ class TaskTrainer(MultiWorkerModel):
         config = super().get_compile_config()
         if not config:
             return {}
-        losses = self.task_losses
-        weights = {task: float(w) for task, w in zip(self.tasks, losses.weights, strict=True)}
-        loss = keras.saving.serialize_keras_object(self.loss)
-        metrics = {
-            name: keras.saving.serialize_keras_object(given)
-            for name, given in vars(self._metrics_given).items()
-        }
-        config = {**config, **metrics, "loss": loss, "loss_weights": weights}
+        given = {**vars(self._metrics_given), "loss": self.loss}
         if self.loss_weighting is not None:
-            config["loss_weighting"] = keras.saving.serialize_keras_object(self.loss_weighting)
-        return config
+            given["loss_weighting"] = self.loss_weighting
+        serialize = keras.saving.serialize_keras_object
+        config |= {name: serialize(value) for name, value in given.items()}
+        weights = zip(self.tasks, self.task_losses.weights, strict=True)
+        return {**config, "loss_weights": {task: float(weight) for task, weight in weights}}
 
     def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config), **more)
