@@ -1,5 +1,4 @@
-# The public names, each written once: `__init__.py` loads them at first use, type checkers read
-# them here.
+# The public names, each written once: `__init__.py` loads them at first use.
 
 # Measure.
 from .affinity import Affinity as Affinity
@@ -72,44 +71,18 @@ from .report.report import write_report as write_report
 
 # isort: split
 # Modules that are used by their own names.
-from . import (
-    comparison as comparison,
-)
-from . import (
-    estimators as estimators,
-)
-from . import (
-    experiment as experiment,
-)
-from . import (
-    gradient_methods as gradient_methods,
-)
-from . import (
-    layers as layers,
-)
-from . import (
-    loss_weighting as loss_weighting,
-)
-from . import (
-    multitask as multitask,
-)
-from . import (
-    networks as networks,
-)
-from . import (
-    report as report,
-)
-from . import (
-    results as results,
-)
-from . import (
-    selection as selection,
-)
-from . import (
-    study as study,
-)
-from . import (
-    sweep as sweep,
-)
+from . import comparison as comparison
+from . import estimators as estimators
+from . import experiment as experiment
+from . import gradient_methods as gradient_methods
+from . import layers as layers
+from . import loss_weighting as loss_weighting
+from . import multitask as multitask
+from . import networks as networks
+from . import report as report
+from . import results as results
+from . import selection as selection
+from . import study as study
+from . import sweep as sweep
 
 __version__: str
