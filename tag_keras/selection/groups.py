@@ -115,8 +115,7 @@ def selection_frontier(
         Where more groups do not help, the last grouping repeats.
 
     Raises:
-        ValueError: If `select_groups` refuses an argument, or `max_groups` groups cannot cover all
-            tasks.
+        ValueError: If an argument is out of range, or so many groups cannot cover all tasks.
 
     Example:
 

@@ -33,8 +33,7 @@ class NetworkTable:
         costs: Array (M,): cost of each network, in any unit. Defaults to 1 each.
 
     Raises:
-        ValueError: If an argument is wrong or contradicts another; the message names the network
-            and the task.
+        ValueError: If an argument is wrong; the message names the network and the task.
 
     Example:
 
@@ -124,8 +123,7 @@ class NetworkTable:
             The table, networks in the order in which they first appear.
 
         Raises:
-            ValueError: If there are no results on the split, or a network lacks a result of one of
-                its tasks or a cost.
+            ValueError: If the split has no results, or a network lacks a task's result or a cost.
         """
         names, networks = table_inputs.networks_of_results(list(rows), split, tasks, costs)
         return cls.from_losses(networks, names)
@@ -150,8 +148,7 @@ class NetworkTable:
             The table, groups sorted by the positions of their tasks.
 
         Raises:
-            ValueError: If there are too many tasks, an affinity of two tasks is not finite, or
-                `costs` lacks a group.
+            ValueError: If tasks are too many, an affinity is not finite, or a cost is missing.
 
         Example:
 

@@ -22,7 +22,7 @@ Sense = Literal["max", "min"]
 class NetworkSelection(Grouping):
     """Networks chosen from a table: a `Grouping` with their rows and their cost.
 
-    With `sense="min"`, `score` is a mean loss, and `upper_bound` a lower bound of it.
+    With `sense="min"`, `score` is a mean loss, and no choice has a loss below `upper_bound`.
 
     Args:
         networks: By group, the row of its network in the table.

@@ -25,7 +25,7 @@ class GroupingStability:
         share: Array (T, T), symmetric: fraction of the draws in which two tasks have at least one
             group in common; 1 on the diagonal.
         wins: Fraction of the draws that select exactly the groups of `grouping`.
-        regret: How much more, at least 0, the best groups for a draw score; mean over the draws.
+        regret: Mean over the draws of what `grouping` scores less than the best groups for a draw.
         num_samples: Number of draws.
     """
 

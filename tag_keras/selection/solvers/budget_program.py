@@ -118,9 +118,9 @@ class NetworkProgram:
 
     def cheapest_cover(self) -> Answer:
         """The cheapest networks that have every task, within the budget or not."""
-        members, most = _sparse(np.isfinite(self.losses).T), 1.0 if self.partition else np.inf
-        constraint = scipy.optimize.LinearConstraint(members, 1.0, most)
-        return self._solve(self.costs * (1e5 / self.costs.max()), [constraint])
+        members = _sparse(np.isfinite(self.losses).T)
+        covers = scipy.optimize.LinearConstraint(members, 1.0, 1.0 if self.partition else np.inf)
+        return self._solve(self.costs * (1e5 / self.costs.max()), [covers])
 
     def within_cost(self, cost: float) -> tuple[Floats, float]:
         """The constraint that the cost is at most `cost`, up to the tolerance of costs."""

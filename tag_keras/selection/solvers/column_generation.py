@@ -232,7 +232,7 @@ class ColumnSolver:
     A linear program over the known groups prices the tasks; groups with a profit at these prices
     join it. Climbing from group to group finds them, and where it ends, branch and bound, which
     misses none: then the prices bound every family. An integer program chooses among all groups
-    whose profit is large enough for a best family. Few of all groups are ever made.
+    whose profit is large enough for a best family. Only a few of all groups are ever made.
 
     Args:
         problem: T tasks.
@@ -246,10 +246,10 @@ class ColumnSolver:
         self._pool = GroupPool(self._problem, self._start)
 
     def solve(self, num_groups: int, tolerance: float, time_limit: float | None) -> Family:
-        """The best family of at most `num_groups` groups, which is no less than in `start`.
+        """The best family of at most `num_groups` groups.
 
         Args:
-            num_groups: Largest number of groups.
+            num_groups: Largest number of groups, at least as many as in `start`.
             tolerance: Mean scores that differ by less are tied.
             time_limit: Seconds after which the best family and bound so far come back, or None.
         """

@@ -44,7 +44,8 @@ def climb_family(problem: GroupProblem, members: Booleans, deadline: float) -> B
     A change takes a unit into a group or out of it; in a partition, from one group to another. The
     search ends at the time `deadline` of `time.monotonic`.
     """
-    change, units = _move if problem.partition else _flip, problem.unit_members()
+    change = _move if problem.partition else _flip
+    units = problem.unit_members()
     while time.monotonic() < deadline:
         changed = change(problem, units, members)
         if changed is None:

@@ -164,7 +164,7 @@ class GroupTree:
     def __init__(self, pricing: Pricing, threshold: float) -> None:
         self.pricing, self.problem, self.threshold = pricing, pricing.problem, threshold
         gains = np.maximum(pricing.gains, 0.0)
-        # The largest gains from and for others first: of the orders tried, this has fewest nodes.
+        # Units with the largest gains come first: of the orders tried, this makes the fewest nodes.
         weight = pricing.units @ (gains.sum(axis=0) + gains.sum(axis=1))
         self.units = [list(self.problem.units[row]) for row in np.argsort(-weight, kind="stable")]
         self.left = [
