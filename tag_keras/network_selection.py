@@ -54,7 +54,7 @@ def summary(
 
 
 def certificate(grouping: Grouping, sense: str = "max", seconds: float | None = None) -> str:
-    """In words, that the selection is optimal, or how far from that at most."""
+    """Whether the selection is optimal, or how far from that it may be, in words."""
     if grouping.optimal:
         return "optimal"
     bound = grouping.upper_bound

@@ -1,4 +1,4 @@
-"""Losses of joint, single and grouped networks: of kinds for the report, each for the guard."""
+"""Losses of joint, single and grouped networks: by kind for the report, by name for the guard."""
 
 import dataclasses
 import math
@@ -175,7 +175,7 @@ def loss_table(grouping: Grouping, rows: Sequence[Row], split: str) -> LossTable
         split: Split to read, for instance `"validation"`.
 
     Returns:
-        Table, without joint and single networks that never have the losses of all their tasks.
+        Table, without joint and single networks that lack losses of their tasks at every seed.
 
     Raises:
         ValueError: If a group has no such seed, or if the networks have none in common.

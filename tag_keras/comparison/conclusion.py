@@ -69,7 +69,7 @@ def conclusion(
         anchored: Whether the groups were selected by affinities from `anchor_affinity`.
 
     Raises:
-        ValueError: If arguments differ in tasks, or `rows` is empty or has a loss not finite.
+        ValueError: If the arguments differ in tasks, `rows` is empty, or a loss is not finite.
     """
     if different := sorted({*affinity.tasks} ^ {*grouping.tasks}):
         raise ValueError(

@@ -32,13 +32,13 @@ def guard_groups(
     - Beyond the noise: another network has less loss for the task. The difference, paired by seed,
       has a mean above two of its standard errors. Of several such networks, the one with the least
       mean loss serves the task, unless the total loss served would rise.
-    - The guarantee: the total loss served is still above the joint network's, or that of one
-      network per task. Then tasks move to the better of the two until it no longer is, one by one,
-      the one that loses most against it first.
-    - Fewer networks: more networks would serve than before the guard. Then others that serve take
-      the tasks of one, first of the one that leaves the least total. No task may become worse
-      beyond its noise (where tasks may move for the first reason), and the total loss served may
-      not rise above any of the three that it is compared with.
+    - The guarantee: the joint network, or one network per task, still has less total loss. Then
+      tasks move to the better of the two, one by one, the task that loses most against it first,
+      until the total loss served is no longer above.
+    - Fewer networks: more networks would serve than before the guard. Then one network is left out,
+      first the one that leaves the least total, and others that serve take its tasks. No task may
+      become worse beyond its noise (where tasks may move for the first reason), and the total loss
+      served may not rise above any of the three that it is compared with.
 
     Of each network, the seed with the least loss over the tasks that it serves is served. So, of
     the seeds compared, the total loss served on `split` is never above that of the groups without

@@ -38,9 +38,9 @@ def png(figure: Any) -> bytes | None:
 
 def write(path: Path, content: bytes | None) -> None:
     """Writes a file, atomically, or deletes it where there is nothing to write."""
+    # A figure of an earlier report must not stand beside this one.
     if content is None:
-        # A figure of an earlier report must not stand beside this one.
         path.unlink(missing_ok=True)
-    else:
-        with files.replacing(path) as partial:
-            partial.write_bytes(content)
+        return
+    with files.replacing(path) as partial:
+        partial.write_bytes(content)

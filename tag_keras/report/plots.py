@@ -65,8 +65,7 @@ def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -
 def plot_history(affinity: Affinity) -> Figure | None:
     """Affinities over epochs: one panel for each target, one line for each other source.
 
-    Epochs in which a pair was not measured leave a gap. None if no pair of different tasks has a
-    history.
+    Epochs without a measurement leave a gap. None if no pair of different tasks has a history.
     """
     history, tasks = between_tasks(affinity.history), affinity.tasks
     if not np.isfinite(history).any():
