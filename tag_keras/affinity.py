@@ -8,12 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tag_keras.utils import files
-from tag_keras.utils.replicates import (
-    Interval,
-    interval,
-    interval_of_differences,
-    mean_and_error,
-)
+from tag_keras.utils.replicates import Interval, interval, interval_of_differences, mean_and_error
 from tag_keras.utils.tasks import check_task_names
 
 # The arrays of an `Affinity`, as named in the file.
@@ -24,7 +19,7 @@ class Affinity:
     """Inter-task affinities, always [source, target].
 
     Args:
-        tasks: Task names, in the user's order; T is their number.
+        tasks: T task names, in the user's order.
         mean: Array (T, T), no unit: mean over probes of the affinity of the row's task (source)
             onto the column's task (target). NaN only where `count` is 0.
         standard_error: Array (T, T): standard error of `mean`, NaN where unknown. Defaults to the
@@ -34,13 +29,12 @@ class Affinity:
             an epoch did not measure. Defaults to no epochs.
         skipped: Integer array (T, T): number of probes left out because a loss was not positive
             or not finite. Defaults to 0.
-        replicates: Array (B, T, T): B nearly independent measurements whose mean is `mean`:
-            batches of successive probes of one run, or whole runs. NaN for a pair that a replicate
-            did not measure. Defaults to none.
+        replicates: Array (B, T, T): B nearly independent measurements with the mean `mean`: batches
+            of successive probes, or whole runs. NaN for a pair not measured. Defaults to none.
 
     Raises:
-        ValueError: If a name is repeated, empty or not a string, if an array has another shape or
-            holds infinity, or if an entry of `mean` is NaN although `count` counts probes of it.
+        ValueError: If a name is repeated, empty or not a string, an array has another shape or
+            holds infinity, or a mean is NaN although `count` counts probes of it.
 
     Example:
 
@@ -71,9 +65,8 @@ class Affinity:
             standard_error = mean_and_error(self.replicates)[1]
         self.standard_error = _checked_array("standard_error", standard_error, pairs, np.float64)
         self.count = _checked_array("count", nothing if count is None else count, pairs, np.int64)
-        self.skipped = _checked_array(
-            "skipped", nothing if skipped is None else skipped, pairs, np.int64
-        )
+        skipped = nothing if skipped is None else skipped
+        self.skipped = _checked_array("skipped", skipped, pairs, np.int64)
         measured = self.count > 0 if count is not None else np.ones(pairs, bool)
         wrong = np.isinf(self.mean) | (np.isnan(self.mean) & measured)
         if wrong.any():
@@ -97,8 +90,8 @@ class Affinity:
 
         The interval of batch means (Law and Kelton, Simulation Modeling and Analysis; Flegal and
         Jones 2010, Annals of Statistics 38): `mean` plus and minus `standard_error` times the
-        quantile of Student's t with B - 1 degrees of freedom, where B replicates measured the pair.
-        Without replicates, the quantile comes from the normal distribution.
+        quantile of Student's t with B - 1 degrees of freedom for B replicates of the pair, or of
+        the normal distribution without replicates.
 
         Successive probes are alike, batches of them less so. The interval is too narrow where
         probes stay alike for longer than a batch, and too wide where the affinity has a trend,
@@ -125,9 +118,9 @@ class Affinity:
         count as independent and normal.
 
         Args:
-            confidence: Level of the two-sided test of each single comparison, between 0 and 1,
-                not corrected for their number. At 0.95, one of two equally good sources comes out
-                better by chance in 5 % of the comparisons.
+            confidence: Level of the two-sided test of each comparison, between 0 and 1, not
+                corrected for their number. At 0.95, chance makes one of two equally good sources
+                better in 5 % of the comparisons.
 
         Returns:
             Boolean array (T, T, T) [source, other, target], false where the noise is unknown. The
@@ -136,10 +129,8 @@ class Affinity:
         Raises:
             ValueError: If `confidence` is out of range.
         """
-        low, _ = interval_of_differences(
-            self.mean, self.standard_error, self.replicates, confidence
-        )
-        return low > 0
+        mean, error = self.mean, self.standard_error
+        return interval_of_differences(mean, error, self.replicates, confidence)[0] > 0
 
     @classmethod
     def combine(cls, runs: Iterable["Affinity"]) -> "Affinity":
@@ -200,20 +191,18 @@ class Affinity:
             raise ValueError(f"{os.fspath(path)} does not hold affinities: {error}") from None
 
     def __repr__(self) -> str:
-        text = f"Affinity(tasks={self.tasks}, mean=\n{_to_text(self.mean)}"
+        shown = {"mean": self.mean}
         if np.isfinite(self.standard_error).any():
-            text += f", standard_error=\n{_to_text(self.standard_error)}"
-        return text + ")"
+            shown["standard_error"] = self.standard_error
+        with np.printoptions(precision=4, linewidth=100):
+            arrays = [f", {name}=\n{array}" for name, array in shown.items()]
+        return f"Affinity(tasks={self.tasks}{''.join(arrays)})"
 
 
 def _checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtype: Any) -> Any:
     """A read-only copy of `value`, with NaN for None.
 
-    Args:
-        name: Name of the argument, for messages.
-        value: Numbers, nested or in an array.
-        shape: Shape required; a first axis of None may have any length.
-        dtype: `np.float64`, or `np.int64` for whole numbers of at least 0.
+    A first axis of None may have any length; an array of `np.int64` holds whole numbers from 0 on.
     """
     try:
         # Through float64, because None stands for NaN in the files.
@@ -235,7 +224,6 @@ def _checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtyp
 
 
 def _checked_series(name: str, value: npt.ArrayLike | None, pairs: tuple[int, int]) -> Any:
-    """A read-only array (N, *pairs), finite or NaN; N is 0 for None."""
     series = _checked_array(name, () if value is None else value, (None, *pairs), np.float64)
     if np.isinf(series).any():
         raise ValueError(f"`{name}` should be finite or NaN.")
@@ -243,17 +231,11 @@ def _checked_series(name: str, value: npt.ArrayLike | None, pairs: tuple[int, in
 
 
 def _to_lists(array: npt.NDArray[Any]) -> Any:
-    """Nested lists of numbers, with None for NaN."""
     if array.dtype.kind == "i":
         return array.tolist()
     values = array.astype(object)
     values[np.isnan(array)] = None
     return values.tolist()
-
-
-def _to_text(array: npt.NDArray[Any]) -> str:
-    """Lines of numbers with four digits; NumPy shortens a large array."""
-    return np.array2string(array, precision=4, max_line_width=100)
 
 
 def _check_runs(runs: Sequence[Affinity]) -> None:

@@ -1,7 +1,4 @@
-"""The command `python -m tag_keras.network_selection`: selects networks, and says so in words.
-
-`summary`, `certificate` and `reason` write the words; `main` reads the flags and files.
-"""
+"""The command `python -m tag_keras.network_selection`: selects networks, and says so in words."""
 
 import contextlib
 import ctypes
@@ -14,14 +11,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from tag_keras.affinity import Affinity
 from tag_keras.selection.grouping import Grouping
-from tag_keras.selection.groups import TABLE_TASKS, select_groups, selection_frontier
+from tag_keras.selection.groups import (
+    TABLE_TASKS,
+    score_in_group,
+    select_groups,
+    selection_frontier,
+)
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.networks import select_networks
-from tag_keras.selection.solvers.problem import Score
 from tag_keras.utils.progress import show_elapsed
 
 
@@ -32,18 +31,14 @@ def summary(
     costs: Iterable[float] = (),
     seconds: float | None = None,
 ) -> list[str]:
-    """The selection in words.
+    """The selection in words: a line for each network, and one for the mean score.
 
     Args:
         grouping: The selection.
         scores: By task, its score in the network that serves it.
         sense: `"max"`, or `"min"` where less is better.
         costs: Cost of each network, where costs matter.
-        seconds: Duration of the selection; the text has it where there is no proof.
-
-    Returns:
-        A line for each network, with the tasks that it serves and the tasks that only help, and a
-        line for the mean score.
+        seconds: Duration of the selection, for the text where there is no proof.
     """
     lines = []
     prices = [f" (cost {cost:.6g})" for cost in costs] or [""] * len(grouping.groups)
@@ -59,7 +54,7 @@ def summary(
 
 
 def certificate(grouping: Grouping, sense: str = "max", seconds: float | None = None) -> str:
-    """The proof of the selection in words: that it is optimal, or how far from that at most."""
+    """Whether the selection is optimal, or how far from that it may be, in words."""
     if grouping.optimal:
         return "optimal"
     bound = grouping.upper_bound
@@ -74,9 +69,7 @@ def certificate(grouping: Grouping, sense: str = "max", seconds: float | None = 
 def reason(grouping: Grouping, frontier: Sequence[Grouping]) -> str:
     """The scores of one network less and of one more, in words.
 
-    Args:
-        grouping: The selection.
-        frontier: The best grouping for each number of networks, up to one more than asked for.
+    `frontier` has the best grouping for each number of networks, up to one more than asked for.
     """
 
     def networks(number: int) -> str:
@@ -120,19 +113,15 @@ def main(argv: list[str]) -> int:
         if given.output:
             grouping.save(given.output)
     except (flags.Error, OSError, ValueError) as error:
-        print("network_selection:", _message(error), file=sys.stderr)
+        message = str(error).replace("\n", " ")
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename or 'the empty name'}: {error.strerror}"
+        print("network_selection:", message, file=sys.stderr)
         return 2 if isinstance(error, flags.Error) else 1
     if given.format == "json":
         lines = [json.dumps(dataclasses.asdict(grouping), indent=1)]
     print("\n".join(lines))
     return 0
-
-
-def _message(error: Exception) -> str:
-    """The error in one line; an error of the system names its file first."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename or 'the empty name'}: {error.strerror}"
-    return str(error).replace("\n", " ")
 
 
 def _define_flags(given: Any) -> None:
@@ -200,33 +189,21 @@ def _from_affinity(affinity: Affinity, given: Any) -> tuple[Grouping, list[str]]
         grouping = frontier[-2]
     else:
         grouping = select_groups(affinity, num_groups, given.singletons, **options)
-    scores = _scores(affinity, grouping, given.score)
+    scores = {
+        task: score_in_group(affinity, grouping.groups[index], task, given.score)
+        for task, index in grouping.serves.items()
+    }
     lines = summary(grouping, scores, seconds=time.monotonic() - start)
     return grouping, [*lines, reason(grouping, frontier)] if frontier else lines
 
 
-def _scores(affinity: Affinity, grouping: Grouping, score: Score) -> dict[str, float]:
-    """The score of each task in the group that serves it; a task alone scores 0."""
-    scores = {}
-    combine = np.mean if score == "mean" else np.sum
-    for target, task in enumerate(grouping.tasks):
-        group = grouping.groups[grouping.serves[task]]
-        others = [affinity.tasks.index(source) for source in group if source != task]
-        scores[task] = float(combine(affinity.mean[others, target])) if others else 0.0
-    return scores
-
-
 def _from_table(table: NetworkTable, given: Any) -> tuple[Grouping, list[str]]:
-    """The selection of networks, and the lines to print about it."""
     start = time.monotonic()
     budget = given.num_groups if given.budget is None else given.budget
     selection = select_networks(
         table, budget, given.sense, partition=given.partition, time_limit=given.time_limit
     )
-    rows = {task: selection.networks[selection.serves[task]] for task in table.tasks}
-    scores = {
-        task: float(table.scores[row, column]) for column, (task, row) in enumerate(rows.items())
-    }
+    scores = selection.scores_on(table, table)
     costs = [float(table.costs[row]) for row in selection.networks]
     lines = summary(selection, scores, given.sense, costs, time.monotonic() - start)
     return selection, [*lines, f"cost {selection.cost:.6g} of a budget of {budget:.6g}"]

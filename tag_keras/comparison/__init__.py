@@ -1,7 +1,5 @@
 """Compare trained networks and decide which to serve, by their losses. NumPy only.
 
-- `comparison`: the losses of joint, single and grouped networks side by side.
-- `method_table`: methods side by side, with what their training takes.
-- `conclusion`: what the results say, in sentences.
-- `guard` chooses the network that serves each task; `serving` holds the choice, as a file, too.
+`comparison` has the losses of joint, single and grouped networks, `method_table` the methods side
+by side, `conclusion` what the results say; `guard` chooses what serves each task, for `serving`.
 """

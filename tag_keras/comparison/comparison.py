@@ -1,8 +1,4 @@
-"""Losses of joint, single and grouped networks side by side.
-
-`compare` puts together the test losses of each kind of network, which the report shows.
-`loss_table` puts together the losses of each network on one split, which the guard chooses by.
-"""
+"""Losses of joint, single and grouped networks: by kind for the report, by name for the guard."""
 
 import dataclasses
 import math
@@ -32,11 +28,7 @@ def tasks_of_networks(grouping: Grouping) -> dict[str, tuple[str, ...]]:
 
 
 def check_rows(grouping: Grouping, rows: Sequence[Row]) -> None:
-    """Checks that results come from networks for the groups and tasks of a grouping.
-
-    Raises:
-        ValueError: If they do not, if there are none, or if a loss is not finite.
-    """
+    """Checks that rows are of networks for the groups and tasks of a grouping, losses finite."""
     if not rows:
         raise ValueError("`rows` should hold at least one result. Received: rows=[].")
     trained = {**tasks_of_networks(grouping), "affinity": grouping.tasks}
@@ -66,9 +58,8 @@ class Comparison:
     """Test losses of each kind of network, at the seeds that all kinds have.
 
     Args:
-        losses: Losses (T + 1, S) by kind (`"joint"`, `"single"`, `"grouped"`): a line for each of
-            T tasks, then one for their total, over S seeds. A kind needs a seed with the losses
-            of all tasks to be here.
+        losses: Losses (T + 1, S) of T tasks and their total over S seeds, by kind (`"joint"`,
+            `"single"`, `"grouped"`). A kind needs a seed with the losses of all tasks to be here.
         seeds: The S seeds, in increasing order.
         left_out: Seeds that some kinds have, but not all.
     """
@@ -82,12 +73,12 @@ class Comparison:
 
         Empty without a joint network; NaN where its mean loss is not positive.
         """
-        if "joint" not in self.losses:
+        others = dict(self.losses)
+        joint = others.pop("joint", None)
+        if joint is None:
             return {}
-        joint = self.losses["joint"]
         mean = joint.mean(axis=1, keepdims=True)
         mean = np.where(mean > 0, mean, np.nan)
-        others = {kind: losses for kind, losses in self.losses.items() if kind != "joint"}
         return {kind: (losses - joint) / mean for kind, losses in others.items()}
 
 
@@ -137,8 +128,8 @@ def losses_as_text(grouping: Grouping, rows: Sequence[Row]) -> str:
 class LossTable:
     """Losses of networks on one split, at the seeds that all of them have.
 
-    Of each network one seed is served: the one with the least loss over the tasks that the network
-    serves. The methods take the name of the network that serves each task.
+    Of each network, the seed with the least loss over the tasks that it serves is served. The
+    methods take the name of the network that serves each task.
 
     Args:
         losses: By name of the network and task, the losses (S,) over S seeds.
@@ -165,7 +156,7 @@ class LossTable:
         return {task: float(self.losses[name][task][places[name]]) for task, name in serves.items()}
 
     def served_total(self, serves: Mapping[str, str]) -> float:
-        """Sum of the losses that are served. The order of the tasks does not change it."""
+        """Sum of the losses that are served, whatever the order of the tasks."""
         return math.fsum(self.served_losses(serves).values())
 
     def are_alike(self, one: str, other: str) -> bool:
@@ -184,8 +175,7 @@ def loss_table(grouping: Grouping, rows: Sequence[Row], split: str) -> LossTable
         split: Split to read, for instance `"validation"`.
 
     Returns:
-        Table, without joint and single networks that have no seed with the losses of all their
-        tasks.
+        Table, without joint and single networks that lack losses of their tasks at every seed.
 
     Raises:
         ValueError: If a group has no such seed, or if the networks have none in common.

@@ -21,8 +21,8 @@ _PAID = {
     "grouped": "Grouping paid",
 }
 _FEWEST_PROBES = 30
-# If fewer comparisons are significant, chance explains more than a quarter of them. A higher bound
-# would be unfair: with many small clusters, most sources of a target are equally useless.
+# If fewer comparisons are significant, chance explains more than a quarter of them. More would be
+# too much to ask: with many small clusters, most sources of a target are equally useless.
 _FEWEST_SIGNIFICANT = 0.2
 # A sentence names no more tasks than these.
 MOST_NAMES = 12
@@ -34,9 +34,9 @@ class Conclusion:
 
     Args:
         winner: Kind of network (`"joint"`, `"single"`, `"grouped"`) with the lowest total test
-            loss. None if no kind has a seed with the losses of all tasks.
-        advised: Kind to use: the one with the fewest networks, out of the winner and the kinds
-            within its noise. None if the noise is not known.
+            loss, or None if no kind has all losses of a seed.
+        advised: Kind to use: of the winner and the kinds within its noise, the one with the fewest
+            networks. None if the noise is not known.
         verdict: Who won, and whether beyond the noise.
         chosen: The groups.
         numbers: Totals and their differences.
@@ -69,8 +69,7 @@ def conclusion(
         anchored: Whether the groups were selected by affinities from `anchor_affinity`.
 
     Raises:
-        ValueError: If `rows` is empty or has a loss that is not finite, or if `affinity`,
-            `grouping` and `rows` have different tasks.
+        ValueError: If the arguments differ in tasks, `rows` is empty, or a loss is not finite.
     """
     if different := sorted({*affinity.tasks} ^ {*grouping.tasks}):
         raise ValueError(
@@ -84,8 +83,8 @@ def conclusion(
     gaps = {kind: mean_and_noise(totals[kind] - totals[order[0]]) for kind in order[1:]}
     noise_known = len(comparison.seeds) >= FEWEST_SEEDS
     tied = [kind for kind, (mean, noise) in gaps.items() if noise_known and mean <= noise]
-    kinds = serving_networks(grouping)
-    networks = {kind: len({*serves.values()}) for kind, serves in kinds.items()}
+    serving = serving_networks(grouping)
+    networks = {kind: len({*serves.values()}) for kind, serves in serving.items()}
     advised = None
     if gaps and noise_known:
         # The winner comes first, and so wins a tie in the number of networks.
@@ -142,10 +141,8 @@ def _numbers(
     if not totals:
         return ""
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    values = [
-        f"{_KINDS[kind]} {plus_minus(*results.mean_and_deviation(total))}"
-        for kind, total in totals.items()
-    ]
+    means = {kind: results.mean_and_deviation(total) for kind, total in totals.items()}
+    values = [f"{_KINDS[kind]} {plus_minus(*mean)}" for kind, mean in means.items()]
     text = f"Total test loss ({over}): {', '.join(values)}."
     if not gaps or seeds < FEWEST_SEEDS:
         return text
@@ -185,10 +182,8 @@ def _noise(affinity: Affinity, anchored: bool) -> str:
         )
     if size == 2:
         low, high = (ends[~np.eye(2, dtype=bool)] for ends in affinity.interval(0.95))
-        text = "With two tasks no target has two sources to compare."
-        return (
-            f"{text} {_significance(low, high, '2 affinities between them are different from 0')}"
-        )
+        shares = _significance(low, high, "2 affinities between them are different from 0")
+        return f"With two tasks no target has two sources to compare. {shares}"
     # Selection ranks the sources of a target, so each pair of sources is one comparison.
     source, other, target = np.indices((size, size, size))
     pairs = (source < other) & (source != target) & (other != target)
@@ -203,7 +198,7 @@ def _significance(low: Array, high: Array, what: str) -> str:
     known = int(np.isfinite(low).sum())
     if not known:
         return "The standard errors of the affinities are not known: all of it may be noise."
-    # A comparison with NaN is false: an unknown end does not count.
+    # Comparisons with NaN are false: unknown ends do not count.
     beyond = int(((low > 0) | (high < 0)).sum())
     share = percent(beyond / known)
     if known < len(low):

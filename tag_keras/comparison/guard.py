@@ -1,7 +1,7 @@
 """The guard: chooses the trained network that serves each task, by the losses on validation data.
 
 Affinities predict gains weakly. So the guard compares the trained groups with the joint network and
-with one network per task. On validation data it serves no greater total loss than any of the three.
+with one network per task, and serves no greater total validation loss than any of them.
 """
 
 import dataclasses
@@ -31,26 +31,25 @@ def guard_groups(
 
     - Beyond the noise: another network has less loss for the task. The difference, paired by seed,
       has a mean above two of its standard errors. Of several such networks, the one with the least
-      mean loss serves the task. The move is left out if the total loss served would rise by it.
-    - The guarantee: the total loss served is still above that of the joint network, or of one
-      network per task. Then tasks move to the better of the two, one by one, and the one that loses
-      most against it first, until the total is no longer above.
+      mean loss serves the task, unless the total loss served would rise.
+    - The guarantee: the joint network, or one network per task, still has less total loss. Then
+      tasks move to the better of the two, one by one, the task that loses most against it first,
+      until the total loss served is no longer above.
     - Fewer networks: more networks would serve than before the guard. Then one network is left out,
-      and others that serve take its tasks; first the one that leaves the least total. No task may
+      first the one that leaves the least total, and others that serve take its tasks. No task may
       become worse beyond its noise (where tasks may move for the first reason), and the total loss
       served may not rise above any of the three that it is compared with.
 
-    Of each network one seed is served: the one with the least loss over the tasks that the network
-    serves. So, of the seeds compared, the total loss served on `split` is never above that of the
-    groups without the guard, of the joint network's best seed, or of the best seeds of one network
-    per task. On other data this may fail.
+    Of each network, the seed with the least loss over the tasks that it serves is served. So, of
+    the seeds compared, the total loss served on `split` is never above that of the groups without
+    the guard, of the joint network's best seed, or of the best seeds of one network per task. On
+    other data this may fail.
 
     Args:
         grouping: Groups of tasks, and the group that serves each task.
-        rows: Results of networks named `"group_<index>"`, `"joint"` and `"single_<task>"`, for
-            instance from `tag_keras.results.load_results("results.json")`. Without a joint network,
-            or without one network per task, there is no guarantee against it. Only seeds that all
-            networks have are compared.
+        rows: Results of networks named `"group_<index>"`, `"joint"` and `"single_<task>"`, such as
+            `tag_keras.results.load_results("results.json")`. Without a joint network, or one
+            network per task, there is no guarantee against it. Only seeds that all have count.
         split: Split whose losses decide. A report of losses on the same split would flatter.
         beyond_noise: Whether tasks may move for the first reason. Defaults to whether there are at
             least three seeds: with fewer, the report calls the noise not known.
@@ -59,8 +58,8 @@ def guard_groups(
         Serving: the networks to serve, which tasks moved and why, and the totals.
 
     Raises:
-        ValueError: If `rows` lacks the losses of a group, if networks have other tasks or no seed
-            in common, or if `beyond_noise` is true with fewer than two seeds.
+        ValueError: If `rows` lacks the losses of a group, networks have other tasks or no seed in
+            common, or `beyond_noise` is true with fewer than two seeds.
 
     Example:
 
@@ -101,9 +100,8 @@ def guard_groups(
     better = _move_beyond_noise(table, before) if beyond_noise else before
     no_worse = better
     if totals:
-        no_worse = _move_until_no_worse(
-            table, better, yardsticks[min(totals, key=totals.__getitem__)]
-        )
+        yardstick = yardsticks[min(totals, key=totals.__getitem__)]
+        no_worse = _move_until_no_worse(table, better, yardstick)
     limit = min([total_without, *totals.values()])
     after = _leave_out(table, no_worse, len({*before.values()}), limit, beyond_noise)
     steps: dict[Reason, Mapping[str, str]] = {
@@ -134,7 +132,7 @@ def guard_groups(
 def _yardsticks(grouping: Grouping, table: LossTable) -> dict[str, dict[str, str]]:
     """Name of the network of each task, by kind: joint and single, where the table has them all."""
     # A group may be one of these networks, trained once under both names, and must not serve as
-    # two. The name that comes first in the table stands for both: groups come first.
+    # two. The first name in the table, the group's, stands for both.
     first: dict[str, str] = {}
     for name in table.losses:
         first[name] = next((other for other in first if table.are_alike(other, name)), name)
@@ -146,7 +144,6 @@ def _yardsticks(grouping: Grouping, table: LossTable) -> dict[str, dict[str, str
 
 
 def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str, str]:
-    """Name of the network of each task, after the moves that pay beyond the noise."""
     best: dict[str, tuple[float, str]] = {}
     for task, own in serves.items():
         for name, losses in table.losses.items():
@@ -155,7 +152,7 @@ def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str,
                 if gain > noise and gain > best.get(task, (0.0, ""))[0]:
                     best[task] = gain, name
     serves = dict(serves)
-    # The largest gains come first. Equal ones go by name, not by the order of the tasks.
+    # The largest gains come first; equal ones go by name, not by the order of the tasks.
     for task in sorted(best, key=lambda task: (-best[task][0], task)):
         moved = {**serves, task: best[task][1]}
         # The gain is a mean over seeds. The seed that is served may be better than its mean.
@@ -167,7 +164,6 @@ def _move_beyond_noise(table: LossTable, serves: Mapping[str, str]) -> dict[str,
 def _move_until_no_worse(
     table: LossTable, serves: Mapping[str, str], yardstick: Mapping[str, str]
 ) -> dict[str, str]:
-    """Name of the network of each task, after moves until the yardstick's total is no better."""
     serves, other = dict(serves), table.served_losses(yardstick)
     limit = table.served_total(yardstick)
     # It ends: once all tasks have moved, their total is the limit.
@@ -182,7 +178,7 @@ def _move_until_no_worse(
 def _leave_out(
     table: LossTable, serves: Mapping[str, str], most: int, limit: float, beyond_noise: bool
 ) -> dict[str, str]:
-    """Name of the network of each task, after networks were left out until at most `most` serve."""
+    """Leaves networks out until at most `most` serve, while the total stays within `limit`."""
     start, serves = serves if beyond_noise else {}, dict(serves)
     while len(names := sorted({*serves.values()})) > most:
         others = [_without(table, serves, name, start) for name in names]
@@ -196,10 +192,9 @@ def _leave_out(
 def _without(
     table: LossTable, serves: Mapping[str, str], left_out: str, no_worse_than: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """The same with the tasks of one network moved to others that serve; None if none can.
+    """Moves the tasks of one network to others that serve; None if none can.
 
-    A network cannot take a task that is worse there, beyond the noise, than in the network that
-    `no_worse_than` gives for it.
+    A task cannot move where it is worse, beyond the noise, than in its network of `no_worse_than`.
     """
     moved = dict(serves)
     for task in [task for task, name in serves.items() if name == left_out]:

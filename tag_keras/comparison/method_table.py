@@ -19,8 +19,7 @@ class Method:
 
     Args:
         serves: By task, the name of the network that serves it.
-        further: Names of networks that the method trains and does not serve, such as the one that
-            measures affinities.
+        further: Names of the other networks that it trains, such as the one that measures.
     """
 
     serves: Mapping[str, str]
@@ -62,7 +61,7 @@ def grouping_methods(grouping: Grouping, by_yardsticks: bool = False) -> dict[st
 
     Returns:
         `"mtl"`, one joint network; `"stl"`, one network per task; and `"tag"`, the groups, which
-        also train the network that measures and, with `by_yardsticks`, those of the other two.
+        also train the network that measures and, with `by_yardsticks`, the others' networks.
     """
     serving = serving_networks(grouping)
     yardsticks = [JOINT, *serving["single"].values()] if by_yardsticks else []
@@ -88,8 +87,8 @@ def compare_methods(
         A line for each method, in their order.
 
     Raises:
-        ValueError: If `baseline` is not a method, if methods have different tasks, if a network
-            has no result, or if the methods have no seed in common.
+        ValueError: If `baseline` is not a method, methods differ in tasks, a network has no result,
+            or the methods have no seed in common.
     """
     check(baseline in methods, f"`baseline` should be one of {list(methods)}", baseline=baseline)
     tasks = set(methods[baseline].serves)
@@ -126,7 +125,7 @@ def methods_as_markdown(lines: Sequence[MethodLine]) -> str:
 
 
 def method_cells(line: MethodLine) -> dict[str, str]:
-    """The cells of a line: name, networks, total loss, change in percent, and cost."""
+    """The cells of a line by name; the change is in percent."""
     return {
         "name": line.name,
         "networks": str(line.networks),
@@ -143,7 +142,7 @@ def _with_deviation(values: Array, form: str) -> str:
 
 
 def _seconds(table: ResultTable, method: Method) -> float:
-    """Seconds of training all networks of a method once, each the mean over its seeds."""
+    """Seconds of training all networks of a method once: means over their seeds."""
     names = dict.fromkeys([*method.serves.values(), *method.further])
     seconds = table.seconds(names)
     if missing := [name for name in names if name not in seconds]:

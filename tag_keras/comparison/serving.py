@@ -63,8 +63,7 @@ class Serving:
 
     Args:
         grouping: The tasks that each served network was trained on, and which of them it serves;
-            the second argument of `GroupedModel`. Its score is the one that the groups were
-            chosen with.
+            the second argument of `GroupedModel`. Its score is the one that the selection gave.
         networks: Name and seed of the network, for each group of `grouping`.
         moves: Tasks that the network of their group does not serve, in the order of the tasks.
         total: Total validation loss of what is served: the sum over the tasks.
@@ -92,11 +91,11 @@ class Serving:
     def __post_init__(self) -> None:
         networks, number, seeds = self.networks, len(self.grouping.groups), self.seeds
         valid = isinstance(networks, list | tuple) and len(networks) == number
-        if not (valid and all(map(_is_network, networks))):
-            raise ValueError(
-                f"`networks` should give a name and a seed for each of the {number} groups. "
-                f"Received: networks={networks!r}."
-            )
+        check(
+            valid and all(map(_is_network, networks)),
+            f"`networks` should give a name and a seed for each of the {number} groups",
+            networks=networks,
+        )
         moved, tasks = [move.task for move in self.moves], self.grouping.tasks
         different = len({*moved}) == len(moved) and {*moved} <= {*tasks}
         check(different, f"`moves` should be of different tasks of {tasks}", moves=moved)
@@ -179,7 +178,7 @@ def serving_as_text(grouping: Grouping, serving: Serving) -> str:
 
 
 def _moves_as_text(serving: Serving, known: Iterable[str]) -> str:
-    """Which tasks moved and why; `known` names the networks that the guarantee holds against."""
+    """Which tasks moved and why; the guarantee holds against the networks `known`."""
     if not serving.moves:
         return "The guard moved no task: each is served by the network of its group."
     held_to = joined(f"of {name}" for name in known)

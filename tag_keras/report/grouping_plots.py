@@ -1,8 +1,4 @@
-"""Figures of the groups.
-
-`plot_grouping` and `plot_comparison` show the chosen groups and what they changed. `plot_frontier`
-and `plot_stability` show others: the best for each number of networks, and what noise would choose.
-"""
+"""Figures of the groups: the chosen ones, what they changed, and others beside them."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,6 +13,7 @@ from tag_keras.report import plots
 from tag_keras.report.plots import Figure
 from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
+from tag_keras.selection.groups import score_in_group
 from tag_keras.selection.solvers.problem import Score
 from tag_keras.selection.stability import GroupingStability
 from tag_keras.utils.checks import check_choice
@@ -38,8 +35,7 @@ def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean")
     Args:
         grouping: Groups of tasks, and the group that serves each task.
         affinity: Affinities of the same tasks.
-        score: The score of a task in its group: `"mean"` or `"sum"` of the affinities that it
-            gets from the others.
+        score: The score of a task in its group: `"mean"` or `"sum"` of its affinities.
 
     Raises:
         ValueError: If `score` is something else.
@@ -84,7 +80,8 @@ def _draw_lines(
             start, end = left[task], right[index]
             axes.plot((0, 1), (start, end), **(solid if task in served else dashed))
             if task in served:
-                words = _describe_score(affinity, group, task, score, factor)
+                value = f"{score_in_group(affinity, group, task, score) * factor:+.3g}"
+                words = plots.with_minus(value) if len(group) > 1 else "alone"
                 axes.text(0.16, start + 0.16 * (end - start), words, bbox=box, **style)
         text = f"group_{index}\nserves {len(served)}"
         if helpers:
@@ -93,17 +90,6 @@ def _draw_lines(
     kind = "mean affinity" if score == "mean" else "sum of the affinities"
     legend = [f"served by ({kind} from its group{unit})", "only helps"]
     plots.add_legend(axes.figure, [solid, dashed], legend, "lower")
-
-
-def _describe_score(
-    affinity: Affinity, group: Sequence[str], task: str, score: Score, factor: float
-) -> str:
-    sources = [affinity.tasks.index(other) for other in group if other != task]
-    if not sources:
-        return "alone"
-    column = affinity.mean[sources, affinity.tasks.index(task)]
-    value = column.mean() if score == "mean" else column.sum()
-    return plots.with_minus(f"{value * factor:+.3g}")
 
 
 def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figure:
@@ -142,8 +128,7 @@ def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figur
 def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Affinity) -> Figure:
     """Score of the best groups by the number of networks, with the chosen groups marked.
 
-    The number at a point is the gain in score over one network less. Points of groups that are not
-    proven to be the best are hollow.
+    Each point has the gain in score over one network less. It is hollow where there is no proof.
 
     Args:
         frontier: The best groups by the number of networks, from `selection_frontier`.
@@ -206,7 +191,7 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
     share a network in `grouping`. With up to 12 tasks each cell has its number.
 
     Args:
-        stability: How often noise would choose the same groups, from `grouping_stability`.
+        stability: What noise would choose, from `grouping_stability`.
         grouping: The chosen groups.
 
     Raises:

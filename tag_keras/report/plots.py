@@ -32,9 +32,6 @@ def plot_affinity(affinity: Affinity) -> Figure:
     White is 0, and the pairs of different tasks set the scale. What a task does to itself is of
     another size, and stands on grey. With up to 12 tasks each cell has the mean and its standard
     error. A mean is in parentheses if its interval of 95 % contains 0.
-
-    Args:
-        affinity: Affinities of T tasks.
     """
     factor, unit, largest = find_scale(affinity.mean)
     values, limit = between_tasks(affinity.mean) * factor, largest * factor
@@ -68,11 +65,7 @@ def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -
 def plot_history(affinity: Affinity) -> Figure | None:
     """Affinities over epochs: one panel for each target, one line for each other source.
 
-    Args:
-        affinity: Affinities of T tasks. Epochs in which a pair was not measured leave a gap.
-
-    Returns:
-        Figure, or None if no pair of different tasks has a history.
+    Epochs without a measurement leave a gap. None if no pair of different tasks has a history.
     """
     history, tasks = between_tasks(affinity.history), affinity.tasks
     if not np.isfinite(history).any():
@@ -124,8 +117,7 @@ def draw_pairs(
 ) -> tuple[Figure, Any]:
     """Figure and axes of a heat map of values (T, T), which are NaN on the diagonal, drawn grey.
 
-    The colours of Matplotlib's map `colours` run from one limit to the other, and `label` says what
-    they mean.
+    Matplotlib's map `colours` runs from one limit to the other; `label` says what it means.
     """
     size, few = len(tasks), len(tasks) <= MOST_NUMBERS
     side = max(0.72 * size, 2.6) if few else 0.27 * size
@@ -169,10 +161,7 @@ def between_tasks(values: Array) -> Array:
 
 
 def find_scale(values: Array) -> tuple[float, str, float]:
-    """Factor that brings values (..., T, T) to 1..1000, that unit in words, and the largest size.
-
-    The diagonal does not count.
-    """
+    """Factor to bring values (..., T, T) between tasks to 1..1000, its unit, the largest size."""
     values = between_tasks(values)
     finite = np.abs(values[np.isfinite(values)])
     largest = float(finite.max()) if finite.any() else 1.0

@@ -40,8 +40,7 @@ def write_report(
     """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
 
     The figures are affinity.png, grouping.png, frontier.png, stability.png, affinity_history.png
-    and comparison.png. A figure without data is left out. Each file is written atomically, the
-    page last.
+    and comparison.png, each if it has data. Files are written atomically, the page last.
 
     Args:
         path: Page to write, for instance `"report.html"`.
@@ -52,18 +51,16 @@ def write_report(
             The page shows losses on the split `"test"`, and says what is missing. Other networks
             are ignored.
         title: Title of the page.
-        frontier: The best groupings of the same tasks by the number of groups, from
-            `selection_frontier`.
-        stability: How often noise would choose the same groups, from `grouping_stability`.
-        methods: Lines of a table of methods, from `method_table.compare_methods`, with changes
-            against the joint network.
+        frontier: The best groupings by the number of groups, from `selection_frontier`.
+        stability: What noise would choose, from `grouping_stability`.
+        methods: Lines from `method_table.compare_methods`, with the joint network as baseline.
         serving: What is served, from `guard_groups` of the same `grouping` and `rows`.
         anchored: The affinities from `anchor_affinity`, if `grouping`, `frontier` and `stability`
             were selected by them, and not by `affinity` itself.
 
     Raises:
-        ValueError: If `rows` is empty or has a loss that is not finite, if arguments have different
-            tasks, or if `stability` or `serving` is of other groups.
+        ValueError: If `rows` is empty or has a loss that is not finite, arguments have different
+            tasks, or `stability` or `serving` is of other groups.
 
     Example:
 
@@ -133,13 +130,11 @@ def other_groups(
         affinity: Affinities of T tasks that the groups were selected by.
         grouping: The chosen groups.
         num_groups: Number of groups at most.
-        singletons: `"forbid"` if no task may be alone; `"baseline"` if a task alone scores 0; or
-            the score of each task alone.
+        singletons: `"forbid"`, `"baseline"` where a task alone scores 0, or its score by task.
         score: The score of a task in its group: `"mean"` or `"sum"` of its affinities.
 
     Returns:
-        The arguments `frontier` and `stability` of `write_report`, each only if it is known and
-        does not take long.
+        The arguments `frontier` and `stability` of `write_report`, if known and quick.
     """
     num_tasks, others = len(affinity.tasks), dict[str, Any]()
     between = ~np.eye(num_tasks, dtype=bool)

@@ -124,8 +124,8 @@ def _ratio(seconds: float, joint: float) -> str:
 def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
     """A line for each moved task: from where, to where, why, and its losses in both networks.
 
-    The losses are means over the seeds, with two standard errors of their paired difference. The
-    test losses are those of the same seeds, empty if one is missing.
+    Losses are means over the seeds, with two standard errors of their paired difference; test
+    losses are of the same seeds, empty if one is missing.
     """
     lines, table = [], ResultTable(rows)
     for move in serving.moves:

@@ -1,7 +1,6 @@
 """Select: the tasks that share a network, and the network that serves each task.
 
 `groups` selects by affinities, under the `rules` that a user gives; `anchoring` corrects affinities
-by measured losses, `stability` tells how far their noise matters. `networks` selects whole networks
-out of a `network_table` of losses under a budget, `random_networks` is its yardstick. Both return a
-`grouping`. NumPy and SciPy only; `solvers` holds the algorithms.
+by measured losses, `stability` tells how far their noise matters. `networks` selects out of a
+`network_table` of losses under a budget. NumPy and SciPy only; `solvers` holds the algorithms.
 """

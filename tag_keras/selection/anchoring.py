@@ -1,8 +1,4 @@
-"""Anchoring: affinities corrected by measured losses, and the rule that selects by them.
-
-`anchor_affinity` corrects; `selection_rule` gives what the groups of a run are selected by, and
-`check_options` and `check_affinity` check it before a run measures anything.
-"""
+"""Anchoring: affinities corrected by measured losses, and the rule that a run selects by."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -23,26 +19,23 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
     """Corrects affinities by the losses of a joint network and of one network per task.
 
     Affinities rank the sources of a target, but hardly tell whether the target is better off alone.
-    The joint network and the networks of one task, which a run trains as yardsticks anyway, do:
-    beside all other tasks, target t gains g[t], the loss of its own network minus its loss in the
-    joint network. Each of the T - 1 sources gets an equal share of that gain, plus or minus a part
-    by how far its affinity Z[i, t] is above or below the mean over the sources of t:
+    The joint network and the networks of one task do, and a run trains them anyway: beside all
+    other tasks, target t gains g[t], the loss of its own network minus its loss in the joint one.
+    The T - 1 sources share this gain equally, corrected by their affinities Z[i, t]:
 
         A[i, t] = (g[t] + c[t] (Z[i, t] - mean over i of Z[i, t])) / (T - 1)
 
     Affinities and losses share no scale, so c[t] sets one. Divided by the loss of each task's own
-    network, the second terms have the same standard deviation over all pairs as the gains have over
-    the tasks, where each such gain is clipped to -2 and 2. The sum over the sources in a group is
-    then the gain that t can expect there; for the joint network and for a task alone, it is the
-    measured gain.
-
-    The rule is this package's own; `benchmarks.truth` measures how often it is right.
+    network, the second terms have the same standard deviation over all pairs as the gains, clipped
+    to -2 and 2, have over the tasks. The sum over the sources in a group is the gain that t can
+    expect there; for the joint network and for a task alone, it is the measured gain. The rule is
+    this package's own; `benchmarks.truth` measures how often it is right.
 
     Args:
         affinity: Affinities of T tasks, by any estimator.
-        rows: Results of the networks `"joint"` and `"single_<task>"`, of one seed or several, for
-            instance from `tag_keras.results.load_results("results.json")`. Other rows do not count.
-        split: Split whose losses count, as means over the seeds. Keep the split that judges out.
+        rows: Results of the networks `"joint"` and `"single_<task>"`, of any number of seeds, such
+            as `tag_keras.results.load_results("results.json")`. Other rows do not count.
+        split: Split whose losses count, as means over the seeds; not the split that judges.
 
     Returns:
         Affinities in the unit of the losses, for
@@ -73,8 +66,8 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
     single = _means(table, {task: single_name(task) for task in tasks}, split)
     gain, above, others = single - joint, _above_mean(affinity.mean), max(len(tasks) - 1, 1)
     size, spread = np.abs(single), _deviation(above[~np.isnan(above)])
-    # A loss that more than triples counts as one that tripled: else a task that is nearly solved
-    # alone would set the weight of the affinities of all other tasks.
+    # A loss counts as at most tripled: else a task that is nearly solved alone would set the weight
+    # of the affinities of all other tasks.
     relative = _deviation(np.clip(gain[size > 0] / size[size > 0], -2.0, 2.0))
     scale = size * relative / spread if spread else np.zeros(len(tasks))
 
@@ -84,11 +77,9 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
         return shares
 
     # A pair that a replicate lacks stands at its mean, so that it does not shift the other sources.
-    lacking = np.isnan(affinity.replicates)
-    whole = np.where(lacking, affinity.mean, affinity.replicates)
     replicates = [
-        np.where(unknown, np.nan, anchored(one))
-        for unknown, one in zip(lacking, whole, strict=True)
+        np.where(np.isnan(one), np.nan, anchored(np.where(np.isnan(one), affinity.mean, one)))
+        for one in affinity.replicates
     ]
     errors = affinity.standard_error * scale / others
     return Affinity(
@@ -102,7 +93,7 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
 
 
 def _means(table: ResultTable, serves: dict[str, str], split: str) -> Array:
-    """Mean losses (T,) over the seeds, each in the network that serves the task."""
+    """Mean losses (T,) over the seeds."""
     return np.array([losses.mean() for losses in table.losses(serves, split).values()])
 
 
@@ -142,11 +133,8 @@ def selection_rule(
 ) -> dict[str, Any]:
     """The arguments of `select_groups` for a run: `affinity`, `singletons` and `score`.
 
-    Args:
-        affinity: Affinities as measured.
-        rows: Results of the joint network and of one network per task.
-        singletons: `"measured"` corrects the affinities by `rows` and sums them; `"baseline"` and
-            `"forbid"` take the mean of the affinities as measured.
+    `"measured"` corrects the affinities by `rows`, the results of the joint network and of one
+    network per task, and sums them; else the mean of the affinities as measured counts.
     """
     if singletons == "measured":
         anchored = anchor_affinity(affinity, rows)

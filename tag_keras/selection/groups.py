@@ -32,42 +32,38 @@ def select_groups(
 ) -> Grouping:
     """Network selection of TAG (Fifty et al. 2021, arXiv 2109.04617) and Standley et al. 2020.
 
-    A task's score in a group is the mean affinity of the group's other tasks onto it, or their sum
-    (`score`). Among all families of at most `num_groups` groups that cover every task, overlapping
-    or not (arXiv 1905.07553), this finds one with the largest mean over tasks of the best score,
-    and proves it. Families within 1e-9 of the largest absolute affinity are tied: the fewest groups
+    Among all families of at most `num_groups` groups that cover every task, overlapping or not
+    (arXiv 1905.07553), this finds one with the largest mean over tasks of the best score, and
+    proves it. Families within 1e-9 of the largest absolute affinity are tied: the fewest groups
     win, then the fewest memberships, then the first in the order of tasks. If very many are tied,
     the rules compare the first ones found. From 16 tasks on, the proof holds to a millionth of the
     mean difference between affinities, and of families that differ by about the tolerance itself,
-    not always the first comes back.
+    any may come back.
 
     Args:
         affinity: Affinities of up to 100 tasks. The diagonal is not used.
-        num_groups: Largest number of groups, so of networks to train. Where more do not help, fewer
-            come back.
-        singletons: Groups of one task. `"forbid"` allows none, as in the paper; `"baseline"` lets
-            every task alone score 0, for affinities measured with `baseline=True` only; a dict
-            gives scores by task, in the unit of the affinities, and forbids the tasks it lacks.
+        num_groups: Largest number of groups, and so of networks; fewer if more do not help.
+        singletons: Groups of one task. `"forbid"` allows none, as in the paper; `"baseline"` scores
+            them 0, for affinities measured with `baseline=True` only; a dict gives scores by task,
+            in the unit of the affinities, and forbids the tasks that it lacks.
         score: A task's score in a group: `"mean"`, as in the paper, or `"sum"` of the affinities of
             the group's other tasks onto it. The sum takes up to 15 tasks, and affinities that add
-            up as differences of losses: each task that joins lowers the loss by its affinity.
-            `anchor_affinity` makes such affinities; a task alone then scores 0, so use
-            `singletons="baseline"`.
+            up as differences of losses do, such as those of `anchor_affinity`; a task alone then
+            scores 0, so use `singletons="baseline"`.
         partition: Whether groups may not overlap: each task is in the one group that serves it.
         max_group_size: Largest number of tasks in a group. Defaults to no limit.
         together: Lists of tasks; a group holds all tasks of a list, or none.
         apart: Lists of tasks; a group holds at most one task of a list.
-        time_limit: Seconds, for more than 15 tasks only; up to 15 the search always ends within a
-            few. When they are over, the best grouping so far comes back, with `optimal` false and
-            the upper bound so far. None searches until there is a proof.
+        time_limit: Seconds after which the best grouping so far comes back, with `optimal` false
+            and the upper bound so far. None searches until there is a proof. Up to 15 tasks there
+            is no limit; the search ends within a few seconds.
 
     Returns:
         The best `Grouping`.
 
     Raises:
-        ValueError: If an argument is out of range, if an affinity of two tasks is not finite, if
-            there are too many tasks for `score`, or if no family that the arguments allow covers
-            all tasks.
+        ValueError: If an argument is out of range, an affinity of two tasks is not finite, there
+            are too many tasks for `score`, or no allowed family covers all tasks.
 
     Example:
 
@@ -105,14 +101,13 @@ def selection_frontier(
         max_groups: Largest number of groups of the last grouping.
         singletons: `"forbid"` allows no group of one task, `"baseline"` scores one 0, and a dict
             gives the scores of the tasks that may be alone.
-        score: `"mean"` or `"sum"` of the affinities of a group's other tasks onto a task. The sum
-            takes up to 15 tasks.
-        partition: Whether groups may not overlap.
-        max_group_size: Largest number of tasks in a group. Defaults to no limit.
-        together: Lists of tasks; a group holds all tasks of a list, or none.
-        apart: Lists of tasks; a group holds at most one task of a list.
-        time_limit: Seconds for each number of groups, for more than 15 tasks only; None searches
-            until there is a proof.
+        score: Whether a task scores the `"mean"` of its group's affinities onto it, or their
+            `"sum"`, for up to 15 tasks.
+        partition: Whether each task is in one group only.
+        max_group_size: Most tasks in a group, or None.
+        together: Lists of tasks that share all their groups.
+        apart: Lists of tasks that share no group.
+        time_limit: Seconds for each number of groups, for more than 15 tasks only, or None.
 
     Returns:
         The groupings of `select_groups` for 1, 2, .. `max_groups` groups, without the first numbers
@@ -120,8 +115,7 @@ def selection_frontier(
         Where more groups do not help, the last grouping repeats.
 
     Raises:
-        ValueError: If an argument is out of range, if an affinity of two tasks is not finite, if
-            there are too many tasks for `score`, or if `max_groups` groups cannot cover all tasks.
+        ValueError: If an argument is out of range, or so many groups cannot cover all tasks.
 
     Example:
 
@@ -140,7 +134,7 @@ def selection_frontier(
 
 
 def _smallest_cover(problem: GroupProblem, name: str, most: int) -> list[tuple[int, ...]]:
-    """A smallest family that covers all tasks, of at most as many groups as the argument allows."""
+    """A smallest family that covers all tasks, of at most `most` groups."""
     num_tasks = len(problem.alone)
     check(num_tasks <= 100, "`affinity` should have at most 100 tasks", num_tasks=num_tasks)
     if problem.score == "sum" and num_tasks > TABLE_TASKS:
@@ -167,8 +161,8 @@ def _solve(
     """The best grouping for each number of groups; every number suffices to cover all tasks."""
     used = ~(np.eye(len(tasks), dtype=bool) | problem.apart)
     sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
-    # Enough for sums, too: rounding changes a total of 15 sums of 14 affinities by at most 1e-12 of
-    # the largest affinity, and the tolerance of a total is 15e-9 of it, in thousandths.
+    # Enough for sums, too: rounding changes 15 sums of 14 affinities by at most 1e-12 of the
+    # largest affinity, and the tolerance of their total is 15e-9 of it, in thousandths.
     tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
     if len(tasks) > TABLE_TASKS:
         return _generate(tasks, problem, start, numbers, tolerance, time_limit)
@@ -190,8 +184,7 @@ def _generate(
     """The best grouping for each number of groups, by column generation."""
     solver, groupings = ColumnSolver(problem, start), list[Grouping]()
     for number in numbers:
-        # If one group more did not help, further ones do not: with overlap, a group gains no more
-        # beside others than without them.
+        # With overlap, a group gains no more beside others: once one more does not help, none do.
         last = groupings[-1] if groupings and not problem.partition else None
         if last and last.optimal and len(last.groups) < number - 1:
             groupings.append(last)
@@ -209,6 +202,13 @@ def _generate(
         bound = min(groupings[row].upper_bound, groupings[row + 1].upper_bound)
         groupings[row] = dataclasses.replace(groupings[row], upper_bound=bound)
     return groupings
+
+
+def score_in_group(affinity: Affinity, group: Sequence[str], task: str, score: Score) -> float:
+    """The score of a task in a group: the mean or sum of the others' affinities; 0 alone."""
+    others = [affinity.tasks.index(other) for other in group if other != task]
+    column = affinity.mean[others, affinity.tasks.index(task)]
+    return float(column.mean() if others and score == "mean" else column.sum())
 
 
 def _grouping(

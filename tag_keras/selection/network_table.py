@@ -25,16 +25,15 @@ class NetworkTable:
     (`higher_order`), affinities (`from_affinity`), or accuracies.
 
     Args:
-        tasks: Task names, in the user's order; T is their number.
+        tasks: T task names, in the user's order.
         networks: Groups of task names, one for each of M networks. Two networks may have the same
             tasks if they differ in cost.
-        scores: Array (M, T): loss or score of each task in each network, finite; NaN for a task
-            that the network does not have.
+        scores: Array (M, T): finite loss or score of each task in each network; NaN for a task that
+            the network does not have.
         costs: Array (M,): cost of each network, in any unit. Defaults to 1 each.
 
     Raises:
-        ValueError: If an argument has another shape or contradicts the others; the message names
-            the network and the task.
+        ValueError: If an argument is wrong; the message names the network and the task.
 
     Example:
 
@@ -74,8 +73,8 @@ class NetworkTable:
         """A table from losses by hand.
 
         Args:
-            losses: Either a dict from networks, as tuples of names, to losses by task; or a list
-                with the losses by task of each network, or these and its cost:
+            losses: Dict from networks, as tuples of names, to losses by task; or a list with an
+                entry for each network, its losses by task or these and its cost, such as
                 `({"a": 0.2}, 0.5)`. Costs default to 1.
             tasks: Task names in the order wanted. Defaults to the order of the largest network.
 
@@ -83,8 +82,7 @@ class NetworkTable:
             The table, networks in the order given.
 
         Raises:
-            ValueError: If `losses` has another form or contradicts itself; the message names the
-                network and the task.
+            ValueError: If `losses` is wrong; the message names the network and the task.
 
         Example:
 
@@ -125,18 +123,14 @@ class NetworkTable:
             The table, networks in the order in which they first appear.
 
         Raises:
-            ValueError: If there are no results on the split, if a network lacks a result of one of
-                its tasks, or if `costs` lacks a network.
+            ValueError: If the split has no results, or a network lacks a task's result or a cost.
         """
         names, networks = table_inputs.networks_of_results(list(rows), split, tasks, costs)
         return cls.from_losses(networks, names)
 
     @classmethod
     def from_affinity(
-        cls,
-        affinity: Affinity,
-        costs: Costs = None,
-        singletons: Singletons = "forbid",
+        cls, affinity: Affinity, costs: Costs = None, singletons: Singletons = "forbid"
     ) -> "NetworkTable":
         """All groups of up to 15 tasks, to select under a budget of parameters, time or latency.
 
@@ -154,8 +148,7 @@ class NetworkTable:
             The table, groups sorted by the positions of their tasks.
 
         Raises:
-            ValueError: If there are too many tasks, if an affinity of two tasks is not finite, or
-                if `costs` lacks a group.
+            ValueError: If tasks are too many, an affinity is not finite, or a cost is missing.
 
         Example:
 
@@ -185,15 +178,15 @@ class NetworkTable:
         """Reads results.json, or a text table in the layout of Standley et al.
 
         A text table has a column for each task, separated by tabs, and a line for each network,
-        blank for a task that the network does not have. The first line is special: each of its
-        losses belongs to a network of half the size for that task alone, at a cost of 0.5. The
-        other networks cost 1. A line with the names of the tasks may come first. If one of these
-        names is `cost`, that column holds the costs, and every line is one network.
+        blank for a task that the network does not have. In the first line, each loss belongs to a
+        network of half the size for that task alone, at a cost of 0.5; the other networks cost 1.
+        The names of the tasks may stand in a line above. If one of them is `cost`, that column
+        holds the costs, and every line is one network.
 
         Args:
             path: File; the suffix `.json` marks results.json.
-            tasks: Names of the columns, or the order wanted for results.json. A text table of five
-                columns without names has the paper's tasks s, d, n, k and e.
+            tasks: Names of the columns, or the order wanted for results.json. Without names, five
+                columns are the paper's tasks s, d, n, k and e.
             split: Split to read out of results.json.
 
         Returns:
@@ -218,11 +211,8 @@ class NetworkTable:
     def higher_order(self) -> "NetworkTable":
         """Higher order approximation (HOA) of Standley et al. 2020: networks from pairs.
 
-        In a network of three or more tasks, a task's loss becomes the mean of its losses in the
-        pairs with each of the others. Networks of one and two tasks keep their losses.
-
-        Returns:
-            A table of the same networks.
+        In the returned table, the loss of a task in a network of three or more is the mean of its
+        losses in the pairs with each of the others. Networks of one and two tasks keep theirs.
 
         Raises:
             ValueError: If the table lacks a pair.
@@ -260,7 +250,6 @@ class NetworkTable:
 
 
 def _checked_networks(tasks: Group, networks: Sequence[Sequence[str]]) -> tuple[Group, ...]:
-    """Networks as tuples of names in the order of `tasks`."""
     if not isinstance(networks, list | tuple) or not networks:
         raise ValueError(
             "`networks` should be a list of at least one network, each a tuple of task names. "
@@ -277,7 +266,6 @@ def _checked_networks(tasks: Group, networks: Sequence[Sequence[str]]) -> tuple[
 
 
 def _checked_scores(tasks: Group, networks: tuple[Group, ...], scores: npt.ArrayLike) -> Floats:
-    """Scores as a read-only array (M, T), NaN exactly for the tasks that a network lacks."""
     array = _checked_array("scores", scores, (len(networks), len(tasks)))
     for row, network in enumerate(networks):
         for task, score in zip(tasks, array[row], strict=True):
@@ -291,9 +279,8 @@ def _checked_scores(tasks: Group, networks: tuple[Group, ...], scores: npt.Array
 
 
 def _checked_costs(networks: tuple[Group, ...], costs: npt.ArrayLike | None) -> Floats:
-    """Costs as a read-only array (M,)."""
-    given = np.ones(len(networks)) if costs is None else costs
-    array = _checked_array("costs", given, (len(networks),))
+    number = len(networks)
+    array = _checked_array("costs", np.ones(number) if costs is None else costs, (number,))
     for row, cost in enumerate(array):
         if not 0 < cost < math.inf:
             raise ValueError(

@@ -22,8 +22,7 @@ Sense = Literal["max", "min"]
 class NetworkSelection(Grouping):
     """Networks chosen from a table: a `Grouping` with their rows and their cost.
 
-    With `sense="min"`, `score` is a mean loss, and `upper_bound` bounds how good any choice can
-    be: it is a lower bound of the loss.
+    With `sense="min"`, `score` is a mean loss, and no choice has a loss below `upper_bound`.
 
     Args:
         networks: By group, the row of its network in the table.
@@ -53,15 +52,12 @@ class NetworkSelection(Grouping):
     ) -> dict[str, float]:
         """Scores of the chosen networks in another table, such as their losses on test data.
 
-        The other table has the networks by their tasks and cost, in any order.
-
         Args:
             table: Table out of which the networks were chosen.
-            other: Table with at least the same networks.
-            best: `None` takes each task from the network that serves it, as `table` decided.
-                `"min"` and `"max"` take the best of the chosen networks in `other`, as the totals
-                that Standley et al. 2020 published do; where `other` is test data, test data then
-                decide between these networks.
+            other: Table with at least the same networks, by their tasks and cost, in any order.
+            best: `None` takes each task from the network that serves it. `"min"` and `"max"` take
+                the best of the chosen networks in `other`, as the published totals of Standley et
+                al. 2020 do; if `other` is test data, these then decide between the networks.
 
         Returns:
             Score by task. The paper's total is their sum.
@@ -78,14 +74,11 @@ class NetworkSelection(Grouping):
             valid = row < len(table.networks) and set(table.networks[row]) == set(group)
             check(valid, "`table` should be the one of the selection", network=row, group=group)
             rows.append(other.find(group, table.costs[row]))
-        scores = {}
-        for task, served_by in self.serves.items():
-            given = other.scores[rows, other.tasks.index(task)]
-            if best is None:
-                scores[task] = float(given[served_by])
-            else:
-                scores[task] = float(np.nanmin(given) if best == "min" else np.nanmax(given))
-        return scores
+        given = {task: other.scores[rows, other.tasks.index(task)] for task in self.serves}
+        if best is None:
+            return {task: float(given[task][index]) for task, index in self.serves.items()}
+        choose = np.nanmin if best == "min" else np.nanmax
+        return {task: float(choose(scores)) for task, scores in given.items()}
 
 
 def select_networks(
@@ -103,28 +96,27 @@ def select_networks(
     tasks, by integer programs, and proves it. (The paper reports sums: T times this mean.) Choices
     within 1e-9 of the largest absolute score are tied: the least cost wins (costs within 1e-9 of
     the budget are equal), then the fewest networks, then the fewest memberships, then the first in
-    the order of tasks, and for equal tasks in the order of the table. Differences of about the
-    tolerance itself are within the error of the solver: then not always the first comes back.
+    the order of tasks, and for equal tasks in the order of the table. Of choices that differ by
+    about the tolerance itself, the error of the solver, any may come back.
 
-    The paper's 36 networks take 20 milliseconds. All groups of 15 tasks took one to eleven seconds,
-    longest where few networks fit and costs differ, and with `partition` up to fifteen.
+    The paper's 36 networks take 20 milliseconds, all groups of 15 tasks one to eleven seconds
+    (longest if few networks fit and costs differ), and up to fifteen with `partition`.
 
     Args:
         table: Measured networks, or anything that `NetworkTable.from_losses` takes.
         budget: Largest sum of costs.
         sense: `"min"` for losses, `"max"` for accuracies or affinities.
         partition: Whether each task has to be in exactly one of the networks.
-        time_limit: Seconds after which the best choice so far comes back, with `optimal=False` if
-            it is not proven; it may then not be the first of its ties. None searches until there
-            is a proof.
+        time_limit: Seconds after which the best choice so far comes back, perhaps not the first of
+            its ties, and with `optimal=False` if it is not proven. None waits for a proof.
 
     Returns:
         The best `NetworkSelection`, groups sorted by the positions of their tasks. The proof holds
         to the accuracy of the solver, 1e-7 of the largest absolute score.
 
     Raises:
-        ValueError: If an argument is out of range, if no network has a task, or if the budget is
-            too small; the message names the task, or the least sufficient budget.
+        ValueError: If an argument is out of range, a task has no network, or the budget is too
+            small; the message names the task, or the least sufficient budget.
 
     Example:
 
@@ -153,8 +145,20 @@ def select_networks(
         partition=partition,
         deadline=math.inf if time_limit is None else time.monotonic() + time_limit,
     )
-    choice = choose_networks(program, _cover(program, table, budget))
-    return _selection(table, sense, choice.rows, choice.bound, choice.optimal)
+    rows, bound, optimal = choose_networks(program, _cover(program, table, budget))
+    serves = losses[rows].argmin(axis=0)
+    sign = 1.0 if sense == "min" else -1.0
+    return NetworkSelection(
+        tasks=table.tasks,
+        groups=tuple(table.networks[row] for row in rows),
+        serves=dict(zip(table.tasks, serves.tolist(), strict=True)),
+        # Adding 0 turns -0.0 into 0.0.
+        score=sign * float(losses[rows].min(axis=0).mean()) + 0.0,
+        upper_bound=sign * bound + 0.0,
+        optimal=optimal,
+        networks=tuple(rows),
+        cost=float(table.costs[rows].sum()),
+    )
 
 
 def check_budget(table: NetworkTable, budget: float, sense: Sense) -> None:
@@ -203,9 +207,9 @@ def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> Rows:
 
 
 def _greedy_cover(members: Booleans, costs: Floats, partition: bool) -> Rows | None:
-    """Networks that cover all tasks: each time the one with the least cost for each new task.
+    """Covers all tasks by the network with the least cost for each new task, one after another.
 
-    None if the networks chosen first leave none for the other tasks, as in a partition.
+    None if no network is left for the other tasks, as in a partition.
     """
     left = np.ones(members.shape[1], dtype=bool)
     rows: list[int] = []
@@ -218,22 +222,3 @@ def _greedy_cover(members: Booleans, costs: Floats, partition: bool) -> Rows | N
         rows.append(int((new / costs).argmax()))
         left &= ~members[rows[-1]]
     return np.array(rows)
-
-
-def _selection(
-    table: NetworkTable, sense: Sense, rows: list[int], bound: float, optimal: bool
-) -> NetworkSelection:
-    chosen = losses_of(table, sense)[rows]
-    serves = chosen.argmin(axis=0)
-    sign = 1.0 if sense == "min" else -1.0
-    return NetworkSelection(
-        tasks=table.tasks,
-        groups=tuple(table.networks[row] for row in rows),
-        serves=dict(zip(table.tasks, serves.tolist(), strict=True)),
-        # Adding 0 turns -0.0 into 0.0.
-        score=sign * float(chosen.min(axis=0).mean()) + 0.0,
-        upper_bound=sign * bound + 0.0,
-        optimal=optimal,
-        networks=tuple(rows),
-        cost=float(table.costs[rows].sum()),
-    )

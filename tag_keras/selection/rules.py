@@ -1,4 +1,4 @@
-"""The rules for groups that a user gives, checked and turned into the problem of the solvers."""
+"""A user's rules for groups, checked and turned into the problem of the solvers."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ def build_problem(
     apart: TaskLists = (),
     score: Score = "mean",
 ) -> GroupProblem:
-    """The problem that the arguments of `select_groups` describe, after all checks of them."""
+    """Checks arguments of `select_groups`, and turns them into the problem that they describe."""
     if not isinstance(affinity, Affinity):
         raise ValueError(
             "`affinity` should be an Affinity; make one by tag_keras.Affinity(tasks, mean). "
@@ -35,16 +35,13 @@ def build_problem(
     alone = _scores_alone(tasks, singletons)
     check_bool("partition", partition)
     check_choice("score", score, ("mean", "sum"))
-    _check_pairs(
-        affinity,
-        np.isfinite(affinity.mean),
-        "`affinity` should be finite for all pairs of two tasks; measure for more steps",
-    )
-    _check_pairs(
-        affinity,
-        np.abs(affinity.mean) <= _LARGEST,
-        f"`affinity` should be at most {_LARGEST:g} in size; scale all of it",
-    )
+    others = ~np.eye(len(tasks), dtype=bool)
+    for wrong, wanted in (
+        (~np.isfinite(affinity.mean), "finite for all pairs of two tasks; measure for more steps"),
+        (np.abs(affinity.mean) > _LARGEST, f"at most {_LARGEST:g} in size; scale all of it"),
+    ):
+        pairs = affinity.describe_pairs(wrong & others)
+        check(not pairs, f"`affinity` should be {wanted}", pairs=pairs)
     largest = len(tasks)
     if max_group_size is not None:
         largest = min(largest, check_count("max_group_size", max_group_size))
@@ -58,12 +55,6 @@ def build_problem(
     problem = GroupProblem(affinity.mean, alone, partition, largest, units, forbidden, score)
     _check_units(tasks, problem)
     return problem
-
-
-def _check_pairs(affinity: Affinity, valid: Booleans, wanted: str) -> None:
-    """Checks that `valid` (T, T) holds off the diagonal; the message names the other pairs."""
-    wrong = ~valid & ~np.eye(len(affinity.tasks), dtype=bool)
-    check(not wrong.any(), wanted, pairs=affinity.describe_pairs(wrong))
 
 
 def _scores_alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
@@ -88,11 +79,10 @@ def _scores_alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
 
 def _positions(name: str, lists: Any, tasks: tuple[str, ...]) -> list[list[int]]:
     """Sorted positions of the tasks in each list of the argument `name`."""
-    wanted = f'`{name}` should be a list of lists of task names, such as [["a", "b"]]'
     listed = isinstance(lists, Iterable) and not isinstance(lists, str | Mapping)
-    check(listed, wanted, **{name: lists})
-    lists = list(lists)
-    listed = all(isinstance(names, list | tuple | set | frozenset) for names in lists)
+    lists = list(lists) if listed else lists
+    listed = listed and all(isinstance(names, list | tuple | set | frozenset) for names in lists)
+    wanted = f'`{name}` should be a list of lists of task names, such as [["a", "b"]]'
     check(listed, wanted, **{name: lists})
     unknown = [task for names in lists for task in names if task not in tasks]
     check(not unknown, f"`{name}` should name tasks out of {tasks}", unknown=unknown)
@@ -100,7 +90,7 @@ def _positions(name: str, lists: Any, tasks: tuple[str, ...]) -> list[list[int]]
 
 
 def _units(tasks: tuple[str, ...], together: list[list[int]]) -> tuple[tuple[int, ...], ...]:
-    """Sets of tasks that lists of `together` join, one after another; every task is in one set."""
+    """Sets of tasks that the lists of `together` join; every task is in one set."""
     unit = list(range(len(tasks)))
     for positions in together:
         joined = {unit[position] for position in positions}

@@ -25,8 +25,7 @@ class GroupingStability:
         share: Array (T, T), symmetric: fraction of the draws in which two tasks have at least one
             group in common; 1 on the diagonal.
         wins: Fraction of the draws that select exactly the groups of `grouping`.
-        regret: Mean over the draws of how much more the best groups for a draw score in it than
-            `grouping` does, at least 0. In units of the score.
+        regret: Mean over the draws of what `grouping` scores less than the best groups for a draw.
         num_samples: Number of draws.
     """
 
@@ -53,11 +52,11 @@ def grouping_stability(
     Each z is standard normal, and two z correlate as the replicates of their pairs do: sources of
     one target share the noise of its batches. Without replicates, the z are independent.
 
-    The draws are normal, not Student's t, with which the expected regret of two runs would not
-    exist. So they are too sure of few replicates: Student's t stays within 4.3 standard errors in
-    95 % of cases with 3 replicates, within 2.4 with 8, and the normal within 2.0. To make up for
-    that, enlarge the `standard_error` of `affinity`. The draws also take the means for true: among
-    equally good groups, those that the noise of the means puts first win more than their share.
+    The draws are normal, because with Student's t the expected regret of two runs would not exist.
+    So they are too sure of few replicates: in 95 % of cases Student's t stays within 4.3 standard
+    errors with 3 replicates, within 2.4 with 8, and the normal within 2.0. To make up for that,
+    enlarge `standard_error`. The draws also take the means for true: among equally good groups, the
+    ones that the noise of the means puts first win more than their share.
 
     Args:
         affinity: Affinities with standard errors.
@@ -65,15 +64,11 @@ def grouping_stability(
         num_samples: Number of draws. On one core, 200 draws take 4 s for 9 tasks, 40 s for 12,
             5 minutes for 15, and 2 minutes for 20.
         seed: Seed of the draws; the same seed gives the same result.
-        **options: Options of `select_groups`, such as `singletons` and `score`, for the means and
-            for every draw.
-
-    Returns:
-        The `GroupingStability`.
+        **options: Options of `select_groups`, such as `singletons` and `score`.
 
     Raises:
-        ValueError: If an argument is out of range, if the standard error of two tasks is NaN, or
-            if `select_groups` refuses an option.
+        ValueError: If an argument is out of range, the standard error of two tasks is NaN, or
+            `select_groups` refuses an option.
 
     Example:
 
@@ -98,7 +93,7 @@ def grouping_stability(
         )
     share, wins, regret = np.zeros_like(affinity.mean), 0.0, 0.0
     chosen = _members(grouping)
-    # Only the options that change the score of given groups matter here.
+    # Of the options, these two change the score of given groups.
     singletons, score = options.get("singletons", "forbid"), options.get("score", "mean")
     problem = build_problem(affinity, singletons, score=score)
     for mean in _draw(affinity, num_samples, np.random.default_rng(seed)):
@@ -127,7 +122,6 @@ def _draw(affinity: Affinity, num_samples: int, generator: np.random.Generator) 
 
 
 def _members(grouping: Grouping) -> Booleans:
-    """The groups as a boolean array (G, T)."""
     return np.array([[task in group for task in grouping.tasks] for group in grouping.groups])
 
 

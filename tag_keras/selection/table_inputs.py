@@ -1,7 +1,4 @@
-"""The inputs of a `NetworkTable`: losses by hand, results of training, text files, and costs.
-
-Each becomes a list of networks, and each network a pair of its losses by task and its cost.
-"""
+"""Inputs of a `NetworkTable`, each turned into networks: pairs of losses by task and a cost."""
 
 import math
 import os
@@ -29,12 +26,11 @@ def task_order(networks: Iterable[Sequence[str]]) -> Group:
 
 
 def networks_by_hand(losses: LossesByHand) -> list[Network]:
-    """The networks that a user gives to `NetworkTable.from_losses`."""
     if isinstance(losses, Mapping):
         for network, by_task in losses.items():
             if not isinstance(network, tuple):
                 raise ValueError(
-                    f'`losses` should have tuples of task names as keys, such as ("a",). '
+                    '`losses` should have tuples of task names as keys, such as ("a",). '
                     f"Received: {network!r}."
                 )
             is_dict = isinstance(by_task, Mapping)
@@ -71,22 +67,21 @@ def networks_of_results(
     costs: Mapping[Group, float] | None,
 ) -> tuple[Group, list[Network]]:
     """Task names, and one network for each set of tasks, with mean losses over runs and seeds."""
-    found: dict[frozenset[str], dict[str, list[float]]] = {}
-    for row in rows:
-        if row.split == split:
-            losses = found.setdefault(frozenset(row.tasks), {})
-            losses.setdefault(row.task, []).append(row.loss)
-    if not found:
+    rows_of_split = [row for row in rows if row.split == split]
+    if not rows_of_split:
         splits = sorted({row.split for row in rows})
         raise ValueError(f"There is no result on {split!r}. Splits found: {splits}.")
-    names = tuple(tasks or task_order(row.tasks for row in rows if row.split == split))
-    networks = [tuple(sorted(network, key=[*names, *network].index)) for network in found]
+    names = tuple(tasks or task_order(row.tasks for row in rows_of_split))
+    found: dict[Group, dict[str, list[float]]] = {}
+    for row in rows_of_split:
+        network = tuple(sorted(row.tasks, key=[*names, *row.tasks].index))
+        found.setdefault(network, {}).setdefault(row.task, []).append(row.loss)
     means = []
-    for network, losses in zip(networks, found.values(), strict=True):
+    for network, losses in found.items():
         if lacking := [task for task in network if task not in losses]:
             raise ValueError(f"The network {network} has no result on {split!r} for: {lacking}.")
         means.append({task: float(np.mean(losses[task])) for task in network})
-    return names, list(zip(means, costs_of(networks, costs), strict=True))
+    return names, list(zip(means, costs_of([*found], costs), strict=True))
 
 
 def costs_of(networks: Sequence[Group], costs: Costs) -> list[Any]:

@@ -11,8 +11,7 @@ import scipy.sparse
 
 from tag_keras.selection.solvers.problem import Floats, Rows
 
-# The solver errs by up to 1e-6. So values and costs have units in which a tie is 0.001, a thousand
-# such errors.
+# Values and costs have units in which a tie is a thousand times the error of the solver, 1e-6.
 _TIE = 1e-3
 # Costs within this fraction of the budget are equal: 0.1 + 0.2 is within a budget of 0.3.
 COST_TOLERANCE = 1e-9
@@ -65,11 +64,11 @@ class NetworkProgram:
         self._least = losses.min(axis=0)
         # No choice has a mean loss below this.
         self.least = float(self._least.mean())
-        self.sizes = np.isfinite(losses).sum(axis=1)
-        # Place of each network in the order of task positions, then of rows.
-        lists = [(np.flatnonzero(row).tolist(), m) for m, row in enumerate(np.isfinite(losses))]
-        self.order = np.argsort([m for _, m in sorted(lists)])
         members = np.isfinite(losses)
+        self.sizes = members.sum(axis=1)
+        # Place of each network in the order of task positions, then of rows.
+        lists = [(np.flatnonzero(row).tolist(), m) for m, row in enumerate(members)]
+        self.order = np.argsort([m for _, m in sorted(lists)])
         above = np.where(members, losses - self._least, 0.0) / self._unit
         network, task = np.nonzero(members)
         self._number = len(losses) + (0 if partition else len(network))
@@ -90,10 +89,8 @@ class NetworkProgram:
 
     def restricted(self, rows: Rows, number: int | None = None) -> "NetworkProgram":
         """The program of these networks only, with `number` of them to choose."""
-        losses, costs = self.losses[rows], self.costs[rows]
-        return NetworkProgram(
-            losses, costs, self.budget, self.tolerance, self.partition, self.deadline, number
-        )
+        limits = (self.budget, self.tolerance, self.partition, self.deadline)
+        return NetworkProgram(self.losses[rows], self.costs[rows], *limits, number)
 
     def over_networks(self, coefficients: npt.ArrayLike) -> Floats:
         """Coefficients of all variables: as given for the networks' own, then 0."""
@@ -117,17 +114,13 @@ class NetworkProgram:
     def least_loss(self) -> Answer:
         """The networks of the least mean loss within the budget, and a bound of that loss."""
         answer = self.minimise(self.value)
-        above = answer.bound * self.tolerance / _TIE
-        return answer._replace(bound=self.least + above)
+        return answer._replace(bound=self.least + answer.bound * self.tolerance / _TIE)
 
     def cheapest_cover(self) -> Answer:
         """The cheapest networks that have every task, within the budget or not."""
-        members = np.isfinite(self.losses)
-        most = 1.0 if self.partition else np.inf
-        return self._solve(
-            self.costs * (1e5 / self.costs.max()),
-            [scipy.optimize.LinearConstraint(_sparse(members.T), 1.0, most)],
-        )
+        members = _sparse(np.isfinite(self.losses).T)
+        covers = scipy.optimize.LinearConstraint(members, 1.0, 1.0 if self.partition else np.inf)
+        return self._solve(self.costs * (1e5 / self.costs.max()), [covers])
 
     def within_cost(self, cost: float) -> tuple[Floats, float]:
         """The constraint that the cost is at most `cost`, up to the tolerance of costs."""
@@ -204,8 +197,7 @@ class NetworkProgram:
         # A range of about 1 for the losses and for the costs suits a linear program best.
         scale = max(float(self.value.max()), 1.0)
         matrix = scipy.sparse.vstack([row for row, _, _ in equal])
-        # A penalty pays for each equation that the networks cannot meet, so that there always is a
-        # solution.
+        # A penalty pays for each equation that the networks cannot meet, so there is a solution.
         each = np.arange(matrix.shape[0])
         penalty = np.full(len(each), 1e3 * self.losses.shape[1])
         within = scipy.sparse.csr_array(self.cost[None] * (COST_TOLERANCE / _TIE))

@@ -35,9 +35,7 @@ class _Solved(NamedTuple):
 def choose_networks(program: NetworkProgram, fallback: Rows) -> Choice:
     """The choice of the least mean loss; ties go by cost, number, memberships, order of tasks.
 
-    Args:
-        program: Networks and budget.
-        fallback: A choice within the budget, in case time runs out before a better one is found.
+    `fallback` is a choice within the budget, in case time runs out before a better one is found.
     """
     parts, rows = reduce_networks(program, fallback)
     best, bound, proven, solved = program.mean_loss(rows), math.inf, True, list[_Solved]()
@@ -93,7 +91,13 @@ def _first_of_the_tied(tied: list[_Solved], most: float) -> Rows:
 def _cheapest(part: _Solved, most: float) -> tuple[Rows, bool]:
     """The cheapest choice of at most this mean loss, and whether it is the only one."""
     program = part.program
-    rows = _without_useless(program, part.rows, most)
+    rows = part.rows
+    # Drop useless networks, the dearest first. A part may have to keep its number of them.
+    if not program.partition and program.number is None:
+        for row in rows[np.argsort(-program.costs[rows], kind="stable")]:
+            without = rows[rows != row]
+            if len(without) and program.mean_loss(without) <= most:
+                rows = without
     # Usually no other choice is as good at this cost, and this one program proves it.
     held = [program.within_loss(most), program.within_cost(program.total_cost(rows))]
     other = program.minimise(program.cost, held, [rows]).rows
@@ -114,17 +118,6 @@ def _first_by_rule(program: NetworkProgram, rows: Rows, cost: float, most: float
     return _first_in_order(program, rows, held, most)
 
 
-def _without_useless(program: NetworkProgram, rows: Rows, most: float) -> Rows:
-    """Drops networks, the dearest first, as long as the mean loss stays within `most`."""
-    if program.partition or program.number is not None:
-        return rows
-    for row in rows[np.argsort(-program.costs[rows], kind="stable")]:
-        without = rows[rows != row]
-        if len(without) and program.mean_loss(without) <= most:
-            rows = without
-    return rows
-
-
 def _better(
     program: NetworkProgram, rows: Rows, found: Rows | None, held: Held, most: float
 ) -> Rows:
@@ -138,7 +131,7 @@ def _better(
 
 def _first_in_order(program: NetworkProgram, rows: Rows, held: Held, most: float) -> Rows:
     """The first choice by task order: the earliest first network, then the second, and so on."""
-    number = len(program.costs)
+    nothing = program.over_networks(np.zeros(len(program.costs)))
     for position in range(len(rows)):
         while True:
             places = np.sort(program.order[rows])
@@ -149,7 +142,6 @@ def _first_in_order(program: NetworkProgram, rows: Rows, held: Held, most: float
                 break
             upper = (fixed | (program.order > last)).astype(float)
             window = (-program.over_networks(earlier), -1.0)
-            nothing = program.over_networks(np.zeros(number))
             found = program.minimise(nothing, [*held, window], (), (fixed.astype(float), upper))
             if found.rows is None:
                 break

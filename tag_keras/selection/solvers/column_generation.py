@@ -1,8 +1,4 @@
-"""Column generation: the best few groups for many tasks, out of all groups.
-
-`ColumnSolver` solves a problem for one number of groups after another, each by a `ColumnSearch`; a
-`GroupPool` keeps the groups found for the next number.
-"""
+"""Column generation: the best few groups for many tasks, out of all groups."""
 
 import math
 import time
@@ -18,15 +14,13 @@ from tag_keras.selection.solvers.pool import Duals, GroupPool, Pricing
 from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem
 from tag_keras.selection.solvers.tree import GroupTree
 
-# Profits that differ by less are equal: the linear program gives no better prices. Scores differ by
-# about 1.
+# Profits that differ by less are equal, because prices are no better. Scores differ by about 1.
 _ACCURACY = 1e-7
 # Weight of the prices before in the next ones; without it, many times more linear programs follow.
 _SMOOTHING = 0.8
-# At a whole number of groups, the linear program has many solutions. The prices for a fraction of a
-# group more include the smallest price of a group, which leaves branch and bound the least to do.
+# At a whole number of groups, the linear program has many solutions. With a fraction more, the
+# price of a group is the smallest of theirs, which leaves branch and bound the least to do.
 _EXTRA_GROUPS = 0.1
-# Random families to start from.
 _RANDOM_STARTS = 40
 # Groups in an integer program that looks for a better family, and groups that a proof may need.
 _MOST_IN_PROGRAM, _MOST_IN_PROOF = 400, 20_000
@@ -57,9 +51,7 @@ class ColumnSearch:
     def run(self, most_rounds: int = 1000, most_steps: int = 100_000) -> None:
         """Searches until there is a proof, or until the time is over.
 
-        Args:
-            most_rounds: Largest number of rounds of pricing and proving.
-            most_steps: Largest number of linear programs in a round.
+        A round prices and proves; `most_steps` limits its linear programs.
         """
         if self.num_groups == 1:
             # All tasks in one group is the only family.
@@ -100,7 +92,7 @@ class ColumnSearch:
             self.best, self.value = family, value
 
     def _over(self, part: float) -> float:
-        """Time at which this fraction of the seconds is over."""
+        """The time when this fraction of the seconds is over."""
         return self.begin + part * self.seconds
 
     def _start_from_random_families(self) -> None:
@@ -120,9 +112,8 @@ class ColumnSearch:
             return Duals(np.zeros(len(self.problem.alone)), 0.0)
         smooth: Floats | None = None
         for step in range(1, most_steps + 1):
-            duals = self.pool.duals(
-                self.num_groups + _EXTRA_GROUPS, self._over(0.9) - time.monotonic()
-            )
+            left = self._over(0.9) - time.monotonic()
+            duals = self.pool.duals(self.num_groups + _EXTRA_GROUPS, left)
             if duals is None or time.monotonic() > self._over(0.5):
                 return duals
             last = duals.tasks if smooth is None else smooth
@@ -161,16 +152,14 @@ class ColumnSearch:
     def _prove(self, pricing: Pricing, duals: Duals, threshold: float) -> bool:
         """Bounds every family, and chooses the best if all of its groups are known.
 
-        Returns:
-            Whether there are new groups to go on with.
+        True if there are new groups to go on with.
         """
         tree = GroupTree(pricing, threshold)
         groups, profit = tree.search(_MOST_IN_PROOF, self.end)
         profit = max(profit, duals.group)
         total = float(duals.tasks.sum())
         self.bound = min(self.bound, total + self.num_groups * profit)
-        # Every group of a better family has a profit above `needed`, because each of the others has
-        # at most `profit`.
+        # Every group of a better family has a profit above this: each other has at most `profit`.
         needed = self.value - 2 * len(duals.tasks) * self.tolerance - total
         needed -= (self.num_groups - 1) * profit
         converged = not tree.open and profit <= duals.group + 2 * _ACCURACY
@@ -179,9 +168,8 @@ class ColumnSearch:
             groups, _ = tree.search(_MOST_IN_PROOF, self.end)
         complete = bool(not tree.open and needed >= tree.threshold)
         if not complete and not converged:
-            self.pool.add(
-                groups[np.argsort(-pricing.profits(groups), kind="stable")[:_MOST_NEW_GROUPS]]
-            )
+            order = np.argsort(-pricing.profits(groups), kind="stable")
+            self.pool.add(groups[order[:_MOST_NEW_GROUPS]])
             return self.pool.add_profitable(pricing, duals.group + _ACCURACY / 100) > 0
         known = groups if complete else np.concatenate([groups, self.pool.members])
         near = self._near(pricing, known, needed)
@@ -193,14 +181,12 @@ class ColumnSearch:
         return False
 
     def _near(self, pricing: Pricing, members: Booleans, needed: float) -> Booleans:
-        """Groups with a profit above `needed` that may serve a task, the largest profit first.
-
-        Where further groups do not help, `needed` is 0 or less, and any group exceeds it. But a
-        group that serves tasks gets the profit needed from these tasks alone.
-        """
+        """Groups with a profit above `needed` that may serve a task, the largest profit first."""
         profits = pricing.profits(members)
         valid = profits > needed
         if not self.problem.partition:
+            # Where further groups do not help, `needed` is 0 or less, and any group exceeds it. But
+            # a group that serves tasks gets the profit needed from these tasks alone.
             margins = self.problem.scores(members) - pricing.prices
             valid &= margins.max(axis=1) > min(needed, 0.0)
         order = np.argsort(-profits, kind="stable")
@@ -212,11 +198,7 @@ class ColumnSearch:
         return bool(self.bound - self.value <= error)
 
     def _choose(self, groups: Booleans) -> bool:
-        """Keeps the best family out of these groups, the first one by the rule for ties.
-
-        Returns:
-            Whether there is a proof that it is.
-        """
+        """Keeps the best family out of these groups by the rule for ties; true if proven."""
         members = np.unique(np.concatenate([self.best, groups]), axis=0)
         best = (members[:, None] == self.best).all(axis=2).any(axis=1)
         choice = choose_networks(self._program(members, self.end), np.flatnonzero(best))
@@ -250,7 +232,7 @@ class ColumnSolver:
     A linear program over the known groups prices the tasks; groups with a profit at these prices
     join it. Climbing from group to group finds them, and where it ends, branch and bound, which
     misses none: then the prices bound every family. An integer program chooses among all groups
-    whose profit is large enough for a best family. Only few of all groups are ever made.
+    whose profit is large enough for a best family. Only a few of all groups are ever made.
 
     Args:
         problem: T tasks.
@@ -269,8 +251,7 @@ class ColumnSolver:
         Args:
             num_groups: Largest number of groups, at least as many as in `start`.
             tolerance: Mean scores that differ by less are tied.
-            time_limit: Seconds, after which the best family and bound so far come back; None sets
-                no limit.
+            time_limit: Seconds after which the best family and bound so far come back, or None.
         """
         end = math.inf if time_limit is None else time.monotonic() + time_limit
         search = self._search(num_groups, tolerance, end)
@@ -287,9 +268,7 @@ class ColumnSolver:
         return Family(groups, score, bound, search.optimal)
 
     def _search(self, num_groups: int, tolerance: float, end: float, **limits: int) -> ColumnSearch:
-        seconds = end - time.monotonic()
-        search = ColumnSearch(
-            self._problem, self._pool, self._start, num_groups, tolerance / self._scale, seconds
-        )
+        problem, tolerance, seconds = self._problem, tolerance / self._scale, end - time.monotonic()
+        search = ColumnSearch(problem, self._pool, self._start, num_groups, tolerance, seconds)
         search.run(**limits)
         return search

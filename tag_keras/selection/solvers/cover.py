@@ -1,8 +1,8 @@
 """The fewest groups that cover all tasks, whatever they score."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,39 +14,28 @@ _Whole = npt.NDArray[np.int64]
 _Group = tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Packing:
-    """Units to pack into groups.
-
-    Args:
-        units: Units as positions of tasks; the first `num_apart` are all apart from each other.
-        sizes: Array (U,): number of tasks in each unit.
-        weights: Array (U,). A group may be chosen when the weights of its units reach 2.
-        conflicts: Boolean array (U, U): pairs of units that are apart.
-        num_apart: Number of units at the beginning that need a group each.
-    """
+class _Packing(NamedTuple):
+    """U units of tasks to pack into groups: sizes and weights (U,), conflicts (U, U)."""
 
     units: list[_Group]
     sizes: _Whole
+    # A group may be chosen when the weights of its units reach 2.
     weights: _Whole
+    # Whether two units are apart; the first `num_apart` all are, and need a group each.
     conflicts: Booleans
     num_apart: int
 
 
-# Leaving each task in one group only turns a cover by overlapping groups into a partition, except
-# that some tasks may end up alone against the rules. Any partner mends that. So the fewest groups,
-# with overlap or without, are a bin packing of the units with conflicts, and tasks alone matter in
-# partitions only.
+# Leaving each task in one group turns a cover into a partition, except that some tasks may end up
+# alone against the rules. Any partner mends that. So the fewest groups, with overlap or without,
+# are a bin packing of the units with conflicts, and tasks alone matter in partitions only.
 def fewest_groups(problem: GroupProblem, time_limit: float = 10.0) -> list[_Group]:
-    """A smallest family of admissible groups that covers all tasks.
+    """A smallest family of admissible groups that covers all tasks: sorted tuples of positions.
 
     Args:
         problem: Up to 100 tasks.
         time_limit: Seconds for integer programs. When they are over, the family may have a few
             groups more than needed, or an existing family may be missed.
-
-    Returns:
-        Groups as sorted tuples of positions, sorted.
 
     Raises:
         ValueError: If no family covers all tasks.

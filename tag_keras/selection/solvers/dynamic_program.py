@@ -10,8 +10,7 @@ from tag_keras.selection.solvers.problem import Floats
 
 # Groups that serve a set of tasks: the loss of each in units, its size, its row.
 _Serving = list[tuple[int, int, int]]
-# After so many calls of the search among ties, each well under a millisecond, the first family so
-# far wins.
+# After so many calls of the search among ties, each under a millisecond, the first so far wins.
 _MOST_TIE_STEPS = 200_000
 
 
@@ -19,24 +18,21 @@ _MOST_TIE_STEPS = 200_000
 # part the tasks into sets, one set served by each group. With sets of tasks as bits of an index,
 #   served[U] = largest sum of the scores of U in a group that contains U, with or without helpers;
 #   values[T, k] = value of the best k groups for T = max of served[U] + values[T - U, k - 1] over
-# the U in T with the last task of T, because the order of the groups does not matter. So among the
-# sets T with the last task, only the set of all tasks needs a value.
+# the U in T with the last task of T, because the order of the groups does not matter. So of the
+# sets T with the last of all tasks, only the set of all tasks needs a value.
 def choose_families(
     scores: Floats, numbers: Sequence[int], tolerance: float, partition: bool = False
 ) -> list[list[int]]:
-    """Rows of `scores` (G, T) that make the best family, for each of the numbers of groups.
-
-    One table serves all numbers; its time grows like 3**T.
+    """The best family for each of several numbers of groups, in a time that grows like 3**T.
 
     Args:
-        scores: Scores of tasks in groups, -inf for a task that is not in the group.
+        scores: Scores (G, T) of tasks in groups, -inf for a task that is not in the group.
         numbers: Largest numbers of groups, one for each family.
         tolerance: Families whose means over tasks differ by less are tied.
         partition: Whether the groups may not overlap.
 
     Returns:
-        For each number, the rows of its family in increasing order; [] if so many groups cannot
-        cover all tasks.
+        For each number, the rows of `scores` in its family; [] if so many cannot cover all tasks.
     """
     # With a best group for each task, more groups gain nothing.
     useful = scores.shape[1] if partition else len(set(scores.argmax(axis=0)))
@@ -62,13 +58,10 @@ def _subsets(tasks: int) -> npt.NDArray[np.intp]:
 
 
 def _serve(scores: Floats, unit: float) -> tuple[Floats, list[_Serving]]:
-    """`served[U]` of the equations above, and the groups that reach it within the tolerance.
+    """`served[U]` (2**T,) of the equations above, and the groups that reach it within 1000 units.
 
-    Returns:
-        Array (2**T,), and for each set U a list of (loss against `served[U]` in units, size of the
-        group, row of the group). The tolerance is 1000 units. For U = {0, 1}, the list keeps a
-        group {0, 1} that loses 3 units and a group {0, 1, 2} that loses 0, because the smaller one
-        wins ties. It drops a group {0, 1, 3} that loses 5: it is neither smaller nor better.
+    For U = {0, 1}, the list keeps a group {0, 1} that loses 3 units and a group {0, 1, 2} that
+    loses 0, because the smaller one wins ties. It drops a group {0, 1, 3} that loses 5.
     """
     served = np.full(2 ** scores.shape[1], -np.inf)
     serving: list[_Serving] = [[]] * len(served)
@@ -105,8 +98,7 @@ def _first(served: Floats, serving: list[_Serving], values: Floats, unit: float)
     """The first family by the tie rule, out of those within the tolerance of the best.
 
     It follows the equations above backwards from the set of all tasks. The choices along a way may
-    lose 1000 units in sum, the tolerance; `slack` is what remains: after a choice that loses 300,
-    700 remain for the others.
+    lose 1000 units in sum, the tolerance; `slack` of them remain.
     """
 
     # Adding the same row to two sorted lists keeps their order. So the first family for a set of

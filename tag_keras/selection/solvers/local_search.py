@@ -1,4 +1,4 @@
-"""Local search for good families of groups, without a proof: random starts, changes that gain."""
+"""Local search for good families of groups: random starts, changes that gain, no proof."""
 
 import time
 
@@ -29,7 +29,7 @@ def random_family(
 
 
 def _with_partners(problem: GroupProblem, members: Booleans) -> Booleans:
-    """The groups; each one that is not admissible gets the unit that is best for it."""
+    """The groups (K, T), where each that is not admissible gets the best unit for it."""
     members = members.copy()
     for row in np.flatnonzero(~problem.admissible(members)):
         larger = members[row] | problem.unit_members()
@@ -80,8 +80,7 @@ def _flip(problem: GroupProblem, units: Booleans, members: Booleans) -> Booleans
 
 def _move(problem: GroupProblem, units: Booleans, members: Booleans) -> Booleans | None:
     """The partition after the best move of a unit; None if no move gains."""
-    flipped = members[:, None] ^ units
-    flat = flipped.reshape(-1, members.shape[1])
+    flat = (members[:, None] ^ units).reshape(-1, members.shape[1])
     totals = np.where(problem.admissible(flat), _totals(problem, flat), -np.inf)
     totals[~flat.any(axis=1)] = 0.0
     now = np.where(members.any(axis=1), _totals(problem, members), 0.0)
@@ -119,15 +118,12 @@ def _best_of_others(scores: Floats) -> Floats:
 def interchange(scores: Floats, rows: Rows, deadline: float) -> Rows:
     """Vertex substitution (Teitz and Bart 1968, Operations Research 16) for the p-median problem.
 
-    It replaces a group by another one as long as that gains. Groups may overlap.
+    It replaces one of the groups `rows` by another as long as that gains. Groups may overlap.
 
     Args:
         scores: Array (G, T), -inf for the tasks that a group does not have.
         rows: Groups that cover all tasks.
         deadline: Time of `time.monotonic` at which the search ends.
-
-    Returns:
-        As many rows as before.
     """
     rows = rows.copy()
     value = scores[rows].max(axis=0).sum()

@@ -1,8 +1,4 @@
-"""The groups known to column generation: their profits, and the linear program of their prices.
-
-`Pricing` computes profits at given prices of the tasks. `GroupPool` holds the groups, finds more
-that have a profit, and gives the prices.
-"""
+"""The groups known to column generation: their profits, and the linear program of their prices."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -17,9 +13,8 @@ _MOST_NEW_COLUMNS = 300
 
 
 # Let u[t] be the price of task t and s[t] its score in a group G. The profit of G is the sum over
-# its tasks of max(s[t] - u[t], 0). (In a partition a group serves all of its tasks, and the
-# difference stands for the maximum.) For any prices, no family of k groups has a sum of best scores
-# above
+# its tasks of max(s[t] - u[t], 0), or in a partition, where a group serves all of its tasks, of
+# s[t] - u[t]. For any prices, no family of k groups has a sum of best scores above
 #   sum of u + k * (the largest profit of a group),
 # because every group gives its tasks at most its profit above their prices. The prices that make
 # this bound least are the dual solution of a linear program.
@@ -27,11 +22,7 @@ class Pricing:
     """Profits of groups for given prices.
 
     A score is a mean over the other members. So the profit of a group of g >= 2 tasks is a sum of
-    `gains` divided by g - 1, and nothing else depends on the size.
-
-    Args:
-        problem: T tasks.
-        prices: Array (T,): price of each task, in units of the scores.
+    `gains` divided by g - 1, and nothing else depends on the size. Prices (T,) count as scores do.
     """
 
     def __init__(self, problem: GroupProblem, prices: Floats) -> None:
@@ -78,9 +69,7 @@ class Duals(NamedTuple):
 class GroupPool:
     """Groups, and columns: a set of tasks that a group serves, with the sum of their scores.
 
-    Args:
-        problem: T tasks.
-        family: Boolean array (K, T): groups that cover all tasks.
+    The groups `family` (K, T) cover all tasks.
     """
 
     def __init__(self, problem: GroupProblem, family: Booleans) -> None:
@@ -111,11 +100,7 @@ class GroupPool:
         self._add_columns(serving, scores)
 
     def climb(self, pricing: Pricing, number: int, generator: np.random.Generator) -> int:
-        """Climbs from the best `number` groups and half as many random ones, and adds the results.
-
-        Returns:
-            Number of groups added.
-        """
+        """Adds groups by climbing from the best `number` and half as many random ones."""
         profits = pricing.margins(self.scores).sum(axis=1)
         good = self.members[np.argsort(-profits, kind="stable")[:number]]
         # Start from large groups, too: climbing rarely reaches them from small ones.
@@ -161,7 +146,7 @@ class GroupPool:
 
 
 def _new(known: set[Any], keys: Iterable[Any]) -> Booleans:
-    """Whether each key is new; adds all of them to `known`."""
+    """Whether each key is new to `known`, which then has it."""
     new = []
     for key in keys:
         new.append(key not in known)

@@ -41,9 +41,8 @@ class GroupProblem:
     def scaled(self) -> tuple["GroupProblem", Floats, float]:
         """The problem with scores of at most 0 that differ by about 1, and how to undo that.
 
-        Returns:
-            The problem; the scores (T,) that became 0, upper bounds of each task's score, because
-            no mean exceeds its largest term; and the difference that became 1.
+        With it come the scores (T,) that became 0, upper bounds of each task's score, because no
+        mean exceeds its largest term; and the difference that became 1.
         """
         between = np.where(np.eye(len(self.alone), dtype=bool), -np.inf, self.affinity)
         top = np.maximum(between.max(axis=0), self.alone)
@@ -60,7 +59,6 @@ class GroupProblem:
         return members
 
     def unit_members(self) -> Booleans:
-        """The units as groups: boolean array (U, T)."""
         return self.members(self.units)
 
     def admissible(self, members: Booleans) -> Booleans:
@@ -79,8 +77,7 @@ class GroupProblem:
         """Scores (G, T) of the tasks in groups (G, T); -inf for a task outside of the group."""
         inside = members.astype(np.float64)
         partners = inside.sum(axis=1, keepdims=True) - 1
-        between = np.where(np.eye(len(self.alone), dtype=bool), 0.0, self.affinity)
-        sums = inside @ between
+        sums = inside @ np.where(np.eye(len(self.alone), dtype=bool), 0.0, self.affinity)
         divisors = np.maximum(partners, 1) if self.score == "mean" else 1.0
         together = np.where(partners > 0, sums / divisors, self.alone)
         return np.where(members, together, -np.inf)

@@ -16,10 +16,7 @@ _MOST_ROUNDS, _MOST_ADDED = 50, 150
 
 
 class Part(NamedTuple):
-    """Choices of `number` networks out of `rows`, each with a mean loss of at least `bound`.
-
-    None stands for any number.
-    """
+    """Choices of `number` networks (None: any) out of `rows`; no mean loss is below `bound`."""
 
     number: int | None
     rows: Rows
@@ -27,12 +24,9 @@ class Part(NamedTuple):
 
 
 class _Bound(NamedTuple):
-    """A bound `value` of the sum of losses; with network m, it grows as in `rows`.
+    """A bound `value` of the sum of losses for any choice; with network m, it grows as in `rows`.
 
-    Args:
-        value: Bound for any choice.
-        threshold: Largest reduced cost of the networks behind `value`.
-        reduced: Array (M,): reduced cost of each network.
+    `threshold` is the largest of the reduced costs (M,) of the networks behind `value`.
     """
 
     value: float
@@ -52,19 +46,12 @@ class _Bound(NamedTuple):
 # and none with network m has one below bound + max(r[m] - j-th least r, 0). (In a partition, a
 # network serves all of its tasks, and the difference stands for the maximum. Otherwise it serves at
 # least one task, or the choice does without it.) This holds for any u and mu. The prices of the
-# linear program for j networks make the bound tight; a linear program for any number of networks
-# does not where costs differ. The linear program starts with few networks, and those that would
-# lower its value join it until none is left.
+# linear program for j networks make the bound tight; where costs differ, a linear program for any
+# number does not. It starts with few networks; all that would lower its value join it.
 def reduce_networks(program: NetworkProgram, start: Rows) -> tuple[list[Part], Rows]:
-    """The networks that a best choice, ties included, may have, for each number of networks.
+    """A part for each number of networks that a best choice may have, ties included.
 
-    Args:
-        program: Networks and budget.
-        start: A choice within the budget.
-
-    Returns:
-        A part for each number of networks that a best choice may have, and the rows of the best
-        choice found.
+    `start` is a choice within the budget; with the parts comes the best choice found.
     """
     if len(program.losses) <= _SMALL_PROGRAM:
         return [Part(None, np.arange(len(program.losses)), program.least)], np.sort(start)
@@ -99,7 +86,6 @@ def reduce_networks(program: NetworkProgram, start: Rows) -> tuple[list[Part], R
 
 
 def _most(program: NetworkProgram, start: Rows) -> float:
-    """The largest sum of losses that ties with this choice."""
     num_tasks: int = program.losses.shape[1]
     return num_tasks * (program.mean_loss(start) + 2 * program.tolerance)
 

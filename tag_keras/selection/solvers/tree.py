@@ -1,7 +1,4 @@
-"""Branch and bound: all groups with a profit above a threshold, the proof of column generation.
-
-`PairShares` bounds the profits below open nodes. `GroupTree` branches.
-"""
+"""Branch and bound: all groups with a profit above a threshold, the proof of column generation."""
 
 import time
 from collections.abc import Sequence
@@ -16,8 +13,7 @@ from tag_keras.selection.solvers.problem import Booleans, Floats
 _Whole = npt.NDArray[np.int64]
 # Less than any gain; a sum of many is still finite.
 NEVER = -1e30
-# The subgradient method: number of steps, length of the first in mean gains, and the factor from
-# each to the next.
+# The subgradient method: number of steps, length of the first in mean gains, factor to the next.
 _SHARE_STEPS, _FIRST_LENGTH, _LENGTH_FACTOR = 5, 0.4, 0.7
 # Nodes of a batch from which the shares improve.
 _MOST_SAMPLED = 16
@@ -25,7 +21,7 @@ _MOST_SAMPLED = 16
 _BATCH = 128
 # With more open nodes than this, the deepest go first, because they leave the fewest.
 _MOST_OPEN = 2_000_000
-# Limits of the classes of open nodes: by how much, relative to the threshold, a bound exceeds it.
+# Limits of the classes of open nodes: excess of a bound, relative to the threshold.
 _CLASSES = np.concatenate([np.arange(0.01, 0.1, 0.01), np.geomspace(0.1, 10.0, 15)])
 
 
@@ -35,8 +31,8 @@ class OpenNodes(NamedTuple):
     The bound with m more tasks is (constant + parts of m tasks left) / divisor.
 
     Args:
-        constants: Array (N, M): largest gain of the tasks taken before, as far as it depends only
-            on how many more come; -inf where so many cannot come.
+        constants: Array (N, M): largest gain of the tasks taken, as far as it depends only on how
+            many more come; -inf where so many cannot come.
         added: Array (N, M, D): what each task left adds to that.
         sums: Array (N, D): gain of each task left from the tasks taken.
         divisors: Array (N, M): divisor of the total.
@@ -54,10 +50,10 @@ class OpenNodes(NamedTuple):
 # For numbers S with S[t, i] = -S[i, t], the sum of S[t, i] over t and i in X is 0. Added to each
 # term, they leave the profit the same:
 #   max(a[t] + sum of (W + S)[t, i] over i in X, sum of S[t, i] over i in X),
-# the first if t is served, the second if not. Each of the two sums is at most the sum of the m - 1
-# largest numbers of its row. With S = 0, every task counts its own best partners, whatever those of
-# the others; the S with the least bound makes the tasks agree, as the multipliers of a Lagrangian
-# relaxation do. (In a partition all tasks are served.)
+# the first if t is served, the second if not. Each sum is at most the sum of the m - 1 largest
+# numbers of its row. With S = 0, every task counts its own best partners; the S with the least
+# bound makes the tasks agree, as multipliers of a Lagrangian relaxation do. (In a partition all
+# tasks are served.)
 class PairShares:
     """Bounds of the profits below open nodes, with shares S in the gains of pairs.
 
@@ -79,12 +75,7 @@ class PairShares:
         return _bounds(nodes, self._values(nodes)[0])
 
     def improved(self, nodes: OpenNodes, threshold: float) -> "PairShares":
-        """Shares that give nodes like these lower bounds, by a subgradient method.
-
-        Args:
-            nodes: Open nodes.
-            threshold: The method reduces the mean excess of their bounds above this.
-        """
+        """Shares with a lower mean excess of the bounds over `threshold`, by subgradients."""
         best, least, shares = self, np.inf, self
         length = _FIRST_LENGTH * np.abs(self.gains).mean() * np.sqrt(len(self.gains))
         for _ in range(_SHARE_STEPS):
@@ -125,11 +116,9 @@ class PairShares:
 
 
 def highest(gains: Floats, tasks: npt.NDArray[np.intp]) -> Floats:
-    """Sums (T, D + 1) of the 0, 1, 2, .. largest gains of each task, without its own.
+    """Sums (T, D + 1) of the 0, 1, 2, .. largest of each task's gains (T, D), without its own.
 
-    Args:
-        gains: Array (T, D).
-        tasks: Array (D,): the row of each column's task.
+    `tasks` (D,) gives the row of each column's task.
     """
     gains = gains.copy()
     # A task is not its own partner: it comes last, after all the others.
@@ -152,16 +141,12 @@ def _ranks(values: Floats) -> npt.NDArray[np.intp]:
 
 
 class _Nodes(NamedTuple):
-    """N open nodes of one depth.
-
-    Args:
-        members: Boolean array (N, T): tasks taken.
-        bounds: Array (N,): bound of the profits of all groups below the node.
-        sizes: Array (N,): largest size of a group below whose profit can exceed the threshold.
-    """
+    """N open nodes of one depth: the tasks taken (N, T), bounds and sizes (N,)."""
 
     members: Booleans
+    # Bounds of the profits of all groups below each node.
     bounds: Floats
+    # Largest sizes of groups below whose profit can exceed the threshold.
     sizes: _Whole
 
     def take(self, rows: Any) -> "_Nodes":
@@ -179,8 +164,7 @@ class GroupTree:
     def __init__(self, pricing: Pricing, threshold: float) -> None:
         self.pricing, self.problem, self.threshold = pricing, pricing.problem, threshold
         gains = np.maximum(pricing.gains, 0.0)
-        # First the units with the largest gains from and for others: of the orders tried, this one
-        # makes the fewest nodes.
+        # Units with the largest gains come first: of the orders tried, this makes the fewest nodes.
         weight = pricing.units @ (gains.sum(axis=0) + gains.sum(axis=1))
         self.units = [list(self.problem.units[row]) for row in np.argsort(-weight, kind="stable")]
         self.left = [
@@ -192,12 +176,10 @@ class GroupTree:
         self.shares: dict[int, PairShares] = {}
         number = len(pricing.prices)
         root = _Nodes(
-            np.zeros((1, number), bool),
-            np.array([np.inf]),
-            np.array([self.problem.max_size]),
+            np.zeros((1, number), bool), np.array([np.inf]), np.array([self.problem.max_size])
         )
-        # A search that ends early is as good as the best node left. So the nodes are in classes by
-        # their bounds: the best class comes first, and its deepest nodes.
+        # A search that ends early is as good as the best node left. So the class of the best bounds
+        # comes first, and its deepest nodes.
         self.classes = threshold + max(threshold, 0.1) * _CLASSES
         self.open: dict[tuple[int, int], list[_Nodes]] = {(len(_CLASSES), 0): [root]}
         self.number = 1
@@ -210,8 +192,7 @@ class GroupTree:
             deadline: Time of `time.monotonic` at which the search ends.
 
         Returns:
-            Groups (G, T), and a bound for every profit: the threshold, if the search came to its
-            end without a group.
+            Groups (G, T), and a bound for every profit: the threshold if a full search found none.
         """
         alone = np.eye(len(self.pricing.prices), dtype=bool)
         found = [alone[self.pricing.profits(alone) > self.threshold]]
@@ -252,14 +233,8 @@ class GroupTree:
         self.number -= len(nodes.bounds)
         return key[1], nodes
 
-    def _sums(self, members: Booleans) -> Floats:
-        """Sums of the gains (N, T) of every task from the members."""
-        sums: Floats = members @ self.pricing.gains.T
-        return sums
-
     def _profits(self, members: Booleans) -> Floats:
-        sums = self._sums(members)
-        sizes = members.sum(axis=1)
+        sums, sizes = members @ self.pricing.gains.T, members.sum(axis=1)
         least = -np.inf if self.problem.partition else 0.0
         totals = np.where(members, np.maximum(sums, least), 0.0).sum(axis=1)
         # `search` adds the groups of one task.
@@ -284,8 +259,7 @@ class GroupTree:
         open_nodes = self._open_nodes(depth, nodes, most)
         bounds = self._shares(depth, open_nodes).bounds(open_nodes)
         reaching = bounds > self.threshold
-        largest = taken + most - reaching[:, ::-1].argmax(axis=1)
-        return bounds.max(axis=1), largest
+        return bounds.max(axis=1), taken + most - reaching[:, ::-1].argmax(axis=1)
 
     def _shares(self, depth: int, nodes: OpenNodes) -> PairShares:
         """Shares for the tasks left at this depth, better with every batch of nodes."""
@@ -313,7 +287,7 @@ class GroupTree:
         """The nodes with up to `most` more tasks, in the terms of their bounds."""
         left, partition = self.left[depth], self.problem.partition
         taken = nodes.members.sum(axis=1)
-        more, all_sums = np.arange(1, most + 1), self._sums(nodes.members)
+        more, all_sums = np.arange(1, most + 1), nodes.members @ self.pricing.gains.T
         # Per node the tasks taken, padded with others to the same number.
         inside = np.argsort(~nodes.members, axis=1, kind="stable")[:, : taken.max()]
         real = np.arange(inside.shape[1]) < taken[:, None]
