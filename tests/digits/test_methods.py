@@ -72,7 +72,7 @@ def test_the_script_compares_one_method_with_joint_training(tmp_path):
     lines = run_script(tmp_path, "--method=uw", "--seeds=0,1").splitlines()
     table = [line for line in lines if line.startswith("| ")]
     assert [line.split()[1] for line in table] == ["method", "------", "mtl", "uw"]
-    assert "+0.0 %" in table[2]
+    assert "+0.0 ± 0.0 %" in table[2]
     for name in ("mtl", "uw"):
         assert_trained(tmp_path, name, (0, 1))
 

@@ -63,8 +63,8 @@ def build_for_other_tasks(tasks):
 
 
 def all_networks():
-    """The 31 sets of five tasks."""
-    sets = (s for size in range(1, 6) for s in itertools.combinations(TASKS, size))
+    """The tasks and the pairs of four."""
+    sets = (s for size in (1, 2) for s in itertools.combinations(TASKS[:4], size))
     return [training.Network("".join(tasks), tasks) for tasks in sets]
 
 
