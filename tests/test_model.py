@@ -249,6 +249,22 @@ def test_steps_without_a_probe_hold_no_trace_of_it():
     assert len(plain) < len(operations(tag_keras.LookaheadAffinity(), probes=True))
 
 
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_a_plain_step_is_traced_once(steps_per_execution):
+    traces = []
+
+    class Counted(layers.Dense):
+        def call(self, inputs, training=None):
+            traces.append(training)
+            return super().call(inputs)
+
+    # All variables are new: of the head, the optimizer and the metrics.
+    model = tag_keras.MultiTaskModel(Counted(2), {task: layers.Dense(1) for task in TASKS})
+    model.compile("adam", "mse", metrics={"a": ["mae"]}, steps_per_execution=steps_per_execution)
+    fit(model, batch_size=32)
+    assert traces.count(True) == 1
+
+
 @pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("c", "a", "b")])
 def test_logs_for_any_number_of_tasks(tasks):
     model = make_model(tasks)
