@@ -203,7 +203,8 @@ def _from_table(table: NetworkTable, given: Any) -> tuple[Grouping, list[str]]:
     selection = select_networks(
         table, budget, given.sense, partition=given.partition, time_limit=given.time_limit
     )
-    scores = selection.scores_on(table, table)
+    rows = {task: selection.networks[index] for task, index in selection.serves.items()}
+    scores = {task: float(table.scores[row, table.tasks.index(task)]) for task, row in rows.items()}
     costs = [float(table.costs[row]) for row in selection.networks]
     lines = summary(selection, scores, given.sense, costs, time.monotonic() - start)
     return selection, [*lines, f"cost {selection.cost:.6g} of a budget of {budget:.6g}"]
