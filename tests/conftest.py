@@ -1,3 +1,4 @@
+import collections
 import gc
 import os
 
@@ -45,3 +46,8 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --runslow"))
+        return
+    # Files with few slow tests have the longest ones. They come first, so that at the end no worker
+    # waits long for another (with --no-loadscope-reorder of pytest-xdist).
+    slow = collections.Counter(item.path for item in items if "slow" in item.keywords)
+    items.sort(key=lambda item: slow[item.path])

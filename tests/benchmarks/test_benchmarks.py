@@ -179,7 +179,11 @@ def test_selective_updates_form_the_planted_groups_after_every_batch():
 
 
 @pytest.mark.slow
-def test_the_quick_run_has_a_row_for_every_method(capsys):
+def test_the_quick_run_has_a_row_for_every_method(capsys, monkeypatch):
+    monkeypatch.setattr(
+        method_cost, "NETWORK", {"input_shape": (16, 16, 3), "depth": (2,), "widths": (16,)}
+    )
+    monkeypatch.setattr(method_cost, "LAST_SHARED", "stage1_block2_second_convolution")
     method_cost.main(["--quick"])
     title, *rows, last = capsys.readouterr().out.strip().splitlines()
     assert title.startswith("3 tasks")

@@ -74,11 +74,12 @@ def test_at_fixed_weights_the_interval_covers_the_mean_of_all_batches():
 def test_every_tenth_step_of_a_run_tells_the_mean_of_all_its_steps(update):
     epochs, per_epoch = 15, 20
     keras.utils.set_random_seed(0)
-    options = recorded(epochs * per_epoch, 9, update=update, baseline=True)
-    model = network.build_model(data.TASKS, steps=epochs * per_epoch, affinity=options)
+    tasks = data.TASKS[:5]
+    options = recorded(epochs * per_epoch, len(tasks), update=update, baseline=True)
+    model = network.build_model(tasks, steps=epochs * per_epoch, affinity=options)
     batches = data.batches(data.load(100)["train"], batch_size=25)
     model.fit(batches, epochs=epochs, steps_per_epoch=per_epoch, verbose=0)
-    values, statistics = options.values.numpy(), ProbeStatistics(9)
+    values, statistics = options.values.numpy(), ProbeStatistics(len(tasks))
     steps = np.arange(len(values))
     shares = [
         coverage(
