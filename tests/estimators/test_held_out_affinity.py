@@ -142,11 +142,9 @@ def stack():
         {},
         {"steps_per_execution": 2},
         # Tracing the probe takes as long as all other tests together.
-        *(
-            pytest.param(
-                {"run_eagerly": False, "jit_compile": True, **more}, marks=pytest.mark.slow
-            )
-            for more in ({}, {"steps_per_execution": 3})
+        pytest.param(
+            {"run_eagerly": False, "jit_compile": True, "steps_per_execution": 3},
+            marks=pytest.mark.slow,
         ),
     ],
 )
