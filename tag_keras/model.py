@@ -7,7 +7,7 @@ import keras
 
 from tag_keras.affinity import Affinity
 from tag_keras.backend.replicas import check_strategy
-from tag_keras.backend.steps import build_for, compiled, peek
+from tag_keras.backend.steps import build_for, compiled, peek, traced_once
 from tag_keras.estimators.base import AffinityEstimator, check_estimator
 from tag_keras.estimators.cadence import EpochEnds
 from tag_keras.estimators.held_out import HeldOutBatches, HeldOutLabels
@@ -124,9 +124,10 @@ class MultiTaskModel(TaskModel):
             self.train_function = compiled(self, step_without_probe(self))
         else:
             self.train_function = probing_steps(self, options, self._statistics, self._held_out)
-        is_plain = options is None and self.gradient_method is None
-        if not (is_plain and self.run_eagerly):
+        if options is not None or self.gradient_method is not None:
             self.train_function = self._building_first(self.train_function)
+        elif not self.run_eagerly and self.distribute_strategy.num_replicas_in_sync == 1:
+            self.train_function = traced_once(self, self.encoder, self.train_function)
 
     def _building_first(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """A train function that creates all variables before the first step, to trace it once."""

@@ -258,11 +258,53 @@ def test_a_plain_step_is_traced_once(steps_per_execution):
             traces.append(training)
             return super().call(inputs)
 
-    # All variables are new: of the head, the optimizer and the metrics.
-    model = tag_keras.MultiTaskModel(Counted(2), {task: layers.Dense(1) for task in TASKS})
+    # The other variables are new: of the heads, the optimizer and the metrics.
+    encoder = keras.Sequential([keras.Input(make_data()[0].shape[1:]), Counted(2)])
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
     model.compile("adam", "mse", metrics={"a": ["mae"]}, steps_per_execution=steps_per_execution)
     fit(model, batch_size=32)
     assert traces.count(True) == 1
+
+
+def test_a_step_of_ones_own_and_ragged_inputs_train_as_they_did():
+    class Own(tag_keras.MultiTaskModel):
+        def train_step(self, data):
+            x, y, _, _ = data
+            return super().train_step((x, y))
+
+    x, y = make_data()
+    encoder = keras.Sequential([keras.Input(x.shape[1:]), layers.Dense(2)])
+    model = Own(encoder, {task: layers.Dense(1) for task in TASKS})
+    model.compile("sgd", "mse")
+    batches = tf.data.Dataset.from_tensors((x, y, x, y))
+    assert np.isfinite(model.fit(batches, shuffle=False, verbose=0).history["loss"]).all()
+
+    class ToDense(layers.Layer):
+        def call(self, inputs):
+            return inputs.to_tensor(shape=(None, 3))
+
+    model = tag_keras.MultiTaskModel(ToDense(), {task: layers.Dense(1) for task in TASKS})
+    model.compile("sgd", "mse")
+    ragged = tf.RaggedTensor.from_row_lengths(tf.ones(6), [1, 2, 3])
+    batches = tf.data.Dataset.from_tensors((ragged, {task: tf.ones(3) for task in TASKS}))
+    assert np.isfinite(model.fit(batches, shuffle=False, verbose=0).history["loss"]).all()
+
+
+def test_a_layer_for_training_only_may_come_with_the_first_step():
+    class Helped(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.helper = layers.Dense(2), layers.Dense(2)
+
+        def call(self, inputs, training=False):
+            found = self.dense(inputs)
+            return found + self.helper(inputs) if training else found
+
+    model = tag_keras.MultiTaskModel(Helped(), {task: layers.Dense(1) for task in TASKS})
+    model.compile("adam", "mse")
+    x, y = make_data()
+    history = model.fit(x, y, batch_size=32, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
 
 
 @pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("c", "a", "b")])

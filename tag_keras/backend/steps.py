@@ -1,11 +1,14 @@
 """Training steps: counted over epochs and restarts, taken in turns, and compiled for `fit`."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tag_keras.backend.layers import layers_in
 
 # Makes at most so many steps with the next batches of an iterator. Returns the logs, and how many
 # steps it made before the data came to an end.
@@ -129,6 +132,36 @@ def compiled(model: keras.Model, step: Callable[[Any], Any]) -> Callable[[Any], 
 def build_for(model: keras.Model, batch: Any) -> None:
     """Creates the variables of a model, its optimizer and its metrics for batches like `batch`."""
     model._symbolic_build(data_batch=batch)
+
+
+def traced_once(
+    model: keras.Model, encoder: keras.layers.Layer, function: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """A train function that creates all variables before its first trace, where that is safe.
+
+    Otherwise the first trace creates them, and TensorFlow traces the function again.
+
+    Args:
+        model: Model that the function trains.
+        encoder: Its encoder. One that is not built may have layers for training only.
+        function: Train function from an iterator to logs.
+    """
+    is_new = not tf.config.functions_run_eagerly()
+
+    def train_function(iterator: Any) -> Any:
+        nonlocal is_new
+        if is_new and all(layer.built for layer in layers_in(encoder)):
+            batch, iterator = peek(iterator)
+            composite = (tf.SparseTensor, tf.SparseTensorSpec, tf.RaggedTensor, tf.RaggedTensorSpec)
+            if not any(isinstance(one, composite) for one in keras.tree.flatten(batch)):
+                # What cannot be built by itself, such as with a `train_step` that takes other
+                # batches, the step builds, and it reports what is wrong.
+                with contextlib.suppress(Exception):
+                    build_for(model, batch)
+        is_new = False
+        return function(iterator)
+
+    return train_function
 
 
 def steps_of(model: keras.Model, step: Callable[[Any], Any]) -> Steps:
