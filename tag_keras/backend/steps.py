@@ -215,12 +215,14 @@ def peek(iterator: Any) -> tuple[Any, Any]:
     if not hasattr(iterator, "element_spec"):
         batch = next(iterator)
         return batch, iter([batch])
-    batch = keras.tree.map_structure(
+
+    def one_spec(spec: Any) -> Any:
+        # With several replicas: the part of the first.
+        (spec, *_) = getattr(spec, "_value_specs", (spec,))
         # A spec without a type stands for a sample weight that is None.
-        lambda spec: spec if getattr(spec, "dtype", None) else None,
-        iterator.element_spec,
-    )
-    return batch, iterator
+        return spec if getattr(spec, "dtype", None) else None
+
+    return keras.tree.map_structure(one_spec, iterator.element_spec), iterator
 
 
 def before_others(own: Sequence[keras.callbacks.Callback], callbacks: Any) -> Any:

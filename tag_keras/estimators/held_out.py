@@ -140,11 +140,7 @@ class HeldOutBatches:
         wanted = keras.tree.map_structure(shape, _inputs(training))
         found = keras.tree.map_structure(shape, _inputs(held_out))
         # Only the numbers of axes have to agree: sizes may differ from batch to batch.
-        ranks = [
-            keras.tree.lists_to_tuples(keras.tree.map_shape_structure(len, shapes))
-            for shapes in (wanted, found)
-        ]
-        if ranks[0] != ranks[1]:
+        if _ranks(wanted) != _ranks(found):
             raise ValueError(
                 "The inputs of the held-out data (`on`) should be like those of the training, "
                 f"which have the shapes {wanted} in a batch. Received: {found}."
@@ -154,6 +150,14 @@ class HeldOutBatches:
 def _inputs(batch: Any) -> Any:
     x, *_ = keras.utils.unpack_x_y_sample_weight(batch)
     return x
+
+
+def _ranks(shapes: Any) -> Any:
+    """The numbers of axes; dicts are equal in any order, and lists are as good as tuples."""
+    if isinstance(shapes, Mapping):
+        return {name: _ranks(one) for name, one in shapes.items()}
+    is_shape = all(isinstance(one, int) for one in shapes)
+    return len(shapes) if is_shape else [_ranks(one) for one in shapes]
 
 
 class HeldOutLabels(keras.callbacks.Callback):  # type: ignore[misc]

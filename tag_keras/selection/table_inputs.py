@@ -74,7 +74,7 @@ def networks_of_results(
     names = tuple(tasks or task_order(row.tasks for row in rows_of_split))
     found: dict[Group, dict[str, list[float]]] = {}
     for row in rows_of_split:
-        network = tuple(sorted(row.tasks, key=[*names, *row.tasks].index))
+        network = tuple(sorted({*row.tasks}, key=[*names, *row.tasks].index))
         found.setdefault(network, {}).setdefault(row.task, []).append(row.loss)
     means = []
     for network, losses in found.items():

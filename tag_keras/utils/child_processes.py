@@ -161,14 +161,17 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in values:
-            del os.environ[name]
+        for name in values.keys() - before.keys():
+            os.environ.pop(name, None)
         os.environ.update(before)
 
 
 @contextlib.contextmanager
 def _errors_to(log: Path) -> Iterator[None]:
-    """Lets a process that starts inherit the log as stderr: soon TensorFlow writes its notices."""
+    """Lets a process that starts inherit the log as stderr.
+
+    TensorFlow writes notices before the process could redirect its own.
+    """
     kept = os.dup(2)
     with open(log, "ab") as file:
         os.dup2(file.fileno(), 2)

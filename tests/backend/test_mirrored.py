@@ -244,6 +244,32 @@ def test_a_strategy_whose_replicas_do_not_train_in_step():
         make_model().compile("sgd", "mse")
 
 
+class Spare(layers.Layer):
+    """Has a layer that is never called, and so never built."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = layers.Dense(3), layers.Dense(3)
+
+    def call(self, inputs):
+        return self.used(inputs)
+
+
+# Keras says so, too, and goes on.
+@pytest.mark.filterwarnings("ignore:.*unbuilt state:UserWarning")
+def test_an_encoder_with_a_layer_that_is_never_built(two_replicas):
+    x, y = make_data(16)
+    means = []
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = tag_keras.MultiTaskModel(Spare(), {task: layers.Dense(1) for task in TASKS})
+            model.compile("sgd", "mse", affinity=tag_keras.CosineAffinity(every=1))
+        model.fit(x, y, batch_size=16, verbose=0)
+        means.append(model.get_affinity().mean)
+    np.testing.assert_allclose(*means, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_model_that_is_not_built_with_batches_of_one_example(two_replicas):
     # Batches of 15 are in the test of held-out data.

@@ -1,12 +1,15 @@
 """What held-out data may be, how they are cut into batches, and what is refused."""
 
+import collections
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from held_out_cases import NAN, TASKS, dataset_of, make_data, make_model
 
+import tag_keras
 from tag_keras import LookaheadAffinity
 from tag_keras.estimators.held_out import open_data
 
@@ -146,6 +149,18 @@ def test_inputs_unlike_those_of_the_training():
     message = "which have the shapes (8, 5) in a batch. Received: {'image': (8, 5)}."
     with pytest.raises(ValueError, match=re.escape(message)):
         model.fit(X, Y, verbose=0)
+
+
+def test_inputs_by_name_may_come_in_any_order():
+    orders = [collections.OrderedDict((name, X) for name in names) for names in ("lr", "rl")]
+    left, right = keras.Input((5,), name="l"), keras.Input((5,), name="r")
+    features = keras.layers.Dense(2)(keras.layers.Add()([left, right]))
+    encoder = keras.Model({"l": left, "r": right}, features)
+    heads = {task: keras.layers.Dense(1) for task in TASKS}
+    model = tag_keras.MultiTaskModel(encoder, heads)
+    model.compile("sgd", "mse", affinity=LookaheadAffinity(1, on=(orders[1], Y)), run_eagerly=True)
+    model.fit(orders[0], Y, verbose=0)
+    assert np.isfinite(model.get_affinity().mean).all()
 
 
 def test_a_dataset_whose_labels_of_a_task_are_all_missing():

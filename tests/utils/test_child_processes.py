@@ -53,6 +53,20 @@ def run_script(tmp_path, text):
     )
 
 
+def test_a_variable_that_was_there_is_never_missing(monkeypatch):
+    monkeypatch.setenv("CHILD_TEXT", "before")
+    seen = []
+    # Called for each variable that is removed.
+    removed = type(os.environ).__delitem__
+    monkeypatch.setattr(
+        type(os.environ), "__delitem__", lambda *given: (seen.append(given[1]), removed(*given))
+    )
+    with child_processes._variables({"CHILD_TEXT": "two", "CHILD_NEW": "three"}):
+        assert (os.environ["CHILD_TEXT"], os.environ["CHILD_NEW"]) == ("two", "three")
+    assert os.environ["CHILD_TEXT"] == "before"
+    assert seen == ["CHILD_NEW"] and "CHILD_NEW" not in os.environ
+
+
 def test_what_a_child_prints_goes_to_its_log(tmp_path, capfd):
     log = tmp_path / "log"
     log.write_text("before\n")
