@@ -86,11 +86,10 @@ def weighted_sum(gradients: Gradients, weights: Sequence[Any]) -> list[tf.Tensor
 
 
 def of_whole_batch(gradients: Gradients, variables: Sequence[Any], scale: Any = None) -> Gradients:
-    """Gradients of the losses of the whole batch: each replica's gradients, added up.
+    """Gradients of the losses of the whole batch: the sums over the replicas, zeros for `None`.
 
     Args:
-        gradients: Gradients of this replica's T losses with respect to P variables. Zeros replace
-            `None`.
+        gradients: Gradients of this replica's T losses with respect to P variables.
         variables: The P variables.
         scale: Loss scale of mixed precision, by which the gradients are divided.
     """

@@ -175,7 +175,7 @@ def loss_table(grouping: Grouping, rows: Sequence[Row], split: str) -> LossTable
         split: Split to read, for instance `"validation"`.
 
     Returns:
-        Table, without joint and single networks that lack losses of their tasks at every seed.
+        Table, without joint and single networks that have no seed with losses of all their tasks.
 
     Raises:
         ValueError: If a group has no such seed, or if the networks have none in common.

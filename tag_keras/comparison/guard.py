@@ -49,7 +49,8 @@ def guard_groups(
         grouping: Groups of tasks, and the group that serves each task.
         rows: Results of networks named `"group_<index>"`, `"joint"` and `"single_<task>"`, such as
             `tag_keras.results.load_results("results.json")`. Without a joint network, or one
-            network per task, there is no guarantee against it. Only seeds that all have count.
+            network per task, there is no guarantee against it. Seeds that a network lacks do not
+            count.
         split: Split whose losses decide. A report of losses on the same split would flatter.
         beyond_noise: Whether tasks may move for the first reason. Defaults to whether there are at
             least three seeds: with fewer, the report calls the noise not known.

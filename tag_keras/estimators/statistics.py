@@ -42,8 +42,9 @@ class ProbeStatistics(StepCounter):
         self.reset_steps()
         pairs = self._shapes["skipped"]
         self._host = {
-            # By epoch: mean, count and skipped; by slot: mean and count; by task.
+            # By epoch: mean, count and skipped.
             "epochs": np.zeros((0, 3, *pairs)),
+            # By slot: mean and count.
             "slots": np.zeros((0, 2, *pairs)),
             "overflowed": np.zeros(pairs[:1]),
         }

@@ -61,7 +61,7 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
         """
         return None
 
-    def add_state(self, name: str, shape: tuple[int, ...], dtype: str = "int64") -> keras.Variable:
+    def add_zeros(self, name: str, shape: tuple[int, ...], dtype: str = "int64") -> keras.Variable:
         """Creates a weight that begins with zeros and that no optimizer trains."""
         return self.add_weight(
             shape=shape,
@@ -86,7 +86,7 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
 
 
 def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) -> None:
-    """Checks the gradient method of `compile`, together with two other arguments or `None`.
+    """Checks the gradient method of `compile` beside its `affinity` and `loss_weighting`, if any.
 
     Raises:
         ValueError: If `method` is no gradient method, or if both it and another argument need a

@@ -83,7 +83,7 @@ class PCGrad(GradientMethod):
         # `keras.utils.set_random_seed` also sets the generator of Python.
         seed = random.randrange(2**31) if self.seed is None else self.seed
         # The seed and the number of draws. The state of a Keras generator would not be saved.
-        self._draws = self.add_state("draws", (2,))
+        self._draws = self.add_zeros("draws", (2,))
         self._draws.assign(tf.constant([seed, 0], "int64"))
 
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:

@@ -26,10 +26,10 @@ def anchor_affinity(affinity: Affinity, rows: Sequence[Row], split: str = "valid
         A[i, t] = (g[t] + c[t] (Z[i, t] - mean over i of Z[i, t])) / (T - 1)
 
     Affinities and losses share no scale, so c[t] sets one. Divided by the loss of each task's own
-    network, the second terms have the same standard deviation over all pairs as the gains, clipped
-    to -2 and 2, have over the tasks. The sum over the sources in a group is the gain that t can
-    expect there; for the joint network and for a task alone, it is the measured gain. The rule is
-    this package's own; `benchmarks.truth` measures how often it is right.
+    network, the second terms have the same standard deviation over all pairs as the gains, divided
+    alike and then clipped to -2 and 2, have over the tasks. The sum over the sources in a group is
+    the gain that t can expect there; for the joint network and for a task alone, it is the measured
+    gain. The rule is this package's own; `benchmarks.truth` measures how often it is right.
 
     Args:
         affinity: Affinities of T tasks, by any estimator.

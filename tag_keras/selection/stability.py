@@ -25,7 +25,8 @@ class GroupingStability:
         share: Array (T, T), symmetric: fraction of the draws in which two tasks have at least one
             group in common; 1 on the diagonal.
         wins: Fraction of the draws that select exactly the groups of `grouping`.
-        regret: Mean over the draws of what `grouping` scores less than the best groups for a draw.
+        regret: Mean over the draws of how much less `grouping` scores than the best groups for the
+            draw, at least 0. In units of the score.
         num_samples: Number of draws.
     """
 

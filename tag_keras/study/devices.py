@@ -26,7 +26,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
     """Makes one of `STRATEGIES`, once per process; None for `"none"`.
 
     `"mirrored"` takes all GPUs of this machine, `"multiworker"` the GPUs of all hosts in the
-    environment variable TF_CONFIG, and `"tpu"` the TPU of this machine or of the environment.
+    environment variable TF_CONFIG, and `"tpu"` the TPU that TensorFlow finds.
     `"multiworker"` must be the first thing that a program does with TensorFlow.
 
     Raises:

@@ -120,7 +120,8 @@ def study_cells(
 
 
 def _mean(values: Iterable[float]) -> float:
-    return float(np.mean([*values] or math.nan))
+    found = list(values)
+    return float(np.mean(found)) if found else math.nan
 
 
 def _total(line: StudyLine) -> str:

@@ -1,4 +1,4 @@
-"""Runners train the jobs of a sweep: in this process, or each in its own with a share of cores."""
+"""Runners train a sweep's jobs: in this process, or each in its own with its cores and GPUs."""
 
 import dataclasses
 import functools

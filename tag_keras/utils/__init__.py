@@ -1,3 +1,3 @@
-"""Tools of every room: checks of arguments and `tasks`, `files`, `text` and `progress` for people,
-the statistics of means in `replicates`, and `child_processes`.
+"""Tools of every room: `checks` and `tasks` check arguments, `text` and `progress` speak to people,
+`replicates` has the statistics of means, `files` and `child_processes` what their names say.
 """

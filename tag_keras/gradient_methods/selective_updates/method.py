@@ -96,14 +96,14 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     def start(self, tasks: tuple[str, ...]) -> None:
         self._tasks, number = tasks, len(tasks)
         # Each task's group, as a number.
-        self.assignment = self.add_state("assignment", (number,), "float32")
-        self.affinity = self.add_state("affinity", (number, number), "float32")
-        self.count = self.add_state("count", (number, number))
-        self.batches = self.add_state("batches", ())
-        self.grouped_at = self.add_state("grouped_at", ())
-        self.more_updates = self.add_state("more_updates", ())
+        self.assignment = self.add_zeros("assignment", (number,), "float32")
+        self.affinity = self.add_zeros("affinity", (number, number), "float32")
+        self.count = self.add_zeros("count", (number, number))
+        self.batches = self.add_zeros("batches", ())
+        self.grouped_at = self.add_zeros("grouped_at", ())
+        self.more_updates = self.add_zeros("more_updates", ())
         # A weight, so that a resumed run goes on with the same seed.
-        self.seed_used = self.add_state("seed", ())
+        self.seed_used = self.add_zeros("seed", ())
         self.assignment.assign(np.arange(number, dtype="float32"))
         self.seed_used.assign(tf.constant(self.seed, "int64"))
 

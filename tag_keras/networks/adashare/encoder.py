@@ -22,10 +22,10 @@ class AdaShareEncoder(keras.layers.Layer):  # type: ignore[misc]
 
         u relu(shortcut(x) + residual(x)) + (1 - u) shortcut(x)
 
-    A task that executes all blocks has exactly the features of the plain residual network. In
-    training, each of the K tasks makes a pass through the blocks that updates the moving statistics
-    of BatchNorm, as in the authors' code: these are means over the tasks, and follow the batches
-    faster than with one pass.
+    A task that executes all blocks has exactly the features of the plain residual network. Each of
+    the K tasks makes a pass of its own through the blocks. In training, each pass updates the
+    moving statistics of BatchNorm, as in the authors' code: these are means over the tasks, and
+    follow the batches faster than with one pass.
 
     Args:
         stem: Layer before the blocks.

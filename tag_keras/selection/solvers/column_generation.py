@@ -18,8 +18,8 @@ from tag_keras.selection.solvers.tree import GroupTree
 _ACCURACY = 1e-7
 # Weight of the prices before in the next ones; without it, many times more linear programs follow.
 _SMOOTHING = 0.8
-# At a whole number of groups, the linear program has many solutions. With a fraction more, the
-# price of a group is the smallest of theirs, which leaves branch and bound the least to do.
+# At a whole number of groups, the linear program has many solutions. With a fraction more, it finds
+# the one with the smallest price of a group, which leaves branch and bound the least to do.
 _EXTRA_GROUPS = 0.1
 _RANDOM_STARTS = 40
 # Groups in an integer program that looks for a better family, and groups that a proof may need.

@@ -27,7 +27,7 @@ def choose_families(
 
     Args:
         scores: Scores (G, T) of tasks in groups, -inf for a task that is not in the group.
-        numbers: Largest numbers of groups, one for each family.
+        numbers: Largest numbers of groups, one for each family, in increasing order.
         tolerance: Families whose means over tasks differ by less are tied.
         partition: Whether the groups may not overlap.
 

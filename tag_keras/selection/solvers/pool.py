@@ -100,7 +100,10 @@ class GroupPool:
         self._add_columns(serving, scores)
 
     def climb(self, pricing: Pricing, number: int, generator: np.random.Generator) -> int:
-        """Adds groups by climbing from the best `number` and half as many random ones."""
+        """Adds groups by climbing from the best `number` and half as many random ones.
+
+        Returns how many are new.
+        """
         profits = pricing.margins(self.scores).sum(axis=1)
         good = self.members[np.argsort(-profits, kind="stable")[:number]]
         # Start from large groups, too: climbing rarely reaches them from small ones.

@@ -28,7 +28,9 @@ METHODS: dict[str, Method] = {
         ByAffinity("first_order", "groups by the first-order approximation of that affinity"),
         ByAffinity("cs", "groups by the cosine similarity of the tasks' gradients"),
         HigherOrder("hoa", "higher order approximation, by losses of pairs (Standley et al. 2020)"),
-        EarlyStopping("esa", "early stopping approximation, by losses of short trainings (same)"),
+        EarlyStopping(
+            "esa", "early stopping approximation, by short trainings (Standley et al. 2020)"
+        ),
         ByLoss("optimal", "networks by the losses of all groups, each trained to the end"),
         RandomDraws("random", "random networks that leave no task out"),
     )

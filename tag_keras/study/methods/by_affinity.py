@@ -25,7 +25,8 @@ class ByAffinity(Method):
     def choose(
         self, study: Study, folder: Path, networks: list[Network], rows: list[Row]
     ) -> Choices:
-        affinity = study.affinity_of(networks[0], folder)
+        (network,) = networks
+        affinity = study.affinity_of(network, folder)
         affinity.save(folder / "affinity.json")
         choices: Choices = {}
         for number in study.num_groups:
