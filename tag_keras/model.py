@@ -172,6 +172,9 @@ class MultiTaskModel(TaskModel):
     def get_affinity(self) -> Affinity:
         """Inter-task affinities measured since `compile(affinity=...)`, over all calls of `fit`.
 
+        Returns:
+            `Affinity` of the T tasks, with standard errors, counts and the mean of every epoch.
+
         Raises:
             ValueError: If nothing was measured, or if all values were left out.
         """
