@@ -103,7 +103,7 @@ class AdaShareSearch:
         )
 
     def policy_loss(self, logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """What a step of the policy adds to the losses of the tasks: sparsity and sharing loss.
+        """Float32 scalar that a step of the policy adds: the weighted sparsity and sharing losses.
 
         Args:
             logits: Float32 tensor (K, L, 2) for K tasks and L blocks: "execute" and "skip".
