@@ -26,7 +26,13 @@ from tag_keras.selection.anchoring import Singletons, check_affinity, check_opti
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.study.study import Study
-from tag_keras.sweep.network import Data, Network, load_network, save_network
+from tag_keras.sweep.network import (
+    Data,
+    Network,
+    delete_damaged,
+    load_network,
+    save_network,
+)
 from tag_keras.utils.checks import check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
@@ -60,7 +66,7 @@ def run(
     The yardsticks are one joint network and one network per task. They tell the selection what
     tasks gain from sharing, and `guard_groups` lets a yardstick serve a task that it serves better
     than the group. Every choice is made on the split `"validation"`; `"test"` is only reported. The
-    same call resumes a run that was stopped.
+    same call resumes a run that was stopped, and makes damaged files of networks anew.
 
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
@@ -125,7 +131,10 @@ def run(
     # Together with the yardsticks, so that a group equal to one of them is not trained again.
     rows = _train(study, [*yardsticks, *groups])
     serving = guard_groups(grouping, rows)
-    grouped = _put_together(folder, serving)
+    while (grouped := _put_together(folder, serving)) is None:
+        # Networks were damaged. Trained anew, they may come out otherwise.
+        rows = _train(study, [*yardsticks, *groups])
+        serving = guard_groups(grouping, rows)
     others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
     if singletons == "measured":
         others["anchored"] = rule["affinity"]
@@ -176,14 +185,23 @@ def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
     return grouping
 
 
-def _put_together(folder: Path, serving: Serving) -> GroupedModel:
+def _put_together(folder: Path, serving: Serving) -> GroupedModel | None:
+    """Makes grouped.keras, or loads it; None if networks for it have to be trained again."""
     path, record = folder / "grouped.keras", folder / "served.json"
     # Without its record, the model may consist of other networks.
-    if not (path.exists() and record.exists() and Serving.load(record) == serving):
-        record.unlink(missing_ok=True)
-        names = [Network(name, (), seed).file for name, seed in serving.networks]
-        models = [load_network(folder / "networks" / name) for name in names]
-        save_network(GroupedModel(models, serving.grouping), path)
-        serving.save(record)
-    grouped: GroupedModel = load_network(path)
+    grouped: GroupedModel
+    if path.exists() and record.exists() and Serving.load(record) == serving:
+        try:
+            grouped = load_network(path)
+            return grouped
+        except ValueError as error:
+            print(f"{path} is put together anew: {error}", flush=True)
+    record.unlink(missing_ok=True)
+    names = [Network(name, (), seed).file for name, seed in serving.networks]
+    networks = [folder / "networks" / name for name in names]
+    if [network for network in networks if delete_damaged(network)]:
+        return None
+    save_network(GroupedModel([*map(load_network, networks)], serving.grouping), path)
+    serving.save(record)
+    grouped = load_network(path)
     return grouped

@@ -303,6 +303,36 @@ def test_a_damaged_file_is_named(whole, tmp_path):
             run(tmp_path / name)
 
 
+def test_damaged_networks_are_made_anew(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    grouped, x = tmp_path / "grouped.keras", DATA["test"][0]
+    expected, trained = whole.grouped.predict(x, verbose=0), []
+    original = training.train_network
+
+    def train_network(build, network, *args, **kwargs):
+        trained.append((network.name, network.seed))
+        return original(build, network, *args, **kwargs)
+
+    monkeypatch.setattr(job, "train_network", train_network)
+    # It is put together again, out of networks that are there.
+    grouped.write_bytes(b"")
+    predictions = run(tmp_path).predict(x, verbose=0)
+    assert trained == [] and f"{grouped} is put together anew" in capsys.readouterr().out
+    # Networks that it consists of are trained again, those of the same training only once.
+    serving = tag_keras.Serving.load(tmp_path / "served.json")
+    for name, seed in serving.networks:
+        path = tmp_path / "networks" / training.Network(name, (), seed).file
+        path.write_bytes(path.read_bytes()[:-9])
+    grouped.write_bytes(grouped.read_bytes()[:-9])
+    anew = run(tmp_path).predict(x, verbose=0)
+    assert {*trained} <= {*serving.networks} and len(trained) == len({*trained})
+    assert capsys.readouterr().out.count("), and made anew.") == len(serving.networks)
+    for task in TASKS:
+        np.testing.assert_array_equal(predictions[task], expected[task])
+        np.testing.assert_allclose(anew[task], expected[task], rtol=1e-5)
+    assert contents(tmp_path) == contents(whole.folder)
+
+
 @pytest.mark.slow
 def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys):
     pytest.importorskip("matplotlib")

@@ -4,8 +4,10 @@ import copy
 import dataclasses
 import math
 import os
+import textwrap
 import time
 import urllib.parse
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,8 +99,8 @@ def train_groups(
         validation_data: Data that `fit` evaluates on after each epoch.
         epochs: Number of epochs for each network.
         output_dir: Folder for the trained networks. A network that is there is loaded, so the same
-            call resumes a stopped one. Register custom layers with
-            `keras.saving.register_keras_serializable`, or they cannot be loaded.
+            call resumes a stopped one; one whose file is damaged is trained anew. Register custom
+            layers with `keras.saving.register_keras_serializable`, or they cannot be loaded.
         seed: Seed to set before each network is built.
         **fit: Further arguments of `fit`. Callbacks are copied for each network.
 
@@ -107,8 +109,7 @@ def train_groups(
 
     Raises:
         ValueError: If a model is for other tasks, or could not be loaded again from `output_dir`;
-            or if this folder holds a damaged network, or ones of another grouping, seed or number
-            of epochs.
+            or if this folder holds networks of another grouping, seed or number of epochs.
 
     Example:
 
@@ -126,7 +127,7 @@ def train_groups(
     for index, tasks in enumerate(grouping.groups):
         network = Network(group_name(index), tasks, seed, role="group", index=index)
         path = None if folder is None else folder / network.file
-        if path is not None and path.exists():
+        if path is not None and path.exists() and not delete_damaged(path):
             model = load_network(path)
         else:
             model, _ = train_network(build_model, network, train, path is not None, **fit)
@@ -210,7 +211,8 @@ def load_network(path: str | os.PathLike[str]) -> keras.Model:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged; the message names it.
+        ValueError: If the file is damaged, or its classes are not known; the message names it and
+            the remedy.
 
     Example:
 
@@ -223,14 +225,46 @@ def load_network(path: str | os.PathLike[str]) -> keras.Model:
         raise FileNotFoundError(f"There is no saved model {os.fspath(path)!r}.")
     try:
         return keras.models.load_model(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:
+        # Of any type: what a damaged file makes of itself may ask for a library or for terabytes.
+        if damage := _damage(Path(path)):
+            raise ValueError(
+                f"{path} cannot be loaded as a model: the file is damaged ({damage}). Delete it, "
+                "and run the command that wrote it again."
+            ) from error
+        # Keras may add all of the configuration.
+        reason = textwrap.shorten(str(error) or type(error).__name__, 1000)
         raise ValueError(
             f"{path} cannot be loaded as a model. Register custom layers and losses with "
             "keras.saving.register_keras_serializable, and import the module that does; an encoder "
             "and a head that have layers in common have to be one Functional model, for "
             "MultiTaskModel.from_functional; if the file is damaged, delete it and run the same "
-            f"command again. Keras says: {error}"
+            f"command again. Keras says: {reason}"
         ) from error
+
+
+def delete_damaged(path: Path) -> bool:
+    """Deletes the file of a network if it is damaged, and says so; returns whether it was."""
+    damage = _damage(path)
+    if damage:
+        print(f"{path} is damaged ({damage}), and made anew.", flush=True)
+        path.unlink()
+    return bool(damage)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with the bytes of a .keras file, by their checksums; empty if nothing is."""
+    if path.suffix != ".keras" or not path.is_file():
+        return ""
+    try:
+        with zipfile.ZipFile(path) as file:
+            wrong = file.testzip()
+    except OSError:
+        return ""  # It could not be read at all, which says nothing of its bytes.
+    except Exception as error:
+        # Besides BadZipFile also that of a decompressor or of a feature that zipfile lacks.
+        return str(error) or type(error).__name__
+    return f"bad checksum of {wrong}" if wrong else ""
 
 
 def _check_loadable(model: MultiTaskModel) -> None:

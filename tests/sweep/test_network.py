@@ -1,6 +1,8 @@
 """Networks: built and trained from a seed, evaluated into rows, saved and loaded; one per group."""
 
+import random
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -56,6 +58,33 @@ def kept(tmp_path_factory):
     return folder
 
 
+def saved(folder):
+    path = folder / "model.keras"
+    model = build_model(("a", "b"))
+    model(X)
+    model.save(path)
+    return path
+
+
+def flip_a_byte(path):
+    contents = bytearray(path.read_bytes())
+    # In the midst of the weights, the largest part.
+    contents[len(contents) // 2] ^= 1
+    path.write_bytes(contents)
+
+
+def edit_config(path, edit):
+    """Edits the configuration in the file of a model, whose checksums stay right."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    config = parts["config.json"].decode()
+    parts["config.json"] = edit(config).encode()
+    assert parts["config.json"].decode() != config
+    with zipfile.ZipFile(path, "w") as file:
+        for name, part in parts.items():
+            file.writestr(name, part)
+
+
 def test_train_groups_goes_on_where_it_stopped(kept, monkeypatch):
     seen = []
 
@@ -91,9 +120,22 @@ def test_train_groups_names_what_is_wrong_with_its_folder(kept, tmp_path):
         train_groups(tmp_path, ALL_TOGETHER)
     with pytest.raises(ValueError, match="holds another run: epochs was 2 and is 3"):
         train_groups(tmp_path, epochs=3)
-    (tmp_path / "group_1_seed3.keras").write_bytes(b"not a model")
+    edit_config(tmp_path / "group_1_seed3.keras", lambda config: "{}")
     with pytest.raises(ValueError, match=r"group_1_seed3\.keras cannot be loaded"):
         train_groups(tmp_path)
+
+
+def test_train_groups_trains_a_damaged_network_anew(kept, tmp_path, capsys):
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "group_1_seed3.keras"
+    flip_a_byte(path)
+    predictions = train_groups(tmp_path).predict(X, verbose=0)
+    assert f"{path} is damaged (bad checksum of " in capsys.readouterr().out
+    # The same network: it has the same seed.
+    expected = train_groups(kept).predict(X, verbose=0)
+    for task in TASKS:
+        np.testing.assert_array_equal(predictions[task], expected[task])
+    tag_keras.load_network(path)
 
 
 def test_a_model_that_could_not_be_loaded_again_is_not_trained(tmp_path):
@@ -160,6 +202,68 @@ def test_a_loss_that_is_not_finite_names_the_network():
 def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no saved model '.*model\.keras'\."):
         tag_keras.load_network(tmp_path / "model.keras")
-    (tmp_path / "model.keras").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"model\.keras cannot be loaded as a model\. Register"):
-        tag_keras.load_network(str(tmp_path / "model.keras"))
+    edit = {
+        "no zip": lambda path: path.write_bytes(b"PK"),
+        "empty": lambda path: path.write_bytes(b""),
+        "cut off": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+        "one byte": flip_a_byte,
+    }
+    for damage in edit.values():
+        path = saved(tmp_path)
+        damage(path)
+        wanted = (
+            rf"^{path} cannot be loaded as a model: the file is damaged \(.*\)\. Delete it, and"
+        )
+        with pytest.raises(ValueError, match=wanted):
+            tag_keras.load_network(str(path))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda config: "[" * 100_000,  # RecursionError
+        # ResourceExhaustedError: its weights would take terabytes.
+        lambda config: config.replace('"units": 4', '"units": 1000000000000'),
+        # ModuleNotFoundError: it needs PyTorch.
+        lambda config: config.replace(
+            '"class_name": "Dense"', '"class_name": "TorchModuleWrapper"'
+        ),
+        lambda config: config.replace('"class_name": "Dense"', '"class_name": "Dance"'),
+        lambda config: "null",
+        lambda config: "{}",
+    ],
+)
+def test_a_config_that_makes_no_model(tmp_path, edit):
+    path = saved(tmp_path)
+    edit_config(path, edit)
+    wanted = (
+        rf"^{path} cannot be loaded as a model\. Register .* damaged, delete it and run the same"
+    )
+    with pytest.raises(ValueError, match=wanted) as caught:
+        tag_keras.load_network(path)
+    assert len(str(caught.value)) < 2000 and caught.value.__cause__ is not None
+
+
+@pytest.mark.slow
+def test_no_random_edit_gives_another_model_or_error(tmp_path):
+    path = saved(tmp_path)
+    contents, expected = path.read_bytes(), tag_keras.load_network(path).get_weights()
+    draw, refused = random.Random(0), 0
+    for number in range(200):
+        data = bytearray(contents)
+        place = draw.randrange(len(data))
+        if number % 3 == 0:
+            del data[place:]
+        elif number % 3 == 1:
+            del data[place : place + 100]
+        else:
+            data[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        try:
+            weights = tag_keras.load_network(path).get_weights()
+        except ValueError as error:
+            assert str(error).startswith(f"{path} cannot be loaded") and "elete it" in str(error)
+            refused += 1
+        else:
+            np.testing.assert_equal(weights, expected)
+    assert refused > 100
