@@ -27,6 +27,9 @@ BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 # the seed is set: it shuffles anew for each network, in the same order in every run.
 Data = Any
 
+# File systems allow 255 bytes. Beside the file of a network lie some with longer endings.
+_LONGEST = 255 - len(".partial-" + ".trained.json")
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -72,8 +75,14 @@ class Network:
 
     @property
     def file(self) -> str:
-        """Name of the file of the trained network, quoted: a task's name may hold a slash."""
-        return f"{urllib.parse.quote(self.name, safe=' ')}_seed{self.seed}.keras"
+        """Name of the file of the trained network, quoted: a task's name may hold a slash.
+
+        A name that is then too long, as of 26 Chinese letters, is cut and gets a hash.
+        """
+        name, end = urllib.parse.quote(self.name, safe=" "), f"_seed{self.seed}"
+        if len(name + end) > _LONGEST:
+            name = f"{name[:100]}_{files.short_hash(self.name)}"
+        return f"{name}{end}.keras"
 
 
 def train_groups(

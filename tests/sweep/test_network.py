@@ -169,6 +169,19 @@ def test_a_slash_in_a_name_makes_no_folder():
     assert training.Network("single_../a b", ("../a b",), 2).file == "single_..%2Fa b_seed2.keras"
 
 
+def test_a_name_too_long_for_a_file_is_cut_and_gets_a_hash():
+    # A Chinese letter is nine characters in quotes, a Cyrillic one six.
+    names = ["single_" + letter * 50 for letter in "猫犬ж"]
+    names += [name + "x" for name in names] + ["s" * 5000, "s" * 5001]
+    files = {training.Network(name, (), seed).file for name in names for seed in (0, 2**63)}
+    assert len(files) == 2 * len(names) and max(map(len, files)) < 150
+    assert "single_%E7%8C%AB%E7%8C%AB" in training.Network(names[0], ()).file
+    # A name that was short enough for version 0.1, which put ".partial-" before it, is as it was.
+    longest = "s" * (255 - len(".partial-" + "_seed0.trained.json"))
+    assert training.Network(longest, ()).file == f"{longest}_seed0.keras"
+    assert len(training.Network(f"{longest}s", ()).file) < 150
+
+
 def test_build_model_for_other_tasks():
     with pytest.raises(ValueError, match=r"a model for the tasks \['a', 'b'\]"):
         tag_keras.train_groups(lambda tasks: build_model(("c",)), GROUPING, DATA["train"])

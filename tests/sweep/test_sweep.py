@@ -185,6 +185,19 @@ def test_rows_that_cannot_be_used_cost_an_evaluation(tmp_path, trained, capsys, 
     assert (f"evaluated anew: {path} is not a JSON" in capsys.readouterr().out) == (wrong == "[{")
 
 
+def test_tasks_of_long_names(tmp_path, untrained):
+    task = "年龄" * 60
+    data = {split: (x, {task: y["a"]}) for split, (x, y) in DATA.items()}
+    one = job.Job(training.Network(f"single_{task}", (task,)), build_model, FIT)
+    rows = sweep.run_sweep(tmp_path, [one], data, processes=0)
+    assert [row.task for row in rows] == [task, task]
+    # It is found again, also without results.json.
+    assert sweep.run_sweep(tmp_path, [one], data, processes=0) == rows
+    (tmp_path / "results.json").unlink()
+    again = sweep.run_sweep(tmp_path, [one], data, processes=0)
+    assert [row.seconds for row in again] == [row.seconds for row in rows]
+
+
 def test_a_network_whose_files_are_gone_is_trained_anew(tmp_path, trained):
     jobs = [
         make_job("saved", "a"),
