@@ -15,8 +15,10 @@ from run_contents import contents
 
 import tag_keras
 from tag_keras import experiment, results
+from tag_keras.report import report
 from tag_keras.sweep import job
 from tag_keras.sweep import network as training
+from tag_keras.utils import files
 
 layers = keras.layers
 TASKS = ("a", "b", "c")
@@ -301,6 +303,35 @@ def test_a_damaged_file_is_named(whole, tmp_path):
         (tmp_path / name / name).write_text("{")
         with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
             run(tmp_path / name)
+
+
+def test_a_run_is_alone_in_its_folder_from_beginning_to_end(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    asked = []
+
+    def ask(function):
+        def asking(*args, **kwargs):
+            asked.append(function.__name__)
+            with pytest.raises(ValueError), files.locked(tmp_path / ".lock", "", wait=False):
+                pass
+            return function(*args, **kwargs)
+
+        return asking
+
+    stages = ["keep_settings", "load_sweep_results", "guard_groups", "load_network"]
+    for name in stages:
+        monkeypatch.setattr(experiment, name, ask(getattr(experiment, name)))
+    monkeypatch.setattr(report, "write_report", ask(report.write_report))
+    run(tmp_path)
+    assert list(dict.fromkeys(asked)) == [*stages, "write_report"]
+    kept = contents(tmp_path)
+    with files.locked(tmp_path / ".lock", "", wait=False):
+        with pytest.raises(ValueError, match=f"Another run is at work in {tmp_path}"):
+            run(tmp_path)
+        # Nor one with other settings.
+        with pytest.raises(ValueError, match=f"Another run is at work in {tmp_path}"):
+            run(tmp_path, seeds=(7,))
+    assert contents(tmp_path) == kept
 
 
 def test_damaged_networks_are_made_anew(whole, tmp_path, monkeypatch, capsys):

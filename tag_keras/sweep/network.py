@@ -118,7 +118,8 @@ def train_groups(
 
     Raises:
         ValueError: If a model is for other tasks, or could not be loaded again from `output_dir`;
-            or if this folder holds networks of another grouping, seed or number of epochs.
+            or if this folder holds networks of another grouping, seed or number of epochs, or
+            another run is at work in it.
 
     Example:
 
@@ -127,22 +128,26 @@ def train_groups(
     grouped.save("grouped.keras")
     ```
     """
-    folder = None if output_dir is None else Path(output_dir)
+    networks = [
+        Network(group_name(index), tasks, seed, role="group", index=index)
+        for index, tasks in enumerate(grouping.groups)
+    ]
     fit = {"validation_data": validation_data, "epochs": epochs, **fit}
-    if folder is not None:
+    if output_dir is None:
+        models = [train_network(build_model, network, train, **fit)[0] for network in networks]
+        return GroupedModel(models, grouping)
+    folder, models = Path(output_dir), []
+    with files.alone(folder):
         groups = [list(group) for group in grouping.groups]
         keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)})
-    models = []
-    for index, tasks in enumerate(grouping.groups):
-        network = Network(group_name(index), tasks, seed, role="group", index=index)
-        path = None if folder is None else folder / network.file
-        if path is not None and path.exists() and not delete_damaged(path):
-            model = load_network(path)
-        else:
-            model, _ = train_network(build_model, network, train, path is not None, **fit)
-            if path is not None:
+        for network in networks:
+            path = folder / network.file
+            if path.exists() and not delete_damaged(path):
+                model = load_network(path)
+            else:
+                model, _ = train_network(build_model, network, train, saves=True, **fit)
                 save_network(model, path)
-        models.append(model)
+            models.append(model)
     return GroupedModel(models, grouping)
 
 

@@ -59,7 +59,7 @@ def run_sweep(
 
     Raises:
         ValueError: If an argument cannot be used, if the folder has networks of the same names but
-            other tasks, or if another sweep is at work in it.
+            other tasks, or if another run is at work in it.
         SweepError: If networks failed; the message lists them and their logs.
         ImportError: If Ray is needed and not installed.
     """
@@ -69,10 +69,9 @@ def run_sweep(
     keys = [_key(job) for job in jobs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
-    busy = f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
-        files.locked(folder / ".lock", busy, wait=False),
+        files.alone(folder),
     ):
         table = SweepTable(folder, jobs)
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+# By thread, the folders that its runs are alone in.
+_HELD = threading.local()
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -95,6 +98,27 @@ def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[N
                     f"{path} cannot be locked, as on some discs of networks. Give another folder",
                 ) from error
         yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Lets one run at a time work in a folder. The parts of a run, in its thread, may ask again.
+
+    Raises:
+        ValueError: If another run is at work there.
+    """
+    held: set[Path] = _HELD.__dict__.setdefault("folders", set())
+    place = folder.resolve()
+    if place in held:
+        yield
+        return
+    busy = f"Another run is at work in {folder}. Wait for its end, or give another folder."
+    with locked(folder / ".lock", busy, wait=False):
+        held.add(place)
+        try:
+            yield
+        finally:
+            held.remove(place)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -11,6 +11,7 @@ from sweep_job import DATA, build_model
 
 import tag_keras
 from tag_keras.sweep import network as training
+from tag_keras.utils import files
 
 layers = keras.layers
 TASKS = ("a", "b", "c")
@@ -138,6 +139,20 @@ def test_train_groups_trains_a_damaged_network_anew(kept, tmp_path, capsys):
     tag_keras.load_network(path)
 
 
+def test_train_groups_is_alone_in_its_folder(tmp_path):
+    def build(tasks):
+        with pytest.raises(ValueError, match="at"), files.locked(tmp_path / ".lock", "at", False):
+            pass
+        return build_model(tasks)
+
+    with files.locked(tmp_path / ".lock", "", wait=False):
+        with pytest.raises(ValueError, match=f"Another run is at work in {tmp_path}"):
+            train_groups(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    tag_keras.train_groups(build, GROUPING, DATA["train"], output_dir=tmp_path, verbose=0)
+    assert {path.name for path in tmp_path.iterdir()} >= {"group_1_seed0.keras", "settings.json"}
+
+
 def test_a_model_that_could_not_be_loaded_again_is_not_trained(tmp_path):
     class Unregistered(layers.Layer):
         def call(self, inputs):
@@ -173,8 +188,8 @@ def test_a_name_too_long_for_a_file_is_cut_and_gets_a_hash():
     # A Chinese letter is nine characters in quotes, a Cyrillic one six.
     names = ["single_" + letter * 50 for letter in "猫犬ж"]
     names += [name + "x" for name in names] + ["s" * 5000, "s" * 5001]
-    files = {training.Network(name, (), seed).file for name in names for seed in (0, 2**63)}
-    assert len(files) == 2 * len(names) and max(map(len, files)) < 150
+    found = {training.Network(name, (), seed).file for name in names for seed in (0, 2**63)}
+    assert len(found) == 2 * len(names) and max(map(len, found)) < 150
     assert "single_%E7%8C%AB%E7%8C%AB" in training.Network(names[0], ()).file
     # A name that was short enough for version 0.1, which put ".partial-" before it, is as it was.
     longest = "s" * (255 - len(".partial-" + "_seed0.trained.json"))

@@ -506,7 +506,7 @@ def test_a_network_of_other_tasks_is_not_taken_for_the_same(tmp_path, trained):
 def test_two_sweeps_do_not_write_into_one_folder(tmp_path, trained):
     with open(tmp_path / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="Another sweep is at work in"):
+        with pytest.raises(ValueError, match="Another run is at work in"):
             sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
     sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -162,6 +163,38 @@ def test_a_lock_refuses_or_waits(tmp_path, capsys):
     assert capsys.readouterr().out == "Busy.\n"
     with files.locked(path, "Busy.", wait=False):
         pass
+
+
+def test_one_run_at_a_time_is_alone_in_its_folder(tmp_path, monkeypatch):
+    folder, refused = tmp_path / "run", []
+
+    def enter():
+        try:
+            with files.alone(folder):
+                pass
+        except ValueError as error:
+            refused.append(str(error))
+
+    def enter_from_a_thread():
+        other = threading.Thread(target=enter)
+        other.start()
+        other.join()
+
+    with files.alone(folder):
+        # A part of the run, which may write the folder otherwise, keeps it and does not free it.
+        monkeypatch.chdir(folder)
+        with files.alone(pathlib.Path("../run")):
+            enter_from_a_thread()
+        enter_from_a_thread()
+        with files.alone(tmp_path / "other"):
+            pass
+    message = f"Another run is at work in {folder}. Wait for its end, or give another folder."
+    assert refused == [message] * 2
+    # It is free, also after an error.
+    with pytest.raises(KeyError), files.alone(folder):
+        raise KeyError
+    enter_from_a_thread()
+    assert len(refused) == 2
 
 
 def test_a_disc_without_locks_is_an_error_for_those_who_wait_only(tmp_path, monkeypatch):
