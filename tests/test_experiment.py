@@ -53,7 +53,8 @@ def build_model(tasks, affinity=None):
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
     # Eagerly, because tracing takes longer than the two steps of an epoch; the script of the
     # digits trains in graphs.
-    metrics = {tasks[0]: ["mae"]}
+    # The second has a value for each output, of which there is one here.
+    metrics = {tasks[0]: ["mae", keras.metrics.R2Score(class_aggregation=None)]}
     model.compile("sgd", "mse", metrics=metrics, affinity=affinity, run_eagerly=True)
     return model
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import tag_keras.saved_classes  # noqa: F401
 from tag_keras.grouped_model import GroupedModel
@@ -186,6 +187,9 @@ def evaluate_network(
 ) -> list[Row]:
     """Evaluates a network: a row of results.json for each task and split.
 
+    A metric with one value per class, such as `F1Score()`, becomes a metric for each class:
+    `f1_score_0` and so on.
+
     Raises:
         ValueError: If a loss or metric is not finite.
     """
@@ -193,7 +197,7 @@ def evaluate_network(
     for split, data in splits.items():
         logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
-        for name, value in logs.items():
+        for name, value in _numbers(logs):
             if not math.isfinite(value):
                 raise ValueError(
                     f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
@@ -202,10 +206,19 @@ def evaluate_network(
             if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
                 # The longest name, because one task's name may begin another's.
                 owner = max(owners, key=len)
-                metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
+                metrics[owner][name.removeprefix(f"{owner}_")] = value
         for task, values in metrics.items():
             rows.append(network.row(task, split, values.pop("loss"), values, seconds))
     return rows
+
+
+def _numbers(logs: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Numbers by name; of several entries under one name, each with its index behind the name."""
+    for name, value in logs.items():
+        array = np.asarray(value, float)
+        for index, number in np.ndenumerate(array):
+            place = "".join(f"_{axis}" for axis in index) if array.size > 1 else ""
+            yield f"{name}{place}", float(number)
 
 
 def save_network(model: keras.Model, path: Path) -> None:

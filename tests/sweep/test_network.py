@@ -218,6 +218,45 @@ def test_rows_tell_tasks_apart_whose_names_begin_alike():
         assert row.metrics == {"mae": pytest.approx(logs[f"{row.task}_mae"])}
 
 
+def test_a_metric_with_a_value_per_class_is_a_metric_for_each():
+    class Matrix(keras.metrics.Metric):
+        """Counts of class by predicted class."""
+
+        def __init__(self):
+            super().__init__(name="matrix")
+            self.counts = self.add_weight(shape=(3, 3), initializer="zeros")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            one_hot = keras.ops.one_hot(keras.ops.argmax(y_pred, -1), 3)
+            self.counts.assign_add(keras.ops.transpose(y_true) @ one_hot)
+
+        def result(self):
+            return self.counts
+
+    x, y = DATA["test"]
+    classes = np.argmax(x[:, :3], -1)
+    heads = {"kind": layers.Dense(3, "softmax"), "sign": layers.Dense(1, "sigmoid")}
+    model = tag_keras.MultiTaskModel(layers.Dense(2), heads)
+    metrics = {"kind": [keras.metrics.F1Score(), Matrix()], "sign": [keras.metrics.F1Score()]}
+    model.compile("sgd", "mse", metrics=metrics, run_eagerly=True)
+    signs = (y["b"][:, None] > 0).astype("float32")
+    labels = {"kind": np.eye(3, dtype="float32")[classes], "sign": signs}
+    network = training.Network("joint", ("kind", "sign"))
+    kind, sign = training.evaluate_network(model, network, {"test": (x, labels)}, seconds=1.0)
+    found = np.argmax(model.predict(x, verbose=0)["kind"], -1)
+    expected = {}
+    for one in range(3):
+        hits = np.sum((classes == one) & (found == one))
+        score = 2 * hits / (np.sum(classes == one) + np.sum(found == one))
+        expected[f"f1_score_{one}"] = pytest.approx(score, abs=1e-5)
+    for one, other in np.ndindex(3, 3):
+        expected[f"matrix_{one}_{other}"] = np.sum((classes == one) & (found == other))
+    assert kind.metrics == expected
+    # Of one class there is one value: by default, the class is there in each example.
+    positive = float(np.mean(signs))
+    assert sign.metrics == {"f1_score": pytest.approx(2 * positive / (1 + positive), abs=1e-5)}
+
+
 def test_a_loss_that_is_not_finite_names_the_network():
     model = build_model(("a",))
     network = training.Network("single_a", ("a",), 1)
