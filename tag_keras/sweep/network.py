@@ -28,6 +28,7 @@ BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 # the seed is set: it shuffles anew for each network, in the same order in every run.
 Data = Any
 
+_IF_NOT_FINITE = "Lower the learning rate, or look for NaN in the data."
 # File systems allow 255 bytes. Beside the file of a network lie some with longer endings.
 _LONGEST = 255 - len(".partial-" + ".trained.json")
 
@@ -119,7 +120,8 @@ def train_groups(
 
     Raises:
         ValueError: If a model is for other tasks, or could not be loaded again from `output_dir`;
-            or if this folder holds networks of another grouping, seed or number of epochs, or
+            if weights are not finite after a training, so that a network would predict NaN; or if
+            this folder holds networks of another grouping, seed or number of epochs, or
             another run is at work in it.
 
     Example:
@@ -143,9 +145,13 @@ def train_groups(
         keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)})
         for network in networks:
             path = folder / network.file
+            model = None
             if path.exists() and not delete_damaged(path):
                 model = load_network(path)
-            else:
+                if not _is_finite(model):
+                    print(f"{path} has weights that are not finite, and is made anew.", flush=True)
+                    model = None
+            if model is None:
                 model, _ = train_network(build_model, network, train, saves=True, **fit)
                 save_network(model, path)
             models.append(model)
@@ -160,7 +166,8 @@ def train_network(
     Callbacks in `fit` are copied. With `saves`, the model must be one that can be loaded again.
 
     Raises:
-        ValueError: If the model is for other tasks, or could not be loaded again.
+        ValueError: If the model is for other tasks, could not be loaded again, or has weights that
+            are not finite after its training.
     """
     keras.utils.set_random_seed(network.seed)
     model = build_model(network.tasks)
@@ -179,7 +186,14 @@ def train_network(
     # Callbacks such as EarlyStopping would remember the network before.
     fit["callbacks"] = copy.deepcopy(fit.get("callbacks"))
     model.fit(**data, **fit)
-    return model, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if not _is_finite(model):
+        raise ValueError(
+            f"The network {network.name!r}, seed {network.seed}, of the tasks "
+            f"{list(network.tasks)} has weights that are not finite after its training, so that it "
+            f"would predict NaN. {_IF_NOT_FINITE}"
+        )
+    return model, seconds
 
 
 def evaluate_network(
@@ -201,7 +215,7 @@ def evaluate_network(
             if not math.isfinite(value):
                 raise ValueError(
                     f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
-                    f"the split {split!r}. Lower the learning rate, or look for NaN in the data."
+                    f"the split {split!r}. {_IF_NOT_FINITE}"
                 )
             if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
                 # The longest name, because one task's name may begin another's.
@@ -210,6 +224,20 @@ def evaluate_network(
         for task, values in metrics.items():
             rows.append(network.row(task, split, values.pop("loss"), values, seconds))
     return rows
+
+
+def _is_finite(model: keras.Model) -> bool:
+    """Whether all weights that predict are finite, also means of inputs that are not trained."""
+    # A loss weighting begins with losses of NaN.
+    methods = getattr(model, "compiled_methods", None)
+    others = {id(one) for one in methods.weights} if methods else set()
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight)
+        # A constant may be infinite, such as the mask of an attention.
+        is_valid = np.isfinite(values) if weight.trainable else ~np.isnan(values)
+        if id(weight) not in others and not is_valid.all():
+            return False
+    return True
 
 
 def _numbers(logs: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -139,6 +139,58 @@ def test_train_groups_trains_a_damaged_network_anew(kept, tmp_path, capsys):
     tag_keras.load_network(path)
 
 
+def test_a_network_that_would_predict_nan_is_refused_and_not_kept(tmp_path):
+    x, y = DATA["train"]
+    # Of the second group, with the first 32 examples.
+    nan = {**y, "c": np.where(np.arange(len(x)) == 3, np.inf, y["c"])}
+    message = r"The network 'group_1', seed 0, of the tasks \['c'\] has weights that are not finite"
+    for folder in (None, tmp_path):
+        with pytest.raises(ValueError, match=f"{message} .* Lower the learning rate, or look for"):
+            tag_keras.train_groups(
+                build_model, GROUPING, (x, nan), output_dir=folder, epochs=2, verbose=0
+            )
+    assert [path.name for path in tmp_path.glob("*.keras")] == ["group_0_seed0.keras"]
+
+
+def test_weights_that_are_not_finite():
+    x, y = DATA["train"]
+    normalization, mask = layers.BatchNormalization(), layers.Dense(3, trainable=False)
+    model = tag_keras.MultiTaskModel(
+        keras.Sequential([normalization, mask]), {task: layers.Dense(1) for task in "ab"}
+    )
+    # It knows no losses of the task without labels: they stay NaN.
+    labels = {"a": y["a"], "b": y["b"] * np.nan}
+    model.compile("sgd", "mse", loss_weighting=tag_keras.DynamicWeightAverage(), run_eagerly=True)
+    model.fit(x, labels, verbose=0)
+    assert any(np.isnan(np.asarray(one)).any() for one in model.weights)
+    assert training._is_finite(model)
+    # Of what is not trained, a mask may be infinite, but nothing may be NaN.
+    mask.bias.assign([-np.inf, 0, 0])
+    assert training._is_finite(model)
+    normalization.moving_mean.assign(normalization.moving_mean * np.nan)
+    assert not training._is_finite(model)
+    normalization.moving_mean.assign(np.zeros(5))
+    model.heads["b"].bias.assign([np.inf])
+    assert not training._is_finite(model)
+
+
+def test_a_network_kept_with_nan_is_trained_anew(kept, tmp_path, capsys):
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "group_1_seed3.keras"
+    model = tag_keras.load_network(path)
+    model.trainable_variables[0].assign(model.trainable_variables[0] * np.nan)
+    model.save(path)
+    predictions = train_groups(tmp_path).predict(X, verbose=0)
+    assert f"{path} has weights that are not finite, and is made anew" in capsys.readouterr().out
+    expected = train_groups(kept).predict(X, verbose=0)
+    for task in TASKS:
+        np.testing.assert_array_equal(predictions[task], expected[task])
+    np.testing.assert_equal(
+        tag_keras.load_network(path).get_weights(),
+        tag_keras.load_network(kept / "group_1_seed3.keras").get_weights(),
+    )
+
+
 def test_train_groups_is_alone_in_its_folder(tmp_path):
     def build(tasks):
         with pytest.raises(ValueError, match="at"), files.locked(tmp_path / ".lock", "at", False):
