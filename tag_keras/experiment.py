@@ -26,7 +26,14 @@ from tag_keras.selection.anchoring import Singletons, check_affinity, check_opti
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.study.study import Study
-from tag_keras.sweep.network import Data, Network, load_network, save_network
+from tag_keras.sweep.network import (
+    Data,
+    Network,
+    delete_damaged,
+    load_network,
+    save_network,
+)
+from tag_keras.utils import files
 from tag_keras.utils.checks import check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
@@ -60,7 +67,7 @@ def run(
     The yardsticks are one joint network and one network per task. They tell the selection what
     tasks gain from sharing, and `guard_groups` lets a yardstick serve a task that it serves better
     than the group. Every choice is made on the split `"validation"`; `"test"` is only reported. The
-    same call resumes a run that was stopped.
+    same call resumes a run that was stopped, and makes damaged files of networks anew.
 
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
@@ -91,7 +98,8 @@ def run(
     Raises:
         ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
             `"train"` or `"validation"`, if there are too many tasks for `singletons`, if a pair of
-            tasks was never measured, or if the folder has a damaged file or another run.
+            tasks was never measured, if the folder has a damaged file or another run's results, or
+            if another run is at work in it.
         SweepError: If networks could not be trained; the message lists them.
     """
     # Matplotlib, which it needs, is an optional dependency.
@@ -107,39 +115,43 @@ def run(
     check_options(tasks, num_groups, singletons)
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
     given |= {"affinity": type(affinity).__name__, **affinity.settings(), **comparable(fit)}
-    keep_settings(folder, {**given, **(settings or {})})
+    with files.alone(folder):
+        keep_settings(folder, {**given, **(settings or {})})
 
-    estimators = {"affinity": affinity}
-    study = Study(folder, tasks, build_model, data, fit, estimators, seeds, processes=processes)
-    measured = _measure(study)
-    if not (folder / "groups.json").exists():
-        check_affinity(measured, singletons)
-    yardsticks = [Network(JOINT, tasks, role="joint")]
-    yardsticks += [Network(single_name(task), (task,), role="single") for task in tasks]
-    rule = selection_rule(measured, _train(study, yardsticks), singletons)
-    grouping = _select(folder, num_groups, **rule)
-    groups = [
-        Network(group_name(index), group, role="group", index=index)
-        for index, group in enumerate(grouping.groups)
-    ]
-    # Together with the yardsticks, so that a group equal to one of them is not trained again.
-    rows = _train(study, [*yardsticks, *groups])
-    serving = guard_groups(grouping, rows)
-    grouped = _put_together(folder, serving)
-    others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
-    if singletons == "measured":
-        others["anchored"] = rule["affinity"]
-    print(losses_as_text(grouping, rows))
-    print(serving_as_text(grouping, serving))
-    if rivals:
-        methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
-        methods |= {name: method_of(name, results) for name, results in rivals.items()}
-        every = [*rows, *(row for results in rivals.values() for row in results)]
-        others["methods"] = compare_methods(every, methods, baseline="mtl")
-        print(methods_as_markdown(others["methods"]))
-    write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
-    print(f"Report: {folder / 'report.html'}")
-    return grouped
+        estimators = {"affinity": affinity}
+        study = Study(folder, tasks, build_model, data, fit, estimators, seeds, processes=processes)
+        measured = _measure(study)
+        if not (folder / "groups.json").exists():
+            check_affinity(measured, singletons)
+        yardsticks = [Network(JOINT, tasks, role="joint")]
+        yardsticks += [Network(single_name(task), (task,), role="single") for task in tasks]
+        rule = selection_rule(measured, _train(study, yardsticks), singletons)
+        grouping = _select(folder, num_groups, **rule)
+        groups = [
+            Network(group_name(index), group, role="group", index=index)
+            for index, group in enumerate(grouping.groups)
+        ]
+        # Together with the yardsticks, so that a group equal to one of them is not trained again.
+        rows = _train(study, [*yardsticks, *groups])
+        serving = guard_groups(grouping, rows)
+        while (grouped := _put_together(folder, serving)) is None:
+            # Networks were damaged. Trained anew, they may come out otherwise.
+            rows = _train(study, [*yardsticks, *groups])
+            serving = guard_groups(grouping, rows)
+        others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
+        if singletons == "measured":
+            others["anchored"] = rule["affinity"]
+        print(losses_as_text(grouping, rows))
+        print(serving_as_text(grouping, serving))
+        if rivals:
+            methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
+            methods |= {name: method_of(name, results) for name, results in rivals.items()}
+            every = [*rows, *(row for results in rivals.values() for row in results)]
+            others["methods"] = compare_methods(every, methods, baseline="mtl")
+            print(methods_as_markdown(others["methods"]))
+        write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
+        print(f"Report: {folder / 'report.html'}")
+        return grouped
 
 
 def _train(study: Study, networks: Sequence[Network]) -> list[Row]:
@@ -176,14 +188,23 @@ def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
     return grouping
 
 
-def _put_together(folder: Path, serving: Serving) -> GroupedModel:
+def _put_together(folder: Path, serving: Serving) -> GroupedModel | None:
+    """Makes grouped.keras, or loads it; None if networks for it have to be trained again."""
     path, record = folder / "grouped.keras", folder / "served.json"
     # Without its record, the model may consist of other networks.
-    if not (path.exists() and record.exists() and Serving.load(record) == serving):
-        record.unlink(missing_ok=True)
-        names = [Network(name, (), seed).file for name, seed in serving.networks]
-        models = [load_network(folder / "networks" / name) for name in names]
-        save_network(GroupedModel(models, serving.grouping), path)
-        serving.save(record)
-    grouped: GroupedModel = load_network(path)
+    grouped: GroupedModel
+    if path.exists() and record.exists() and Serving.load(record) == serving:
+        try:
+            grouped = load_network(path)
+            return grouped
+        except ValueError as error:
+            print(f"{path} is put together anew: {error}", flush=True)
+    record.unlink(missing_ok=True)
+    names = [Network(name, (), seed).file for name, seed in serving.networks]
+    networks = [folder / "networks" / name for name in names]
+    if [network for network in networks if delete_damaged(network)]:
+        return None
+    save_network(GroupedModel([*map(load_network, networks)], serving.grouping), path)
+    serving.save(record)
+    grouped = load_network(path)
     return grouped

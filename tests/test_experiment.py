@@ -15,8 +15,10 @@ from run_contents import contents
 
 import tag_keras
 from tag_keras import experiment, results
+from tag_keras.report import report
 from tag_keras.sweep import job
 from tag_keras.sweep import network as training
+from tag_keras.utils import files
 
 layers = keras.layers
 TASKS = ("a", "b", "c")
@@ -51,7 +53,8 @@ def build_model(tasks, affinity=None):
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
     # Eagerly, because tracing takes longer than the two steps of an epoch; the script of the
     # digits trains in graphs.
-    metrics = {tasks[0]: ["mae"]}
+    # The second has a value for each output, of which there is one here.
+    metrics = {tasks[0]: ["mae", keras.metrics.R2Score(class_aggregation=None)]}
     model.compile("sgd", "mse", metrics=metrics, affinity=affinity, run_eagerly=True)
     return model
 
@@ -301,6 +304,65 @@ def test_a_damaged_file_is_named(whole, tmp_path):
         (tmp_path / name / name).write_text("{")
         with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
             run(tmp_path / name)
+
+
+def test_a_run_is_alone_in_its_folder_from_beginning_to_end(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    asked = []
+
+    def ask(function):
+        def asking(*args, **kwargs):
+            asked.append(function.__name__)
+            with pytest.raises(ValueError), files.locked(tmp_path / ".lock", "", wait=False):
+                pass
+            return function(*args, **kwargs)
+
+        return asking
+
+    stages = ["keep_settings", "load_sweep_results", "guard_groups", "load_network"]
+    for name in stages:
+        monkeypatch.setattr(experiment, name, ask(getattr(experiment, name)))
+    monkeypatch.setattr(report, "write_report", ask(report.write_report))
+    run(tmp_path)
+    assert list(dict.fromkeys(asked)) == [*stages, "write_report"]
+    kept = contents(tmp_path)
+    with files.locked(tmp_path / ".lock", "", wait=False):
+        with pytest.raises(ValueError, match=f"Another run is at work in {tmp_path}"):
+            run(tmp_path)
+        # Nor one with other settings.
+        with pytest.raises(ValueError, match=f"Another run is at work in {tmp_path}"):
+            run(tmp_path, seeds=(7,))
+    assert contents(tmp_path) == kept
+
+
+def test_damaged_networks_are_made_anew(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    grouped, x = tmp_path / "grouped.keras", DATA["test"][0]
+    expected, trained = whole.grouped.predict(x, verbose=0), []
+    original = training.train_network
+
+    def train_network(build, network, *args, **kwargs):
+        trained.append((network.name, network.seed))
+        return original(build, network, *args, **kwargs)
+
+    monkeypatch.setattr(job, "train_network", train_network)
+    # It is put together again, out of networks that are there.
+    grouped.write_bytes(b"")
+    predictions = run(tmp_path).predict(x, verbose=0)
+    assert trained == [] and f"{grouped} is put together anew" in capsys.readouterr().out
+    # Networks that it consists of are trained again, those of the same training only once.
+    serving = tag_keras.Serving.load(tmp_path / "served.json")
+    for name, seed in serving.networks:
+        path = tmp_path / "networks" / training.Network(name, (), seed).file
+        path.write_bytes(path.read_bytes()[:-9])
+    grouped.write_bytes(grouped.read_bytes()[:-9])
+    anew = run(tmp_path).predict(x, verbose=0)
+    assert {*trained} <= {*serving.networks} and len(trained) == len({*trained})
+    assert capsys.readouterr().out.count("), and made anew.") == len(serving.networks)
+    for task in TASKS:
+        np.testing.assert_array_equal(predictions[task], expected[task])
+        np.testing.assert_allclose(anew[task], expected[task], rtol=1e-5)
+    assert contents(tmp_path) == contents(whole.folder)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """One network of a sweep: how it is trained, evaluated and written to its files."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from tag_keras.sweep.network import (
     train_network,
 )
 from tag_keras.utils import files
+from tag_keras.utils.checks import check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +141,16 @@ def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float] | N
     """Loads the trained network of a job and the seconds of its training, if they are there."""
     if not (job.saves and paths.trained.exists() and paths.are_there(job)):
         return None
-    # A file may be damaged, or the network may have a class that this program does not have.
-    with contextlib.suppress(ValueError):
+    try:
         known = files.read_fields(paths.trained, ("tasks", "seconds"))
-        if known["tasks"] == list(job.network.tasks):
-            return load_network(paths.model), float(known["seconds"])
-    return None
+        if known["tasks"] != list(job.network.tasks):
+            return None
+        seconds = check_number("seconds", known["seconds"], "a number from 0 on", lambda s: s >= 0)
+        return load_network(paths.model), seconds
+    except ValueError as error:
+        # A file may be damaged, or the network may have a class that this program does not have.
+        print(f"{job.network.name!r}, seed {job.network.seed}, is trained anew: {error}")
+        return None
 
 
 def _measures(model: keras.Model) -> bool:

@@ -4,13 +4,16 @@ import copy
 import dataclasses
 import math
 import os
+import textwrap
 import time
 import urllib.parse
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import tag_keras.saved_classes  # noqa: F401
 from tag_keras.grouped_model import GroupedModel
@@ -24,6 +27,10 @@ BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 # A dataset, (x, y), (x, y, sample_weight), or a function that returns one of these, called after
 # the seed is set: it shuffles anew for each network, in the same order in every run.
 Data = Any
+
+_IF_NOT_FINITE = "Lower the learning rate, or look for NaN in the data."
+# File systems allow 255 bytes. Beside the file of a network lie some with longer endings.
+_LONGEST = 255 - len(".partial-" + ".trained.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +77,14 @@ class Network:
 
     @property
     def file(self) -> str:
-        """Name of the file of the trained network, quoted: a task's name may hold a slash."""
-        return f"{urllib.parse.quote(self.name, safe=' ')}_seed{self.seed}.keras"
+        """Name of the file of the trained network, quoted: a task's name may hold a slash.
+
+        A name that is then too long, as of 26 Chinese letters, is cut and gets a hash.
+        """
+        name, end = urllib.parse.quote(self.name, safe=" "), f"_seed{self.seed}"
+        if len(name + end) > _LONGEST:
+            name = f"{name[:100]}_{files.short_hash(self.name)}"
+        return f"{name}{end}.keras"
 
 
 def train_groups(
@@ -97,8 +110,8 @@ def train_groups(
         validation_data: Data that `fit` evaluates on after each epoch.
         epochs: Number of epochs for each network.
         output_dir: Folder for the trained networks. A network that is there is loaded, so the same
-            call resumes a stopped one. Register custom layers with
-            `keras.saving.register_keras_serializable`, or they cannot be loaded.
+            call resumes a stopped one; one whose file is damaged is trained anew. Register custom
+            layers with `keras.saving.register_keras_serializable`, or they cannot be loaded.
         seed: Seed to set before each network is built.
         **fit: Further arguments of `fit`. Callbacks are copied for each network.
 
@@ -107,8 +120,9 @@ def train_groups(
 
     Raises:
         ValueError: If a model is for other tasks, or could not be loaded again from `output_dir`;
-            or if this folder holds a damaged network, or ones of another grouping, seed or number
-            of epochs.
+            if weights are not finite after a training, so that a network would predict NaN; or if
+            this folder holds networks of another grouping, seed or number of epochs, or
+            another run is at work in it.
 
     Example:
 
@@ -117,22 +131,30 @@ def train_groups(
     grouped.save("grouped.keras")
     ```
     """
-    folder = None if output_dir is None else Path(output_dir)
+    networks = [
+        Network(group_name(index), tasks, seed, role="group", index=index)
+        for index, tasks in enumerate(grouping.groups)
+    ]
     fit = {"validation_data": validation_data, "epochs": epochs, **fit}
-    if folder is not None:
+    if output_dir is None:
+        models = [train_network(build_model, network, train, **fit)[0] for network in networks]
+        return GroupedModel(models, grouping)
+    folder, models = Path(output_dir), []
+    with files.alone(folder):
         groups = [list(group) for group in grouping.groups]
         keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)})
-    models = []
-    for index, tasks in enumerate(grouping.groups):
-        network = Network(group_name(index), tasks, seed, role="group", index=index)
-        path = None if folder is None else folder / network.file
-        if path is not None and path.exists():
-            model = load_network(path)
-        else:
-            model, _ = train_network(build_model, network, train, path is not None, **fit)
-            if path is not None:
+        for network in networks:
+            path = folder / network.file
+            model = None
+            if path.exists() and not delete_damaged(path):
+                model = load_network(path)
+                if not _is_finite(model):
+                    print(f"{path} has weights that are not finite, and is made anew.", flush=True)
+                    model = None
+            if model is None:
+                model, _ = train_network(build_model, network, train, saves=True, **fit)
                 save_network(model, path)
-        models.append(model)
+            models.append(model)
     return GroupedModel(models, grouping)
 
 
@@ -144,7 +166,8 @@ def train_network(
     Callbacks in `fit` are copied. With `saves`, the model must be one that can be loaded again.
 
     Raises:
-        ValueError: If the model is for other tasks, or could not be loaded again.
+        ValueError: If the model is for other tasks, could not be loaded again, or has weights that
+            are not finite after its training.
     """
     keras.utils.set_random_seed(network.seed)
     model = build_model(network.tasks)
@@ -163,13 +186,23 @@ def train_network(
     # Callbacks such as EarlyStopping would remember the network before.
     fit["callbacks"] = copy.deepcopy(fit.get("callbacks"))
     model.fit(**data, **fit)
-    return model, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if not _is_finite(model):
+        raise ValueError(
+            f"The network {network.name!r}, seed {network.seed}, of the tasks "
+            f"{list(network.tasks)} has weights that are not finite after its training, so that it "
+            f"would predict NaN. {_IF_NOT_FINITE}"
+        )
+    return model, seconds
 
 
 def evaluate_network(
     model: MultiTaskModel, network: Network, splits: Mapping[str, Data], seconds: float
 ) -> list[Row]:
     """Evaluates a network: a row of results.json for each task and split.
+
+    A metric with one value per class, such as `F1Score()`, becomes a metric for each class:
+    `f1_score_0` and so on.
 
     Raises:
         ValueError: If a loss or metric is not finite.
@@ -178,19 +211,42 @@ def evaluate_network(
     for split, data in splits.items():
         logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
-        for name, value in logs.items():
+        for name, value in _numbers(logs):
             if not math.isfinite(value):
                 raise ValueError(
                     f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
-                    f"the split {split!r}. Lower the learning rate, or look for NaN in the data."
+                    f"the split {split!r}. {_IF_NOT_FINITE}"
                 )
             if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
                 # The longest name, because one task's name may begin another's.
                 owner = max(owners, key=len)
-                metrics[owner][name.removeprefix(f"{owner}_")] = float(value)
+                metrics[owner][name.removeprefix(f"{owner}_")] = value
         for task, values in metrics.items():
             rows.append(network.row(task, split, values.pop("loss"), values, seconds))
     return rows
+
+
+def _is_finite(model: keras.Model) -> bool:
+    """Whether all weights that predict are finite, also means of inputs that are not trained."""
+    # A loss weighting begins with losses of NaN.
+    methods = getattr(model, "compiled_methods", None)
+    others = {id(one) for one in methods.weights} if methods else set()
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight)
+        # A constant may be infinite, such as the mask of an attention.
+        is_valid = np.isfinite(values) if weight.trainable else ~np.isnan(values)
+        if id(weight) not in others and not is_valid.all():
+            return False
+    return True
+
+
+def _numbers(logs: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Numbers by name; of several entries under one name, each with its index behind the name."""
+    for name, value in logs.items():
+        array = np.asarray(value, float)
+        for index, number in np.ndenumerate(array):
+            place = "".join(f"_{axis}" for axis in index) if array.size > 1 else ""
+            yield f"{name}{place}", float(number)
 
 
 def save_network(model: keras.Model, path: Path) -> None:
@@ -210,7 +266,8 @@ def load_network(path: str | os.PathLike[str]) -> keras.Model:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged; the message names it.
+        ValueError: If the file is damaged, or its classes are not known; the message names it and
+            the remedy.
 
     Example:
 
@@ -223,14 +280,46 @@ def load_network(path: str | os.PathLike[str]) -> keras.Model:
         raise FileNotFoundError(f"There is no saved model {os.fspath(path)!r}.")
     try:
         return keras.models.load_model(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:
+        # Of any type: what a damaged file makes of itself may ask for a library or for terabytes.
+        if damage := _damage(Path(path)):
+            raise ValueError(
+                f"{path} cannot be loaded as a model: the file is damaged ({damage}). Delete it, "
+                "and run the command that wrote it again."
+            ) from error
+        # Keras may add all of the configuration.
+        reason = textwrap.shorten(str(error) or type(error).__name__, 1000)
         raise ValueError(
             f"{path} cannot be loaded as a model. Register custom layers and losses with "
             "keras.saving.register_keras_serializable, and import the module that does; an encoder "
             "and a head that have layers in common have to be one Functional model, for "
             "MultiTaskModel.from_functional; if the file is damaged, delete it and run the same "
-            f"command again. Keras says: {error}"
+            f"command again. Keras says: {reason}"
         ) from error
+
+
+def delete_damaged(path: Path) -> bool:
+    """Deletes the file of a network if it is damaged, and says so; returns whether it was."""
+    damage = _damage(path)
+    if damage:
+        print(f"{path} is damaged ({damage}), and made anew.", flush=True)
+        path.unlink()
+    return bool(damage)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with the bytes of a .keras file, by their checksums; empty if nothing is."""
+    if path.suffix != ".keras" or not path.is_file():
+        return ""
+    try:
+        with zipfile.ZipFile(path) as file:
+            wrong = file.testzip()
+    except OSError:
+        return ""  # It could not be read at all, which says nothing of its bytes.
+    except Exception as error:
+        # Besides BadZipFile also that of a decompressor or of a feature that zipfile lacks.
+        return str(error) or type(error).__name__
+    return f"bad checksum of {wrong}" if wrong else ""
 
 
 def _check_loadable(model: MultiTaskModel) -> None:

@@ -36,7 +36,8 @@ def run_sweep(
     The same call resumes after any kill: it trains only networks that were cut off, or whose files
     were deleted. If only results.json is gone, it evaluates the networks in networks/ again. A
     network that fails is tried once more, unless the error is one of the code or its input. Jobs
-    with the same tasks, seed, `build_model` and `fit` are trained once and copied.
+    with the same tasks, seed, `build_model` and `fit` are trained once and copied. What a network
+    needs to resume is made anew if it is damaged.
 
     Args:
         folder: Folder of results.json, logs/ and networks/, where each job writes
@@ -58,7 +59,7 @@ def run_sweep(
 
     Raises:
         ValueError: If an argument cannot be used, if the folder has networks of the same names but
-            other tasks, or if another sweep is at work in it.
+            other tasks, or if another run is at work in it.
         SweepError: If networks failed; the message lists them and their logs.
         ImportError: If Ray is needed and not installed.
     """
@@ -68,10 +69,9 @@ def run_sweep(
     keys = [_key(job) for job in jobs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
-    busy = f"Another sweep is at work in {folder}. Wait for its end, or give another folder."
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
-        files.locked(folder / ".lock", busy, wait=False),
+        files.alone(folder),
     ):
         table = SweepTable(folder, jobs)
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
@@ -212,8 +212,8 @@ class SweepTable:
             paths = self._files(job)
             if not paths.are_there(job):
                 paths.rows.unlink(missing_ok=True)
-            elif _key(job) not in self._own and paths.rows.exists():
-                self._own[_key(job)] = load_results(paths.rows)
+            elif _key(job) not in self._own and (rows := _collect(job, paths)):
+                self._own[_key(job)] = rows
         source = next((job for job in twins if _key(job) in self._own), None)
         if source is None:
             return False
@@ -242,6 +242,19 @@ class SweepTable:
 
     def _files(self, job: Job) -> JobFiles:
         return JobFiles(self._folder, job.network)
+
+
+def _collect(job: Job, paths: JobFiles) -> list[Row]:
+    """Reads the rows that a job has written last; none if they are not whole, or another's."""
+    try:
+        rows = load_results(paths.rows)
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        print(f"{job.network.name!r}, seed {job.network.seed}, is evaluated anew: {error}")
+        return []
+    own = (*_key(job), job.network.tasks)
+    return rows if all((row.network, row.seed, row.tasks) == own for row in rows) else []
 
 
 def _key(job: Job) -> tuple[str, int]:

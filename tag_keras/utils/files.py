@@ -1,11 +1,17 @@
 """Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder."""
 
 import contextlib
+import hashlib
 import json
 import os
+import platform
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+# By thread, the folders that its runs are alone in.
+_HELD = threading.local()
 
 
 @contextlib.contextmanager
@@ -13,17 +19,48 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a new path to write to, which replaces `path` if the block succeeds.
 
     A process that is killed in the block leaves `path` as it was. The new path is a hidden file of
-    the same suffix beside it, which the next attempt overwrites.
+    the same suffix beside it. Each thread of each process has its own, and the next attempt deletes
+    those of processes that are gone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    yield partial
-    if partial.is_file():
-        with open(partial, "rb+") as file:
-            # The bytes must reach the disc before the rename does.
-            os.fsync(file.fileno())
-    os.replace(partial, path)
+    # A hash, because the name of `path` may be as long as a name can be.
+    head = f".partial-{short_hash(path.name)}-{short_hash(platform.node())}-"
+    for left in path.parent.glob(f"{head}*"):
+        if not _is_alive(left.name.removeprefix(head).partition("-")[0]):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f"{head}{os.getpid()}-{threading.get_ident()}{path.suffix}")
+    try:
+        yield partial
+        if partial.is_file():
+            with open(partial, "rb+") as file:
+                # The bytes must reach the disc before the rename does.
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        # It may be what has filled the disc.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def short_hash(text: str) -> str:
+    """Twelve hexadecimal digits that tell a text from others."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _is_alive(process: str) -> bool:
+    """Whether this machine has a process of that number."""
+    # On Windows, to ask would be to kill.
+    if os.name == "nt" or not process.isdecimal():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # Another user's.
+    return True
 
 
 @contextlib.contextmanager
@@ -61,6 +98,27 @@ def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[N
                     f"{path} cannot be locked, as on some discs of networks. Give another folder",
                 ) from error
         yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Lets one run at a time work in a folder. The parts of a run, in its thread, may ask again.
+
+    Raises:
+        ValueError: If another run is at work there.
+    """
+    held: set[Path] = _HELD.__dict__.setdefault("folders", set())
+    place = folder.resolve()
+    if place in held:
+        yield
+        return
+    busy = f"Another run is at work in {folder}. Wait for its end, or give another folder."
+    with locked(folder / ".lock", busy, wait=False):
+        held.add(place)
+        try:
+            yield
+        finally:
+            held.remove(place)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

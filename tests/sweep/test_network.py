@@ -1,6 +1,8 @@
 """Networks: built and trained from a seed, evaluated into rows, saved and loaded; one per group."""
 
+import random
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ from sweep_job import DATA, build_model
 
 import tag_keras
 from tag_keras.sweep import network as training
+from tag_keras.utils import files
 
 layers = keras.layers
 TASKS = ("a", "b", "c")
@@ -56,6 +59,33 @@ def kept(tmp_path_factory):
     return folder
 
 
+def saved(folder):
+    path = folder / "model.keras"
+    model = build_model(("a", "b"))
+    model(X)
+    model.save(path)
+    return path
+
+
+def flip_a_byte(path):
+    contents = bytearray(path.read_bytes())
+    # In the midst of the weights, the largest part.
+    contents[len(contents) // 2] ^= 1
+    path.write_bytes(contents)
+
+
+def edit_config(path, edit):
+    """Edits the configuration in the file of a model, whose checksums stay right."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    config = parts["config.json"].decode()
+    parts["config.json"] = edit(config).encode()
+    assert parts["config.json"].decode() != config
+    with zipfile.ZipFile(path, "w") as file:
+        for name, part in parts.items():
+            file.writestr(name, part)
+
+
 def test_train_groups_goes_on_where_it_stopped(kept, monkeypatch):
     seen = []
 
@@ -91,9 +121,88 @@ def test_train_groups_names_what_is_wrong_with_its_folder(kept, tmp_path):
         train_groups(tmp_path, ALL_TOGETHER)
     with pytest.raises(ValueError, match="holds another run: epochs was 2 and is 3"):
         train_groups(tmp_path, epochs=3)
-    (tmp_path / "group_1_seed3.keras").write_bytes(b"not a model")
+    edit_config(tmp_path / "group_1_seed3.keras", lambda config: "{}")
     with pytest.raises(ValueError, match=r"group_1_seed3\.keras cannot be loaded"):
         train_groups(tmp_path)
+
+
+def test_train_groups_trains_a_damaged_network_anew(kept, tmp_path, capsys):
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "group_1_seed3.keras"
+    flip_a_byte(path)
+    predictions = train_groups(tmp_path).predict(X, verbose=0)
+    assert f"{path} is damaged (bad checksum of " in capsys.readouterr().out
+    # The same network: it has the same seed.
+    expected = train_groups(kept).predict(X, verbose=0)
+    for task in TASKS:
+        np.testing.assert_array_equal(predictions[task], expected[task])
+    tag_keras.load_network(path)
+
+
+def test_a_network_that_would_predict_nan_is_refused_and_not_kept(tmp_path):
+    x, y = DATA["train"]
+    # Of the second group, with the first 32 examples.
+    nan = {**y, "c": np.where(np.arange(len(x)) == 3, np.inf, y["c"])}
+    message = r"The network 'group_1', seed 0, of the tasks \['c'\] has weights that are not finite"
+    for folder in (None, tmp_path):
+        with pytest.raises(ValueError, match=f"{message} .* Lower the learning rate, or look for"):
+            tag_keras.train_groups(
+                build_model, GROUPING, (x, nan), output_dir=folder, epochs=2, verbose=0
+            )
+    assert [path.name for path in tmp_path.glob("*.keras")] == ["group_0_seed0.keras"]
+
+
+def test_weights_that_are_not_finite():
+    x, y = DATA["train"]
+    normalization, mask = layers.BatchNormalization(), layers.Dense(3, trainable=False)
+    model = tag_keras.MultiTaskModel(
+        keras.Sequential([normalization, mask]), {task: layers.Dense(1) for task in "ab"}
+    )
+    # It knows no losses of the task without labels: they stay NaN.
+    labels = {"a": y["a"], "b": y["b"] * np.nan}
+    model.compile("sgd", "mse", loss_weighting=tag_keras.DynamicWeightAverage(), run_eagerly=True)
+    model.fit(x, labels, verbose=0)
+    assert any(np.isnan(np.asarray(one)).any() for one in model.weights)
+    assert training._is_finite(model)
+    # Of what is not trained, a mask may be infinite, but nothing may be NaN.
+    mask.bias.assign([-np.inf, 0, 0])
+    assert training._is_finite(model)
+    normalization.moving_mean.assign(normalization.moving_mean * np.nan)
+    assert not training._is_finite(model)
+    normalization.moving_mean.assign(np.zeros(5))
+    model.heads["b"].bias.assign([np.inf])
+    assert not training._is_finite(model)
+
+
+def test_a_network_kept_with_nan_is_trained_anew(kept, tmp_path, capsys):
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "group_1_seed3.keras"
+    model = tag_keras.load_network(path)
+    model.trainable_variables[0].assign(model.trainable_variables[0] * np.nan)
+    model.save(path)
+    predictions = train_groups(tmp_path).predict(X, verbose=0)
+    assert f"{path} has weights that are not finite, and is made anew" in capsys.readouterr().out
+    expected = train_groups(kept).predict(X, verbose=0)
+    for task in TASKS:
+        np.testing.assert_array_equal(predictions[task], expected[task])
+    np.testing.assert_equal(
+        tag_keras.load_network(path).get_weights(),
+        tag_keras.load_network(kept / "group_1_seed3.keras").get_weights(),
+    )
+
+
+def test_train_groups_is_alone_in_its_folder(tmp_path):
+    def build(tasks):
+        with pytest.raises(ValueError, match="at"), files.locked(tmp_path / ".lock", "at", False):
+            pass
+        return build_model(tasks)
+
+    with files.locked(tmp_path / ".lock", "", wait=False):
+        with pytest.raises(ValueError, match=f"Another run is at work in {tmp_path}"):
+            train_groups(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    tag_keras.train_groups(build, GROUPING, DATA["train"], output_dir=tmp_path, verbose=0)
+    assert {path.name for path in tmp_path.iterdir()} >= {"group_1_seed0.keras", "settings.json"}
 
 
 def test_a_model_that_could_not_be_loaded_again_is_not_trained(tmp_path):
@@ -127,6 +236,19 @@ def test_a_slash_in_a_name_makes_no_folder():
     assert training.Network("single_../a b", ("../a b",), 2).file == "single_..%2Fa b_seed2.keras"
 
 
+def test_a_name_too_long_for_a_file_is_cut_and_gets_a_hash():
+    # A Chinese letter is nine characters in quotes, a Cyrillic one six.
+    names = ["single_" + letter * 50 for letter in "猫犬ж"]
+    names += [name + "x" for name in names] + ["s" * 5000, "s" * 5001]
+    found = {training.Network(name, (), seed).file for name in names for seed in (0, 2**63)}
+    assert len(found) == 2 * len(names) and max(map(len, found)) < 150
+    assert "single_%E7%8C%AB%E7%8C%AB" in training.Network(names[0], ()).file
+    # A name that was short enough for version 0.1, which put ".partial-" before it, is as it was.
+    longest = "s" * (255 - len(".partial-" + "_seed0.trained.json"))
+    assert training.Network(longest, ()).file == f"{longest}_seed0.keras"
+    assert len(training.Network(f"{longest}s", ()).file) < 150
+
+
 def test_build_model_for_other_tasks():
     with pytest.raises(ValueError, match=r"a model for the tasks \['a', 'b'\]"):
         tag_keras.train_groups(lambda tasks: build_model(("c",)), GROUPING, DATA["train"])
@@ -148,6 +270,45 @@ def test_rows_tell_tasks_apart_whose_names_begin_alike():
         assert row.metrics == {"mae": pytest.approx(logs[f"{row.task}_mae"])}
 
 
+def test_a_metric_with_a_value_per_class_is_a_metric_for_each():
+    class Matrix(keras.metrics.Metric):
+        """Counts of class by predicted class."""
+
+        def __init__(self):
+            super().__init__(name="matrix")
+            self.counts = self.add_weight(shape=(3, 3), initializer="zeros")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            one_hot = keras.ops.one_hot(keras.ops.argmax(y_pred, -1), 3)
+            self.counts.assign_add(keras.ops.transpose(y_true) @ one_hot)
+
+        def result(self):
+            return self.counts
+
+    x, y = DATA["test"]
+    classes = np.argmax(x[:, :3], -1)
+    heads = {"kind": layers.Dense(3, "softmax"), "sign": layers.Dense(1, "sigmoid")}
+    model = tag_keras.MultiTaskModel(layers.Dense(2), heads)
+    metrics = {"kind": [keras.metrics.F1Score(), Matrix()], "sign": [keras.metrics.F1Score()]}
+    model.compile("sgd", "mse", metrics=metrics, run_eagerly=True)
+    signs = (y["b"][:, None] > 0).astype("float32")
+    labels = {"kind": np.eye(3, dtype="float32")[classes], "sign": signs}
+    network = training.Network("joint", ("kind", "sign"))
+    kind, sign = training.evaluate_network(model, network, {"test": (x, labels)}, seconds=1.0)
+    found = np.argmax(model.predict(x, verbose=0)["kind"], -1)
+    expected = {}
+    for one in range(3):
+        hits = np.sum((classes == one) & (found == one))
+        score = 2 * hits / (np.sum(classes == one) + np.sum(found == one))
+        expected[f"f1_score_{one}"] = pytest.approx(score, abs=1e-5)
+    for one, other in np.ndindex(3, 3):
+        expected[f"matrix_{one}_{other}"] = np.sum((classes == one) & (found == other))
+    assert kind.metrics == expected
+    # Of one class there is one value: by default, the class is there in each example.
+    positive = float(np.mean(signs))
+    assert sign.metrics == {"f1_score": pytest.approx(2 * positive / (1 + positive), abs=1e-5)}
+
+
 def test_a_loss_that_is_not_finite_names_the_network():
     model = build_model(("a",))
     network = training.Network("single_a", ("a",), 1)
@@ -160,6 +321,68 @@ def test_a_loss_that_is_not_finite_names_the_network():
 def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no saved model '.*model\.keras'\."):
         tag_keras.load_network(tmp_path / "model.keras")
-    (tmp_path / "model.keras").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"model\.keras cannot be loaded as a model\. Register"):
-        tag_keras.load_network(str(tmp_path / "model.keras"))
+    edit = {
+        "no zip": lambda path: path.write_bytes(b"PK"),
+        "empty": lambda path: path.write_bytes(b""),
+        "cut off": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+        "one byte": flip_a_byte,
+    }
+    for damage in edit.values():
+        path = saved(tmp_path)
+        damage(path)
+        wanted = (
+            rf"^{path} cannot be loaded as a model: the file is damaged \(.*\)\. Delete it, and"
+        )
+        with pytest.raises(ValueError, match=wanted):
+            tag_keras.load_network(str(path))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda config: "[" * 100_000,  # RecursionError
+        # ResourceExhaustedError: its weights would take terabytes.
+        lambda config: config.replace('"units": 4', '"units": 1000000000000'),
+        # ModuleNotFoundError: it needs PyTorch.
+        lambda config: config.replace(
+            '"class_name": "Dense"', '"class_name": "TorchModuleWrapper"'
+        ),
+        lambda config: config.replace('"class_name": "Dense"', '"class_name": "Dance"'),
+        lambda config: "null",
+        lambda config: "{}",
+    ],
+)
+def test_a_config_that_makes_no_model(tmp_path, edit):
+    path = saved(tmp_path)
+    edit_config(path, edit)
+    wanted = (
+        rf"^{path} cannot be loaded as a model\. Register .* damaged, delete it and run the same"
+    )
+    with pytest.raises(ValueError, match=wanted) as caught:
+        tag_keras.load_network(path)
+    assert len(str(caught.value)) < 2000 and caught.value.__cause__ is not None
+
+
+@pytest.mark.slow
+def test_no_random_edit_gives_another_model_or_error(tmp_path):
+    path = saved(tmp_path)
+    contents, expected = path.read_bytes(), tag_keras.load_network(path).get_weights()
+    draw, refused = random.Random(0), 0
+    for number in range(200):
+        data = bytearray(contents)
+        place = draw.randrange(len(data))
+        if number % 3 == 0:
+            del data[place:]
+        elif number % 3 == 1:
+            del data[place : place + 100]
+        else:
+            data[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(data)
+        try:
+            weights = tag_keras.load_network(path).get_weights()
+        except ValueError as error:
+            assert str(error).startswith(f"{path} cannot be loaded") and "elete it" in str(error)
+            refused += 1
+        else:
+            np.testing.assert_equal(weights, expected)
+    assert refused > 100

@@ -171,6 +171,33 @@ def test_a_network_that_finished_as_the_sweep_was_killed_is_not_lost(tmp_path, t
     assert not list(tmp_path.rglob("*.rows.json"))
 
 
+@pytest.mark.parametrize("wrong", ["[{", "[]", "another network's"])
+def test_rows_that_cannot_be_used_cost_an_evaluation(tmp_path, trained, capsys, wrong):
+    one = make_job("one", "a")
+    pretend(tmp_path, make_job("other", "a"), DATA)
+    pretend(tmp_path, one, DATA)
+    path = job.JobFiles(tmp_path, one.network).rows
+    others = (tmp_path / "networks" / "other_seed0.rows.json").read_text()
+    path.write_text(others if wrong.startswith("another") else wrong)
+    rows = sweep.run_sweep(tmp_path, [one], DATA, processes=0)
+    assert trained == ["one"] and [row.network for row in rows] == ["one"]
+    assert not path.exists()
+    assert (f"evaluated anew: {path} is not a JSON" in capsys.readouterr().out) == (wrong == "[{")
+
+
+def test_tasks_of_long_names(tmp_path, untrained):
+    task = "年龄" * 60
+    data = {split: (x, {task: y["a"]}) for split, (x, y) in DATA.items()}
+    one = job.Job(training.Network(f"single_{task}", (task,)), build_model, FIT)
+    rows = sweep.run_sweep(tmp_path, [one], data, processes=0)
+    assert [row.task for row in rows] == [task, task]
+    # It is found again, also without results.json.
+    assert sweep.run_sweep(tmp_path, [one], data, processes=0) == rows
+    (tmp_path / "results.json").unlink()
+    again = sweep.run_sweep(tmp_path, [one], data, processes=0)
+    assert [row.seconds for row in again] == [row.seconds for row in rows]
+
+
 def test_a_network_whose_files_are_gone_is_trained_anew(tmp_path, trained):
     jobs = [
         make_job("saved", "a"),
@@ -259,7 +286,9 @@ def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, a
     )
 
 
-@pytest.mark.parametrize("what", ["a wrong value", "no model", "damaged", "tasks"])
+@pytest.mark.parametrize(
+    "what", ["a wrong value", "no model", "damaged", "a byte", "seconds", "no JSON", "tasks"]
+)
 def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, untrained, what):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
     one = make_job("one", "ab")
@@ -271,6 +300,14 @@ def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, untrain
         paths.model.unlink()
     elif what == "damaged":
         paths.model.write_bytes(b"")
+    elif what == "a byte":
+        contents = bytearray(paths.model.read_bytes())
+        contents[len(contents) // 2] ^= 1
+        paths.model.write_bytes(contents)
+    elif what == "seconds":
+        paths.trained.write_text(json.dumps({"tasks": ["a", "b"], "seconds": None}))
+    elif what == "no JSON":
+        paths.trained.write_text("{")
     elif what == "tasks":
         one = make_job("one", "bc")
     job.train_job(tmp_path, one, DATA)
@@ -469,7 +506,7 @@ def test_a_network_of_other_tasks_is_not_taken_for_the_same(tmp_path, trained):
 def test_two_sweeps_do_not_write_into_one_folder(tmp_path, trained):
     with open(tmp_path / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="Another sweep is at work in"):
+        with pytest.raises(ValueError, match="Another run is at work in"):
             sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
     sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA, processes=0)
 

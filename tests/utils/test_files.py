@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -50,6 +51,44 @@ def test_replacing_gives_a_hidden_path_in_the_same_folder_with_the_same_suffix(t
     assert partial.suffix == ".keras"
 
 
+def test_each_writer_has_a_partial_file_of_its_own_and_leaves_those_of_others(tmp_path):
+    path, seen = tmp_path / "a.json", []
+
+    def write(text):
+        with files.replacing(path) as partial:
+            seen.append(partial)
+            partial.write_text(text)
+            barrier.wait()
+
+    barrier = threading.Barrier(2)
+    others = [threading.Thread(target=write, args=[text]) for text in ("first", "second")]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert len(set(seen)) == 2 and path.read_text() in ("first", "second")
+    assert os.listdir(tmp_path) == ["a.json"]
+    # Other processes: one that is at work, one that is gone, one on another machine.
+    head, own = seen[0].name.split(f"-{os.getpid()}-")
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
+        pass
+    machine = head.rpartition("-")[0] + "-0123456789ab"
+    alive, dead, elsewhere = (
+        tmp_path / name
+        for name in (f"{head}-1-{own}", f"{head}-{gone.pid}-{own}", f"{machine}-{gone.pid}-{own}")
+    )
+    for partial in (alive, dead, elsewhere):
+        partial.write_text("half of the n")
+    files.write_json(path, "third")
+    assert {*os.listdir(tmp_path)} == {"a.json", alive.name, elsewhere.name}
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("a" * 250 + ".json")
+    files.write_json(path, 1)
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_replacing_makes_the_folder(tmp_path):
     path = tmp_path / "runs" / "digits" / "a.json"
     with files.replacing(str(path)) as partial:
@@ -64,6 +103,7 @@ def test_an_exception_inside_replacing_leaves_the_old_file_and_is_raised(tmp_pat
         partial.write_text("half of the n")
         raise KeyError("out of the block")
     assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
 
 
 @pytest.mark.parametrize("old", ["old", None])
@@ -123,6 +163,38 @@ def test_a_lock_refuses_or_waits(tmp_path, capsys):
     assert capsys.readouterr().out == "Busy.\n"
     with files.locked(path, "Busy.", wait=False):
         pass
+
+
+def test_one_run_at_a_time_is_alone_in_its_folder(tmp_path, monkeypatch):
+    folder, refused = tmp_path / "run", []
+
+    def enter():
+        try:
+            with files.alone(folder):
+                pass
+        except ValueError as error:
+            refused.append(str(error))
+
+    def enter_from_a_thread():
+        other = threading.Thread(target=enter)
+        other.start()
+        other.join()
+
+    with files.alone(folder):
+        # A part of the run, which may write the folder otherwise, keeps it and does not free it.
+        monkeypatch.chdir(folder)
+        with files.alone(pathlib.Path("../run")):
+            enter_from_a_thread()
+        enter_from_a_thread()
+        with files.alone(tmp_path / "other"):
+            pass
+    message = f"Another run is at work in {folder}. Wait for its end, or give another folder."
+    assert refused == [message] * 2
+    # It is free, also after an error.
+    with pytest.raises(KeyError), files.alone(folder):
+        raise KeyError
+    enter_from_a_thread()
+    assert len(refused) == 2
 
 
 def test_a_disc_without_locks_is_an_error_for_those_who_wait_only(tmp_path, monkeypatch):

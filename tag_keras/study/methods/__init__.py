@@ -10,6 +10,7 @@ from tag_keras.study.methods.by_loss import ByLoss, EarlyStopping, HigherOrder
 from tag_keras.study.methods.fixed import Fixed, OneNetwork, SingleTasks, method_options
 from tag_keras.study.methods.random_draws import RandomDraws
 from tag_keras.study.study import Study
+from tag_keras.utils import files
 from tag_keras.utils.checks import check_choice
 
 __all__ = ["METHODS", "Choices", "Fixed", "Method", "method_options", "run_method"]
@@ -44,12 +45,14 @@ def run_method(study: Study, method: str) -> Choices:
     choose is the number of its networks.
 
     Raises:
-        ValueError: If there is no such method, or if the folder belongs to other options.
+        ValueError: If there is no such method, if the folder belongs to other options, or if
+            another run is at work in it.
     """
     check_choice("method", method, [*METHODS])
-    choices = METHODS[method].choices(study)
-    chosen = [choice for several in choices.values() for choice in several]
-    serving = list(dict.fromkeys(network for choice in chosen for network in choice.networks))
-    print(f"{method}: {len(serving)} networks to serve, {len(study.seeds)} seeds", flush=True)
-    study.train(serving, study.seeds)
+    with files.alone(study.folder):
+        choices = METHODS[method].choices(study)
+        chosen = [choice for several in choices.values() for choice in several]
+        serving = list(dict.fromkeys(network for choice in chosen for network in choice.networks))
+        print(f"{method}: {len(serving)} networks to serve, {len(study.seeds)} seeds", flush=True)
+        study.train(serving, study.seeds)
     return choices
