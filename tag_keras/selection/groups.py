@@ -16,6 +16,8 @@ from tag_keras.utils.checks import check, check_count, check_seconds
 
 # Above this number of tasks the table of the dynamic program would be too large.
 TABLE_TASKS = 15
+# A power of two, so that dividing by it is exact. Smaller affinities get another unit.
+_SMALL = 2.0**-600
 
 
 def select_groups(
@@ -34,11 +36,12 @@ def select_groups(
 
     Among all families of at most `num_groups` groups that cover every task, overlapping or not
     (arXiv 1905.07553), this finds one with the largest mean over tasks of the best score, and
-    proves it. Families within 1e-9 of the largest absolute affinity are tied: the fewest groups
-    win, then the fewest memberships, then the first in the order of tasks. If very many are tied,
-    the rules compare the first ones found. From 16 tasks on, the proof holds to a millionth of the
-    mean difference between affinities, and of families that differ by about the tolerance itself,
-    any may come back.
+    proves it. Families within 1e-9 of the largest absolute affinity are tied, where affinities too
+    low to serve a task in a good family do not count: the fewest groups win, then the fewest
+    memberships, then the first in the order of tasks. If very many are tied, the rules compare the
+    first ones found. From 16 tasks on, the proof holds to a millionth of the mean difference
+    between affinities, and of families that differ by about the tolerance itself, any may come
+    back.
 
     Args:
         affinity: Affinities of up to 100 tasks. The diagonal is not used.
@@ -159,18 +162,45 @@ def _solve(
     time_limit: float | None,
 ) -> list[Grouping]:
     """The best grouping for each number of groups; every number suffices to cover all tasks."""
-    used = ~(np.eye(len(tasks), dtype=bool) | problem.apart)
-    sizes = np.abs([*problem.affinity[used], *problem.alone[np.isfinite(problem.alone)]])
-    # Enough for sums, too: rounding changes 15 sums of 14 affinities by at most 1e-12 of the
-    # largest affinity, and the tolerance of their total is 15e-9 of it, in thousandths.
-    tolerance = 1e-9 * max(float(sizes.max(initial=0.0)), 1e-290)
+    if 0 < problem.largest() < _SMALL:
+        # Differences of such numbers would be rounded.
+        larger = (np.where(problem.used(), problem.affinity, 0.0) / _SMALL, problem.alone / _SMALL)
+        problem = dataclasses.replace(problem, affinity=larger[0], alone=larger[1])
+        return [
+            dataclasses.replace(one, score=one.score * _SMALL, upper_bound=one.upper_bound * _SMALL)
+            for one in _solve(tasks, problem, start, numbers, time_limit)
+        ]
     if len(tasks) > TABLE_TASKS:
-        return _generate(tasks, problem, start, numbers, tolerance, time_limit)
+        return _generate(tasks, problem, start, numbers, time_limit)
     members = all_groups(len(tasks))
     members = members[problem.admissible(members)]
-    scores = problem.scores(members)
-    families = choose_families(scores, numbers, tolerance, problem.partition)
-    return [_grouping(tasks, scores[rows], tolerance) for rows in families]
+
+    def solve(problem: GroupProblem, numbers: Sequence[int]) -> list[Grouping]:
+        scores, tolerance = problem.scores(members), _tolerance(problem)
+        families = choose_families(scores, numbers, tolerance, problem.partition)
+        return [_grouping(tasks, scores[rows], tolerance) for rows in families]
+
+    groupings = solve(problem, numbers)
+    for index, number in enumerate(numbers):
+        clipped = problem
+        # A better family leaves out more of the large affinities, which hide a better one still.
+        while (closer := _closer(clipped, groupings[index].score)) is not clipped:
+            clipped = closer
+            groupings[index] = solve(clipped, [number])[0]
+    return groupings
+
+
+def _closer(problem: GroupProblem, score: float) -> GroupProblem:
+    """The problem without what serves in no family of this score, if it was large; or the same."""
+    clipped = problem.clipped(score)
+    return clipped if clipped.largest() < problem.largest() / 2 else problem
+
+
+def _tolerance(problem: GroupProblem) -> float:
+    """Mean scores that differ by less are tied."""
+    # Enough for sums, too: rounding changes 15 sums of 14 affinities by at most 1e-12 of the
+    # largest affinity, and the tolerance of their total is 15e-9 of it, in thousandths.
+    return 1e-9 * (problem.largest() or 1.0)
 
 
 def _generate(
@@ -178,17 +208,24 @@ def _generate(
     problem: GroupProblem,
     start: list[tuple[int, ...]],
     numbers: Sequence[int],
-    tolerance: float,
     time_limit: float | None,
 ) -> list[Grouping]:
     """The best grouping for each number of groups, by column generation."""
-    solver, groupings = ColumnSolver(problem, start), list[Grouping]()
+    common, groupings = ColumnSolver(problem, start), list[Grouping]()
     for number in numbers:
         # With overlap, a group gains no more beside others: once one more does not help, none do.
         last = groupings[-1] if groupings and not problem.partition else None
         if last and last.optimal and len(last.groups) < number - 1:
             groupings.append(last)
             continue
+        clipped, solver = problem, common
+        # In the unit of far too large affinities, differences of others would be rounding errors.
+        while clipped.is_uneven():
+            closer = _closer(clipped, solver.sketch(number))
+            if closer is clipped:
+                break
+            clipped, solver = closer, ColumnSolver(closer, start)
+        tolerance = _tolerance(clipped)
         family = solver.solve(number, tolerance, time_limit)
         scores = problem.scores(problem.members(family.groups))
         found = _grouping(tasks, scores, tolerance, family.upper_bound, family.optimal)

@@ -138,7 +138,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     with open(path, encoding="utf-8") as file:
         try:
             return json.load(file)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        # A number of thousands of digits is a plain ValueError, endless brackets a RecursionError.
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{os.fspath(path)} is not a JSON file ({error}). Delete it and run the step that "
                 "wrote it again."

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from selection_oracle import make_affinity, random_means
+from selection_oracle import (
+    family_values,
+    list_groups,
+    make_affinity,
+    random_means,
+    score_table,
+)
 
 import tag_keras
+from tag_keras.selection import groups as selection
 from tag_keras.selection.solvers.column_generation import ColumnSolver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -316,6 +323,40 @@ def test_an_affinity_that_no_group_uses_does_not_blur_the_others():
     options = {"singletons": "baseline", "apart": [["task1", "task2"]]}
     grouping = tag_keras.select_groups(make_affinity(mean), 2, **options)
     assert grouping.groups == (("task0", "task2"), ("task1",))
+
+
+@pytest.mark.parametrize("table_tasks", [15, 4])
+@pytest.mark.parametrize("huge", [-1e6, -4.5e10, -1e20, -1e299])
+def test_a_huge_affinity_that_serves_no_task_does_not_blur_the_others(
+    huge, table_tasks, monkeypatch
+):
+    # With 4, column generation solves what the dynamic program would.
+    monkeypatch.setattr(selection, "TABLE_TASKS", table_tasks)
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        mean = random.normal(size=(5, 5))
+        mean[0, 1], mean[2, 3] = huge, huge / 7
+        table = score_table(mean, list_groups([None] * 5), [0.0] * 5)
+        for partition in (False, True):
+            # All five tasks in two groups are never without a choice.
+            best = max(family_values(table, size, partition).max() for size in (1, 2))
+            grouping = tag_keras.select_groups(make_affinity(mean), 2, partition=partition)
+            assert grouping.optimal and grouping.score == pytest.approx(best, abs=1e-7)
+
+
+def test_a_low_affinity_stays_below_the_score_of_a_task_alone():
+    # Every task reaches its best score, 0, alone; so no gap says how far below 0 counts.
+    mean = [[0.0, -0.35, 0.0], [-1e9, 0.0, -0.2], [0.0, -0.1, 0.0]]
+    grouping = tag_keras.select_groups(make_affinity(mean), 3, "baseline")
+    assert grouping.groups == (("task0", "task2"), ("task1",)) and grouping.score == 0
+
+
+@pytest.mark.parametrize("factor", [1e-290, 1e-298, 1e-303])
+def test_tiny_affinities_choose_as_others_do(factor):
+    mean = random_means(0, 6, "normal")
+    large, tiny = (tag_keras.select_groups(make_affinity(mean * f), 2) for f in (1.0, factor))
+    assert tiny.groups == large.groups and tiny.serves == large.serves
+    assert tiny.score / factor == pytest.approx(large.score) and tiny.upper_bound == tiny.score
 
 
 @pytest.mark.parametrize("max_groups", [0, 2.0, True, None])

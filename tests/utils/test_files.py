@@ -241,7 +241,15 @@ def test_write_json_refuses_what_json_does_not_have_and_leaves_the_old_file(tmp_
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": [1, 2', b"\x89HDF\r\n\x1a\n\xff", b"[1] [2]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b'{"a": [1, 2', b"\x89HDF\r\n\x1a\n\xff", b"[1] [2]"),
+        pytest.param(b"[" * 100_000, id="brackets"),
+        pytest.param(b'{"a": ' * 100_000, id="braces"),
+        pytest.param(b"[" + b"1" * 5000 + b"]", id="digits"),
+    ],
+)
 def test_read_json_names_a_file_that_is_not_json_and_the_cure(tmp_path, content):
     path = tmp_path / "corrupt.json"
     path.write_bytes(content)

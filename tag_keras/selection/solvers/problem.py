@@ -51,6 +51,47 @@ class GroupProblem:
         alone = (self.alone - top) / scale
         return dataclasses.replace(self, affinity=-below / scale, alone=alone), top, scale
 
+    # Let top[t] bound the scores of task t, and S be a sum of scores that some family reaches. In a
+    # family as good, no task scores below top[t] - gap, where gap = sum of top - S. A mean over at
+    # most n - 1 partners with an affinity below top[t] - (n - 1) * gap is lower than that; so is a
+    # sum with one below -gap, if top[t] is at least the sum of the positive ones.
+    def clipped(self, score: float) -> "GroupProblem":
+        """The problem, where affinities that serve in no family of this mean score are raised.
+
+        They still serve in none, by a distance well above every tolerance, so the best families and
+        their scores stay as they are. `score` is one that a family reaches.
+        """
+        used = self.used()
+        between = np.where(used, self.affinity, -np.inf)
+        if self.score == "mean":
+            top = np.maximum(between.max(axis=0), self.alone)
+        else:
+            top = np.maximum(np.maximum(between, 0.0).sum(axis=0), self.alone)
+        sizes = np.abs(self.affinity[used & (self.affinity != 0)])
+        # Where all tasks reach their top, the usual size of affinities keeps lower ones apart.
+        usual = max(float(np.abs(top).max()), float(np.median(sizes)) if sizes.size else 0.0)
+        gap = 2 * max(float(top.sum()) - len(top) * score, 0.0) + usual
+        least = top - (self.max_size - 1) * gap if self.score == "mean" else np.full(len(top), -gap)
+        raised = np.where(used, np.maximum(self.affinity, least), 0.0)
+        allowed = np.isfinite(self.alone)
+        alone = np.where(allowed, np.maximum(self.alone, top - gap), self.alone)
+        return dataclasses.replace(self, affinity=raised, alone=alone)
+
+    def used(self) -> Booleans:
+        """The pairs (T, T) of two tasks that a group may hold."""
+        used: Booleans = ~(np.eye(len(self.alone), dtype=bool) | self.apart)
+        return used
+
+    def largest(self) -> float:
+        """The largest absolute affinity or score alone that a group may use."""
+        sizes = [*self.affinity[self.used()], *self.alone[np.isfinite(self.alone)]]
+        return float(np.abs(sizes).max(initial=0.0))
+
+    def is_uneven(self) -> bool:
+        """Whether some affinities are a thousand times as large as most."""
+        sizes = np.abs(self.affinity[self.used()])
+        return bool(self.largest() > 1000 * np.median(sizes)) if sizes.size else False
+
     def members(self, groups: Sequence[tuple[int, ...]]) -> Booleans:
         """Groups, given by the positions of their tasks, as a boolean array (G, T)."""
         members = np.zeros((len(groups), len(self.alone)), bool)
