@@ -40,3 +40,22 @@ def test_an_affinity_needs_a_shared_layer_that_trains():
     model = tag_keras.MultiTaskModel.from_functional(network)
     with pytest.raises(ValueError, match="nothing that an affinity could be measured on"):
         model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"affinity": tag_keras.LookaheadAffinity()}, {"gradient_method": tag_keras.PCGrad()}],
+    ids=["affinity", "gradient_method"],
+)
+def test_a_layer_frozen_after_training_does_not_stop_a_load(tmp_path, options):
+    x, y = make_data()
+    model = tag_keras.MultiTaskModel.from_functional(make_network())
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True, **options)
+    model.fit(x, y, batch_size=4, verbose=0)
+    model.encoder.get_layer("trunk").trainable = False
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for task, expected in model.predict(x, verbose=0).items():
+        np.testing.assert_allclose(loaded.predict(x, verbose=0)[task], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="no trainable variable that several tasks share"):
+        loaded.fit(x, y, verbose=0)
