@@ -52,6 +52,9 @@ class MultiTaskModel(TaskModel):
     ```
     """
 
+    # Whether `compile` is called for a saved model.
+    _is_loading = False
+
     def __init__(
         self, encoder: keras.layers.Layer, heads: Mapping[str, keras.layers.Layer], **kwargs: Any
     ) -> None:
@@ -107,13 +110,21 @@ class MultiTaskModel(TaskModel):
         self.compiled_methods.put("gradient_method", gradient_method, self.tasks)
         check_strategy(self)
         self._affinity_options = affinity
-        if self.encoder.built:
+        if self.encoder.built and not self._is_loading:
             self._check_encoder()
         self._held_out = None
         if affinity is not None:
             self._statistics.start()
             if (data := affinity.target_data()) is not None:
                 self._held_out = HeldOutBatches(data, self.tasks)
+
+    def compile_from_config(self, config: dict[str, Any], **more: Any) -> None:
+        # A layer may have been frozen after training. Loading allows that; `fit` checks again.
+        self._is_loading = True
+        try:
+            super().compile_from_config(config, **more)
+        finally:
+            self._is_loading = False
 
     def make_train_function(self, force: bool = False) -> None:
         self.train_function: Any

@@ -79,8 +79,8 @@ class TaskModel(TaskTrainer):
 
         Raises:
             ValueError: If the model is no Functional model with a dict of outputs, if no two
-                outputs share a trainable variable, or if something in `shared` is not in the model
-                or cannot be trained.
+                outputs share a variable, frozen or not, or if something in `shared` is not in the
+                model or cannot be trained.
 
         Example:
 
@@ -108,11 +108,13 @@ class TaskModel(TaskTrainer):
             instance._sharing.choose(model, shared)
         # After one symbolic call it knows its shared variables, and can be saved and exported.
         instance(keras.tree.map_structure(_symbolic_input, model.input))
-        if len(instance.tasks) > 1 and not instance.shared_variables:
+        # A frozen backbone is shared, too; `compile` asks for more where an option needs it.
+        tasks_of = instance._sharing.tasks_of(model)
+        if len(instance.tasks) > 1 and all(len(tasks) < 2 for tasks in tasks_of.values()):
             raise ValueError(
                 f"The outputs {list(model.output)} of the model {model.name!r} share nothing: "
-                "there is no trainable variable that two of them depend on. Build two of them on "
-                "a common layer, or set `trainable = True` on the one that they have."
+                "there is no variable that two of them depend on. Build two of them on a common "
+                "layer."
             )
         return instance
 
