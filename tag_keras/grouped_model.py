@@ -8,16 +8,18 @@ import keras
 import tensorflow as tf
 
 from tag_keras.multitask.task_model import input_signature
+from tag_keras.multitask.task_trainer import CompiledMethods, TaskTrainer
 from tag_keras.selection.grouping import Grouping
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
-class GroupedModel(keras.Model):  # type: ignore[misc]
+class GroupedModel(TaskTrainer):
     """Serves every task from the network of its group (TAG; Fifty et al. 2021, arXiv 2109.04617).
 
     `predict` gives a dict by task, in the order of `grouping.tasks`; `save`,
     `keras.models.load_model` and `export` work as for any `keras.Model`. An exported SavedModel
-    needs neither tag_keras nor Keras.
+    needs neither tag_keras nor Keras. `compile` and `evaluate` work as for `MultiTaskModel`, also
+    with missing labels.
 
     Args:
         models: One model per group, in the order of `grouping.groups`. Each gives a dict of outputs
@@ -52,6 +54,9 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
                     f"It has: {list(tasks)}."
                 )
         self.models, self.grouping = list(models), grouping
+        # In the order of the outputs.
+        self.tasks = grouping.tasks
+        self.compiled_methods = CompiledMethods(name="compiled_methods")
         config = models[0].get_build_config() if all(model.built for model in models) else None
         if config:
             # After one call, without data, the model can be saved and exported like its models.
@@ -59,11 +64,6 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
                 return keras.KerasTensor((None, *shape[1:]), self.input_dtype)
 
             self(keras.tree.map_shape_structure(symbolic, config["input_shape"]))
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Task names, in the order of the outputs."""
-        return self.grouping.tasks
 
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         outputs = [model(inputs, training=training) for model in self.models]

@@ -172,7 +172,8 @@ class MultiTaskModel(TaskModel):
             ends.append(HeldOutLabels(self._held_out, self._statistics))
         if self.loss_weighting is not None:
             ends.append(WeightingEpochs(self.loss_weighting, self._statistics))
-        return ends
+        # After those that raise an error where the others warn.
+        return [*ends, *super().own_callbacks()]
 
     @property
     def measures_affinity(self) -> bool:

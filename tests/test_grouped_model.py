@@ -76,6 +76,28 @@ def test_evaluate():
         np.testing.assert_allclose(logs[f"{task}_loss"], error, rtol=1e-5)
 
 
+def test_evaluate_with_missing_labels():
+    grouped = make_grouped()
+    grouped.compile(loss="mse", metrics={"a": ["mae"]})
+    labels = np.where(np.arange(20)[:, None] % 3 == 0, np.nan, X[:, :1]).astype("float32")
+    y = {"a": labels, "b": X[:, :1], "c": np.full((20, 1), np.nan)}
+    with pytest.warns(UserWarning, match=r"no label of the tasks \['c'\]"):
+        logs = grouped.evaluate(X, y, 8, verbose=0, return_dict=True)
+    errors = grouped.predict(X, verbose=0)["a"] - labels
+    assert logs["a_loss"] == pytest.approx(np.nanmean(errors**2), rel=1e-5)
+    assert logs["a_mae"] == pytest.approx(np.nanmean(np.abs(errors)), rel=1e-5)
+    assert np.isnan(logs["c_loss"]) and np.isfinite(logs["loss"])
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Of a head that serves no task.
+def test_a_grouped_model_trains_on():
+    grouped = make_grouped()
+    grouped.compile(keras.optimizers.SGD(0.1), "mse")
+    history = grouped.fit(X, dict.fromkeys("abc", X[:, :1]), epochs=3, verbose=0).history
+    for task in "abc":
+        assert history[f"{task}_loss"][-1] < history[f"{task}_loss"][0]
+
+
 def test_unbuilt_models():
     models = [
         tag_keras.MultiTaskModel(layers.Dense(2), {task: layers.Dense(1) for task in group})

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -501,14 +503,36 @@ def fit_without_features():
     fit(model)
 
 
+def share(*parts, built):
+    """Makes a model whose parts, of `encoder`, `a` and `b`, have one layer in common."""
+    common = layers.Dense(3)
+    if built:
+        common.build((None, 3))
+
+    def part(name):
+        return keras.Sequential([common] if name in parts else [layers.Dense(3)])
+
+    model = tag_keras.MultiTaskModel(part("encoder"), {task: part(task) for task in "ab"})
+    model(np.zeros((1, 3)))
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [
+        *(
+            (functools.partial(share, *parts, built=built), "should have no layer in common")
+            for parts in (("a", "b"), ("encoder", "b"))
+            for built in (False, True)
+        ),
         (lambda: tag_keras.MultiTaskModel(layers.Dense(1), {}), "at least one task"),
         (lambda: tag_keras.MultiTaskModel(layers.Dense(1), [layers.Dense(1)]), "dict of layers"),
         (lambda: tag_keras.MultiTaskModel(layers.Dense(1), {1: layers.Dense(1)}), "list of names"),
         (lambda: make_model().compile("sgd"), "`loss` should be a dict"),
         (compile_with(loss=["mse", "mse", "mse"]), "`loss` should be a dict"),
+        (
+            compile_with(loss={"a": ["mse", "mae"], "b": "mse", "c": ["mse"]}),
+            r"`loss` should have one loss for each task. It has lists for \['a', 'c'\]",
+        ),
         (
             compile_with(loss={"a": "mse", "d": "mse"}, metrics={"e": ["mae"]}),
             r"`loss` has the unknown tasks \['d'\]; `loss` lacks the tasks \['b', 'c'\]; "

@@ -1,5 +1,6 @@
-"""Layers and variables that a Keras model does not show in public."""
+"""Layers, variables and functions that objects of Keras do not show in public."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -28,3 +29,13 @@ def forget_layer(owner: keras.layers.Layer, layer: keras.layers.Layer) -> None:
 def track_loss(model: keras.Model, loss: Any, size: Any) -> None:
     """Adds the loss of `size` examples to the mean that `fit` logs as `loss`."""
     model._loss_tracker.update_state(loss, sample_weight=size)
+
+
+def averaged_function(
+    metric: keras.metrics.Metric,
+) -> tuple[Callable[..., Any], dict[str, Any]] | None:
+    """The function whose values a metric averages, and its options; `None` for other metrics."""
+    wrapper = keras.metrics.MeanMetricWrapper
+    if not isinstance(metric, wrapper) or type(metric).update_state is not wrapper.update_state:
+        return None
+    return metric._fn, metric._fn_kwargs

@@ -1,12 +1,48 @@
 """Missing labels, which are NaN or have the sample weight 0: sums of losses over the others."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tag_keras.backend.replicas import num_replicas
+
+# Functions of Keras that give the mean over the last axis of a value for each element.
+_MEANS = {
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.hinge,
+    keras.losses.huber,
+    keras.losses.log_cosh,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.mean_squared_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.poisson,
+    keras.losses.squared_hinge,
+    keras.metrics.binary_accuracy,
+}
+# Functions of Keras whose labels have another shape than the predictions.
+_OF_CLASSES = {
+    getattr(keras.losses, name, None)
+    for name in (
+        "categorical_generalized_cross_entropy",
+        "circle",
+        "ctc",
+        "sparse_categorical_crossentropy",
+    )
+}
+_OF_KERAS = {
+    one
+    for module in (keras.losses, keras.metrics)
+    for one in vars(module).values()
+    if inspect.isfunction(one)
+}
+# The `call` of all losses of Keras that wrap a function. A user's class gets its arguments as they
+# are.
+_CALL_OF_KERAS = keras.losses.MeanSquaredError.call
 
 
 def present(
@@ -49,62 +85,7 @@ def with_rank(tensor: tf.Tensor, rank: int) -> tf.Tensor:
     return tensor
 
 
-def loss_function(loss: Any) -> keras.losses.Loss:
-    """The `Loss` for a Keras loss, its name or class, or a function of labels and predictions."""
-    loss = keras.losses.get(loss)
-    return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
-
-
-def sum_loss_values(
-    function: keras.losses.Loss, labels: Any, predictions: tf.Tensor, weights: Any
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Sums the loss values of one task's labels (B, ...) and predictions (B, ...).
-
-    Returns:
-        Three scalars: the sum over the labels present, weighted by the sample weights; its divisor;
-        and the number of values with a label.
-    """
-    # In the data type of the loss, as in Keras: a loss in low precision would be of little use.
-    predicted = tf.cast(predictions, function.dtype)
-    labels = tf.convert_to_tensor(labels)
-    if isinstance(function, _FunctionLoss) or type(function).call is _CALL_OF_KERAS:
-        labels, predicted = _of_same_rank(labels, predicted)
-    values = function.call(tf.cast(without_nan(labels), function.dtype), predicted)
-    if values.shape.rank == 0:
-        # A loss that takes the mean itself has to handle missing labels itself.
-        values = function.call(tf.cast(labels, function.dtype), predicted)
-        values = tf.fill(tf.shape(predicted)[:1], values)
-        labels = tf.zeros_like(values)
-    masks = [getattr(tensor, "_keras_mask", None) for tensor in (predictions, values)]
-    weights = tf.ones_like(values) if weights is None else tf.cast(weights, values.dtype)
-    known = present(labels, values, [weights, *masks])
-    weights = tf.where(known, with_rank(weights, values.shape.rank), 0.0)
-    # The loss of the 0 that replaces a missing label may be infinite, and 0 times it NaN.
-    values = tf.where(known, values, tf.zeros_like(values))
-    total, number = tf.reduce_sum(values * weights), tf.reduce_sum(tf.cast(known, "float32"))
-    divisors = {
-        "sum": tf.constant(1.0 / num_replicas()),
-        "mean_with_sample_weight": tf.cast(tf.reduce_sum(weights), "float32"),
-    }
-    return total, divisors.get(function.reduction, number), number
-
-
-class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
-    def __init__(self, function: Callable[..., tf.Tensor]) -> None:
-        name = getattr(function, "__name__", "")
-        # "<lambda>" cannot be the name of a TensorFlow scope.
-        super().__init__(name=name if name.isidentifier() else "loss")
-        self._function = function
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        return self._function(y_true, y_pred)
-
-
-# The `call` of all Keras losses that wrap a function. A user's class gets its arguments unchanged.
-_CALL_OF_KERAS = keras.losses.MeanSquaredError.call
-
-
-def _of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Adds or removes a last axis of length 1, as Keras does, so that the ranks agree.
 
     Otherwise (B,) less (B, 1) would be (B, B). Unlike Keras, it never removes the axis from
@@ -121,3 +102,158 @@ def _of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor,
             return labels, tf.expand_dims(predictions, -1)
         return tf.squeeze(labels, -1), predictions
     return labels, predictions
+
+
+def mask_of(tensor: tf.Tensor) -> tf.Tensor | None:
+    """The mask that Keras attached to a tensor, if any."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def is_of_keras(function: Any) -> bool:
+    """Whether a function is a loss or a metric of Keras."""
+    return function in _OF_KERAS
+
+
+def is_mean_of_elements(
+    function: Any, options: Mapping[str, Any], labels: tf.Tensor, predictions: tf.Tensor
+) -> bool:
+    """Whether a function gives means over the last axis of labels and predictions.
+
+    With one more axis, of length 1, it gives a value for each element instead. Then one element of
+    a vector may be missing.
+    """
+    is_vector = labels.shape.rank == predictions.shape.rank and predictions.shape[-1] != 1
+    return is_vector and function in _MEANS and options.get("axis", -1) == -1
+
+
+def labelled_values(
+    call: Callable[..., Any],
+    labels: tf.Tensor,
+    predictions: tf.Tensor,
+    conditions: Sequence[tf.Tensor | None],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Values of a function of labels (B, ...) and predictions, and booleans: which have a label.
+
+    One value is missing, and 0, if one of its labels is. A scalar, of a function that takes the
+    mean over the batch itself, is never missing: that function handles missing labels itself.
+    `conditions` are those of `present`.
+    """
+    values = tf.convert_to_tensor(call(without_nan(labels), predictions))
+    if values.shape.rank == 0:
+        return tf.convert_to_tensor(call(labels, predictions)), tf.constant(True)
+    known = present(labels, values, [*conditions, mask_of(values)])
+    # The value of the 0 that replaces a missing label may be infinite, and 0 times it NaN.
+    return tf.where(known, values, tf.zeros_like(values)), known
+
+
+def loss_function(loss: Any) -> keras.losses.Loss:
+    """The `Loss` for a Keras loss, its name or class, or a function of labels and predictions."""
+    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
+        return _FunctionLoss(_crossentropy)
+    loss = keras.losses.get(loss)
+    return loss if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
+
+
+def has_own_call(loss: keras.losses.Loss) -> bool:
+    """Whether a loss has a `__call__` of its own, which takes the mean over the batch itself."""
+    return type(loss).__call__ is not keras.losses.Loss.__call__
+
+
+def sum_loss_values(
+    task: str, loss: keras.losses.Loss, labels: Any, predictions: tf.Tensor, weights: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Sums the loss values of one task's labels (B, ...) and predictions (B, ...).
+
+    Returns:
+        Three scalars: the sum over the labels present, weighted by the sample weights; its divisor;
+        and the number of values with a label.
+
+    Raises:
+        ValueError: If a loss of Keras would compare labels and predictions of different shapes, or
+            if the `__call__` of a loss gives no scalar.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if has_own_call(loss):
+        return _value_of_own_call(task, loss, labels, predictions, weights)
+    # In the data type of the loss, as in Keras: a loss in low precision would be of little use.
+    labels, predicted = tf.cast(labels, loss.dtype), tf.cast(predictions, loss.dtype)
+    function, options = _function_and_options(loss)
+    if function is not None:
+        labels, predicted = of_same_rank(labels, predicted)
+        _check_shapes(task, function, labels, predicted)
+    elements = tf.constant(1, "int32")
+    if is_mean_of_elements(function, options, labels, predicted):
+        elements = tf.shape(predicted)[-1]
+        labels, predicted = labels[..., None], predicted[..., None]
+    conditions = [weights, mask_of(predictions)]
+    values, known = labelled_values(loss.call, labels, predicted, conditions)
+    if values.shape.rank == 0:
+        values = tf.fill(tf.shape(predicted)[:1], values)
+        known = present(tf.zeros_like(values), values, [weights])
+    weights = tf.ones_like(values) if weights is None else tf.cast(weights, values.dtype)
+    weights = tf.where(known, with_rank(weights, values.shape.rank), 0.0)
+    total, number = tf.reduce_sum(values * weights), tf.reduce_sum(tf.cast(known, "float32"))
+    if loss.reduction == "sum":
+        # Keras adds up the means over the elements.
+        return total / tf.cast(elements, total.dtype), tf.constant(1.0 / num_replicas()), number
+    if loss.reduction == "mean_with_sample_weight":
+        return total, tf.cast(tf.reduce_sum(weights), "float32"), number
+    return total, number, number
+
+
+def _value_of_own_call(
+    task: str, loss: keras.losses.Loss, labels: tf.Tensor, predictions: tf.Tensor, weights: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The value of a loss with its own `__call__`, which gets what Keras would give it."""
+    value = tf.convert_to_tensor(loss(labels, predictions, weights))
+    if value.shape.rank != 0:
+        raise ValueError(
+            f"The loss of the task {task!r} should give a scalar. Its `__call__` gives a tensor of "
+            f"the shape {value.shape}: take the mean."
+        )
+    number = tf.shape(predictions)[0]
+    if weights is not None:
+        number = tf.math.count_nonzero(weights)
+    # As in Keras, the values of the replicas are added up.
+    return value, tf.constant(1.0 / num_replicas()), tf.cast(number, "float32")
+
+
+class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., tf.Tensor]) -> None:
+        name = getattr(function, "__name__", "")
+        # "<lambda>" cannot be the name of a TensorFlow scope.
+        super().__init__(name=name if name.isidentifier() else "loss")
+        self.fn = function
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        return self.fn(y_true, y_pred)
+
+
+def _function_and_options(loss: keras.losses.Loss) -> tuple[Any, dict[str, Any]]:
+    """The function that a loss wraps, if any, and the options that `is_mean_of_elements` reads."""
+    if isinstance(loss, _FunctionLoss):
+        return loss.fn, {}
+    if type(loss).call is _CALL_OF_KERAS:
+        return loss.fn, {"axis": getattr(loss, "axis", -1)}
+    return None, {}
+
+
+def _crossentropy(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+    """The cross-entropy that Keras chooses by the shapes of labels and predictions."""
+    if predictions.shape[-1] == 1:
+        return keras.losses.binary_crossentropy(labels, predictions)
+    if labels.shape.rank < predictions.shape.rank or labels.shape[-1] == 1:
+        return keras.losses.sparse_categorical_crossentropy(labels, predictions)
+    return keras.losses.categorical_crossentropy(labels, predictions)
+
+
+def _check_shapes(task: str, function: Any, labels: tf.Tensor, predictions: tf.Tensor) -> None:
+    """Raises a `ValueError` where a loss of Keras would broadcast labels against predictions."""
+    if function not in _OF_KERAS or function in _OF_CLASSES:
+        return
+    if not labels.shape[1:].is_compatible_with(predictions.shape[1:]):
+        raise ValueError(
+            f"The labels and the predictions of the task {task!r} should have the same shape for "
+            f"the loss {function.__name__!r}. Received: labels {labels.shape}, predictions "
+            f"{predictions.shape}."
+        )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
 from tag_keras.loss_weighting.base import LossWeighting
-from tag_keras.multitask.missing_labels import loss_function, sum_loss_values
+from tag_keras.multitask.missing_labels import has_own_call, loss_function, sum_loss_values
 from tag_keras.utils.checks import check, is_number
 from tag_keras.utils.tasks import select_labels, select_weights
 
@@ -31,6 +31,12 @@ class TaskLosses:
     which is divided by the number of labels present in the whole batch. A task without labels has
     the loss 0. If no label is missing, the losses equal Keras' own. A loss function gets 0 for a
     missing label; its value there is ignored, but its gradient must be finite.
+
+    Where a prediction is a vector, Keras' mean errors, such as `"mse"`, `"mae"`, `"huber"` and
+    `"binary_crossentropy"`, leave out single elements: the loss is the mean over all elements
+    present in the batch (a micro mean), not a mean of means by row or by column (macro). Other
+    losses leave out a value if one of its labels is missing. A loss that takes the mean over the
+    batch itself, in `call` or with a `__call__` of its own, gets the labels as they are, with NaN.
 
     Args:
         tasks: Names of the T tasks.
@@ -56,6 +62,11 @@ class TaskLosses:
                 f"Received: loss={loss!r}."
             )
         losses = loss if isinstance(loss, Mapping) else dict.fromkeys(tasks, loss)
+        if several := [task for task in tasks if isinstance(losses[task], list | tuple)]:
+            raise ValueError(
+                f"`loss` should have one loss for each task. It has lists for {several}: give a "
+                "function of labels and predictions that adds them up."
+            )
         if absent := [task for task in tasks if losses[task] is None]:
             raise ValueError(f"`loss` should have a loss for every task. It is None for {absent}.")
         if weights is not None and not isinstance(weights, Mapping):
@@ -78,7 +89,7 @@ class TaskLosses:
         ]
         self._functions = [loss_function(losses[task]) for task in tasks]
         for task, function in zip(tasks, self._functions, strict=True):
-            if function.reduction in (None, "none"):
+            if function.reduction in (None, "none") and not has_own_call(function):
                 raise ValueError(
                     f"The loss of the task {task!r} should be a scalar: use a loss with the "
                     f'reduction "sum_over_batch_size". Received: reduction={function.reduction!r}.'
@@ -113,7 +124,7 @@ class TaskLosses:
         labels = select_labels(labels, self.tasks)
         weights = select_weights(sample_weight, self.tasks)
         by_task = [
-            sum_loss_values(function, labels[task], predictions[task], weights[task])
+            sum_loss_values(task, function, labels[task], predictions[task], weights[task])
             for task, function in zip(self.tasks, self._functions, strict=True)
         ]
         sums, divisors, numbers = zip(*by_task, strict=True)

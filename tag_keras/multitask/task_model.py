@@ -58,6 +58,7 @@ class TaskModel(TaskTrainer):
             # Then the shared variables are known before the first call.
             self._see_features(encoder.output, encoder.input)
         self.compiled_methods = CompiledMethods(name="compiled_methods")
+        self._check_apart()
 
     @classmethod
     def from_functional(cls, model: keras.Model, shared: Any = None) -> Self:
@@ -66,8 +67,7 @@ class TaskModel(TaskTrainer):
         `model` becomes the encoder and gives the predictions; the heads do nothing. The shared
         variables, on which affinities are measured, are all that more than one output depends on.
 
-        Use it, too, if a layer belongs to the encoder and a head, or to two heads: as parts of one
-        Functional model such layers can be saved and loaded.
+        Use it, too, if a layer belongs to the encoder and a head, or to two heads.
 
         Args:
             model: Functional model whose outputs are a dict of one tensor per task.
@@ -145,7 +145,27 @@ class TaskModel(TaskTrainer):
             self._see_features(features, inputs)
         else:
             features = dict.fromkeys(self.tasks, features)
-        return {task: self.heads[task](features[task], training=training) for task in self.tasks}
+        one_by_task = {
+            task: self.heads[task](features[task], training=training) for task in self.tasks
+        }
+        if not self.built:
+            # Layers may have got their variables just now.
+            self._check_apart()
+        return one_by_task
+
+    def _check_apart(self) -> None:
+        """Raises a `ValueError` if the encoder and the heads have variables in common."""
+        owners: dict[int, str] = {}
+        parts = {"the encoder": self.encoder}
+        parts |= {f"the head {task!r}": head for task, head in self.heads.items()}
+        for part, layer in parts.items():
+            for variable in layer.variables:
+                if (other := owners.setdefault(id(variable), part)) != part:
+                    raise ValueError(
+                        f"The encoder and the heads should have no layer in common, but {other} "
+                        f"and {part} have the variable {variable.path!r}. Make a layer for each; "
+                        "or, to share it, build one Functional model for `from_functional`."
+                    )
 
     def _see_features(self, features: Mapping[str, Any], inputs: Any) -> None:
         """Checks features by task, and remembers the specs of the inputs they come from."""

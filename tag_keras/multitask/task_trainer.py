@@ -2,7 +2,8 @@
 
 import contextlib
 import types
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -50,6 +51,23 @@ class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
             setattr(self, name, copy)
 
 
+class _TellMissingLabels(keras.callbacks.Callback):  # type: ignore[misc]
+    """Warns at the end of an epoch of tasks that had no label in it."""
+
+    # Numbers of labels; validation resets what the model has counted.
+    _seen: list[float] | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._seen = None
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._seen = self._seen or self.model.task_losses.labels_seen()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        seen = self._seen or self.model.task_losses.labels_seen()
+        self.model.tell_missing_labels("training", seen)
+
+
 class TaskTrainer(MultiWorkerModel):
     """Compiles, trains and evaluates by task: the `Trainer` of a model with several tasks.
 
@@ -63,6 +81,8 @@ class TaskTrainer(MultiWorkerModel):
     task_losses: Any = None
     # Whether `evaluate` or `test_on_batch` runs.
     _evaluates = False
+    # The stages, training and evaluation, that tasks were told to lack labels in.
+    _told: frozenset[str] = frozenset()
 
     def compile(
         self,
@@ -162,7 +182,9 @@ class TaskTrainer(MultiWorkerModel):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         with self._evaluating():
-            return super().evaluate(*args, **kwargs)
+            logs = super().evaluate(*args, **kwargs)
+        self.tell_missing_labels("evaluation", self.task_losses.labels_seen())
+        return logs
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         with self._evaluating():
@@ -185,7 +207,25 @@ class TaskTrainer(MultiWorkerModel):
         return results
 
     def get_metrics_result(self) -> dict[str, Any]:
-        return task_metrics.logs(super().get_metrics_result(), self.tasks)
+        results = task_metrics.logs(super().get_metrics_result())
+        # Without any label a total of 0 would pass for the best.
+        seen = tf.add_n([tf.convert_to_tensor(one.count) for one in self.task_losses.trackers])
+        return {**results, "loss": tf.where(seen > 0, results["loss"], float("nan"))}
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        return [*super().own_callbacks(), _TellMissingLabels()]
+
+    def tell_missing_labels(self, stage: str, numbers: Sequence[float]) -> None:
+        """Warns, once for each stage, of tasks whose number of labels is 0."""
+        without = [task for task, number in zip(self.tasks, numbers, strict=True) if not number]
+        if without and stage not in self._told:
+            self._told |= {stage}
+            warnings.warn(
+                f"The {stage} data have no label of the tasks {without}: all are NaN or have the "
+                "sample weight 0. The losses and metrics of these tasks are NaN, and the total "
+                "loss leaves them out.",
+                stacklevel=3,
+            )
 
     def own_losses(self) -> list[tf.Tensor]:
         """This replica's shares of the losses that layers add, such as regularisers."""

@@ -1,5 +1,7 @@
 """Which labels are missing, and losses without them, against numpy over the labels present."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -91,17 +93,53 @@ def test_one_label_by_example(shape, weighted):
     np.testing.assert_allclose(gradient.reshape(7), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_vector_with_one_nan_is_missing_as_a_whole():
-    labels, predictions, weights = draw((6, 3))
-    labels[1, 2] = labels[4] = NAN
+MEANS = {
+    "mse": lambda y, p: (y - p) ** 2,
+    "mae": lambda y, p: np.abs(y - p),
+    "huber": lambda y, p: np.where(np.abs(y - p) > 1, np.abs(y - p) - 0.5, (y - p) ** 2 / 2),
+    "log_cosh": lambda y, p: np.log(np.cosh(y - p)),
+    "poisson": lambda y, p: p - y * np.log(p),
+    "binary_crossentropy": lambda y, p: -y * np.log(p) - (1 - y) * np.log(1 - p),
+}
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight", "sum_over_batch_size"])
+@pytest.mark.parametrize("loss", MEANS)
+def test_one_element_of_a_vector_may_be_missing(loss, reduction):
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.uniform(0.1, 0.9, (2, 6, 3)).astype("float32")
+    weights = rng.uniform(0.1, 2, 6).astype("float32")
+    labels[1, 2] = labels[4] = labels[0, 0] = NAN
     weights[5] = 0
-    known = [0, 2, 3]
-    errors = np.mean((labels - predictions)[known] ** 2, axis=1)
-    value, gradient, number = loss_of("mse", labels, predictions, {"a": weights})
-    assert number == 3
-    assert value == pytest.approx(np.sum(weights[known] * errors) / 3, rel=1e-6)
-    assert np.isfinite(gradient).all()
-    assert not gradient[[1, 4, 5]].any() and gradient[known].all()
+    known = ~np.isnan(labels) & (weights > 0)[:, None]
+    values = (weights[:, None] * MEANS[loss](labels, predictions))[known].sum()
+    divisor = {
+        "sum": 3,  # Keras sums the means over 3 elements.
+        "mean_with_sample_weight": (weights[:, None] * known).sum(),
+        "sum_over_batch_size": known.sum(),
+    }[reduction]
+    function = keras.losses.get(loss)
+    objects = [keras.losses.MeanSquaredError, keras.losses.MeanAbsoluteError, keras.losses.Huber]
+    objects += [keras.losses.LogCosh, keras.losses.Poisson, keras.losses.BinaryCrossentropy]
+    (kind,) = [one for one in objects if one().fn is function]
+    value, gradient, number = loss_of(kind(reduction=reduction), labels, predictions, weights)
+    assert number == known.sum() == 10
+    assert value == pytest.approx(values / divisor, rel=1e-5)
+    np.testing.assert_array_equal(gradient != 0, known)
+    if reduction == "sum_over_batch_size":
+        assert value == pytest.approx(loss_of(loss, labels, predictions, weights)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "cosine_similarity", "kl_divergence"])
+def test_a_loss_over_classes_needs_all_elements_of_a_vector(loss):
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.dirichlet(np.ones(3), (2, 6)).astype("float32")
+    expected, *_ = loss_of(loss, labels[2:], predictions[2:])
+    labels[0, 1] = labels[1] = NAN
+    value, gradient, number = loss_of(loss, labels, predictions)
+    assert number == 4
+    assert value == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal((gradient != 0).any(axis=1), np.arange(6) > 1)
 
 
 @pytest.mark.parametrize("label_shape", [(4, 5, 6), (4, 5, 6, 1)])
@@ -133,17 +171,32 @@ def test_pixels(label_shape, weighting, loss):
     np.testing.assert_array_equal(gradient[..., 0] != 0, known)
 
 
-def test_pixels_with_several_channels_are_missing_as_a_whole():
-    # Surface normals: a pixel's three values have one label.
+def test_one_channel_of_a_pixel_may_be_missing():
     labels, predictions, _ = draw((2, 3, 4, 3))
     labels[0, 1, 1, 2] = labels[1, 0] = NAN
-    known = ~np.isnan(labels).any(axis=-1)
-    errors = np.abs(labels - predictions).mean(axis=-1)
+    known = ~np.isnan(labels)
     value, gradient, number = loss_of("mae", labels, predictions)
-    assert number == known.sum() == 19
-    assert value == pytest.approx(errors[known].mean(), rel=1e-6)
-    np.testing.assert_array_equal((gradient != 0).all(axis=-1), known)
-    np.testing.assert_array_equal((gradient != 0).any(axis=-1), known)
+    assert number == known.sum() == 59
+    assert value == pytest.approx(np.abs(labels - predictions)[known].mean(), rel=1e-6)
+    np.testing.assert_array_equal(gradient != 0, known)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "predictions"),
+    [
+        ("mse", (4, 3), (4, 1)),
+        ("mae", (4, 1), (4, 3)),
+        ("huber", (4,), (4, 3)),
+        ("cosine_similarity", (4, 1), (4, 3)),
+        (keras.losses.BinaryCrossentropy(), (4, 3), (4,)),
+    ],
+)
+def test_labels_of_another_shape_than_the_predictions_are_named(loss, labels, predictions):
+    shapes = re.escape(f"labels {labels}, predictions {predictions}")
+    with pytest.raises(
+        ValueError, match=f"The labels and the predictions of the task 'a'.*{shapes}"
+    ):
+        loss_of(loss, np.ones(labels, "float32"), np.ones(predictions, "float32"))
 
 
 def test_class_labels_with_weights():
@@ -216,15 +269,23 @@ def squared_error(y_true, y_pred):
 @pytest.mark.parametrize("loss", [squared_error, SquaredError()], ids=["function", "object"])
 def test_losses_of_a_user_equal_those_of_keras(loss):
     labels, predictions, weights = draw((6, 3))
-    labels[1, 2], weights[5] = NAN, 0
+    labels[1], weights[5] = NAN, 0
     for one in (None, {"a": weights}):
-        values = zip(
-            loss_of(loss, labels, predictions, one),
-            loss_of("mse", labels, predictions, one),
-            strict=True,
-        )
-        for ours, of_keras in values:
-            np.testing.assert_allclose(ours, of_keras, rtol=1e-6)
+        values = [loss_of(each, labels, predictions, one) for each in (loss, "mse")]
+        (value, gradient, number), (expected, by_keras, elements) = values
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        np.testing.assert_allclose(gradient, by_keras, rtol=1e-6)
+        assert 3 * number == elements == (15 if one is None else 12)
+
+
+@pytest.mark.parametrize("loss", [squared_error, SquaredError()], ids=["function", "object"])
+def test_for_a_loss_of_a_user_a_vector_with_one_nan_is_missing_as_a_whole(loss):
+    labels, predictions, _ = draw((6, 3))
+    expected, *_ = loss_of("mse", labels[1:], predictions[1:])
+    labels[0, 2] = NAN
+    value, _, number = loss_of(loss, labels, predictions)
+    assert number == 5
+    assert value == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_function_that_gives_a_scalar_sees_the_missing_labels_itself():
@@ -436,8 +497,31 @@ def test_labels_that_validation_data_lack_are_no_error():
     x, y, _ = make_data(32)
     lacking = {**y, "a": np.full(32, NAN, "float32")}
     model = compiled(make_model(), tag_keras.LookaheadAffinity())
-    logs = model.fit(x, y, verbose=0, validation_data=(x, lacking)).history
+    with pytest.warns(UserWarning, match=r"The evaluation data have no label of the tasks \['a'\]"):
+        logs = model.fit(x, y, verbose=0, validation_data=(x, lacking)).history
     assert np.isnan(logs["val_a_loss"]).all() and logs["val_b_loss"][0] > 0
+    assert logs["val_loss"][0] == pytest.approx(logs["val_b_loss"][0] + logs["val_c_loss"][0])
+
+
+@pytest.mark.parametrize("missing", ["nan", "weight"])
+def test_without_any_label_all_logs_are_nan_and_one_warning_says_so(missing):
+    x, y, _ = make_data(32, share=0.0)
+    none = {task: np.full(32, NAN if missing == "nan" else 0, "float32") for task in TASKS}
+    data = (x, none, None if missing == "nan" else none)
+    model = compiled(make_model(), metrics={"a": ["mae", keras.metrics.RootMeanSquaredError()]})
+    with pytest.warns(UserWarning) as warned:
+        logs = model.fit(x, y, 16, verbose=0, epochs=2, validation_data=data).history
+    assert [str(one.message)[:43] for one in warned] == [
+        "The evaluation data have no label of the ta"
+    ]
+    names = ("loss", "a_loss", "b_loss", "c_loss", "a_mae", "a_root_mean_squared_error")
+    for name in names:
+        assert np.isfinite(logs[name]).all()
+        assert np.isnan(logs[f"val_{name}"]).all(), name
+    # In training, too.
+    with pytest.warns(UserWarning, match="The training data have no label"):
+        logs = model.fit(*data[:2], sample_weight=data[2], verbose=0).history
+    assert all(np.isnan(logs[name]).all() for name in names)
 
 
 def test_logs_are_means_over_the_labels_of_the_whole_epoch():

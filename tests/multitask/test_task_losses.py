@@ -189,10 +189,11 @@ def test_numbers_of_labels_and_sums_before_they_are_divided():
     sums = losses.sums(labels, predictions, weights)
     of_b = weights["b"] * np.mean((labels["b"] - predictions["b"]) ** 2, axis=1)
     of_a = weights["a"] * np.mean(np.abs(labels["a"] - predictions["a"]), axis=1)
-    np.testing.assert_allclose(sums.sums, [of_b.sum(), of_a.sum()], rtol=1e-6)
-    np.testing.assert_array_equal(sums.divisors, [1, BATCH])
-    np.testing.assert_array_equal(sums.labels, [BATCH, BATCH])
-    np.testing.assert_array_equal(losses(labels, predictions, weights)[1], [BATCH, BATCH])
+    # The mean over two elements of each example is one over all elements.
+    np.testing.assert_allclose(sums.sums, [of_b.sum(), 2 * of_a.sum()], rtol=1e-6)
+    np.testing.assert_array_equal(sums.divisors, [1, 2 * BATCH])
+    np.testing.assert_array_equal(sums.labels, [2 * BATCH, 2 * BATCH])
+    np.testing.assert_array_equal(losses(labels, predictions, weights)[1], sums.labels)
 
 
 def test_losses_come_in_the_order_of_the_tasks():
@@ -359,7 +360,8 @@ def test_losses_of_replicas_with_other_numbers_of_labels_add_up(reduction, two_r
 
     shares, counted = on_replicas(two_replicas, function, labels, predictions, weights)
     np.testing.assert_array_equal(counted, [numbers, numbers])
-    np.testing.assert_array_equal(numbers, [4, 2])
+    # Keras' mean errors have a value for each of two elements.
+    np.testing.assert_array_equal(numbers, [4, 2] if reduction == "function" else [8, 4])
     assert shares[0, 0] > 0 and shares[0, 1] == 0
     np.testing.assert_allclose(shares.sum(axis=0), [float(one) for one in expected], rtol=1e-6)
 
@@ -408,7 +410,7 @@ def test_what_replicas_log_is_the_loss_of_the_whole_batch(two_replicas):
     means, counts = logs(on_two)
     expected, numbers = logs(at_once)
     np.testing.assert_allclose(means, expected, rtol=1e-6)
-    assert counts == numbers == [9, 12]
+    assert counts == numbers == [18, 24]
 
 
 def test_shares_of_a_loss_that_every_replica_has_in_full(two_replicas):

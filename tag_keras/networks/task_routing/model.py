@@ -129,7 +129,8 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         remedy = "For several, use MultiTaskModel with task_routing_encoder"
         check(replicas == 1, f"TaskRoutingModel trains on one device. {remedy}", replicas=replicas)
         losses = TaskLosses((_ANY,), loss)
-        super().compile(optimizer=optimizer, **{**kwargs, "weighted_metrics": metrics})
+        by_output = task_metrics.by_output({_ANY: metrics}, None) or {}
+        super().compile(optimizer, **{**kwargs, "weighted_metrics": by_output.get(_ANY)})
         # Keras would take a list of metrics for parts of the model, and log them a second time.
         self._metrics_given = types.SimpleNamespace(metrics=metrics)
         self._losses_of_any, self.loss = losses, loss
@@ -208,9 +209,8 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
 
     def _metrics_of(self, y: tf.Tensor, y_pred: tf.Tensor, weights: tf.Tensor) -> dict[str, Any]:
         """Metrics over all examples and tasks, from labels and predictions (B, K, ...)."""
-        rows = ({_ANY: tf.reshape(one, [-1, *one.shape[2:]])} for one in (y, y_pred, weights))
-        of_any = (one[_ANY] for one in task_metrics.outputs(*rows))
-        results: dict[str, Any] = super().compute_metrics(None, *of_any)
+        rows = (tf.reshape(one, [-1, *one.shape[2:]]) for one in (y, y_pred, weights))
+        results: dict[str, Any] = super().compute_metrics(None, *rows)
         return results
 
     def get_metrics_result(self) -> dict[str, Any]:
