@@ -395,7 +395,10 @@ def test_why_a_process_failed(tmp_path, monkeypatch, code, printed, reason, atte
     with pytest.raises(sweep.SweepError) as caught:
         sweep.run_sweep(tmp_path, [make_job("one", "ab")], DATA)
     first, rest = str(caught.value).split("\n", 1)
-    assert first == "1 of 1 networks failed. The same command tries these again:"
+    again = "The same command tries these again:"
+    if code == child_processes.FAILS_AGAIN:
+        again = "Mend the cause, by which they would fail again; the same command tries these:"
+    assert first == f"1 of 1 networks failed. {again}"
     assert rest == f"- 'one', seed 0, of the tasks a, b: {reason} ({log})"
     assert calls == [log] * attempts
 
