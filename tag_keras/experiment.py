@@ -74,7 +74,9 @@ def run(
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
             (the networks that grouped.keras consists of, and why), report.html and, in networks/,
             every trained network.
-        build_model: Returns a compiled model for a tuple of tasks, with the keyword `affinity`.
+        build_model: Returns a compiled model for a tuple of tasks, with the keyword `affinity`. It
+            makes all that a training changes anew at each call, which a second call for each
+            network checks. Layers that are frozen or adapted may be made once outside.
         data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
             `(x, y, sample_weight)`, or a function that returns one of these.
         tasks: Names of the tasks.

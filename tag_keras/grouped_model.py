@@ -1,5 +1,7 @@
 """One model that serves every task from the network of its group."""
 
+import contextlib
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.layers import layers_in
 from tag_keras.multitask.task_model import input_signature
 from tag_keras.selection.grouping import Grouping
 
@@ -21,7 +24,8 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
 
     Args:
         models: One model per group, in the order of `grouping.groups`. Each gives a dict of outputs
-            by task.
+            by task. One that has layers in common with a model before it, such as a frozen
+            backbone, is copied: together they could not be loaded again.
         grouping: The groups, and the group that serves each task.
         **kwargs: Arguments of `keras.Model`.
 
@@ -51,7 +55,7 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
                     f"The model of the group {list(group)} lacks the tasks {missing}. "
                     f"It has: {list(tasks)}."
                 )
-        self.models, self.grouping = list(models), grouping
+        self.models, self.grouping = _apart(models), grouping
         config = models[0].get_build_config() if all(model.built for model in models) else None
         if config:
             # After one call, without data, the model can be saved and exported like its models.
@@ -88,3 +92,19 @@ class GroupedModel(keras.Model):  # type: ignore[misc]
         load = keras.saving.deserialize_keras_object
         models = [load(model, custom_objects) for model in config["models"]]
         return cls(**{**config, "models": models, "grouping": Grouping(**config["grouping"])})
+
+
+def _apart(models: Sequence[keras.Model]) -> list[keras.Model]:
+    """The models, or copies of those that have layers in common with others.
+
+    Keras saves the weights of a layer once, and looks for them in every model that it loads.
+    """
+    seen, apart = set[int](), list[keras.Model]()
+    for model in models:
+        if model.built and any(id(layer) in seen for layer in layers_in(model)):
+            # If its classes are not registered, it predicts as it is, and cannot be loaded anyway.
+            with contextlib.suppress(Exception):
+                model = copy.deepcopy(model)
+        seen.update(id(layer) for layer in layers_in(model))
+        apart.append(model)
+    return apart

@@ -1,8 +1,12 @@
 """Layers and variables that a Keras model does not show in public."""
 
+import collections
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 
 def layers_in(
@@ -28,3 +32,14 @@ def forget_layer(owner: keras.layers.Layer, layer: keras.layers.Layer) -> None:
 def track_loss(model: keras.Model, loss: Any, size: Any) -> None:
     """Adds the loss of `size` examples to the mean that `fit` logs as `loss`."""
     model._loss_tracker.update_state(loss, sample_weight=size)
+
+
+@contextlib.contextmanager
+def names_kept() -> Iterator[None]:
+    """Names layers after the block as if none had been made in it."""
+    counts = global_state.get_global_attribute("object_name_uids", collections.defaultdict(int))
+    kept = counts.copy()
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", kept)

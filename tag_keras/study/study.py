@@ -13,6 +13,7 @@ from tag_keras.results import PLAIN, Row
 from tag_keras.sweep.inputs import check_callbacks, check_datasets
 from tag_keras.sweep.job import Job, JobFiles, build_function
 from tag_keras.sweep.network import Data, Network
+from tag_keras.sweep.own_weights import build_alone
 from tag_keras.sweep.sweep import run_sweep
 from tag_keras.utils.checks import check, check_count
 from tag_keras.utils.tasks import check_task_names
@@ -123,7 +124,8 @@ class Study:
     def try_out(self, network: Network) -> None:
         """Builds a network with the first seed, which checks `build_model`, and trains nothing."""
         job = self._job(dataclasses.replace(network, seed=self.seeds[0]), saves=False)
-        build_function(job)(network.tasks)
+        build = build_function(job)
+        build_alone(lambda: build(network.tasks), self.seeds[0], self.data["train"])
 
     def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
         """Loads the affinities of a network with the first seed, from `folder` or the study's."""

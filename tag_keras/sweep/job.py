@@ -30,7 +30,8 @@ class Job:
 
     Args:
         network: Network to train.
-        build_model: Returns a compiled model for a tuple of tasks.
+        build_model: Returns a compiled model for a tuple of tasks. It makes all that a training
+            changes anew at each call.
         fit: Arguments of `fit`; `validation_data` may be a function that returns the data. Each
             network gets copies of `callbacks`, or what a function of the network gives.
         saves: Whether to keep the trained network as a file.

@@ -28,6 +28,7 @@ from tag_keras.sweep.inputs import (
     check_model,
     validation_of_fit,
 )
+from tag_keras.sweep.own_weights import build_alone, unchanged
 from tag_keras.utils import files
 from tag_keras.utils.checks import check
 from tag_keras.utils.files import comparable, keep_settings
@@ -112,7 +113,9 @@ def train_groups(
     each task.
 
     Args:
-        build_model: Returns a compiled `MultiTaskModel` for a tuple of tasks.
+        build_model: Returns a compiled `MultiTaskModel` for a tuple of tasks. It makes all that a
+            training changes anew at each call, which a second call for each network checks. Layers
+            that are frozen or adapted may be made once outside.
         grouping: Groups, for instance from `select_groups`.
         train: Training data with the labels of all tasks: a dataset, `(x, y)`,
             `(x, y, sample_weight)`, or a function that returns one of these.
@@ -130,10 +133,11 @@ def train_groups(
         A `GroupedModel`.
 
     Raises:
-        ValueError: If an argument cannot be used, or if data lack labels; if a model is for other
-            tasks, or could not be loaded again from `output_dir`; if weights are not finite after
-            a training, so that a network would predict NaN; or if this folder holds networks of
-            another grouping, seed or number of epochs, or another run is at work in it.
+        ValueError: If an argument cannot be used, if data lack labels, or if models have something
+            in common that a training changes; if a model is for other tasks, or could not be loaded
+            again from `output_dir`; if weights are not finite after a training, so that a network
+            would predict NaN; or if this folder holds networks of another grouping, seed or number
+            of epochs, or another run is at work in it.
 
     Example:
 
@@ -192,14 +196,19 @@ def train_network(
     that can be loaded again.
 
     Raises:
-        ValueError: If the model is for other tasks, could not be loaded again, or has weights that
-            are not finite after its training.
+        ValueError: If the model is for other tasks, could not be loaded again, has something in
+            common with others that its training changes, or has weights that are not finite after
+            its training.
     """
+
+    def build() -> MultiTaskModel:
+        model = build_model(network.tasks)
+        check_model(model, network.tasks)
+        return model
+
     fit["callbacks"] = callbacks_of(fit.get("callbacks"), network)
     fit["validation_data"] = validation_of_fit(fit, validation, network.tasks)
-    keras.utils.set_random_seed(network.seed)
-    model = build_model(network.tasks)
-    check_model(model, network.tasks)
+    model, common = build_alone(build, network.seed, train)
     if saves:
         _check_loadable(model)
     start = time.perf_counter()
@@ -207,7 +216,8 @@ def train_network(
     if len(data) == 1 and not can_shuffle(data["x"]):
         # Keras would warn of its own default.
         fit.setdefault("shuffle", False)
-    model.fit(**data, **fit)
+    with unchanged(common):
+        model.fit(**data, **fit)
     seconds = time.perf_counter() - start
     if not _is_finite(model):
         raise ValueError(
