@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,7 +104,8 @@ def _apart(models: Sequence[keras.Model]) -> list[keras.Model]:
     for model in models:
         if model.built and any(id(layer) in seen for layer in layers_in(model)):
             # If its classes are not registered, it predicts as it is, and cannot be loaded anyway.
-            with contextlib.suppress(Exception):
+            # Keras warns of optimizers without slots.
+            with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
                 model = copy.deepcopy(model)
         seen.update(id(layer) for layer in layers_in(model))
         apart.append(model)
