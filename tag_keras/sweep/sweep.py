@@ -100,7 +100,7 @@ def run_sweep(
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
         again = "The same command tries these again"
         if all(failure.lasting for _, failure in failed):
-            again = "Mend the cause, by which they would fail again; the same command tries these"
+            again = "They would fail again: mend the cause, then run the same command"
         raise SweepError(
             f"{len(failed)} of {len(jobs)} networks failed{others}. {again}:\n" + "\n".join(texts)
         ) from failed[0][1].error

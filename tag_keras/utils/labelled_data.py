@@ -36,7 +36,7 @@ def check_data(name: str, data: Any, tasks: Sequence[str]) -> None:
     _check_labels(name, labels, tasks)
     check_weights(name, labels, weights, whole=spec is None)
     if spec is None:
-        sizes = {int(one.shape[0]) for part in parts for one in _leaves(part) if len(one.shape)}
+        sizes = {one.shape[0] for part in parts for one in _leaves(part) if len(one.shape)} - {None}
         if len(sizes) > 1:
             raise ValueError(
                 f"{name} should have arrays of the same number of examples. "
@@ -46,15 +46,17 @@ def check_data(name: str, data: Any, tasks: Sequence[str]) -> None:
 
 def check_batched(name: str, dataset: Any) -> None:
     """Raises a `ValueError` if the elements of a dataset are examples rather than batches."""
-    # A shape of an unknown rank tells nothing.
-    shapes = [
-        tuple(one.shape) for one in _leaves(dataset.element_spec) if one.shape.rank is not None
-    ]
+    spec = dataset.element_spec
+    inputs, targets = (spec[:1], spec[1:]) if isinstance(spec, tuple) else ((spec,), ())
+    shapes = _known_shapes(inputs) + _known_shapes(targets)
     sizes = {shape[0] for shape in shapes if shape} - {None}
-    if len(sizes) > 1 or () in shapes:
+    # A batch may have many rows of inputs for one label, as a bag of images has. Single numbers for
+    # another number of labels are the features of one example.
+    are_vectors = all(len(shape) < 2 for shape in _known_shapes(inputs))
+    if () in _known_shapes(targets) or (are_vectors and len(sizes) > 1):
         raise ValueError(
             f"{name} should be a dataset of batches, and has single examples: add `.batch(32)`, "
-            f"for instance. Received: element_spec={dataset.element_spec}."
+            f"for instance. Received: element_spec={spec}."
         )
 
 
@@ -84,6 +86,10 @@ def _check_labels(name: str, labels: Any, tasks: Sequence[str]) -> None:
             f"{name} should have labels in a dict by task, with {list(tasks)}. "
             f"Received: {type(labels).__name__}."
         )
+
+
+def _known_shapes(spec: Any) -> list[tuple[int | None, ...]]:
+    return [tuple(one.shape) for one in _leaves(spec) if one.shape.rank is not None]
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -259,7 +259,9 @@ def test_data_of_one_task_and_unknown_shapes_pass():
     spec = (tf.TensorSpec(None, "float32"), {task: tf.TensorSpec(None) for task in Y})
     unknown = tf.data.Dataset.from_generator(batches, output_signature=spec)
     network = training.Network("single_a", ("a",))
-    for data in ((X, Y["a"]), [X, Y], (X, Y, Y["a"]), Batches(), unknown):
+    # A bag of 40 examples with one label.
+    bags = tf.data.Dataset.from_tensors((X, {"a": Y["a"][:1]}))
+    for data in ((X, Y["a"]), [X, Y], (X, Y, Y["a"]), Batches(), unknown, bags):
         sweep._check_inputs([job.Job(network, build_model)], {"train": data})
 
 

@@ -400,7 +400,7 @@ def test_why_a_process_failed(tmp_path, monkeypatch, code, printed, reason, atte
     first, rest = str(caught.value).split("\n", 1)
     again = "The same command tries these again:"
     if code == child_processes.FAILS_AGAIN:
-        again = "Mend the cause, by which they would fail again; the same command tries these:"
+        again = "They would fail again: mend the cause, then run the same command:"
     assert first == f"1 of 1 networks failed. {again}"
     assert rest == f"- 'one', seed 0, of the tasks a, b: {reason} ({log})"
     assert calls == [log] * attempts
