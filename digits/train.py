@@ -24,6 +24,7 @@ from digits import data, methods, network
 from tag_keras import experiment
 from tag_keras.comparison.method_table import compare_methods, method_of, methods_as_markdown
 from tag_keras.study.command import command
+from tag_keras.study.flags import check_folder, require_output_dir
 from tag_keras.utils.files import comparable, keep_settings
 
 FLAGS = flags.FLAGS
@@ -78,13 +79,14 @@ def define_flags() -> None:
         "Value of a task alone: the result of its own network (measured); 0 (baseline); or none, "
         "because no task may be alone (forbid, as in the TAG paper).",
     )
-    flags.mark_flag_as_required("output_dir")
+    require_output_dir()
 
 
 def run() -> None:
     # TensorFlow would warn of the many functions that many networks need.
     tf.get_logger().setLevel("ERROR")
     check_flags()
+    check_folder(Path(FLAGS.output_dir).absolute())
     seeds = [int(seed) for seed in FLAGS.seeds]
     encoder = FLAGS.encoder or ("conv" if FLAGS.method == "tag" else "resnet")
     splits = data.load(FLAGS.num_train)

@@ -4,7 +4,7 @@ Each stage writes its file whole or not at all, and is skipped if its file is th
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from tag_keras.selection.anchoring import Singletons, check_affinity, check_opti
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.study.study import Study
+from tag_keras.sweep.inputs import check_build_model
 from tag_keras.sweep.network import (
     Data,
     Network,
@@ -34,7 +35,7 @@ from tag_keras.sweep.network import (
     save_network,
 )
 from tag_keras.utils import files
-from tag_keras.utils.checks import check_whole
+from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
 from tag_keras.utils.text import counted
@@ -73,7 +74,9 @@ def run(
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
             (the networks that grouped.keras consists of, and why), report.html and, in networks/,
             every trained network.
-        build_model: Returns a compiled model for a tuple of tasks, with the keyword `affinity`.
+        build_model: Returns a compiled model for a tuple of tasks, with the keyword `affinity`. It
+            makes all that a training changes anew at each call, which a second call for each
+            network checks. Layers that are frozen or adapted may be made once outside.
         data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
             `(x, y, sample_weight)`, or a function that returns one of these.
         tasks: Names of the tasks.
@@ -89,7 +92,11 @@ def run(
             rows by name of the method, which is also the name of its network.
         processes: Number of networks to train at once, each in its own process; 0, which notebooks
             need, trains one after the other in this process.
-        **fit: Arguments of `fit`.
+        **fit: Arguments of `fit`. Callbacks that monitor a validation loss or metric get
+            `data["validation"]` after each epoch, unless there is `validation_data`. Each network
+            gets copies of the callbacks, so that those you gave record nothing; or give a function,
+            `callbacks=lambda network: [...]`, which returns the callbacks of a network
+            (`network.name`, `.tasks`, `.seed`).
 
     Returns:
         The deployable model: the networks that the guard chose, each with the seed of the least
@@ -97,9 +104,10 @@ def run(
 
     Raises:
         ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
-            `"train"` or `"validation"`, if there are too many tasks for `singletons`, if a pair of
-            tasks was never measured, if the folder has a damaged file or another run's results, or
-            if another run is at work in it.
+            `"train"` or `"validation"` or labels, if `build_model` or `callbacks` cannot be used
+            (with `processes`, what only a call of `build_model` shows is a `SweepError`), if there
+            are too many tasks for `singletons`, if a pair of tasks was never measured, if the
+            folder has a damaged file or another run's results, or if another run is at work in it.
         SweepError: If networks could not be trained; the message lists them.
     """
     # Matplotlib, which it needs, is an optional dependency.
@@ -115,11 +123,14 @@ def run(
     check_options(tasks, num_groups, singletons)
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
     given |= {"affinity": type(affinity).__name__, **affinity.settings(), **comparable(fit)}
+    check_build_model(build_model, "affinity")
+    estimators = {"affinity": affinity}
+    study = Study(folder, tasks, build_model, data, fit, estimators, seeds, processes=processes)
+    if not processes and not (folder / "affinity.json").exists():
+        study.try_out(Network("affinity", tasks, role="affinity"))
     with files.alone(folder):
         keep_settings(folder, {**given, **(settings or {})})
 
-        estimators = {"affinity": affinity}
-        study = Study(folder, tasks, build_model, data, fit, estimators, seeds, processes=processes)
         measured = _measure(study)
         if not (folder / "groups.json").exists():
             check_affinity(measured, singletons)
@@ -163,6 +174,8 @@ def _train(study: Study, networks: Sequence[Network]) -> list[Row]:
 
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    is_list = isinstance(seeds, Iterable) and not isinstance(seeds, str)
+    check(is_list, "`seeds` should be a list of whole numbers, such as (0, 1, 2)", seeds=seeds)
     checked = tuple(check_whole("seeds", seed) for seed in seeds)
     if not checked or len(set(checked)) < len(checked):
         raise ValueError(f"`seeds` should be different numbers. Received: seeds={list(checked)}.")

@@ -1,12 +1,16 @@
 """One model that serves every task from the network of its group."""
 
+import contextlib
+import copy
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.layers import layers_in
 from tag_keras.multitask.task_model import input_signature
 from tag_keras.multitask.task_trainer import CompiledMethods, TaskTrainer
 from tag_keras.selection.grouping import Grouping
@@ -23,7 +27,8 @@ class GroupedModel(TaskTrainer):
 
     Args:
         models: One model per group, in the order of `grouping.groups`. Each gives a dict of outputs
-            by task.
+            by task. One that has layers in common with a model before it, such as a frozen
+            backbone, is copied: together they could not be loaded again.
         grouping: The groups, and the group that serves each task.
         **kwargs: Arguments of `keras.Model`.
 
@@ -53,7 +58,7 @@ class GroupedModel(TaskTrainer):
                     f"The model of the group {list(group)} lacks the tasks {missing}. "
                     f"It has: {list(tasks)}."
                 )
-        self.models, self.grouping = list(models), grouping
+        self.models, self.grouping = _apart(models), grouping
         # In the order of the outputs.
         self.tasks = grouping.tasks
         self.compiled_methods = CompiledMethods(name="compiled_methods")
@@ -88,3 +93,20 @@ class GroupedModel(TaskTrainer):
         load = keras.saving.deserialize_keras_object
         models = [load(model, custom_objects) for model in config["models"]]
         return cls(**{**config, "models": models, "grouping": Grouping(**config["grouping"])})
+
+
+def _apart(models: Sequence[keras.Model]) -> list[keras.Model]:
+    """The models, or copies of those that have layers in common with others.
+
+    Keras saves the weights of a layer once, and looks for them in every model that it loads.
+    """
+    seen, apart = set[int](), list[keras.Model]()
+    for model in models:
+        if model.built and any(id(layer) in seen for layer in layers_in(model)):
+            # If its classes are not registered, it predicts as it is, and cannot be loaded anyway.
+            # Keras warns of optimizers without slots.
+            with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+                model = copy.deepcopy(model)
+        seen.update(id(layer) for layer in layers_in(model))
+        apart.append(model)
+    return apart

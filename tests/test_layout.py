@@ -29,7 +29,7 @@ MAY_IMPORT = {
         *("train_step", "estimators", "gradient_methods", "multitask", "loss_weighting"),
         *("affinity", "backend"),
     ),
-    "grouped_model": ("multitask", "selection"),
+    "grouped_model": ("multitask", "selection", "backend"),
     "networks": ("model", "multitask", "backend", "utils"),
     "layers": ("networks",),
     "saved_classes": (
@@ -38,7 +38,9 @@ MAY_IMPORT = {
     ),
     "comparison": ("selection", "affinity", "results", "utils"),
     "report": ("comparison", "selection", "affinity", "results", "utils"),
-    "sweep": ("saved_classes", "grouped_model", "model", "selection", "results", "utils"),
+    "sweep": (
+        *("saved_classes", "grouped_model", "model", "selection", "results", "backend", "utils"),
+    ),
     "study": (
         *("sweep", "report", "selection", "model", "gradient_methods", "loss_weighting"),
         *("estimators", "affinity", "results", "utils"),

@@ -495,6 +495,34 @@ def fit_frozen():
     fit(model)
 
 
+def fit_with_encoder_of_a_list():
+    inputs = keras.Input((5,))
+    encoder = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(3)(inputs)])
+    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    model.compile("sgd", "mse")
+    fit(model)
+
+
+def fit_without_batches():
+    model = make_model()
+    model.compile("sgd", "mse")
+    model.fit(tf.data.Dataset.from_tensor_slices(make_data()), verbose=0)
+
+
+def with_weights_of_another_task(where):
+    def run():
+        model = make_model()
+        model.compile("sgd", "mse")
+        x, y = make_data()
+        weights = {"A": y["a"], **{task: y[task] for task in ("b", "c", "unused")}}
+        if where == "validation_data":
+            model.fit(x, y, validation_data=(x, y, weights), verbose=0)
+        else:
+            getattr(model, where)(x, y, sample_weight=weights, verbose=0)
+
+    return run
+
+
 def fit_without_features():
     inputs = keras.Input((5,))
     encoder = keras.Model(inputs, {"a": layers.Dense(3)(inputs)})
@@ -524,7 +552,10 @@ def share(*parts, built):
             for parts in (("a", "b"), ("encoder", "b"))
             for built in (False, True)
         ),
-        (lambda: tag_keras.MultiTaskModel(layers.Dense(1), {}), "at least one task"),
+        (
+            lambda: tag_keras.MultiTaskModel(layers.Dense(1), {}),
+            "`heads` should have a layer for at least one task. Received: heads={}",
+        ),
         (lambda: tag_keras.MultiTaskModel(layers.Dense(1), [layers.Dense(1)]), "dict of layers"),
         (lambda: tag_keras.MultiTaskModel(layers.Dense(1), {1: layers.Dense(1)}), "list of names"),
         (lambda: make_model().compile("sgd"), "`loss` should be a dict"),
@@ -554,6 +585,18 @@ def share(*parts, built):
         (fit_with_labels(("a", "b")), r"Missing: \['c'\]"),
         (fit_with_labels(None), "Labels should be a dict"),
         (fit_frozen, "no trainable variable"),
+        (
+            fit_with_encoder_of_a_list,
+            r"should give one tensor .* each of \['b', 'a', 'c'\]. Received: a list of 2",
+        ),
+        (fit_without_batches, r"`x` should be a dataset of batches.*add `\.batch\(32\)`"),
+        *(
+            (
+                with_weights_of_another_task(where),
+                rf"^`{where}`: `sample_weight` .{{,150}}Unknown: \['A'\]\. Missing: \['a'\]\.$",
+            )
+            for where in ("fit", "evaluate", "validation_data")
+        ),
         (fit_without_features, r"features for every task. Missing: \['b', 'c'\]"),
         (lambda: make_model().get_affinity(), "No affinities have been measured"),
     ],

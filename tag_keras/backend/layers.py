@@ -1,9 +1,12 @@
 """Layers, variables and functions that objects of Keras do not show in public."""
 
-from collections.abc import Callable
+import collections
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 
 def layers_in(
@@ -39,3 +42,14 @@ def averaged_function(
     if not isinstance(metric, wrapper) or type(metric).update_state is not wrapper.update_state:
         return None
     return metric._fn, metric._fn_kwargs
+
+
+@contextlib.contextmanager
+def names_kept() -> Iterator[None]:
+    """Names layers after the block as if none had been made in it."""
+    counts = global_state.get_global_attribute("object_name_uids", collections.defaultdict(int))
+    kept = counts.copy()
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", kept)

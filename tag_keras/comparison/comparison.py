@@ -112,6 +112,8 @@ def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
 def losses_as_text(grouping: Grouping, rows: Sequence[Row]) -> str:
     """Test losses by task and kind for the terminal, mean and deviation over the seeds."""
     comparison = compare(grouping, rows)
+    if not comparison.losses:
+        return 'There are no test losses: no kind of network has results on the split "test".'
     lines = [["test loss", *comparison.losses]]
     for place, label in enumerate([*grouping.tasks, "total"]):
         lines.append([label])

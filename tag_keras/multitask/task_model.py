@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tag_keras.multitask.shared_variables import SharedVariables, check_functional
 from tag_keras.multitask.task_trainer import CompiledMethods, TaskTrainer
+from tag_keras.utils.checks import check
 from tag_keras.utils.tasks import check_task_names
 
 
@@ -48,6 +49,7 @@ class TaskModel(TaskTrainer):
                 "`encoder` should be a layer and `heads` a dict of layers by task. "
                 f"Received: encoder={encoder!r}, heads={heads!r}."
             )
+        check(len(heads) > 0, "`heads` should have a layer for at least one task", heads=heads)
         self.tasks = check_task_names(list(heads))
         self.encoder = encoder
         self.heads = dict(heads)
@@ -143,6 +145,11 @@ class TaskModel(TaskTrainer):
         features = self.encoder(inputs, training=training)
         if isinstance(features, Mapping):
             self._see_features(features, inputs)
+        elif isinstance(features, list | tuple):
+            raise ValueError(
+                "The encoder should give one tensor for all tasks, or a dict of one for each of "
+                f"{list(self.tasks)}. Received: a {type(features).__name__} of {len(features)}."
+            )
         else:
             features = dict.fromkeys(self.tasks, features)
         one_by_task = {

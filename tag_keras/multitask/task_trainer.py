@@ -17,6 +17,7 @@ from tag_keras.loss_weighting.base import LossWeighting
 from tag_keras.multitask import task_metrics
 from tag_keras.multitask.task_losses import TaskLosses, of_one_replica, of_whole_batch
 from tag_keras.utils.checks import check, implements
+from tag_keras.utils.labelled_data import check_batched, check_weights
 from tag_keras.utils.tasks import check_agreement, metrics_by_task, select_labels, select_weights
 
 
@@ -180,9 +181,20 @@ class TaskTrainer(MultiWorkerModel):
             self.task_losses.update(losses, labels)
         return tf.add_n([joint, *self.own_losses()])
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(x, "element_spec"):
+            check_batched("`x`", x)
+        # Keras would tell this with all the values of the arrays.
+        check_weights("`fit`", y, kwargs.get("sample_weight"))
+        validation = kwargs.get("validation_data")
+        if isinstance(validation, tuple | list) and len(validation) == 3:
+            check_weights("`validation_data`", *validation[1:])
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        check_weights("`evaluate`", y, kwargs.get("sample_weight"))
         with self._evaluating():
-            logs = super().evaluate(*args, **kwargs)
+            logs = super().evaluate(x, y, *args, **kwargs)
         self.tell_missing_labels("evaluation", self.task_losses.labels_seen())
         return logs
 

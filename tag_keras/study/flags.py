@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,15 @@ def define_flags(
     flags.DEFINE_bool("cluster", False, words)
     words = "Give the figures of the released code, with its mistakes, instead of the right ones."
     flags.DEFINE_bool("reproduce_original", False, words)
-    flags.mark_flag_as_required("output_dir")
+    require_output_dir()
+
+
+def require_output_dir() -> None:
+    """Asks for --output_dir in words, where absl would say that it must not be None."""
+    from absl import flags
+
+    message = "give it: --output_dir=FOLDER, for all that the run writes"
+    flags.register_validator("output_dir", bool, message)
 
 
 def begin(known: Sequence[str]) -> None:
@@ -99,7 +107,7 @@ def begin(known: Sequence[str]) -> None:
         raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
     if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
         raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
-    _check_folder(output_folder().absolute())
+    check_folder(output_folder().absolute())
     if FLAGS.cluster:
         import_ray()
     if FLAGS.strategy in devices.TOGETHER:
@@ -147,14 +155,20 @@ def _check_numbers(flags: Any) -> None:
         )
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Checks that a folder can be made or written to, without making it."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise ValueError(
-            f"--output_dir should be a folder to write to. Received: {folder}, where {there} is "
-            + ("not to be written to." if there.is_dir() else "no folder.")
-        )
+    reason = "is no folder"
+    if there.is_dir():
+        try:
+            # Rights do not tell, for instance of /proc or of a full disc.
+            with tempfile.TemporaryFile(dir=there):
+                return
+        except OSError as error:
+            reason = f"is not to be written to ({error.strerror})"
+    raise ValueError(
+        f"--output_dir should be a folder to write to. Received: {folder}, where {there} {reason}."
+    )
 
 
 def output_folder() -> Path:

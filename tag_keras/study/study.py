@@ -10,8 +10,10 @@ from tag_keras.affinity import Affinity
 from tag_keras.estimators.base import AffinityEstimator
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import PLAIN, Row
-from tag_keras.sweep.job import Job, JobFiles
+from tag_keras.sweep.inputs import check_callbacks, check_datasets
+from tag_keras.sweep.job import Job, JobFiles, build_function
 from tag_keras.sweep.network import Data, Network
+from tag_keras.sweep.own_weights import build_alone
 from tag_keras.sweep.sweep import run_sweep
 from tag_keras.utils.checks import check, check_count
 from tag_keras.utils.tasks import check_task_names
@@ -43,7 +45,8 @@ class Study:
         build_model: A `BuildStudyModel`; it may lack the arguments that no network needs.
         data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
             `(x, y, sample_weight)`, or a function that returns one of these.
-        fit: Arguments of `fit`.
+        fit: Arguments of `fit`. Each network gets copies of `callbacks`, or what a function of the
+            network gives; those that monitor a validation loss or metric get `data["validation"]`.
         estimators: Affinity estimators by the role of the networks that measure with them, such as
             the names of the methods `"tag"`, `"first_order"` and `"cs"`.
         seeds: Seeds of networks that serve. Networks to choose by are trained with the first.
@@ -85,6 +88,7 @@ class Study:
         check_task_names(list(self.tasks))
         for name in ("seeds", "num_groups", "budgets"):
             values = getattr(self, name)
+            check(isinstance(values, list | tuple), f"`{name}` should be a tuple", **{name: values})
             different = len(set(values)) == len(values)
             check(different, f"`{name}` should be different", **{name: values})
         check(bool(self.seeds), "`seeds` should have at least one", seeds=self.seeds)
@@ -92,6 +96,9 @@ class Study:
             check_count("num_groups", number)
         check_count("early_epochs", self.early_epochs)
         check_count("num_draws", self.num_draws)
+        check_callbacks(self.fit.get("callbacks"))
+        splits = {f'`data["{split}"]`': one for split, one in self.data.items()}
+        check_datasets(splits, self.tasks)
 
     def train(
         self,
@@ -113,6 +120,12 @@ class Study:
         rows = run_sweep(folder or self.folder, jobs, self.data, self.processes, self.cluster)
         wanted = {(network.name, network.seed) for network in every}
         return [row for row in rows if (row.network, row.seed) in wanted]
+
+    def try_out(self, network: Network) -> None:
+        """Builds a network with the first seed, which checks `build_model`, and trains nothing."""
+        job = self._job(dataclasses.replace(network, seed=self.seeds[0]), saves=False)
+        build = build_function(job)
+        build_alone(lambda: build(network.tasks), self.seeds[0], self.data["train"])
 
     def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
         """Loads the affinities of a network with the first seed, from `folder` or the study's."""

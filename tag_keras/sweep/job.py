@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import save_results
+from tag_keras.sweep.evaluation import evaluate_network
+from tag_keras.sweep.inputs import check_model
 from tag_keras.sweep.network import (
     BuildModel,
     Data,
     Network,
-    evaluate_network,
     load_network,
     save_network,
     train_network,
@@ -29,8 +30,10 @@ class Job:
 
     Args:
         network: Network to train.
-        build_model: Returns a compiled model for a tuple of tasks.
-        fit: Arguments of `fit`; `validation_data` may be a function that returns the data.
+        build_model: Returns a compiled model for a tuple of tasks. It makes all that a training
+            changes anew at each call.
+        fit: Arguments of `fit`; `validation_data` may be a function that returns the data. Each
+            network gets copies of `callbacks`, or what a function of the network gives.
         saves: Whether to keep the trained network as a file.
         measures: Whether the model measures affinities. Their file is then part of the result.
     """
@@ -100,7 +103,7 @@ def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
     paths = JobFiles(folder, job.network)
     # Otherwise Keras goes on numbering the layers of the networks before, for instance.
     keras.utils.clear_session()
-    model, seconds = _load_trained(job, paths) or _train(job, paths, data["train"])
+    model, seconds = _load_trained(job, paths) or _train(job, paths, data)
     splits = {split: data[split] for split in data if split != "train"}
     try:
         rows = evaluate_network(model, job.network, splits, seconds)
@@ -111,11 +114,12 @@ def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
     save_results(paths.rows, rows)
 
 
-def _train(job: Job, paths: JobFiles, train: Data) -> tuple[MultiTaskModel, float]:
-    """Trains the network of a job, and writes all files but its rows."""
+def build_function(job: Job) -> BuildModel:
+    """The `build_model` of a job, which also checks that the model measures if it has to."""
 
     def build(tasks: tuple[str, ...]) -> MultiTaskModel:
         model = job.build_model(tasks)
+        check_model(model, tasks)
         if job.measures and not _measures(model):
             raise ValueError(
                 "`build_model` of a job that measures should compile with `affinity=`. Received: "
@@ -123,11 +127,15 @@ def _train(job: Job, paths: JobFiles, train: Data) -> tuple[MultiTaskModel, floa
             )
         return model
 
+    return build
+
+
+def _train(job: Job, paths: JobFiles, data: Mapping[str, Data]) -> tuple[MultiTaskModel, float]:
+    """Trains the network of a job, and writes all files but its rows."""
     paths.trained.unlink(missing_ok=True)
-    fit = dict(job.fit)
-    if callable(fit.get("validation_data")):
-        fit["validation_data"] = fit["validation_data"]()
-    model, seconds = train_network(build, job.network, train, job.saves, **fit)
+    options = {**job.fit, "validation": data.get("validation")}
+    build = build_function(job)
+    model, seconds = train_network(build, job.network, data["train"], job.saves, **options)
     if job.saves:
         save_network(model, paths.model)
     if _measures(model):

@@ -1,14 +1,12 @@
-"""One network: what it is, and how it is trained from its seed, evaluated, saved and loaded."""
+"""One network: what it is, and how it is trained from its seed, saved and loaded."""
 
-import copy
 import dataclasses
-import math
 import os
 import textwrap
 import time
 import urllib.parse
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,19 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row, group_name, role_of_version_0_1
 from tag_keras.selection.grouping import Grouping
+from tag_keras.sweep.inputs import (
+    arguments,
+    callbacks_of,
+    can_shuffle,
+    check_build_model,
+    check_callbacks,
+    check_datasets,
+    check_model,
+    validation_of_fit,
+)
+from tag_keras.sweep.own_weights import build_alone, unchanged
 from tag_keras.utils import files
+from tag_keras.utils.checks import check
 from tag_keras.utils.files import comparable, keep_settings
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
@@ -28,7 +38,7 @@ BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 # the seed is set: it shuffles anew for each network, in the same order in every run.
 Data = Any
 
-_IF_NOT_FINITE = "Lower the learning rate, or look for NaN in the data."
+IF_NOT_FINITE = "Lower the learning rate, or look for NaN in the data."
 # File systems allow 255 bytes. Beside the file of a network lie some with longer endings.
 _LONGEST = 255 - len(".partial-" + ".trained.json")
 
@@ -103,26 +113,31 @@ def train_groups(
     each task.
 
     Args:
-        build_model: Returns a compiled `MultiTaskModel` for a tuple of tasks.
+        build_model: Returns a compiled `MultiTaskModel` for a tuple of tasks. It makes all that a
+            training changes anew at each call, which a second call for each network checks. Layers
+            that are frozen or adapted may be made once outside.
         grouping: Groups, for instance from `select_groups`.
         train: Training data with the labels of all tasks: a dataset, `(x, y)`,
             `(x, y, sample_weight)`, or a function that returns one of these.
-        validation_data: Data that `fit` evaluates on after each epoch.
+        validation_data: Data that `fit` evaluates on after each epoch, in the same forms.
         epochs: Number of epochs for each network.
         output_dir: Folder for the trained networks. A network that is there is loaded, so the same
             call resumes a stopped one; one whose file is damaged is trained anew. Register custom
             layers with `keras.saving.register_keras_serializable`, or they cannot be loaded.
         seed: Seed to set before each network is built.
-        **fit: Further arguments of `fit`. Callbacks are copied for each network.
+        **fit: Further arguments of `fit`. Each network gets copies of the callbacks, so that those
+            you gave record nothing; or give a function, `callbacks=lambda network: [...]`, which
+            returns the callbacks of a network (`network.name`, `.tasks`, `.seed`).
 
     Returns:
         A `GroupedModel`.
 
     Raises:
-        ValueError: If a model is for other tasks, or could not be loaded again from `output_dir`;
-            if weights are not finite after a training, so that a network would predict NaN; or if
-            this folder holds networks of another grouping, seed or number of epochs, or
-            another run is at work in it.
+        ValueError: If an argument cannot be used, if data lack labels, or if models have something
+            in common that a training changes; if a model is for other tasks, or could not be loaded
+            again from `output_dir`; if weights are not finite after a training, so that a network
+            would predict NaN; or if this folder holds networks of another grouping, seed or number
+            of epochs, or another run is at work in it.
 
     Example:
 
@@ -131,6 +146,14 @@ def train_groups(
     grouped.save("grouped.keras")
     ```
     """
+    check(
+        isinstance(grouping, Grouping),
+        "`grouping` should be a `Grouping`, such as `select_groups` returns",
+        grouping=grouping,
+    )
+    check_build_model(build_model)
+    check_datasets({"`train`": train, "`validation_data`": validation_data}, grouping.tasks)
+    check_callbacks(fit.get("callbacks"))
     networks = [
         Network(group_name(index), tasks, seed, role="group", index=index)
         for index, tasks in enumerate(grouping.groups)
@@ -159,71 +182,50 @@ def train_groups(
 
 
 def train_network(
-    build_model: BuildModel, network: Network, train: Data, saves: bool = False, **fit: Any
+    build_model: BuildModel,
+    network: Network,
+    train: Data,
+    saves: bool = False,
+    validation: Data = None,
+    **fit: Any,
 ) -> tuple[MultiTaskModel, float]:
     """Builds and trains one network from its seed; returns it, and the seconds that `fit` took.
 
-    Callbacks in `fit` are copied. With `saves`, the model must be one that can be loaded again.
+    Callbacks in `fit` are copied, unless they are a function of the network. `validation` is for
+    those that monitor it, if `fit` has no `validation_data`. With `saves`, the model must be one
+    that can be loaded again.
 
     Raises:
-        ValueError: If the model is for other tasks, could not be loaded again, or has weights that
-            are not finite after its training.
+        ValueError: If the model is for other tasks, could not be loaded again, has something in
+            common with others that its training changes, or has weights that are not finite after
+            its training.
     """
-    keras.utils.set_random_seed(network.seed)
-    model = build_model(network.tasks)
-    if set(model.tasks) != set(network.tasks):
-        raise ValueError(
-            f"`build_model` should give a model for the tasks {list(network.tasks)}. "
-            f"Received: a model for {list(model.tasks)}."
-        )
+
+    def build() -> MultiTaskModel:
+        model = build_model(network.tasks)
+        check_model(model, network.tasks)
+        return model
+
+    fit["callbacks"] = callbacks_of(fit.get("callbacks"), network)
+    fit["validation_data"] = validation_of_fit(fit, validation, network.tasks)
+    model, common = build_alone(build, network.seed, train)
     if saves:
         _check_loadable(model)
     start = time.perf_counter()
-    data = _arguments(train)
-    if len(data) == 1:
-        # A dataset: Keras cannot shuffle it, and warns of its own default.
+    data = arguments("The training data", train, network.tasks)
+    if len(data) == 1 and not can_shuffle(data["x"]):
+        # Keras would warn of its own default.
         fit.setdefault("shuffle", False)
-    # Callbacks such as EarlyStopping would remember the network before.
-    fit["callbacks"] = copy.deepcopy(fit.get("callbacks"))
-    model.fit(**data, **fit)
+    with unchanged(common):
+        model.fit(**data, **fit)
     seconds = time.perf_counter() - start
     if not _is_finite(model):
         raise ValueError(
             f"The network {network.name!r}, seed {network.seed}, of the tasks "
             f"{list(network.tasks)} has weights that are not finite after its training, so that it "
-            f"would predict NaN. {_IF_NOT_FINITE}"
+            f"would predict NaN. {IF_NOT_FINITE}"
         )
     return model, seconds
-
-
-def evaluate_network(
-    model: MultiTaskModel, network: Network, splits: Mapping[str, Data], seconds: float
-) -> list[Row]:
-    """Evaluates a network: a row of results.json for each task and split.
-
-    A metric with one value per class, such as `F1Score()`, becomes a metric for each class:
-    `f1_score_0` and so on.
-
-    Raises:
-        ValueError: If a loss or metric is not finite.
-    """
-    rows = []
-    for split, data in splits.items():
-        logs = model.evaluate(**_arguments(data), return_dict=True, verbose=0)
-        metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
-        for name, value in _numbers(logs):
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
-                    f"the split {split!r}. {_IF_NOT_FINITE}"
-                )
-            if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
-                # The longest name, because one task's name may begin another's.
-                owner = max(owners, key=len)
-                metrics[owner][name.removeprefix(f"{owner}_")] = value
-        for task, values in metrics.items():
-            rows.append(network.row(task, split, values.pop("loss"), values, seconds))
-    return rows
 
 
 def _is_finite(model: keras.Model) -> bool:
@@ -238,15 +240,6 @@ def _is_finite(model: keras.Model) -> bool:
         if id(weight) not in others and not is_valid.all():
             return False
     return True
-
-
-def _numbers(logs: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Numbers by name; of several entries under one name, each with its index behind the name."""
-    for name, value in logs.items():
-        array = np.asarray(value, float)
-        for index, number in np.ndenumerate(array):
-            place = "".join(f"_{axis}" for axis in index) if array.size > 1 else ""
-            yield f"{name}{place}", float(number)
 
 
 def save_network(model: keras.Model, path: Path) -> None:
@@ -332,14 +325,3 @@ def _check_loadable(model: MultiTaskModel) -> None:
             "losses with keras.saving.register_keras_serializable, and give them a get_config. "
             f"Keras says: {str(error).splitlines()[0]}"
         ) from error
-
-
-def _arguments(data: Data) -> dict[str, Any]:
-    if isinstance(data, Iterator):
-        raise ValueError(
-            "An iterator would be used up by the first network. Give a function that returns it."
-        )
-    if callable(data):
-        data = data()
-    arrays = data if isinstance(data, tuple | list) else [data]
-    return dict(zip(("x", "y", "sample_weight"), arrays, strict=False))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tag_keras.results import Row, load_results, load_sweep_results, save_results
+from tag_keras.sweep.inputs import check_build_model, check_callbacks, check_datasets
 from tag_keras.sweep.job import Failure, Job, JobFiles
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.runners import InProcesses, InThisProcess, Runner
@@ -45,8 +46,10 @@ def run_sweep(
             with `affinity=`, and what it needs to resume. Methods may share it, one after the
             other.
         jobs: Jobs to train; no two may have both name and seed in common.
-        data: `"train"` and the splits to evaluate on. Another process needs what can be pickled:
-            arrays, or functions that return datasets. It takes over Keras' dtype policy and no
+        data: `"train"` and the splits to evaluate on. Callbacks that monitor a validation loss or
+            metric, such as `EarlyStopping`, get `"validation"` after each epoch, unless `fit` has
+            `validation_data`. Another process needs what can be pickled: arrays, or functions that
+            return datasets. It takes over Keras' dtype policy and no
             other setting of this process: set all else in `build_model`.
         processes: Number of processes at once; 0 trains in this process. They share the cores, and
             another number of threads rounds sums differently: set `TF_NUM_INTRAOP_THREADS` in the
@@ -69,6 +72,7 @@ def run_sweep(
     keys = [_key(job) for job in jobs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
+    _check_inputs(jobs, data)
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
         files.alone(folder),
@@ -94,11 +98,24 @@ def run_sweep(
     if failed:
         others = "; the others are done" if len(failed) < len(jobs) else ""
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
+        again = "The same command tries these again"
+        if all(failure.lasting for _, failure in failed):
+            again = "They would fail again: mend the cause, then run the same command"
         raise SweepError(
-            f"{len(failed)} of {len(jobs)} networks failed{others}. The same command tries these "
-            "again:\n" + "\n".join(texts)
+            f"{len(failed)} of {len(jobs)} networks failed{others}. {again}:\n" + "\n".join(texts)
         ) from failed[0][1].error
     return table.rows
+
+
+def _check_inputs(jobs: Sequence[Job], data: Mapping[str, Data]) -> None:
+    check("train" in data, '`data` should hold "train"', splits=sorted(data))
+    tasks = list(dict.fromkeys(task for job in jobs for task in job.network.tasks))
+    check_datasets({f'`data["{split}"]`': one for split, one in data.items()}, tasks)
+    for job in {id(job.build_model): job for job in jobs}.values():
+        check_build_model(job.build_model)
+    for fit in {id(job.fit): job.fit for job in jobs}.values():
+        check_datasets({"`validation_data`": fit.get("validation_data")}, tasks)
+        check_callbacks(fit.get("callbacks"))
 
 
 def _make_runner(

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import pytest
 import tensorflow as tf
+from absl import flags
 from celeba_files import make_folder
 from ports import free_ports
 from script_flags import script
@@ -216,6 +217,8 @@ def test_there_is_no_half_size():
         (["--data_dir="], "--data_dir should name the folder"),
         ([f"--output_dir={__file__}"], "should be a folder to write to. Received: .* no folder"),
         ([f"--output_dir={__file__}/a/b"], rf"/a/b, where {__file__} is no folder"),
+        # Even root cannot make a folder there.
+        (["--output_dir=/proc/a"], r"/proc/a, where /proc is not to be written to \("),
     ],
 )
 def test_wrong_flags(run, tmp_path, arguments, match):
@@ -223,6 +226,11 @@ def test_wrong_flags(run, tmp_path, arguments, match):
     with pytest.raises(ValueError, match=match):
         run(f"--data_dir={tmp_path / 'no'}", f"--output_dir={tmp_path / 'out'}", *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_has_to_be_given(run, tmp_path):
+    with pytest.raises(flags.Error, match=r"give it: --output_dir=FOLDER, for all that the run"):
+        run(f"--data_dir={tmp_path}")
 
 
 def test_the_process_that_waits_for_others_leaves_them_the_gpus(run, tmp_path, monkeypatch):

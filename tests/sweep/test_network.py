@@ -10,6 +10,7 @@ import pytest
 from sweep_job import DATA, build_model
 
 import tag_keras
+from tag_keras.sweep import evaluation
 from tag_keras.sweep import network as training
 from tag_keras.utils import files
 
@@ -262,7 +263,7 @@ def test_rows_tell_tasks_apart_whose_names_begin_alike():
     x, y = DATA["train"]
     data = {"test": (x, {"left": y["a"], "left_heavy": y["b"]})}
     network = training.Network("joint", ("left", "left_heavy"), 5)
-    rows = training.evaluate_network(model, network, data, seconds=1.5)
+    rows = evaluation.evaluate_network(model, network, data, seconds=1.5)
     logs = model.evaluate(*data["test"], verbose=0, return_dict=True)
     for row in rows:
         assert (row.network, row.seed, row.split, row.seconds) == ("joint", 5, "test", 1.5)
@@ -294,7 +295,7 @@ def test_a_metric_with_a_value_per_class_is_a_metric_for_each():
     signs = (y["b"][:, None] > 0).astype("float32")
     labels = {"kind": np.eye(3, dtype="float32")[classes], "sign": signs}
     network = training.Network("joint", ("kind", "sign"))
-    kind, sign = training.evaluate_network(model, network, {"test": (x, labels)}, seconds=1.0)
+    kind, sign = evaluation.evaluate_network(model, network, {"test": (x, labels)}, seconds=1.0)
     found = np.argmax(model.predict(x, verbose=0)["kind"], -1)
     expected = {}
     for one in range(3):
@@ -315,7 +316,7 @@ def test_a_loss_that_is_not_finite_names_the_network():
     x, y = DATA["test"]
     data = {"test": (x, {"a": y["a"] * np.nan})}
     with pytest.raises(ValueError, match="'single_a', seed 1, is nan on the split 'test'"):
-        training.evaluate_network(model, network, data, seconds=1.0)
+        evaluation.evaluate_network(model, network, data, seconds=1.0)
 
 
 def test_what_cannot_be_loaded(tmp_path):

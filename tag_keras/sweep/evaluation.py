@@ -1,0 +1,52 @@
+"""Evaluates a network: a row of results.json for each task and split."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tag_keras.model import MultiTaskModel
+from tag_keras.results import Row
+from tag_keras.sweep.inputs import arguments
+from tag_keras.sweep.network import IF_NOT_FINITE, Data, Network
+
+
+def evaluate_network(
+    model: MultiTaskModel, network: Network, splits: Mapping[str, Data], seconds: float
+) -> list[Row]:
+    """Evaluates a network: a row of results.json for each task and split.
+
+    A metric with one value per class, such as `F1Score()`, becomes a metric for each class:
+    `f1_score_0` and so on.
+
+    Raises:
+        ValueError: If a loss or metric is not finite.
+    """
+    rows = []
+    for split, data in splits.items():
+        parts = arguments(f"The split {split!r}", data, network.tasks)
+        logs = model.evaluate(**parts, return_dict=True, verbose=0)
+        metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
+        for name, value in _numbers(logs):
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
+                    f"the split {split!r}. {IF_NOT_FINITE}"
+                )
+            if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
+                # The longest name, because one task's name may begin another's.
+                owner = max(owners, key=len)
+                metrics[owner][name.removeprefix(f"{owner}_")] = value
+        for task, values in metrics.items():
+            rows.append(network.row(task, split, values.pop("loss"), values, seconds))
+    return rows
+
+
+def _numbers(logs: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Numbers by name; of several entries under one name, each with its index behind the name."""
+    for name, value in logs.items():
+        array = np.asarray(value, float)
+        for index, number in np.ndenumerate(array):
+            place = "".join(f"_{axis}" for axis in index) if array.size > 1 else ""
+            yield f"{name}{place}", float(number)
