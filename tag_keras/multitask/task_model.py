@@ -6,6 +6,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.pass_state import PassState
 from tag_keras.multitask.shared_variables import SharedVariables, check_functional
 from tag_keras.multitask.task_trainer import CompiledMethods, TaskTrainer
 from tag_keras.utils.tasks import check_task_names
@@ -57,6 +58,8 @@ class TaskModel(TaskTrainer):
         if is_functional and isinstance(getattr(encoder, "output", None), Mapping):
             # Then the shared variables are known before the first call.
             self._see_features(encoder.output, encoder.input)
+        # What a probe starts from and leaves as it is; found before the first step.
+        self.pass_state = PassState()
         self.compiled_methods = CompiledMethods(name="compiled_methods")
 
     @classmethod
