@@ -75,7 +75,8 @@ class TaskModel(TaskTrainer):
         Args:
             model: Functional model whose outputs are a dict of one tensor per task.
             shared: The shared variables to take instead: a layer, the name of a layer, a variable,
-                or a list of these.
+                or a list of these. A layer stands for all variables that it has at the time, also
+                for those that `enable_lora` or `quantize` put in later.
 
         Returns:
             A multi-task model, not compiled yet.
