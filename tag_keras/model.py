@@ -150,6 +150,8 @@ class MultiTaskModel(TaskModel):
                 batch, iterator = peek(iterator)
                 build_for(self, batch)
                 self._check_encoder()
+                if self.measures_affinity:
+                    self._find_state(batch)
                 built = True
             logs = function(iterator)
             if self.gradient_method is not None:
@@ -157,6 +159,15 @@ class MultiTaskModel(TaskModel):
             return logs
 
         return train_function
+
+    def _find_state(self, batch: Any) -> None:
+        """Finds what a probe has to leave as it is."""
+
+        def forward(x: Any, y: Any, sample_weight: Any) -> Any:
+            return self.task_losses.sums(y, self(x, training=True), sample_weight)
+
+        parts = keras.utils.unpack_x_y_sample_weight(batch)
+        self.pass_state.find(self, forward, parts)
 
     def _check_encoder(self) -> None:
         """Raises a `ValueError` if the built encoder lacks variables that an option needs."""

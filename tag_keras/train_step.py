@@ -173,14 +173,12 @@ class ProbeStep(TaskStep):
         model, task_losses = self._model, self._model.task_losses
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(target)
         # The seeds in this state give lookaheads the dropout masks of the step.
-        state = [tf.convert_to_tensor(variable) for variable in model.non_trainable_variables]
-        shared, variables = model.shared_variables, model.trainable_variables
+        start, shared = model.pass_state.now(model), model.shared_variables
 
         def sums_at(values: Sequence[tf.Tensor]) -> tf.Tensor:
-            new = {id(variable): value for variable, value in zip(shared, values, strict=True)}
-            mixed = [new.get(id(variable), variable) for variable in variables]
-            with self._full_precision():
-                predictions, _ = model.stateless_call(mixed, state, x, training=True)
+            pairs = list(zip(shared, values, strict=True))
+            with self._full_precision(), start.again(pairs):
+                predictions = model(x, training=True)
                 sums, *counts = task_losses.sums(y, predictions, sample_weight)
             return tf.stack([tf.stack([tf.cast(one, "float32") for one in sums]), *counts])
 

@@ -55,11 +55,15 @@ class LookaheadAffinity(StepEstimator):
 
         Z[i, j] = 1 - L_j(shared variables after the step for i) / L_j(shared variables)
 
-    A positive Z means that a step for the source lowers the loss of the target. A probe changes no
-    weights, BatchNorm statistics, optimizer state or random seeds. (A layer that draws random
-    numbers without a `keras.random.SeedGenerator` draws new ones in each forward pass, which adds
-    noise.) Batches of less than half the usual size are not measured. With mixed precision the
-    losses are computed in float32, as lower precision does not resolve how a step changes them.
+    A positive Z means that a step for the source lowers the loss of the target. Batches of less
+    than half the usual size are not measured. With mixed precision the losses are computed in
+    float32, as lower precision does not resolve how a step changes them.
+
+    A probe leaves no trace: weights, moving statistics, the state of layers, losses and optimizer,
+    and random generators are as without it. It does not see state of Python, nor a `tf.Variable`
+    where a layer or a loss only runs eagerly. `tf.random.uniform` and its kind, without a
+    generator, draw new numbers in each lookahead, which adds noise to Z, and other numbers in a
+    training that measures than in one that does not.
 
     With held-out data, the steps come from the training batch and all losses of Z from a held-out
     batch, with dropout and BatchNorm as in training. Z then tells what generalises and not what

@@ -141,12 +141,19 @@ class ProbeStatistics(StepCounter):
                 "`affinity=tag_keras.LookaheadAffinity(...)` and call `fit` first."
             )
         if not affinity.count.any():
-            reason, remedy = "a loss was not positive or not finite", "Check the losses"
-            if self.overflowed().any():
-                reason = "the gradients overflowed in float16"
-                remedy = 'Use the policy "mixed_bfloat16", or losses of smaller values'
+            overflowed, reasons, remedies = self.overflowed(), [], []
+            if overflowed.any():
+                reasons.append("the gradients, times the loss scale of the optimizer, overflowed")
+                remedies.append(
+                    'Use losses of smaller values; under float16, the policy "mixed_bfloat16"; '
+                    "under float32, an optimizer without a loss scale."
+                )
+            if (affinity.skipped > overflowed[:, None]).any():
+                reasons.append("a loss was not positive or not finite")
+                remedies.append("Check the losses.")
             raise ValueError(
-                f"All {affinity.skipped.max()} probes were left out, because {reason}. {remedy}."
+                f"All {affinity.skipped.max()} probes were left out, because "
+                f"{' or '.join(reasons)}. {' '.join(remedies)}"
             )
         return affinity
 

@@ -83,7 +83,10 @@ class GradNorm(LossWeighting):
         self.alpha = check_number("alpha", alpha, wanted, _is_not_negative)
         self.learning_rate = check_number("learning_rate", learning_rate, wanted, _is_not_negative)
         self.clip = float(limits[0]), float(limits[1])
-        # Index of the kernel among the encoder's variables, once it is found.
+        # Index of the layer among the encoder's layers, once it is found. Its kernel is looked up
+        # each time: the layer may get another one, as by `enable_lora`.
+        self._layer: int | None = None
+        # Index of the kernel among the encoder's variables, in a file of version 0.1.
         self._kernel: int | None = None
 
     def start(self, num_tasks: int) -> None:
@@ -98,29 +101,28 @@ class GradNorm(LossWeighting):
     def kernel_in(
         self, encoder: keras.layers.Layer, shared: Sequence[keras.Variable]
     ) -> keras.Variable:
-        ids = {id(variable) for variable in shared}
-        variables = encoder.variables
-        # In a loaded model, automatic names of layers may differ, but the variables keep their
-        # order.
-        if self._kernel is not None and self._kernel < len(variables):
-            kernel = variables[self._kernel]
-            if id(kernel) in ids and len(kernel.shape) > 1:
+        layers = list({id(one): one for one in layers_in(encoder)}.values())
+        kernels = [_last_kernel(layer, shared) for layer in layers]
+        if self._kernel is not None:
+            kernel = dict(enumerate(encoder.variables)).get(self._kernel)
+            same = [i for i, one in enumerate(kernels) if one is not None and one is kernel]
+            self._layer, self._kernel = next(iter(same), None), None
+        # In a loaded model, automatic names of layers may differ, but the layers keep their order.
+        if self._layer is not None and self._layer < len(layers):
+            kernel = kernels[self._layer]
+            if kernel is not None:
                 return kernel
-        kernels: dict[str, list[keras.Variable]] = {}
-        for layer in {id(one): one for one in layers_in(encoder)}.values():
-            # A kernel has several axes, a bias has one.
-            trained = own_trainable_variables(layer)
-            if own := [v for v in trained if id(v) in ids and len(v.shape) > 1]:
-                kernels.setdefault(layer.name, []).append(own[-1])
-        found = kernels.get(self.shared_layer, [])
+        trained = [i for i, kernel in enumerate(kernels) if kernel is not None]
+        found = [i for i in trained if layers[i].name == self.shared_layer]
         if len(found) != 1:
             fault = f"names {len(found)} layers" if found else "names no layer"
+            names = sorted({layers[i].name for i in trained})
             raise ValueError(
                 f"`shared_layer` {fault} of the encoder with a kernel that several tasks train. "
-                f"Name one of {sorted(kernels)}. Received: shared_layer={self.shared_layer!r}."
+                f"Name one of {names}. Received: shared_layer={self.shared_layer!r}."
             )
-        self._kernel = next(i for i, variable in enumerate(variables) if variable is found[0])
-        return found[0]
+        (self._layer,) = found
+        return kernels[self._layer]
 
     def update(
         self, losses: Sequence[tf.Tensor], labels: tf.Tensor, norms: tf.Tensor | None = None
@@ -143,14 +145,14 @@ class GradNorm(LossWeighting):
             "alpha": self.alpha,
             "learning_rate": self.learning_rate,
             "clip": list(self.clip),
-            "kernel": self._kernel,
+            "layer": self._layer,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GradNorm":
-        options = {name: value for name, value in config.items() if name != "kernel"}
-        weighting = cls(**options)
-        weighting._kernel = config.get("kernel")
+        indices = ("layer", "kernel")
+        weighting = cls(**{name: one for name, one in config.items() if name not in indices})
+        weighting._layer, weighting._kernel = (config.get(name) for name in indices)
         return weighting
 
 
@@ -203,6 +205,15 @@ def gradnorm_step(
     stepped *= tf.math.divide_no_nan(before, after)
     is_finite = tf.reduce_all(tf.math.is_finite(stepped) | ~active)
     return tf.where(active & is_finite, stepped, weights)
+
+
+def _last_kernel(
+    layer: keras.layers.Layer, shared: Sequence[keras.Variable]
+) -> keras.Variable | None:
+    """The last kernel of a layer itself that is shared: it has several axes, a bias has one."""
+    ids = {id(variable) for variable in shared}
+    own = [v for v in own_trainable_variables(layer) if id(v) in ids and len(v.shape) > 1]
+    return own[-1] if own else None
 
 
 def _is_not_negative(number: float) -> bool:

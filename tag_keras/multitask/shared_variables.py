@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.layers import layers_in
+
 
 def check_functional(model: Any) -> None:
     """Raises a `ValueError` unless a model has declared inputs, and one output tensor per task."""
@@ -30,26 +32,41 @@ class SharedVariables:
 
     If the encoder gives one feature tensor, the tasks share all variables. If it gives a dict by
     task, they share the variables that the features of more than one task depend on. `choose`
-    overrides both.
-
-    It stores `id`s, because Keras would take a list of variables for weights of its owner.
+    overrides both. A layer that was chosen stands for the variables that it has at the time, also
+    those that it replaces or adds later, as `enable_lora` does.
     """
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         self._tasks = tasks
         # Specs of the encoder's inputs; `None` until it has given a dict by task.
         self._inputs: Any = None
-        self._chosen: frozenset[int] | None = None
-        # Indices of the tasks that depend on a variable, by the variable's `id`.
+        # Layers and variables; `None` without a choice.
+        self._chosen: list[keras.layers.Layer | keras.Variable] | None = None
+        # Paths of what was chosen and gone before the model was saved.
+        self._lost_before: list[str] = []
+        # All variables of the encoder when it was last traced.
+        self._traced: list[keras.Variable] = []
+        # Indices of the tasks that depend on each of them, by the variable's `id`.
         self._found: dict[int, frozenset[int]] = {}
 
     def of(self, encoder: keras.layers.Layer) -> list[keras.Variable]:
-        """Shared variables that are trainable now, in the encoder's order."""
+        """Shared variables that are trainable now, in the encoder's order.
+
+        Raises:
+            ValueError: If the encoder has lost a layer or a variable that was chosen.
+        """
         trainable = encoder.trainable_variables
         if self._chosen is None and self._inputs is None:
             return list(trainable)
         if self._chosen is not None:
-            return [variable for variable in trainable if id(variable) in self._chosen]
+            if lost := self._lost(encoder):
+                raise ValueError(
+                    f"`shared` named {lost}, which the model {encoder.name!r} no longer has. Name "
+                    "the layer, which stands for whatever variables it has, and make the "
+                    "multi-task model anew."
+                )
+            chosen = self._chosen_ids()
+            return [variable for variable in trainable if id(variable) in chosen]
         tasks = self._find(encoder)
         return [variable for variable in trainable if len(tasks[id(variable)]) > 1]
 
@@ -78,10 +95,11 @@ class SharedVariables:
                 "shared variables found. Received: shared=[]."
             )
         own = {id(variable) for variable in encoder.variables}
-        chosen: list[keras.Variable] = []
+        chosen: list[keras.layers.Layer | keras.Variable] = []
         for one in named:
-            variables = _variables(encoder, one)
-            if variables is None or any(id(variable) not in own for variable in variables):
+            found = _layer_or_variable(encoder, one)
+            variables = _variables(found)
+            if found is None or any(id(variable) not in own for variable in variables):
                 raise ValueError(
                     f"`shared` should hold layers, names of layers or variables of the model "
                     f"{encoder.name!r}. It has the layers {sorted(_layers_by_name(encoder))}. "
@@ -92,29 +110,56 @@ class SharedVariables:
                     "`shared` should hold what can be trained. Set `trainable = True` on it, or "
                     f"leave it out. Received: {one!r}, which has no trainable variable."
                 )
-            chosen += variables
-        self._chosen = frozenset(id(variable) for variable in chosen)
+            chosen.append(found)
+        self._chosen = chosen
 
-    def get_config(self, encoder: keras.layers.Layer) -> list[int] | None:
-        """The user's choice as indices into `encoder.variables`; `None` without a choice.
+    def get_config(self, encoder: keras.layers.Layer) -> dict[str, list[Any]] | None:
+        """The user's choice as indices of the encoder's layers and variables; `None` without one.
 
-        Names of variables may differ between Python processes; their order does not.
+        Names may differ between Python processes; the order does not.
         """
         if self._chosen is None:
             return None
-        variables = enumerate(encoder.variables)
-        return [index for index, variable in variables if id(variable) in self._chosen]
+        layers = [one for one in self._chosen if isinstance(one, keras.layers.Layer)]
+        # A model that was chosen may consist of layers of the encoder without being one itself.
+        parts = {id(part) for layer in layers for part in layers_in(layer)}
+        inside = [(index, one) for index, one in enumerate(layers_in(encoder)) if id(one) in parts]
+        covered = {id(variable) for _, layer in inside for variable in layer.variables}
+        single = self._chosen_ids() - covered
+        return {
+            "layers": [index for index, _ in inside],
+            "variables": [i for i, one in enumerate(encoder.variables) if id(one) in single],
+            "lost": self._lost(encoder),
+        }
 
-    def set_config(self, encoder: keras.layers.Layer, config: Sequence[int] | None) -> None:
+    def set_config(self, encoder: keras.layers.Layer, config: Any) -> None:
         """Restores a choice that `get_config` gave."""
-        if config is not None:
-            variables = encoder.variables
-            self._chosen = frozenset(id(variables[index]) for index in config)
+        if config is None:
+            return
+        # Files of version 0.1 have the indices of variables alone.
+        config = config if isinstance(config, Mapping) else {"layers": [], "variables": config}
+        layers, variables = layers_in(encoder), encoder.variables
+        self._chosen = [layers[index] for index in config["layers"]]
+        self._chosen += [variables[index] for index in config["variables"]]
+        self._lost_before = list(config.get("lost", []))
+
+    def _chosen_ids(self) -> set[int]:
+        """The `id`s of the variables that the choice stands for now."""
+        return {id(variable) for one in self._chosen or [] for variable in _variables(one)}
+
+    def _lost(self, encoder: keras.layers.Layer) -> list[str]:
+        """Paths of the layers and variables that were chosen, and that the encoder has lost."""
+        own = {id(variable) for variable in encoder.variables}
+        chosen = [
+            (one, {id(variable) for variable in _variables(one)}) for one in self._chosen or []
+        ]
+        lost = [one for one, ids in chosen if ids and own.isdisjoint(ids)]
+        return [*self._lost_before, *(one.path or one.name for one in lost)]
 
     def _find(self, encoder: keras.layers.Layer) -> dict[int, frozenset[int]]:
         variables = encoder.variables
         # With the frozen variables, which may be trained later.
-        if list(self._found) != [id(variable) for variable in variables]:
+        if not _are_same(self._traced, variables):
             sets = variables_by_output(encoder, self._inputs)
             self._found = {
                 id(variable): frozenset(
@@ -122,6 +167,8 @@ class SharedVariables:
                 )
                 for index, variable in enumerate(variables)
             }
+            # An `id` alone could be that of a variable made in the place of one that is gone.
+            self._traced = list(variables)
         return self._found
 
 
@@ -168,22 +215,33 @@ def variables_by_output(layer: keras.layers.Layer, inputs: Any) -> dict[str, fro
     }
 
 
-def _variables(model: keras.Model, one: Any) -> list[keras.Variable] | None:
-    """Variables that a layer, the name of a layer or a variable stands for; `None` if unknown."""
+def _layer_or_variable(model: keras.Model, one: Any) -> keras.layers.Layer | keras.Variable | None:
+    """What a layer, the name of a layer or a variable stands for; `None` if unknown."""
     if isinstance(one, keras.Variable):
-        return [one]
+        return one
     name = one.name if isinstance(one, keras.layers.Layer) else one
     layers = _layers_by_name(model).get(name, []) if isinstance(name, str) else []
     if isinstance(one, keras.layers.Layer):
         # A layer without variables belongs to the model only if it is one of its layers.
         known = one.variables or any(one is layer for layer in layers)
-        return list(one.variables) if known else None
+        return one if known else None
     if len(layers) > 1:
         raise ValueError(
             f"`shared` names {len(layers)} layers of the model {model.name!r} at once. Give the "
             f"layer itself. Received: {one!r}."
         )
-    return list(layers[0].variables) if layers else None
+    return layers[0] if layers else None
+
+
+def _variables(one: keras.layers.Layer | keras.Variable | None) -> list[keras.Variable]:
+    """The variables of a layer; a variable by itself."""
+    if isinstance(one, keras.layers.Layer):
+        return list(one.variables)
+    return [] if one is None else [one]
+
+
+def _are_same(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(ones) == len(others) and all(a is b for a, b in zip(ones, others, strict=True))
 
 
 def _layers_by_name(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:

@@ -6,6 +6,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.pass_state import PassState
 from tag_keras.multitask.shared_variables import SharedVariables, check_functional
 from tag_keras.multitask.task_trainer import CompiledMethods, TaskTrainer
 from tag_keras.utils.checks import check
@@ -59,6 +60,8 @@ class TaskModel(TaskTrainer):
         if is_functional and isinstance(getattr(encoder, "output", None), Mapping):
             # Then the shared variables are known before the first call.
             self._see_features(encoder.output, encoder.input)
+        # What a probe starts from and leaves as it is; found before the first step.
+        self.pass_state = PassState()
         self.compiled_methods = CompiledMethods(name="compiled_methods")
         self._check_apart()
 
@@ -74,7 +77,8 @@ class TaskModel(TaskTrainer):
         Args:
             model: Functional model whose outputs are a dict of one tensor per task.
             shared: The shared variables to take instead: a layer, the name of a layer, a variable,
-                or a list of these.
+                or a list of these. A layer stands for all variables that it has at the time, also
+                for those that `enable_lora` or `quantize` put in later.
 
         Returns:
             A multi-task model, not compiled yet.

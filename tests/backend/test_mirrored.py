@@ -277,3 +277,59 @@ def test_a_model_that_is_not_built_with_batches_of_one_example(two_replicas):
     strategies = (tf.distribute.get_strategy(), two_replicas)
     results = [train(one, data, options, is_built=False) for one in strategies]
     assert_same(*results, atol=2e-6)
+
+
+class MovingScale(keras.losses.Loss):
+    """Squared errors by their moving mean."""
+
+    def __init__(self):
+        super().__init__(reduction="sum_over_batch_size")
+        self.scale = keras.Variable(1.0, trainable=False, aggregation="mean")
+
+    def call(self, y_true, y_pred):
+        errors = keras.ops.mean((y_true - y_pred) ** 2, axis=-1)
+        self.scale.assign(0.9 * self.scale + 0.1 * keras.ops.mean(errors))
+        return errors / self.scale
+
+
+class Counter(layers.Layer):
+    """Counts its calls in a `tf.Variable`."""
+
+    def build(self, shape):
+        self.calls = tf.Variable(0.0, trainable=False, aggregation=tf.VariableAggregation.MEAN)
+
+    def call(self, inputs):
+        self.calls.assign_add(1.0)
+        return inputs
+
+
+def fit_with(two_replicas, affinity, stack=(), loss="mse"):
+    with two_replicas.scope():
+        encoder = keras.Sequential([keras.Input((5,)), *stack, layers.Dense(3)])
+        model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+        loss = loss if isinstance(loss, str) else loss()
+        model.compile("sgd", loss, affinity=affinity)
+    model.fit(*make_data(16), batch_size=16, verbose=0)
+    return loss
+
+
+@pytest.mark.slow
+def test_a_probe_does_not_move_the_state_of_a_loss(two_replicas):
+    values = []
+    for affinity in (None, tag_keras.LookaheadAffinity(every=1)):
+        keras.utils.set_random_seed(0)
+        loss = fit_with(two_replicas, affinity, loss=MovingScale)
+        values.append(loss.scale.numpy())
+    assert values[0] != 1
+    assert values[1] == pytest.approx(values[0], abs=1e-6)
+
+
+def test_a_variable_that_a_probe_could_not_set_back_on_the_replicas_is_refused(two_replicas):
+    message = (
+        "changes variables or random generators that Keras does not know, .* several replicas. "
+        r"Make them with `add_weight\(trainable=False\)`"
+    )
+    with two_replicas.scope():
+        counter = Counter()
+    with pytest.raises(ValueError, match=message):
+        fit_with(two_replicas, tag_keras.LookaheadAffinity(every=1), [counter])

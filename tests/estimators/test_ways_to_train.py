@@ -284,11 +284,35 @@ def test_probes_of_which_all_overflow():
         train(model, LookaheadAffinity(3), loss=huge, run_eagerly=True)
     for value, start in zip(model.encoder.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, start)
-    message = (
-        "All 2 probes were left out, because the gradients overflowed in float16. Use the policy "
-        '"mixed_bfloat16", or losses of smaller values.'
-    )
-    with pytest.raises(ValueError, match=f"^{message}$"):
+    with pytest.raises(ValueError, match=f"^{OVERFLOWED}$"):
+        model.get_affinity()
+
+
+OVERFLOWED = (
+    "All 2 probes were left out, because the gradients, times the loss scale of the optimizer, "
+    'overflowed. Use losses of smaller values; under float16, the policy "mixed_bfloat16"; under '
+    "float32, an optimizer without a loss scale."
+)
+
+
+@pytest.mark.filterwarnings("ignore:Some probe values were left out")
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("mse", f"{OVERFLOWED}$"),
+        # The row of "b" overflows, and no loss is above 0.
+        (
+            {"b": lambda *batch: -huge(*batch), "a": nothing},
+            "times the loss scale of the optimizer, overflowed or a loss was not positive or not "
+            "finite. Use losses of smaller values; .* without a loss scale. Check the losses.$",
+        ),
+    ],
+)
+def test_float16_is_not_blamed_for_a_loss_scale_in_float32(loss, message):
+    scale = float("inf") if loss == "mse" else 1e30
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=scale)
+    model, _ = train(make_model(), LookaheadAffinity(3), optimizer, loss=loss, run_eagerly=True)
+    with pytest.raises(ValueError, match=message):
         model.get_affinity()
 
 

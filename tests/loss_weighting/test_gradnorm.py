@@ -228,6 +228,35 @@ def test_a_loaded_model_finds_its_kernel_whatever_the_names_are(names_before, tm
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_other_layers_may_get_more_variables(is_saved, tmp_path):
+    encoder = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(4, name="first"), layers.Dense(2, name="last")]
+    )
+    model = make_model(tag_keras.GradNorm("last"), encoder=encoder)
+    model.fit(*data(), verbose=0)
+    if is_saved:
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras")
+    first, last = (model.encoder.get_layer(name) for name in ("first", "last"))
+    # Two variables that stand before the kernel of the last layer.
+    first.enable_lora(2)
+    model.compile("sgd", "mse", loss_weighting=model.loss_weighting)
+    find = model.loss_weighting.kernel_in
+    assert find(model.encoder, model.shared_variables) is last.kernel
+    last.enable_lora(2)
+    assert find(model.encoder, model.shared_variables) is last.lora_kernel_b
+
+
+def test_a_file_of_version_0_1_names_a_kernel_by_its_index():
+    encoder = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.Dense(2, name="last")])
+    config = {**tag_keras.GradNorm("other name").get_config(), "kernel": 2}
+    weighting = tag_keras.GradNorm.from_config({**config, "layer": None})
+    for _ in range(2):
+        found = weighting.kernel_in(encoder, encoder.trainable_variables)
+        assert found is encoder.get_layer("last").kernel
+
+
 def frozen():
     encoder = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="first")])
     encoder.get_layer("first").trainable = False

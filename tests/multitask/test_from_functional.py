@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -265,6 +267,90 @@ def test_save_and_load(shared, tmp_path):
         fit(one, data)
     np.testing.assert_allclose(loaded.get_affinity().mean, model.get_affinity().mean, atol=1e-6)
     assert (loaded.get_affinity().count == 2).all()
+
+
+def enable_lora(functional):
+    functional.get_layer("trunk").enable_lora(2)
+
+
+def quantize(functional):
+    functional.get_layer("trunk").quantize("int8")
+    enable_lora(functional)
+
+
+@pytest.mark.parametrize("change", [enable_lora, quantize])
+@pytest.mark.parametrize("shared", ["trunk", lambda model: model.get_layer("trunk"), None])
+def test_what_a_layer_replaces_and_adds_later_is_shared(shared, change, tmp_path):
+    names = ["trunk"] if shared else ["trunk", "branch"]
+
+    def choose(functional):
+        return shared(functional) if callable(shared) else shared
+
+    functional = make_functional()
+    model = from_functional(functional, choose(functional))
+    change(functional)
+    expected = [v for v in variables_of(functional, *names) if v.trainable]
+    assert len(expected) == 2 * len(names) + 1
+    assert same(model.shared_variables, expected)
+    # As if the layers had been changed before the model was made.
+    other = make_functional()
+    change(other)
+    other.set_weights(functional.get_weights())
+    assert_same_affinity(model, from_functional(other, choose(other)))
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert [v.path for v in loaded.shared_variables] == [v.path for v in expected]
+
+
+def assert_same_affinity(model, other):
+    one, two = affinity_of(model), affinity_of(other)
+    np.testing.assert_allclose(one.mean, two.mean, atol=1e-6)
+    assert np.abs(one.mean).max() > 1e-3
+
+
+def test_a_loaded_model_knows_the_layers_that_were_named(tmp_path):
+    functional = make_functional()
+    shared = ["trunk", functional.get_layer("branch").kernel]
+    from_functional(functional, shared).save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    enable_lora(loaded.encoder)
+    trunk, branch = (loaded.encoder.get_layer(name) for name in ("trunk", "branch"))
+    assert same(loaded.shared_variables, [*trunk.trainable_variables, branch.kernel])
+
+
+def test_a_choice_of_version_0_1_is_read():
+    # Indices of variables: the bias of the trunk, and the kernel of the branch.
+    functional = make_functional()
+    config = {**from_functional(functional, "trunk").get_config(), "shared": [1, 2]}
+    loaded = tag_keras.MultiTaskModel.from_config(config)
+    assert same(loaded.shared_variables, loaded.encoder.variables[1:3])
+
+
+def test_a_model_whose_layers_were_taken_stands_for_them(tmp_path):
+    inputs = keras.Input((5,))
+    backbone = keras.Model(inputs, layers.Dense(4, name="trunk")(inputs))
+    outputs = {task: layers.Dense(1)(backbone.output) for task in TASKS}
+    model = from_functional(keras.Model(inputs, outputs), backbone)
+    model.save(tmp_path / "model.keras")
+    for one in (model, keras.models.load_model(tmp_path / "model.keras")):
+        enable_lora(one.encoder)
+        assert same(one.shared_variables, one.encoder.get_layer("trunk").trainable_variables)
+
+
+def test_a_variable_that_is_gone(tmp_path):
+    functional = make_functional()
+    model = from_functional(functional, [functional.get_layer("trunk").kernel, "branch"])
+    functional.get_layer("trunk").quantize("int8")
+    message = re.escape(
+        "`shared` named ['trunk/kernel'], which the model 'network' no longer has. Name the layer, "
+        "which stands for whatever variables it has, and make the multi-task model anew."
+    )
+    # It can be served all the same.
+    model.save(tmp_path / "model.keras")
+    for one in (model, keras.models.load_model(tmp_path / "model.keras")):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            measure_all(one)
 
 
 def test_a_choice_that_was_saved_means_the_same_variables_elsewhere(tmp_path):

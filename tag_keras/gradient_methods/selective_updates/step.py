@@ -13,7 +13,6 @@ from tag_keras.gradient_methods.selective_updates.proximal_affinity import (
     group_affinity,
     moving_average,
 )
-from tag_keras.multitask.task_losses import of_one_replica
 from tag_keras.multitask.task_model import TaskModel
 
 
@@ -41,7 +40,7 @@ class GroupBatch:
         self._model = model
         self._full_precision = FullPrecision(model)
         self.x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._state = [tf.convert_to_tensor(variable) for variable in model.non_trainable_variables]
+        self._start = model.pass_state.now(model)
         # Both set by `forward`. Boolean tensor (T,): the tasks with labels.
         self.present: Any = None
         self.predictions: Any = None
@@ -58,11 +57,11 @@ class GroupBatch:
 
     def forward_at(self, values: Sequence[tf.Tensor]) -> Losses:
         """A forward pass with other values of the trainable variables."""
-        predictions, _, own = self._model.stateless_call(
-            values, self._state, self.x, training=True, return_losses=True
-        )
-        losses, _ = self._model.task_losses(self.y, predictions, self.sample_weight)
-        return Losses(losses, [of_one_replica(loss) for loss in own])
+        pairs = list(zip(self._model.trainable_variables, values, strict=True))
+        with self._start.again(pairs, collect_losses=True):
+            predictions = self._model(self.x, training=True)
+            losses, _ = self._model.task_losses(self.y, predictions, self.sample_weight)
+            return Losses(losses, self._model.own_losses())
 
     def measured(self, values: Sequence[tf.Tensor], losses: Losses | None = None) -> tf.Tensor:
         """Losses of the whole batch in float32, tensor (T,).
