@@ -10,11 +10,14 @@ import numpy.typing as npt
 from tag_keras import results
 from tag_keras.affinity import Affinity
 from tag_keras.selection import table_inputs
-from tag_keras.selection.rules import Singletons, build_problem
+from tag_keras.selection.rules import LARGEST, Singletons, build_problem
 from tag_keras.selection.solvers.problem import Floats, all_groups
 from tag_keras.selection.table_inputs import Costs, Group, LossesByHand
 from tag_keras.utils.checks import check
 from tag_keras.utils.tasks import check_task_names
+
+# Products and quotients of costs must be finite, and not 0.
+_MOST_COST = 1e100
 
 
 class NetworkTable:
@@ -269,11 +272,12 @@ def _checked_scores(tasks: Group, networks: tuple[Group, ...], scores: npt.Array
     array = _checked_array("scores", scores, (len(networks), len(tasks)))
     for row, network in enumerate(networks):
         for task, score in zip(tasks, array[row], strict=True):
-            if (task in network) != math.isfinite(score) or math.isinf(score):
-                wanted = "a finite score" if task in network else "NaN"
+            inside = task in network
+            if not (abs(score) <= LARGEST if inside else math.isnan(score)):
+                wanted = f"a finite score for {task!r}, at most {LARGEST:g} in size,"
                 raise ValueError(
-                    f"`scores[{row}]` should have {wanted} for {task!r}, since the network is "
-                    f"{network}. Received: {score:g}."
+                    f"`scores[{row}]` should have {wanted if inside else f'NaN for {task!r},'} "
+                    f"since the network is {network}. Received: {score:g}."
                 )
     return array
 
@@ -282,10 +286,10 @@ def _checked_costs(networks: tuple[Group, ...], costs: npt.ArrayLike | None) -> 
     number = len(networks)
     array = _checked_array("costs", np.ones(number) if costs is None else costs, (number,))
     for row, cost in enumerate(array):
-        if not 0 < cost < math.inf:
+        if not 1 / _MOST_COST <= cost <= _MOST_COST:
             raise ValueError(
-                f"`costs[{row}]` should be positive and finite. Received: {cost:g} for "
-                f"{networks[row]}."
+                f"`costs[{row}]` should be positive and finite, from {1 / _MOST_COST:g} to "
+                f"{_MOST_COST:g}. Received: {cost:g} for {networks[row]}."
             )
     return array
 
@@ -293,7 +297,7 @@ def _checked_costs(networks: tuple[Group, ...], costs: npt.ArrayLike | None) -> 
 def _checked_array(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
     try:
         array = np.array(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"`{name}` should be an array of numbers of shape {shape}. Received: {values!r:.80}."
         ) from None

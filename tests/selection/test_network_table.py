@@ -215,6 +215,7 @@ def test_published_tables(name):
         ),
         ("a\tb\n1\t2\n0.1x\t", None, r"line 3 should have a finite number for 'a'\. Found: '0.1x'"),
         ("a\tb\n1\tnan", None, r"line 2 should have a finite number for 'b'\. Found: 'nan'"),
+        ("a\tb\n1\t" + "9" * 5000, None, r"line 2 should have .* for 'b'\. Found: '9{79}\.$"),
         ("1\tinf", ["a", "b"], r"line 1 should have a finite number for 'b'\. Found: 'inf'"),
         ("a\tb\n1\t", None, r"line 2 should have a loss for each task, .* a column `cost`"),
         ("a\tcost\n1\t", None, r"line 2 should have a cost"),
@@ -313,13 +314,29 @@ RIGHT = {
             {"scores": [[0.3, -math.inf], [0.1, 0.2]]},
             r"`scores\[0\]` should have NaN for 'b'.*Received: -inf",
         ),
+        (
+            {"scores": [[1e308, NAN], [0.1, 0.2]]},
+            r"`scores\[0\]` should have a finite score for 'a', at most 1e\+300 in size, since",
+        ),
+        ({"scores": [[10**400, NAN], [0.1, 0.2]]}, r"`scores` should be an array of numbers"),
+        ({"costs": [10**400, 1]}, r"`costs` should be an array of numbers of shape \(2,\)"),
+        (
+            {"costs": [1e-320, 1]},
+            r"`costs\[0\]` should be positive and finite, from 1e-100 to 1e\+100",
+        ),
         ({"costs": [1.0]}, r"`costs` should have the shape \(2,\).*shape \(1,\)"),
-        ({"costs": [1.0, None]}, r"`costs\[1\]` should be positive and finite\. Received: nan for"),
+        (
+            {"costs": [1.0, None]},
+            r"`costs\[1\]` should be positive and finite.*Received: nan for",
+        ),
         (
             {"costs": [0.0, 1.0]},
-            r"`costs\[0\]` should be positive and finite\. Received: 0 for \('a',\)",
+            r"`costs\[0\]` should be positive and finite.*Received: 0 for \('a',\)",
         ),
-        ({"costs": [1.0, math.inf]}, r"`costs\[1\]` should be positive and finite\. Received: inf"),
+        (
+            {"costs": [1.0, math.inf]},
+            r"`costs\[1\]` should be positive and finite.*Received: inf",
+        ),
         (
             {
                 "networks": [["b", "a"], ["a", "b"]],
