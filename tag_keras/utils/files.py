@@ -1,6 +1,7 @@
 """Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,8 +22,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     A process that is killed in the block leaves `path` as it was. The new path is a hidden file of
     the same suffix beside it. Each thread of each process has its own, and the next attempt deletes
     those of processes that are gone.
+
+    Raises:
+        ValueError: If `path` is a folder.
+        OSError: If the disc is full; the message says what to do.
     """
     path = Path(path)
+    _check_no_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A hash, because the name of `path` may be as long as a name can be.
     head = f".partial-{short_hash(path.name)}-{short_hash(platform.node())}-"
@@ -37,11 +43,31 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 # The bytes must reach the disc before the rename does.
                 os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         # It may be what has filled the disc.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if full := _full_disc(error):
+            raise OSError(
+                full.errno,
+                f"{path} could not be written: {full.strerror}. Make room in {path.parent}, and "
+                "run the same command again: it goes on where this one stopped",
+            ) from error
         raise
+
+
+def _check_no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"{path} should be a file, and is a folder. Rename or delete it.")
+
+
+def _full_disc(error: BaseException | None) -> OSError | None:
+    """The error of a full disc, or of a full quota, that led to this one; None if none did."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def short_hash(text: str) -> str:
@@ -133,8 +159,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not JSON; the message names the file.
+        ValueError: If the file is not JSON, or a folder; the message names it.
     """
+    _check_no_folder(Path(path))
     with open(path, encoding="utf-8") as file:
         try:
             return json.load(file)
