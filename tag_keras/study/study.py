@@ -13,6 +13,7 @@ from tag_keras.results import PLAIN, Row
 from tag_keras.sweep.job import Job, JobFiles
 from tag_keras.sweep.network import Data, Network
 from tag_keras.sweep.sweep import run_sweep
+from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_count
 from tag_keras.utils.tasks import check_task_names
 
@@ -82,7 +83,7 @@ class Study:
     cluster: bool = False
 
     def __post_init__(self) -> None:
-        check_task_names(list(self.tasks))
+        files.check_case(self.folder, check_task_names(list(self.tasks)))
         for name in ("seeds", "num_groups", "budgets"):
             values = getattr(self, name)
             different = len(set(values)) == len(values)

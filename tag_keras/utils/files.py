@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -73,6 +74,29 @@ def _full_disc(error: BaseException | None) -> OSError | None:
 def short_hash(text: str) -> str:
     """Twelve hexadecimal digits that tell a text from others."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def check_case(folder: Path, names: Iterable[str]) -> None:
+    """Checks that names of files differ by more than case, if the disc of the folder has no case.
+
+    Raises:
+        ValueError: If two would be one file; the message names them.
+    """
+    by_letters: dict[bytes, str] = {}
+    for name in names:
+        # Of ASCII only: names of files quote all other letters.
+        other = by_letters.setdefault(name.encode().lower(), name)
+        if other != name and _has_no_case(folder):
+            raise ValueError(
+                f"{other!r} and {name!r} would share a file in {folder}, whose disc does not tell "
+                "capital letters from small ones. Rename one, or give a folder on another disc."
+            )
+
+
+def _has_no_case(folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=".case", dir=folder) as file:
+        return Path(folder, Path(file.name).name.upper()).exists()
 
 
 def _is_alive(process: str) -> bool:

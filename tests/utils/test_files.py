@@ -243,6 +243,23 @@ def test_a_disc_without_locks_is_an_error_for_those_who_wait_only(tmp_path, monk
         pass
 
 
+def test_names_that_differ_in_case_alone_are_told_where_they_would_be_one_file(
+    tmp_path, monkeypatch
+):
+    folder, names = tmp_path / "new", ["A", "b", "a", "ä", "Ä"]
+    # This disc has both.
+    files.check_case(folder, names)
+    assert not list(folder.iterdir())
+    real = pathlib.Path.exists
+    # As on a Mac or on Windows: all letters of a path are read as small ones.
+    monkeypatch.setattr(
+        pathlib.Path, "exists", lambda path: real(path) or real(path.with_name(path.name.lower()))
+    )
+    files.check_case(folder, ["A", "b", "ä", "Ä"])
+    with pytest.raises(ValueError, match=r"'A' and 'a' would share a file in .*new, whose disc"):
+        files.check_case(folder, names)
+
+
 def test_write_json_puts_the_bytes_on_the_disc_before_it_renames(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
