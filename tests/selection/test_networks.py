@@ -1,12 +1,16 @@
 """Selection out of tables of networks: exhaustive search, published objectives, ties, errors."""
 
+import ctypes
 import itertools
 import json
 import math
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 import tag_keras
 from tag_keras import NetworkTable, random_networks, select_networks
@@ -340,6 +344,30 @@ def test_a_tiny_budget_is_told_the_least_that_is_enough(budget):
 def test_networks_far_beyond_the_budget_are_left_alone():
     rows = [({"a": 1.0}, 0.5), ({"b": 1.0}, 0.5), ({"a": 0.5, "b": 0.5}, 1e30)]
     assert select_networks(rows, 1.0, "min").networks == (0, 1)
+
+
+def test_nothing_of_the_solver_is_printed_and_all_else_is(monkeypatch, capfd):
+    milp = scipy.optimize.milp
+    together = threading.Barrier(2, timeout=30)
+
+    def noisy(*args, **options):
+        # Two solvers at once: the first to end must not let the other print.
+        together.wait()
+        ctypes.CDLL(None).puts(b"kept in a buffer")
+        os.write(1, b"written at once")
+        return milp(*args, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", noisy)
+    print("before")
+    threads = [
+        threading.Thread(target=select_networks, args=(LOSSES, 1.5, "min")) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(1, b"after\n")
+    assert capfd.readouterr().out == "before\nafter\n"
 
 
 def test_losses_far_from_zero_and_zero():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from tag_keras.selection.solvers.problem import Floats, Rows
+from tag_keras.selection.solvers.quiet import quiet
 
 # Values and costs have units in which a tie is a thousand times the error of the solver, 1e-6.
 _TIE = 1e-3
@@ -192,13 +193,14 @@ class NetworkProgram:
         lower, upper = np.zeros(len(objective)), np.ones(len(objective))
         lower[:number], upper[:number] = bounds
         for presolve in (True, False):
-            result = scipy.optimize.milp(
-                objective,
-                integrality=np.arange(len(objective)) < number,
-                bounds=scipy.optimize.Bounds(lower, upper),
-                constraints=constraints,
-                options={"mip_rel_gap": 0.0, "presolve": presolve} | self._time_left(),
-            )
+            with quiet():
+                result = scipy.optimize.milp(
+                    objective,
+                    integrality=np.arange(len(objective)) < number,
+                    bounds=scipy.optimize.Bounds(lower, upper),
+                    constraints=constraints,
+                    options={"mip_rel_gap": 0.0, "presolve": presolve} | self._time_left(),
+                )
             # Presolve sometimes calls programs with many ties infeasible.
             if result.status != 2:
                 break
