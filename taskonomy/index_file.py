@@ -91,8 +91,6 @@ def load_index(path: Path) -> Index:
     """
     try:
         return _read(path)
-    except OSError:
-        raise
     # Of any type: a damaged file may ask for a decompressor that is not there, or for terabytes.
     except Exception as error:
         raise ValueError(

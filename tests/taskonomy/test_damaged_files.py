@@ -2,11 +2,13 @@
 
 import io
 import os
+import random
 import struct
 import tarfile
 
 import numpy as np
 import pytest
+from random_edits import edit_bytes
 from taskonomy_files import SPLITS, make_files, write
 
 from taskonomy.data import Taskonomy
@@ -154,6 +156,22 @@ def test_files_that_are_none_or_too_large_are_left_out(tmp_path, capsys):
     assert f"point_10_view_0.png: it has {2**42} bytes" in printed
     assert "it claims to have 60000 x 60000 pixels" in printed
     assert r"point_3_view_3_\udcff.png: it is empty" in printed
+
+
+def test_an_index_edited_at_random_loads_or_is_named(tmp_path):
+    prepare(write(tmp_path, FILES, "{domain}/{building}"))
+    (path,) = (tmp_path / ".tag_keras").glob("index-*.npz")
+    whole, wanted = path.read_bytes(), load_index(path)
+    for seed in range(100):
+        path.write_bytes(edit_bytes(whole, random.Random(seed)))
+        try:
+            index = load_index(path)
+        except ValueError as error:
+            assert str(path) in str(error), seed
+        else:
+            assert index.folders == wanted.folders and index.suffixes == wanted.suffixes
+            for name, samples in index.samples.items():
+                np.testing.assert_array_equal(samples.views, wanted.samples[name].views)
 
 
 def test_an_index_with_a_part_of_another_kind_is_named(tmp_path):
