@@ -102,7 +102,10 @@ def open_cache(folder: Path, image_size: int, kind: Kind) -> Cache | None:
             split: sorted((int(place), str(name)) for place, name in index["unreadable"][split])
             for split in SPLITS
         }
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        # A place beyond the file would be an error in the midst of a training.
+        if any(place not in range(numbers[one]) for one in SPLITS for place, _ in unreadable[one]):
+            return None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, OverflowError):
         return None
     cache = Cache(folder, image_size, kind, numbers, unreadable)
     return cache if cache.is_whole() else None

@@ -3,8 +3,7 @@
 import functools
 import itertools
 import os
-import zipfile
-import zlib
+import struct
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
@@ -17,6 +16,8 @@ from celeba.sources import Example
 Pixels = npt.NDArray[Any]
 # Work for all threads, in little memory.
 _AT_ONCE = 256
+# Far more than any image of CelebA has. Decoded, some kilobytes could take all memory.
+_MOST_PIXELS = 2**26
 
 
 @functools.lru_cache(maxsize=4)
@@ -66,11 +67,29 @@ def decode_all(
 
     def decode_one(example: Example) -> tuple[Pixels | None, Pixels | None]:
         try:
-            return decode(example.read())
-        except (tf.errors.InvalidArgumentError, OSError, zipfile.BadZipFile, zlib.error):
+            file = example.read()
+        # Of many types: `zipfile` passes on those of its decompressors.
+        except Exception:
+            return None, None
+        try:
+            fits = _claimed_pixels(file) <= _MOST_PIXELS
+            return decode(file) if fits else (None, None)
+        except (tf.errors.InvalidArgumentError, struct.error):
             return None, None
 
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         while chunk := list(itertools.islice(examples, _AT_ONCE)):
             for example, result in zip(chunk, pool.map(decode_one, chunk), strict=True):
                 yield example, *result
+
+
+def _claimed_pixels(file: bytes) -> int:
+    """Height times width, as the header of a JPEG, PNG or GIF file says them; 0 for others."""
+    height, width = 0, 0
+    if file.startswith(b"\xff\xd8"):
+        height, width, _ = tf.io.extract_jpeg_shape(file).numpy().tolist()
+    elif file.startswith(b"\x89PNG"):
+        width, height = struct.unpack(">II", file[16:24])
+    elif file.startswith(b"GIF"):
+        width, height = struct.unpack("<HH", file[6:10])
+    return int(height * width)

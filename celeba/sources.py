@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import os
+import stat
+import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from celeba.lists import ATTRIBUTES, SPLITS, Labels, Lists, read_lists
+from tag_keras.utils.checks import check
+
+# Far more than any image of CelebA has.
+_LARGEST_FILE = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +116,7 @@ class FileSource:
             members = self._archive.infolist()
             return {Path(one.filename).name: f"{one.file_size} {one.CRC}" for one in members}
         with os.scandir(self.images) as entries:
-            stats = {entry.name: entry.stat() for entry in entries}
-        return {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
+            return {entry.name: _stamp(entry) for entry in entries}
 
     @functools.cached_property
     def _archive(self) -> zipfile.ZipFile | None:
@@ -119,20 +124,27 @@ class FileSource:
             return None
         try:
             return zipfile.ZipFile(self.images)
-        except zipfile.BadZipFile:
+        # Of names and numbers in a damaged table of contents, others than BadZipFile.
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error):
             raise ValueError(
-                f"{self.images} is cut off, or no zip file. Download it again."
+                f"{self.images} is cut off, damaged, or no zip file. Download it again."
             ) from None
 
     @functools.cached_property
-    def _members(self) -> dict[str, str]:
-        """Path in the zip file by file name."""
-        paths = [] if self._archive is None else self._archive.namelist()
-        return {Path(path).name: path for path in paths}
+    def _members(self) -> dict[str, zipfile.ZipInfo]:
+        """Members of the zip file by file name."""
+        members = [] if self._archive is None else self._archive.infolist()
+        return {Path(one.filename).name: one for one in members}
 
     def _read(self, name: str) -> bytes:
+        """The bytes of an image; any error if they cannot be read, or are far too many."""
         if self._archive is not None:
+            _check_size(self._members[name].file_size)
             return self._archive.read(self._members[name])
+        status = (self.images / name).stat()
+        # A pipe would never end.
+        check(stat.S_ISREG(status.st_mode), "An image should be a file", name=name)
+        _check_size(status.st_size)
         return (self.images / name).read_bytes()
 
 
@@ -180,6 +192,7 @@ class PreparedSource:
         return {"files": files}
 
     def examples(self, split: str, start: int) -> Iterator[Example]:
+        import tensorflow as tf
         import tensorflow_datasets as tfds
 
         dataset = self._builder.as_dataset(
@@ -189,11 +202,17 @@ class PreparedSource:
             read_config=tfds.ReadConfig(interleave_cycle_length=1),
         )
         order = self._order(split)
-        for index, example in enumerate(dataset.skip(start).as_numpy_iterator(), start):
-            labels = np.array([example["attributes"][name] for name in ATTRIBUTES], np.int8)
-            number, image = order[index], example["image"]
-            position = number - self._first(split)
-            yield Example(position, _file_name(number), labels, functools.partial(bytes, image))
+        try:
+            for index, example in enumerate(dataset.skip(start).as_numpy_iterator(), start):
+                labels = np.array([example["attributes"][name] for name in ATTRIBUTES], np.int8)
+                number, image = order[index], example["image"]
+                position = number - self._first(split)
+                yield Example(position, _file_name(number), labels, functools.partial(bytes, image))
+        except tf.errors.OpError as error:
+            # A record does not say where the next one is.
+            raise ValueError(
+                f"{self.folder} is damaged ({error.message}). Delete it and prepare it again."
+            ) from None
 
     def _first(self, split: str) -> int:
         """Number of the first file of a split."""
@@ -210,6 +229,21 @@ class PreparedSource:
             return hashed.digest()
 
         return sorted(range(first, first + self.sizes[split]), key=key)
+
+
+def _stamp(entry: os.DirEntry[str]) -> str:
+    """Size and time of a file, which change with it."""
+    try:
+        status = entry.stat()
+    except OSError:
+        # A link to nowhere, perhaps of an image that is not CelebA's.
+        return "unreadable"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _check_size(size: int) -> None:
+    """Refuses a file before it takes memory."""
+    check(size <= _LARGEST_FILE, f"An image should have at most {_LARGEST_FILE} bytes", size=size)
 
 
 def _file_name(number: int) -> str:

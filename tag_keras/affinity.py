@@ -13,6 +13,8 @@ from tag_keras.utils.tasks import check_task_names
 
 # The arrays of an `Affinity`, as named in the file.
 _ARRAYS = ("mean", "standard_error", "count", "history", "skipped", "replicates")
+# Larger counts are not exact in float64; squares of larger numbers would be infinite.
+_MOST, _LARGEST = 2.0**53, 1e150
 
 
 class Affinity:
@@ -74,8 +76,10 @@ class Affinity:
                 "`mean` should be finite wherever it was measured. Received: "
                 f"{self.describe_pairs(wrong)}."
             )
-        if (self.standard_error < 0).any() or np.isinf(self.standard_error).any():
-            raise ValueError("`standard_error` should be NaN, or finite and at least 0.")
+        if ((self.standard_error < 0) | (self.standard_error > _LARGEST)).any():
+            raise ValueError(
+                f"`standard_error` should be NaN, or finite and at least 0 (at most {_LARGEST:g})."
+            )
 
     def describe_pairs(self, where: npt.NDArray[np.bool_]) -> str:
         """The pairs where the boolean array `where` (T, T) is true, with their means, as text."""
@@ -207,7 +211,7 @@ def _checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtyp
     try:
         # Through float64, because None stands for NaN in the files.
         array = np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"`{name}` should be an array of numbers of shape {shape}.") from None
     if array.size == 0 and shape[0] is None:
         array = array.reshape((0, *shape[1:]))
@@ -216,8 +220,9 @@ def _checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtyp
             f"`{name}` should have the shape {shape}, [source, target] in the order of `tasks`. "
             f"Received: shape {array.shape}."
         )
-    if dtype is np.int64 and not ((array >= 0) & (array == np.floor(array))).all():
-        raise ValueError(f"`{name}` should hold whole numbers of at least 0.")
+    whole = (array >= 0) & (array < _MOST) & (array == np.floor(array))
+    if dtype is np.int64 and not whole.all():
+        raise ValueError(f"`{name}` should hold whole numbers of at least 0, and below 2 ** 53.")
     array = array.astype(dtype)
     array.setflags(write=False)
     return array
@@ -225,8 +230,8 @@ def _checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtyp
 
 def _checked_series(name: str, value: npt.ArrayLike | None, pairs: tuple[int, int]) -> Any:
     series = _checked_array(name, () if value is None else value, (None, *pairs), np.float64)
-    if np.isinf(series).any():
-        raise ValueError(f"`{name}` should be finite or NaN.")
+    if (np.abs(series) > _LARGEST).any():
+        raise ValueError(f"`{name}` should be finite or NaN, and at most {_LARGEST:g} in size.")
     return series
 
 

@@ -1,14 +1,12 @@
 """The command `python -m tag_keras.network_selection`: selects networks, and says so in words."""
 
-import contextlib
-import ctypes
 import dataclasses
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tag_keras.affinity import Affinity
@@ -105,7 +103,7 @@ def main(argv: list[str]) -> int:
             raise flags.Error(wrong)
         if given.output and os.path.isdir(given.output):
             raise flags.Error(f"flag --output should be a file. {given.output} is a folder.")
-        with show_elapsed("network_selection", sys.stderr), _output_to_stderr():
+        with show_elapsed("network_selection", sys.stderr):
             if isinstance(scores, Affinity):
                 grouping, lines = _from_affinity(scores, given)
             else:
@@ -208,28 +206,6 @@ def _from_table(table: NetworkTable, given: Any) -> tuple[Grouping, list[str]]:
     costs = [float(table.costs[row]) for row in selection.networks]
     lines = summary(selection, scores, given.sense, costs, time.monotonic() - start)
     return selection, [*lines, f"cost {selection.cost:.6g} of a budget of {budget:.6g}"]
-
-
-@contextlib.contextmanager
-def _output_to_stderr() -> Iterator[None]:
-    """Sends stdout to stderr: the solver prints by itself, whatever its options say."""
-    with contextlib.ExitStack() as stack:
-        # A process may have no stdout or no stderr; then nothing needs to move.
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            before = os.dup(1)
-            stack.callback(os.close, before)
-            os.dup2(2, 1)
-            stack.callback(os.dup2, before, 1)
-            stack.callback(_flush)
-        yield
-
-
-def _flush() -> None:
-    """Makes the C library write the output of the solver, which it keeps when stdout is a pipe."""
-    # Without that library, as on Windows, the output appears when the process ends.
-    with contextlib.suppress(OSError, TypeError, AttributeError):
-        ctypes.CDLL(None).fflush(None)
 
 
 if __name__ == "__main__":

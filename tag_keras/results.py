@@ -16,6 +16,7 @@ from tag_keras.utils.checks import is_number
 Array = npt.NDArray[np.float64]
 # With fewer seeds, the noise between them counts as unknown.
 FEWEST_SEEDS = 3
+_LARGEST = 1e100
 JOINT = "joint"
 # Roles of networks that are trained by plain `fit`. Most other roles are names of methods.
 PLAIN = (JOINT, "single", "group")
@@ -129,9 +130,9 @@ def _row(value: object, where: str) -> Row:
         "seed": type(value["seed"]) is int,
         "task": isinstance(tasks, list) and value["task"] in tasks,
         "split": isinstance(value["split"], str),
-        "loss": is_number(value["loss"]),
-        "metrics": isinstance(metrics, dict) and all(map(is_number, metrics.values())),
-        "seconds": is_number(value["seconds"]),
+        "loss": _is_figure(value["loss"]),
+        "metrics": isinstance(metrics, dict) and all(map(_is_figure, metrics.values())),
+        "seconds": _is_figure(value["seconds"]),
         "role": isinstance(value.get("role", ""), str),
         "index": value.get("index") is None or type(value["index"]) is int,
         "early": isinstance(value.get("early", False), bool),
@@ -139,8 +140,13 @@ def _row(value: object, where: str) -> Row:
     }
     for name, right in checks.items():
         if not right:
-            raise ValueError(f"{where}: the field {name!r} has a wrong value: {value[name]!r}.")
+            raise ValueError(f"{where}: the field {name!r} has a wrong value: {value[name]!r:.80}.")
     return Row(**{**value, "tasks": tuple(tasks)})
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether it is a number whose sums and squares are finite, too."""
+    return is_number(value) and abs(value) <= _LARGEST
 
 
 class ResultTable:

@@ -8,12 +8,15 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 # Number of bytes that `problem_at_ends` needs from the beginning and from the end.
 HEAD, TAIL = 26, len(_END)
+# Far more than an image of Taskonomy has. Decoded, some kilobytes could take all memory.
+_MOST_PIXELS = 2**26
 
 
 def problem_at_ends(head: bytes, tail: bytes, bits: int) -> str:
     """What is wrong with a file's first `HEAD` and last `TAIL` bytes; "" if nothing is.
 
-    This finds files that are empty, cut off or no PNG files, without reading the rest of them.
+    This finds files that are empty, cut off, far too large or no PNG files, without reading the
+    rest of them.
 
     Args:
         head: The first bytes.
@@ -26,6 +29,9 @@ def problem_at_ends(head: bytes, tail: bytes, bits: int) -> str:
         return "it is no PNG file"
     if head[24] != bits:
         return f"it has {head[24]} bits per channel instead of {bits}"
+    width, height = struct.unpack(">II", head[16:24])
+    if not 0 < width * height <= _MOST_PIXELS:
+        return f"it claims to have {width} x {height} pixels"
     return "" if tail == _END else "it is cut off"
 
 

@@ -1,18 +1,25 @@
 """Scanning the files of one building for complete samples, and for files that cannot be read."""
 
+import contextlib
+import dataclasses
 import os
 import re
+import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from taskonomy import png
 from taskonomy.domains import DOMAINS
 
 # "ends" looks at the first and last bytes of every file, and "contents" at all checksums.
 Verify = Literal["ends", "contents"]
-_NAME = re.compile(r"point_(0|[1-9]\d*)_view_(0|[1-9]\d*)(\D.*)?\.png")
+_NAME = re.compile(r"point_(0|[1-9][0-9]*)_view_(0|[1-9][0-9]*)([^0-9].*)?\.png")
+# The index has 32 bits for a point or view.
+_MOST_DIGITS = 9
+# Far more than a file of Taskonomy takes.
+_LARGEST_FILE = 2**26
 View = tuple[int, int]
 
 
@@ -46,7 +53,9 @@ class Unreadable(NamedTuple):
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.place}{self.name and f', {self.name}'}: {self.problem}"
+        text = f"{self.place}{self.name and f', {self.name}'}: {self.problem}"
+        # A name on the disc may be no text.
+        return text.encode(errors="backslashreplace").decode()
 
 
 class Scan(NamedTuple):
@@ -96,20 +105,22 @@ def is_repaired(file: Unreadable, verify: Verify) -> bool:
 
     A file in a tar file is never repaired by itself: the tar file has a new time then.
     """
-    match = _NAME.fullmatch(file.name)
-    if match is None or file.place.endswith(".tar"):
+    place, found = Path(file.place), _Found()
+    if place.suffix == ".tar":
         return False
-    view, part = (int(match[1]), int(match[2])), Part(match[3] or "")
-    return not _problem(Path(file.place), view, part, file.domain, verify)
+    if not file.name:
+        return not _files(place).problems
+    found.add(file.name)
+    return any(
+        part and not _problem(place, view, part, file.domain, verify)
+        for view, part in found.parts.items()
+    )
 
 
 def read(place: str | os.PathLike[str], view: View, part: Part) -> bytes:
     """The bytes of one file."""
-    if part.size < 0:
-        return Path(place, file_name(view, part.suffix)).read_bytes()
-    with open(place, "rb") as file:
-        file.seek(part.offset)
-        return file.read(part.size)
+    with _opened(place, view, part) as (file, size):
+        return file.read(size)
 
 
 def file_name(view: View, suffix: str) -> str:
@@ -122,36 +133,64 @@ def _parts(
     """The files of one domain by point and view, `None` for a file that cannot be read."""
     if place is None:
         return {}, []
-    parts: dict[View, Part | None] = {}
-    found, problem = _members(place) if place.suffix == ".tar" else (_files(place), "")
-    unreadable = [Unreadable(str(place), "", domain, problem)] if problem else []
-    for view, part in found.items():
-        if problem := _problem(place, view, part, domain, verify):
-            name = file_name(view, part.suffix)
-            unreadable.append(Unreadable(str(place), name, domain, problem))
-        parts[view] = None if problem else part
-    return parts, unreadable
+    found = _members(place) if place.suffix == ".tar" else _files(place)
+    for view, part in found.parts.items():
+        if part and (problem := _problem(place, view, part, domain, verify)):
+            found.problems.append((file_name(view, part.suffix), problem))
+            found.parts[view] = None
+    unreadable = [Unreadable(str(place), name, domain, why) for name, why in found.problems]
+    return found.parts, unreadable
 
 
-def _files(folder: Path) -> dict[View, Part]:
-    with os.scandir(folder) as entries:
-        matches = [_NAME.fullmatch(entry.name) for entry in entries]
-    return {(int(m[1]), int(m[2])): Part(m[3] or "") for m in matches if m}
+@dataclasses.dataclass
+class _Found:
+    """Files by point and view, `None` for one that cannot be read; names that cannot, and why."""
+
+    parts: dict[View, Part | None] = dataclasses.field(default_factory=dict)
+    problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    def add(self, name: str, offset: int = 0, size: int = -1, problem: str = "") -> None:
+        """Adds a file, if that is its name."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return
+        if max(len(match[1]), len(match[2])) > _MOST_DIGITS:
+            self.problems.append((name[:80], f"its numbers have more than {_MOST_DIGITS} digits"))
+            return
+        if problem:
+            self.problems.append((name, problem))
+        part = None if problem else Part(match[3] or "", offset, size)
+        self.parts[int(match[1]), int(match[2])] = part
 
 
-def _members(path: Path) -> tuple[dict[View, Part], str]:
-    """The files in a tar file, by its headers alone, and what is wrong with the tar file."""
-    parts: dict[View, Part] = {}
+def _files(folder: Path) -> _Found:
+    found = _Found()
+    try:
+        for name in os.listdir(folder):
+            found.add(name)
+    except OSError as error:
+        found.problems.append(("", str(error)))
+    return found
+
+
+def _members(path: Path) -> _Found:
+    """The files in a tar file, by its headers alone."""
+    found = _Found()
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                match = _NAME.fullmatch(os.path.basename(member.name))
-                if match and member.isfile():
-                    view = int(match[1]), int(match[2])
-                    parts[view] = Part(match[3] or "", member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
-        return parts, str(error)
-    return parts, ""
+                # It leads back to a header before, and round and round.
+                if member.size < 0:
+                    raise tarfile.ReadError("a size is negative")
+                if member.isfile():
+                    # Its bytes do not stand in a row.
+                    problem = "it is a sparse file" if member.issparse() else ""
+                    name = os.path.basename(member.name)
+                    found.add(name, member.offset_data, member.size, problem)
+    # Of any type: `tarfile` reads numbers and sizes of damaged headers as they come.
+    except Exception as error:
+        found.problems.append(("", str(error) or type(error).__name__))
+    return found
 
 
 def _problem(place: Path, view: View, part: Part, domain: str, verify: Verify) -> str:
@@ -160,17 +199,31 @@ def _problem(place: Path, view: View, part: Part, domain: str, verify: Verify) -
     try:
         if verify == "contents":
             return png.problem(read(place, view, part), bits)
-        return png.problem_at_ends(*_ends(place, view, part), bits)
+        with _opened(place, view, part) as (file, size):
+            head = file.read(min(size, png.HEAD))
+            file.seek(part.offset + max(size - png.TAIL, 0))
+            return png.problem_at_ends(head, file.read(png.TAIL), bits)
     except OSError as error:
         return str(error)
 
 
-def _ends(place: Path, view: View, part: Part) -> tuple[bytes, bytes]:
-    """The first and the last bytes of a file."""
-    path = place if part.size >= 0 else place / file_name(view, part.suffix)
+@contextlib.contextmanager
+def _opened(
+    place: str | os.PathLike[str], view: View, part: Part
+) -> Iterator[tuple[BinaryIO, int]]:
+    """A file, open at its first byte, and the number of its bytes.
+
+    Raises:
+        OSError: If it cannot be read, or is too large to be a file of Taskonomy.
+    """
+    path = Path(place) if part.size >= 0 else Path(place, file_name(view, part.suffix))
+    status = path.stat()
+    # A pipe would never end.
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is no file")
+    size = status.st_size if part.size < 0 else part.size
+    if size > _LARGEST_FILE:
+        raise OSError(f"it has {size} bytes, more than {_LARGEST_FILE}")
     with open(path, "rb") as file:
         file.seek(part.offset)
-        head = file.read(png.HEAD)
-        end = part.offset + part.size if part.size >= 0 else file.seek(0, os.SEEK_END)
-        file.seek(max(end - png.TAIL, part.offset))
-        return head, file.read(png.TAIL)
+        yield file, size

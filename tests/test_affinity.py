@@ -239,6 +239,9 @@ def test_repr_of_many_tasks_fits_on_a_screen():
         ("count", NAN, "`count` should hold whole numbers of at least 0"),
         ("standard_error", -0.1, "`standard_error` should be NaN, or finite and at least 0"),
         ("standard_error", np.inf, "`standard_error` should be NaN, or finite and at least 0"),
+        ("standard_error", 1e200, "`standard_error` should be NaN, or finite and at least 0"),
+        ("count", 2.0**63, "`count` should hold whole numbers of at least 0, and below 2 .. 53"),
+        ("skipped", np.inf, "`skipped` should hold whole numbers of at least 0, and below 2"),
     ],
 )
 def test_impossible_values_are_refused(name, value, message):
@@ -249,9 +252,10 @@ def test_impossible_values_are_refused(name, value, message):
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_an_infinite_series_is_refused(name):
+@pytest.mark.parametrize("value", [np.inf, -1e200])
+def test_an_infinite_series_is_refused(name, value):
     series = np.full((2, 3, 3), NAN)
-    series[1, 2, 0] = np.inf
+    series[1, 2, 0] = value
     with pytest.raises(ValueError, match=f"`{name}` should be finite or NaN"):
         Affinity(TASKS, np.ones((3, 3)), **{name: series})
 
@@ -268,3 +272,14 @@ def test_the_standard_error_is_that_of_the_replicates_unless_it_is_given():
 def test_standard_errors_of_a_file_are_not_computed_again(tmp_path):
     Affinity(["a"], [[2]], [[NAN]], replicates=[[[1]], [[3]]]).save(tmp_path / "affinity.json")
     assert np.isnan(Affinity.load(tmp_path / "affinity.json").standard_error).all()
+
+
+@pytest.mark.parametrize("field", ["mean", "standard_error", "count", "history", "replicates"])
+def test_an_integer_too_large_for_a_float_is_named(tmp_path, field):
+    path = tmp_path / "affinity.json"
+    Affinity(["a"], [[1]], history=[[[1]]], replicates=[[[1]]]).save(path)
+    fields = json.loads(path.read_text())
+    fields[field] = [[[10**400]]] if field in SERIES else [[10**400]]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=rf"affinity\.json does not hold .*: `{field}` should be"):
+        Affinity.load(path)

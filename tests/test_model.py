@@ -340,6 +340,17 @@ def test_metric_objects_of_a_model_that_is_built_are_logged_once():
     assert set(logs) == losses | {"a_mean_absolute_error", "b_mean_absolute_error"}
 
 
+def test_names_that_cannot_be_sorted_are_told():
+    model = make_model()
+    model.compile("sgd", "mse")
+    x = np.zeros((4, 8), "float32")
+    labels = {1: x[:, 0], **dict.fromkeys(model.tasks, x[:, 0])}
+    wanted = "names in a dict should be strings, such as the tasks of the labels.* 'str' and 'int'"
+    for action in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=wanted):
+            action(x, labels, verbose=0)
+
+
 def test_sample_weights_by_task():
     model = make_model()
     model.compile("sgd", "mse", run_eagerly=True)

@@ -85,9 +85,17 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Explains the errors that TensorFlow raises when a worker is lost."""
+        """Explains the errors of names that are no strings, and those when a worker is lost."""
         try:
             yield
+        except TypeError as error:
+            # Keras sorts the names in a dict of inputs, labels or weights.
+            if "not supported between instances of" not in str(error):
+                raise
+            raise ValueError(
+                "The names in a dict should be strings, such as the tasks of the labels. Some "
+                f"cannot be compared with each other: {error}."
+            ) from error
         except tf.errors.OpError as error:
             found = list(_LOST.finditer(error.message))
             if not found or not has_several_workers(self.distribute_strategy):

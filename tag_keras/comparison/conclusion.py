@@ -54,7 +54,11 @@ class Conclusion:
 
 
 def conclusion(
-    affinity: Affinity, grouping: Grouping, rows: Sequence[Row], anchored: bool = False
+    affinity: Affinity,
+    grouping: Grouping,
+    rows: Sequence[Row],
+    anchored: bool = False,
+    num_served: int | None = None,
 ) -> Conclusion:
     """Says what was chosen, whether it paid, and how far to trust it.
 
@@ -67,6 +71,7 @@ def conclusion(
         rows: Results of networks named `"joint"`, `"single_<task>"` and `"group_<index>"`, with
             losses on the split `"test"`.
         anchored: Whether the groups were selected by affinities from `anchor_affinity`.
+        num_served: Number of networks that the guard serves from, if it chose.
 
     Raises:
         ValueError: If the arguments differ in tasks, `rows` is empty, or a loss is not finite.
@@ -96,7 +101,7 @@ def conclusion(
         verdict=_verdict(order, tied, len(comparison.seeds)),
         chosen=_chosen(grouping),
         numbers=_numbers(totals, gaps, len(comparison.seeds)),
-        advice=_advice(order, tied, networks, advised),
+        advice=_advice(order, tied, networks, advised, num_served),
         trust=" ".join(trust),
     )
 
@@ -157,15 +162,22 @@ def _numbers(
 
 
 def _advice(
-    order: Sequence[str], tied: Sequence[str], networks: Mapping[str, int], advised: str | None
+    order: Sequence[str],
+    tied: Sequence[str],
+    networks: Mapping[str, int],
+    advised: str | None,
+    num_served: int | None,
 ) -> str:
     if len(order) < 2:
         return "Train the other kinds of networks with the same seeds to compare them."
     if advised is None:
         return f"Train at least {FEWEST_SEEDS} seeds of each kind before you choose."
-    use = f"Use {_KINDS[advised]}"
-    if networks[advised] > 1:
-        use += f" ({networks[advised]} networks)"
+    use, number = f"Use {_KINDS[advised]}", networks[advised]
+    if advised == "grouped" and num_served not in (None, number):
+        serve = f"{num_served} {'serves' if num_served == 1 else 'serve'}"
+        use += f" ({counted(number, 'network')}; {serve}, as the guard moved tasks)"
+    elif number > 1:
+        use += f" ({number} networks)"
     if tied:
         use += ": of those within the noise it takes the fewest networks. More seeds may tell more"
     return f"{use}."

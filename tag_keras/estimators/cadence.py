@@ -4,8 +4,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tag_keras.backend.steps import EpochBounds, Steps, StepsInTurns
 from tag_keras.estimators.statistics import ProbeStatistics
+
+# No step that trains multiplies a loss by so much.
+_MOST_BELIEVABLE = 1000.0
 
 
 class Cadence(StepsInTurns):
@@ -72,7 +77,17 @@ class EpochEnds(EpochBounds):
             )
 
     def on_train_end(self, logs: Any = None) -> None:
-        skipped = self._statistics.affinity(self._tasks).skipped.sum(axis=0)
+        affinity = self._statistics.affinity(self._tasks)
+        beyond = np.abs(affinity.mean) > _MOST_BELIEVABLE
+        if beyond.any():
+            warnings.warn(
+                "Affinities are beyond all reason, so groups chosen by them may mean nothing: "
+                f"{affinity.describe_pairs(beyond)}. The step for one task makes the loss of "
+                "another explode. Lower the learning rate, or clip the gradients, as by "
+                "`clipnorm=1.0` of the optimizer.",
+                stacklevel=2,
+            )
+        skipped = affinity.skipped.sum(axis=0)
         if not skipped.any():
             return
         message = (

@@ -165,7 +165,8 @@ def find_scale(values: Array) -> tuple[float, str, float]:
     values = between_tasks(values)
     finite = np.abs(values[np.isfinite(values)])
     largest = float(finite.max()) if finite.any() else 1.0
-    power = 3 * int(np.floor(np.log10(largest) / 3))
+    # For smaller numbers, the factor would be infinite.
+    power = max(3 * int(np.floor(np.log10(largest) / 3)), -300)
     superscript = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return 10.0**-power, f", in units of 10{superscript}" if power else "", largest
 

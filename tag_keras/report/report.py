@@ -16,7 +16,7 @@ from tag_keras.comparison.serving import Serving, serving_as_text
 from tag_keras.report import grouping_plots, pages, plots, tables
 from tag_keras.results import Row, group_name
 from tag_keras.selection.grouping import Grouping
-from tag_keras.selection.groups import selection_frontier
+from tag_keras.selection.groups import score_in_group, selection_frontier
 from tag_keras.selection.rules import Singletons
 from tag_keras.selection.solvers.problem import Score
 from tag_keras.selection.stability import GroupingStability, grouping_stability
@@ -73,7 +73,8 @@ def write_report(
     tag_keras.write_report("report.html", affinity, grouping, rows)
     ```
     """
-    summary = conclusion(affinity, grouping, rows, anchored is not None)
+    num_served = len(serving.networks) if serving else None
+    summary = conclusion(affinity, grouping, rows, anchored is not None, num_served)
     served = _served(grouping, serving, rows) if serving else None
     if anchored and anchored.tasks != affinity.tasks:
         raise ValueError(
@@ -97,6 +98,10 @@ def write_report(
         "report.html.jinja",
         title=title,
         is_anchored=anchored is not None,
+        loses=any(
+            score_in_group(by, grouping.groups[index], task, score) < 0
+            for task, index in grouping.serves.items()
+        ),
         conclusion=summary,
         served=served,
         grouping=grouping,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from tag_keras.utils import files
-from tag_keras.utils.checks import check, check_bool
+from tag_keras.utils.checks import check, check_bool, is_number
 from tag_keras.utils.tasks import check_task_names
 
 
@@ -52,7 +52,7 @@ class Grouping:
             groups=groups,
         )
         for name, value in {"score": self.score, "upper_bound": self.upper_bound}.items():
-            valid = (isinstance(value, float) or type(value) is int) and abs(value) < float("inf")
+            valid = isinstance(value, float | int) and is_number(value)
             check(valid, f"`{name}` should be a finite number", **{name: value})
         check_bool("optimal", self.optimal)
         object.__setattr__(self, "tasks", tasks)

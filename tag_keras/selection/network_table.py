@@ -1,5 +1,6 @@
 """Tables of candidate networks: the score of each network on its tasks, and its cost."""
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +11,14 @@ import numpy.typing as npt
 from tag_keras import results
 from tag_keras.affinity import Affinity
 from tag_keras.selection import table_inputs
-from tag_keras.selection.rules import Singletons, build_problem
+from tag_keras.selection.rules import LARGEST, Singletons, build_problem
 from tag_keras.selection.solvers.problem import Floats, all_groups
 from tag_keras.selection.table_inputs import Costs, Group, LossesByHand
 from tag_keras.utils.checks import check
 from tag_keras.utils.tasks import check_task_names
+
+# Products and quotients of costs must be finite, and not 0.
+_MOST_COST = 1e100
 
 
 class NetworkTable:
@@ -212,18 +216,47 @@ class NetworkTable:
         """Higher order approximation (HOA) of Standley et al. 2020: networks from pairs.
 
         In the returned table, the loss of a task in a network of three or more is the mean of its
-        losses in the pairs with each of the others. Networks of one and two tasks keep theirs.
+        losses in the pairs with each of the others. Networks of one and two tasks keep theirs. If
+        the table has no larger network, as where only pairs were trained, all groups of up to 15
+        tasks whose pairs it has are added, at the cost that these pairs have in common.
 
         Raises:
-            ValueError: If the table lacks a pair.
+            ValueError: If the table lacks a pair of a larger network.
         """
-        scores = np.array(self.scores)
+        of_pair: dict[frozenset[str], list[int]] = {}
         for row, network in enumerate(self.networks):
+            of_pair.setdefault(frozenset(network), []).append(row)
+        table = self
+        if len(self.tasks) <= 15 and all(len(network) < 3 for network in self.networks):
+            table = self._with_larger(of_pair)
+        scores = np.array(table.scores)
+        for row, network in enumerate(table.networks):
             for task in network if len(network) > 2 else ():
-                pairs = [self._pair(row, task, other) for other in network if other != task]
-                column = self.tasks.index(task)
-                scores[row, column] = self.scores[pairs, column].mean()
-        return NetworkTable(self.tasks, self.networks, scores, self.costs)
+                pairs = [
+                    table._pair(row, task, other, of_pair) for other in network if other != task
+                ]
+                column = table.tasks.index(task)
+                scores[row, column] = table.scores[pairs, column].mean()
+        return NetworkTable(table.tasks, table.networks, scores, table.costs)
+
+    def _with_larger(self, of_pair: Mapping[frozenset[str], Sequence[int]]) -> "NetworkTable":
+        """The table, and after it all groups whose pairs it has at one cost, with scores of 0."""
+        costs = {
+            pair: {float(f"{self.costs[row]:.9g}") for row in rows}
+            for pair, rows in of_pair.items()
+        }
+        networks, prices = list(self.networks), list(self.costs)
+        names = np.array(self.tasks, dtype=object)
+        for members in all_groups(len(self.tasks)):
+            group = tuple(names[members])
+            pairs = [costs.get(frozenset(pair), set()) for pair in itertools.combinations(group, 2)]
+            for cost in sorted(set.intersection(*pairs)) if len(group) > 2 else ():
+                networks.append(group)
+                prices.append(cost)
+        inside = [[task in network for task in self.tasks] for network in networks]
+        scores = np.where(inside, 0.0, np.nan)
+        scores[: len(self.networks)] = self.scores
+        return NetworkTable(self.tasks, networks, scores, prices)
 
     def find(self, network: Sequence[str], cost: float) -> int:
         """The row of the network with these tasks, in any order, and this cost."""
@@ -232,9 +265,11 @@ class NetworkTable:
                 return row
         raise ValueError(f"The table should have a network {tuple(network)} at a cost of {cost:g}.")
 
-    def _pair(self, row: int, task: str, other: str) -> int:
+    def _pair(
+        self, row: int, task: str, other: str, of_pair: Mapping[frozenset[str], Sequence[int]]
+    ) -> int:
         """The row of a pair; of several, the one at the cost of the network in `row`."""
-        rows = [index for index, network in enumerate(self.networks) if {*network} == {task, other}]
+        rows = of_pair.get(frozenset((task, other)), [])
         alike = [index for index in rows if math.isclose(self.costs[index], self.costs[row])]
         if len(alike or rows) == 1:
             return (alike or rows)[0]
@@ -269,11 +304,12 @@ def _checked_scores(tasks: Group, networks: tuple[Group, ...], scores: npt.Array
     array = _checked_array("scores", scores, (len(networks), len(tasks)))
     for row, network in enumerate(networks):
         for task, score in zip(tasks, array[row], strict=True):
-            if (task in network) != math.isfinite(score) or math.isinf(score):
-                wanted = "a finite score" if task in network else "NaN"
+            inside = task in network
+            if not (abs(score) <= LARGEST if inside else math.isnan(score)):
+                wanted = f"a finite score for {task!r}, at most {LARGEST:g} in size,"
                 raise ValueError(
-                    f"`scores[{row}]` should have {wanted} for {task!r}, since the network is "
-                    f"{network}. Received: {score:g}."
+                    f"`scores[{row}]` should have {wanted if inside else f'NaN for {task!r},'} "
+                    f"since the network is {network}. Received: {score:g}."
                 )
     return array
 
@@ -282,10 +318,10 @@ def _checked_costs(networks: tuple[Group, ...], costs: npt.ArrayLike | None) -> 
     number = len(networks)
     array = _checked_array("costs", np.ones(number) if costs is None else costs, (number,))
     for row, cost in enumerate(array):
-        if not 0 < cost < math.inf:
+        if not 1 / _MOST_COST <= cost <= _MOST_COST:
             raise ValueError(
-                f"`costs[{row}]` should be positive and finite. Received: {cost:g} for "
-                f"{networks[row]}."
+                f"`costs[{row}]` should be positive and finite, from {1 / _MOST_COST:g} to "
+                f"{_MOST_COST:g}. Received: {cost:g} for {networks[row]}."
             )
     return array
 
@@ -293,7 +329,7 @@ def _checked_costs(networks: tuple[Group, ...], costs: npt.ArrayLike | None) -> 
 def _checked_array(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
     try:
         array = np.array(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"`{name}` should be an array of numbers of shape {shape}. Received: {values!r:.80}."
         ) from None

@@ -9,11 +9,18 @@ import numpy as np
 
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
-from tag_keras.selection.solvers.budget_program import NetworkProgram
-from tag_keras.selection.solvers.choice import choose_networks
+from tag_keras.selection.solvers.budget_program import RELATIVE_TIE, NetworkProgram
+from tag_keras.selection.solvers.choice import Choice, choose_networks
 from tag_keras.selection.solvers.problem import Booleans, Floats, Rows
 from tag_keras.selection.table_inputs import LossesByHand
-from tag_keras.utils.checks import check, check_bool, check_choice, check_number, check_seconds
+from tag_keras.utils.checks import (
+    check,
+    check_bool,
+    check_choice,
+    check_number,
+    check_seconds,
+    is_number,
+)
 
 Sense = Literal["max", "min"]
 
@@ -43,7 +50,7 @@ class NetworkSelection(Grouping):
             networks=networks,
             groups=self.groups,
         )
-        valid = (isinstance(cost, float) or type(cost) is int) and 0 < cost < math.inf
+        valid = isinstance(cost, float | int) and is_number(cost) and cost > 0
         check(valid, "`cost` should be a positive number", cost=cost)
         object.__setattr__(self, "networks", tuple(networks))
 
@@ -94,10 +101,11 @@ def select_networks(
     A task's score is the best among the chosen networks that have the task. Among all choices
     that cover every task and cost at most `budget` in sum, this finds one with the best mean over
     tasks, by integer programs, and proves it. (The paper reports sums: T times this mean.) Choices
-    within 1e-9 of the largest absolute score are tied: the least cost wins (costs within 1e-9 of
-    the budget are equal), then the fewest networks, then the fewest memberships, then the first in
-    the order of tasks, and for equal tasks in the order of the table. Of choices that differ by
-    about the tolerance itself, the error of the solver, any may come back.
+    within 1e-9 of the largest absolute score are tied, where scores too bad to serve a task in a
+    good choice do not count: the least cost wins (costs within 1e-9 of the budget are equal), then
+    the fewest networks, then the fewest memberships, then the first in the order of tasks, and for
+    equal tasks in the order of the table. Of choices that differ by about the tolerance itself, the
+    error of the solver, any may come back.
 
     The paper's 36 networks take 20 milliseconds, all groups of 15 tasks one to eleven seconds
     (longest if few networks fit and costs differ), and up to fifteen with `partition`.
@@ -133,19 +141,22 @@ def select_networks(
     check_budget(table, budget, sense)
     check_bool("partition", partition)
     check_seconds("time_limit", time_limit)
-    losses = losses_of(table, sense)
+    # In a unit that is a power of 2, which rounds nothing: differences of tiny losses would be.
+    unit = int(np.frexp(np.nanmax(np.abs(table.scores)))[1])
+    losses = np.ldexp(losses_of(table, sense), -unit)
     largest = float(np.abs(losses[np.isfinite(losses)]).max())
     # More networks than tasks do not help.
     dearest = float(np.sort(table.costs)[-len(table.tasks) :].sum())
     program = NetworkProgram(
         losses,
         table.costs,
-        budget=min(budget, dearest),
-        tolerance=1e-9 * max(largest, 1e-290),
+        # Less than half the cheapest network does not even buy that.
+        budget=max(min(budget, dearest), float(table.costs.min()) / 2),
+        tolerance=RELATIVE_TIE * (largest or 1.0),
         partition=partition,
         deadline=math.inf if time_limit is None else time.monotonic() + time_limit,
     )
-    rows, bound, optimal = choose_networks(program, _cover(program, table, budget))
+    rows, bound, optimal = _choose(program, _cover(program, table, budget))
     serves = losses[rows].argmin(axis=0)
     sign = 1.0 if sense == "min" else -1.0
     return NetworkSelection(
@@ -153,8 +164,8 @@ def select_networks(
         groups=tuple(table.networks[row] for row in rows),
         serves=dict(zip(table.tasks, serves.tolist(), strict=True)),
         # Adding 0 turns -0.0 into 0.0.
-        score=sign * float(losses[rows].min(axis=0).mean()) + 0.0,
-        upper_bound=sign * bound + 0.0,
+        score=sign * float(np.ldexp(losses[rows].min(axis=0).mean(), unit)) + 0.0,
+        upper_bound=sign * float(np.ldexp(bound, unit)) + 0.0,
         optimal=optimal,
         networks=tuple(rows),
         cost=float(table.costs[rows].sum()),
@@ -177,6 +188,19 @@ def losses_of(table: NetworkTable, sense: Sense) -> Floats:
     """The scores (M, T) as losses: less is better, inf for a task that a network lacks."""
     scores = table.scores if sense == "min" else -table.scores
     return np.where(np.isnan(scores), np.inf, scores)
+
+
+def _choose(program: NetworkProgram, rows: Rows) -> Choice:
+    """The best choice, in the unit of the losses that can serve in it; `rows` are any choice."""
+    choice = None
+    # A better choice leaves out more of the large losses, which hide a better one still.
+    while True:
+        closer = program.clipped(program.mean_loss(rows))
+        if choice is not None and closer is program:
+            return choice
+        program = closer
+        choice = choose_networks(program, rows)
+        rows = np.array(choice.rows)
 
 
 def _cover(program: NetworkProgram, table: NetworkTable, budget: float) -> Rows:

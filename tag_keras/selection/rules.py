@@ -13,7 +13,7 @@ from tag_keras.utils.checks import check, check_bool, check_choice, check_count,
 Singletons = Literal["forbid", "baseline"] | Mapping[str, float]
 TaskLists = Iterable[Sequence[str]]
 # Largest size of an affinity or a score: sums of them must be finite, too.
-_LARGEST = 1e300
+LARGEST = 1e300
 
 
 def build_problem(
@@ -38,7 +38,7 @@ def build_problem(
     others = ~np.eye(len(tasks), dtype=bool)
     for wrong, wanted in (
         (~np.isfinite(affinity.mean), "finite for all pairs of two tasks; measure for more steps"),
-        (np.abs(affinity.mean) > _LARGEST, f"at most {_LARGEST:g} in size; scale all of it"),
+        (np.abs(affinity.mean) > LARGEST, f"at most {LARGEST:g} in size; scale all of it"),
     ):
         pairs = affinity.describe_pairs(wrong & others)
         check(not pairs, f"`affinity` should be {wanted}", pairs=pairs)
@@ -70,8 +70,8 @@ def _scores_alone(tasks: tuple[str, ...], singletons: Singletons) -> Floats:
     check(not unknown, f"`singletons` should name tasks out of {tasks}", unknown=unknown)
     for task, score in singletons.items():
         check(
-            is_number(score) and abs(float(score)) <= _LARGEST,
-            f"`singletons` should give {task!r} a number of at most {_LARGEST:g} in size",
+            is_number(score) and abs(float(score)) <= LARGEST,
+            f"`singletons` should give {task!r} a number of at most {LARGEST:g} in size",
             score=score,
         )
     return np.array([singletons.get(task, -np.inf) for task in tasks], np.float64)

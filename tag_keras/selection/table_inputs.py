@@ -166,7 +166,7 @@ def _network_of_line(
         if cell and not (_is_number(cell) and math.isfinite(float(cell))):
             tabs = "; columns are separated by tabs" if len(names) == 1 else ""
             raise ValueError(
-                f"{where} should have a finite number for {name!r}{tabs}. Found: {cell!r}."
+                f"{where} should have a finite number for {name!r}{tabs}. Found: {cell!r:.80}."
             )
         if cell:
             values[name] = float(cell)

@@ -15,6 +15,7 @@ from tag_keras.sweep.job import Job, JobFiles, build_function
 from tag_keras.sweep.network import Data, Network
 from tag_keras.sweep.own_weights import build_alone
 from tag_keras.sweep.sweep import run_sweep
+from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_count
 from tag_keras.utils.tasks import check_task_names
 
@@ -85,7 +86,7 @@ class Study:
     cluster: bool = False
 
     def __post_init__(self) -> None:
-        check_task_names(list(self.tasks))
+        files.check_case(self.folder, check_task_names(list(self.tasks)))
         for name in ("seeds", "num_groups", "budgets"):
             values = getattr(self, name)
             check(isinstance(values, list | tuple), f"`{name}` should be a tuple", **{name: values})

@@ -1,6 +1,7 @@
 """One network: what it is, and how it is trained from its seed, saved and loaded."""
 
 import dataclasses
+import errno
 import os
 import textwrap
 import time
@@ -307,9 +308,11 @@ def _damage(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as file:
             wrong = file.testzip()
-    except OSError:
-        return ""  # It could not be read at all, which says nothing of its bytes.
     except Exception as error:
+        # A damaged number may lead to a place before the file. Any other error of the disc says
+        # nothing of the bytes.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            return ""
         # Besides BadZipFile also that of a decompressor or of a feature that zipfile lacks.
         return str(error) or type(error).__name__
     return f"bad checksum of {wrong}" if wrong else ""

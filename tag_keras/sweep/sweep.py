@@ -73,6 +73,7 @@ def run_sweep(
     twice = sorted({key for key in keys if keys.count(key) > 1})
     check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
     _check_inputs(jobs, data)
+    files.check_case(folder, [job.network.file for job in jobs])
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
         files.alone(folder),

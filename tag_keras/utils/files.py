@@ -1,10 +1,12 @@
 """Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,8 +23,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     A process that is killed in the block leaves `path` as it was. The new path is a hidden file of
     the same suffix beside it. Each thread of each process has its own, and the next attempt deletes
     those of processes that are gone.
+
+    Raises:
+        ValueError: If `path` is a folder.
+        OSError: If the disc is full; the message says what to do.
     """
     path = Path(path)
+    _check_no_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A hash, because the name of `path` may be as long as a name can be.
     head = f".partial-{short_hash(path.name)}-{short_hash(platform.node())}-"
@@ -37,16 +44,59 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
                 # The bytes must reach the disc before the rename does.
                 os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         # It may be what has filled the disc.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if full := _full_disc(error):
+            raise OSError(
+                full.errno,
+                f"{path} could not be written: {full.strerror}. Make room in {path.parent}, and "
+                "run the same command again: it goes on where this one stopped",
+            ) from error
         raise
+
+
+def _check_no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"{path} should be a file, and is a folder. Rename or delete it.")
+
+
+def _full_disc(error: BaseException | None) -> OSError | None:
+    """The error of a full disc, or of a full quota, that led to this one; None if none did."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def short_hash(text: str) -> str:
     """Twelve hexadecimal digits that tell a text from others."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def check_case(folder: Path, names: Iterable[str]) -> None:
+    """Checks that names of files differ by more than case, if the disc of the folder has no case.
+
+    Raises:
+        ValueError: If two would be one file; the message names them.
+    """
+    by_letters: dict[bytes, str] = {}
+    for name in names:
+        # Of ASCII only: names of files quote all other letters.
+        other = by_letters.setdefault(name.encode().lower(), name)
+        if other != name and _has_no_case(folder):
+            raise ValueError(
+                f"{other!r} and {name!r} would share a file in {folder}, whose disc does not tell "
+                "capital letters from small ones. Rename one, or give a folder on another disc."
+            )
+
+
+def _has_no_case(folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=".case", dir=folder) as file:
+        return Path(folder, Path(file.name).name.upper()).exists()
 
 
 def _is_alive(process: str) -> bool:
@@ -133,8 +183,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not JSON; the message names the file.
+        ValueError: If the file is not JSON, or a folder; the message names it.
     """
+    _check_no_folder(Path(path))
     with open(path, encoding="utf-8") as file:
         try:
             return json.load(file)

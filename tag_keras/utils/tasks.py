@@ -8,13 +8,18 @@ def check_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns `tasks` as a tuple.
 
     Raises:
-        ValueError: If there is no name, or if one is repeated, empty or not a string.
+        ValueError: If there is no name, or if one is repeated, empty, no string or not UTF-8.
     """
     names = tasks if isinstance(tasks, list | tuple) else [None]
     if not all(isinstance(task, str) and task for task in names):
         raise ValueError(f"`tasks` should be a list of names. Received: tasks={tasks!r}.")
     if not tasks:
         raise ValueError("`tasks` should name at least one task. Received: tasks=[].")
+    if broken := [task for task in tasks if any("\ud800" <= one <= "\udfff" for one in task)]:
+        raise ValueError(
+            "`tasks` should be names that can be written as UTF-8, without a half of a surrogate "
+            f"pair. Received: {broken}."
+        )
     if repeated := sorted({task for task in tasks if list(tasks).count(task) > 1}):
         raise ValueError(f"`tasks` should be unique. Repeated: {repeated}.")
     return tuple(tasks)

@@ -67,7 +67,7 @@ def test_an_archive_that_is_cut_off_is_told(tmp_path):
     celeba_files.make_manual_zip(tmp_path)
     path = tmp_path / "downloads" / "manual" / "img_align_celeba.zip"
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(ValueError, match=r"img_align_celeba\.zip is cut off, or no zip file"):
+    with pytest.raises(ValueError, match=r"img_align_celeba\.zip is cut off, damaged, or no"):
         CelebA(tmp_path).prepare()
 
 
@@ -101,6 +101,19 @@ def test_prepared_files_without_a_split_are_told(prepared, tmp_path):
     info = tmp_path / "celeb_a" / "2.1.0" / "dataset_info.json"
     info.write_text(info.read_text().replace('"validation"', '"other"'))
     with pytest.raises(ValueError, match=r"examples of all splits. Without any: \['validation'\]"):
+        CelebA(tmp_path).prepare()
+
+
+def test_prepared_files_that_are_damaged_are_told(prepared, tmp_path):
+    shutil.copytree(prepared / "celeb_a", tmp_path / "celeb_a")
+    path = sorted((tmp_path / "celeb_a" / "2.1.0").glob("*train.tfrecord*"))[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"2\.1\.0 is damaged \(.*\)\. Delete it and prepare it"):
+        CelebA(tmp_path).prepare()
+    path.unlink()
+    with pytest.raises(ValueError, match=r"2\.1\.0 is damaged \(.*\)\. Delete it and prepare it"):
         CelebA(tmp_path).prepare()
 
 

@@ -121,7 +121,7 @@ def test_an_interrupted_decoding_goes_on_where_it_stopped(folder, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("damage", ["cut off", "no index", "bad index"])
+@pytest.mark.parametrize("damage", ["cut off", "no index", "bad index", "huge", "beyond"])
 def test_a_damaged_cache_is_made_anew(folder, capsys, damage):
     data = CelebA(folder)
     wanted = collect(data, "validation")[0]
@@ -133,7 +133,11 @@ def test_a_damaged_cache_is_made_anew(folder, capsys, damage):
     elif damage == "no index":
         (whole / "index.json").unlink()
     else:
-        (whole / "index.json").write_text("{")
+        text = (whole / "index.json").read_text()
+        # A number that JSON reads as infinity, and an image left out beyond the last one.
+        huge, beyond = text.replace("12", "1e400"), text.replace("[]", '[[99, "x"]]')
+        text = {"bad index": "{", "huge": huge, "beyond": beyond}[damage]
+        (whole / "index.json").write_text(text)
     data.prepare()
     assert f"{whole} is damaged, and made anew." in capsys.readouterr().out
     np.testing.assert_array_equal(collect(data, "validation")[0], wanted)

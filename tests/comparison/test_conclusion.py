@@ -40,6 +40,26 @@ def test_grouping_wins_beyond_the_noise():
     )
 
 
+@pytest.mark.parametrize(
+    ("num_served", "words"),
+    [
+        (None, "2 networks"),
+        (2, "2 networks"),
+        (4, "2 networks; 4 serve, as the guard moved tasks"),
+        (1, "2 networks; 1 serves, as the guard moved tasks"),
+    ],
+)
+def test_the_advice_says_how_many_networks_are_served(num_served, words):
+    rows = rows_with_totals(joint=[1.0, 1.2, 1.4], grouped=[0.9, 1.0, 1.1])
+    grouping = make_grouping(**ABC_GROUPING)
+    found = conclusion(make_affinity(ABC), grouping, rows, num_served=num_served)
+    assert found.advice == f"Use the grouping ({words})."
+    # Of other kinds, nothing was moved.
+    rows = rows_with_totals(joint=[0.9, 1.0, 1.1], grouped=[1.0, 1.2, 1.4])
+    found = conclusion(make_affinity(ABC), grouping, rows, num_served=num_served)
+    assert found.advice == "Use one joint network."
+
+
 def test_joint_wins():
     found = conclude(joint=[0.9, 1.0, 1.1], grouped=[1.0, 1.2, 1.4], single=[2.0, 2.2, 2.4])
     assert (found.winner, found.advised) == ("joint", "joint")

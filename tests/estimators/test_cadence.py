@@ -222,6 +222,18 @@ def test_epochs_are_closed_and_a_warning_tells_what_was_left_out_by_target():
         ends.on_train_end()
 
 
+def test_affinities_beyond_all_reason_are_told_once_with_the_remedy():
+    statistics, ends = started()
+    # Means of 0.1 and -999.9, which may come from one odd batch, and of -2.25e10.
+    probe(statistics, [[0.1, 0.1, -1000.0], [0.1, -4.5e10, 0.1], [0.1, 0.1, 0.1]])
+    probe(statistics, [[0.1, 0.1, -999.8], [0.1, 0.1, 0.1], [0.1, 0.1, 0.1]])
+    with pytest.warns(UserWarning) as warned:
+        ends.on_train_end()
+    (message,) = (str(one.message) for one in warned)
+    assert "beyond all reason, so groups chosen by them may mean nothing: a -> a: -2.25e" in message
+    assert "Lower the learning rate, or clip the gradients" in message and "-> c" not in message
+
+
 def test_overflows_are_told_by_source():
     statistics, ends = started()
     probe(statistics, [[0.1] * 3, [NAN] * 3, [0.1] * 3], [False, True, False])

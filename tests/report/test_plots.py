@@ -8,7 +8,7 @@ import pytest
 from report_cases import ABC, MINUS, TASKS, make_affinity
 
 from tag_keras.affinity import Affinity
-from tag_keras.report.plots import plot_affinity, plot_history
+from tag_keras.report.plots import find_scale, plot_affinity, plot_history
 
 
 def texts_of(axes):
@@ -110,3 +110,10 @@ def test_no_history():
 def test_figures_are_not_pyplot_figures():
     plot_affinity(make_affinity(ABC))
     assert matplotlib.pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-3, 1.0, 1e300])
+def test_the_scale_of_any_number_is_finite(size):
+    factor, unit, largest = find_scale(np.array([[0.0, -size], [size / 2, 0.0]]))
+    assert largest == size and np.isfinite(factor) and size * factor < 1000
+    assert bool(unit) == (size != 1.0)

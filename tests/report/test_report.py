@@ -179,6 +179,37 @@ def test_page_says_what_is_served(tmp_path, undrawn):
     )
 
 
+def test_page_advises_what_is_served(tmp_path, undrawn):
+    rows = rows_with_totals(joint=[1.0, 1.1, 1.2], grouped=[0.8, 0.9, 1.0])
+    rows += [row for row in rows_to_serve() if row.split == "validation"]
+    serving = guard_groups(make_grouping(**ABC_GROUPING), rows)
+    assert "Use the grouping (2 networks)." in write_served(tmp_path, rows, serving=serving)
+    # As if the guard had moved a task to a third network.
+    grouping = dataclasses.replace(
+        serving.grouping, groups=(*serving.grouping.groups, ("a", "b", "c"))
+    )
+    serving = dataclasses.replace(
+        serving, networks=(*serving.networks, ("joint", 0)), grouping=grouping
+    )
+    page = write_served(tmp_path, rows, serving=serving)
+    assert "Use the grouping (2 networks; 3 serve, as the guard moved tasks)." in page
+
+
+@pytest.mark.parametrize("is_anchored", [False, True])
+@pytest.mark.parametrize("expected", [0.1, -0.1])
+def test_page_explains_negative_numbers_at_the_groups(tmp_path, undrawn, expected, is_anchored):
+    grouping = make_grouping(("a", "b"), (("a", "b"),))
+    affinity = Affinity(["a", "b"], [[0.0, 0.2], [expected, 0.0]])
+    rows = [Row("joint", ("a", "b"), 0, task, "test", 0.5, {}, 1.0) for task in ("a", "b")]
+    anchored = {"anchored": affinity} if is_anchored else {}
+    path = tmp_path / "report.html"
+    report.write_report(path, affinity, grouping, rows, **anchored)
+    why = "was expected to have more loss than alone" if is_anchored else "members hurt the task"
+    page = " ".join(path.read_text("utf-8").split())
+    assert (why in page) == (expected < 0)
+    assert ("a task is served where it fares best among them." in page) == (expected < 0)
+
+
 def test_page_of_a_guard_that_looked_at_the_test_data(tmp_path, undrawn):
     grouping = make_grouping(**ABC_GROUPING)
     assert "took no part" in write_served(tmp_path, rows_to_serve())

@@ -76,6 +76,7 @@ WRONG_FIELDS = [
     ),
     ({"score": None}, "`score` should be a finite number"),
     ({"score": True}, "`score` should be a finite number"),
+    ({"score": 10**400}, "`score` should be a finite number"),
     ({"score": math.nan}, "`score` should be a finite number"),
     ({"upper_bound": "1"}, "`upper_bound` should be a finite number"),
     ({"upper_bound": math.inf}, "`upper_bound` should be a finite number"),

@@ -1,5 +1,6 @@
 """Tables of networks: what a user gives by hand, results, affinities, files, and every error."""
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -215,6 +216,7 @@ def test_published_tables(name):
         ),
         ("a\tb\n1\t2\n0.1x\t", None, r"line 3 should have a finite number for 'a'\. Found: '0.1x'"),
         ("a\tb\n1\tnan", None, r"line 2 should have a finite number for 'b'\. Found: 'nan'"),
+        ("a\tb\n1\t" + "9" * 5000, None, r"line 2 should have .* for 'b'\. Found: '9{79}\.$"),
         ("1\tinf", ["a", "b"], r"line 1 should have a finite number for 'b'\. Found: 'inf'"),
         ("a\tb\n1\t", None, r"line 2 should have a loss for each task, .* a column `cost`"),
         ("a\tcost\n1\t", None, r"line 2 should have a cost"),
@@ -256,6 +258,44 @@ def test_higher_order_is_the_mean_over_the_pairs():
     np.testing.assert_allclose(estimated.scores[0], [0.2, 0.3, 0.7])
     np.testing.assert_array_equal(estimated.scores[1:], table.scores[1:])
     assert estimated.networks == table.networks and (estimated.costs == table.costs).all()
+
+
+def test_higher_order_makes_the_larger_groups_of_which_only_pairs_were_trained():
+    pairs = {("a", "b"): (0.1, 0.2), ("a", "c"): (0.3, 0.6), ("b", "c"): (0.4, 0.8)}
+    pairs |= {("a", "d"): (0.2, 0.9), ("b", "d"): (0.6, 0.1)}
+    rows = [(dict(zip(pair, losses, strict=True)), 1.0) for pair, losses in pairs.items()]
+    # Half-size networks of one task, as in the paper, and no pair of "c" and "d".
+    rows = [({"a": 0.7}, 0.5), *rows]
+    estimated = NetworkTable.from_losses(rows, ["a", "b", "c", "d"]).higher_order()
+    assert estimated.networks[:6] == (("a",), *pairs)
+    assert estimated.networks[6:] == (("a", "b", "c"), ("a", "b", "d"))
+    np.testing.assert_allclose(estimated.scores[6:], [[0.2, 0.3, 0.7, NAN], [0.15, 0.4, NAN, 0.5]])
+    np.testing.assert_array_equal(estimated.costs, [0.5, *[1.0] * 7])
+    # Each pair also at the cost of 3, but for one: a group needs all of its pairs at one cost.
+    dear = [(losses, 3.0) for losses, _ in rows[1:5]]
+    more = NetworkTable.from_losses([*rows, *dear], ["a", "b", "c", "d"]).higher_order()
+    assert list(zip(more.networks, more.costs, strict=True))[10:] == [
+        (("a", "b", "c"), 1.0),
+        (("a", "b", "c"), 3.0),
+        (("a", "b", "d"), 1.0),
+    ]
+
+
+def test_higher_order_of_pairs_is_that_of_all_groups():
+    names = ["a", "b", "c", "d", "e"]
+    random = np.random.default_rng(0)
+    groups = [group for size in range(1, 6) for group in itertools.combinations(names, size)]
+    losses = [dict(zip(group, random.uniform(size=len(group)), strict=True)) for group in groups]
+    every = NetworkTable.from_losses(losses, names).higher_order()
+    few = NetworkTable.from_losses(losses[:15], names).higher_order()
+    assert sorted(few.networks) == sorted(every.networks)
+    for network in few.networks:
+        np.testing.assert_allclose(
+            few.scores[few.find(network, 1.0)], every.scores[every.find(network, 1.0)]
+        )
+    # The case of the paper: the best single network, by pairs alone.
+    pairs = NetworkTable.from_losses(losses[5:15], names).higher_order()
+    assert tag_keras.select_networks(pairs, 1, "min").groups == (tuple(names),)
 
 
 @pytest.mark.parametrize(
@@ -313,13 +353,29 @@ RIGHT = {
             {"scores": [[0.3, -math.inf], [0.1, 0.2]]},
             r"`scores\[0\]` should have NaN for 'b'.*Received: -inf",
         ),
+        (
+            {"scores": [[1e308, NAN], [0.1, 0.2]]},
+            r"`scores\[0\]` should have a finite score for 'a', at most 1e\+300 in size, since",
+        ),
+        ({"scores": [[10**400, NAN], [0.1, 0.2]]}, r"`scores` should be an array of numbers"),
+        ({"costs": [10**400, 1]}, r"`costs` should be an array of numbers of shape \(2,\)"),
+        (
+            {"costs": [1e-320, 1]},
+            r"`costs\[0\]` should be positive and finite, from 1e-100 to 1e\+100",
+        ),
         ({"costs": [1.0]}, r"`costs` should have the shape \(2,\).*shape \(1,\)"),
-        ({"costs": [1.0, None]}, r"`costs\[1\]` should be positive and finite\. Received: nan for"),
+        (
+            {"costs": [1.0, None]},
+            r"`costs\[1\]` should be positive and finite.*Received: nan for",
+        ),
         (
             {"costs": [0.0, 1.0]},
-            r"`costs\[0\]` should be positive and finite\. Received: 0 for \('a',\)",
+            r"`costs\[0\]` should be positive and finite.*Received: 0 for \('a',\)",
         ),
-        ({"costs": [1.0, math.inf]}, r"`costs\[1\]` should be positive and finite\. Received: inf"),
+        (
+            {"costs": [1.0, math.inf]},
+            r"`costs\[1\]` should be positive and finite.*Received: inf",
+        ),
         (
             {
                 "networks": [["b", "a"], ["a", "b"]],

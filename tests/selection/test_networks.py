@@ -1,12 +1,16 @@
 """Selection out of tables of networks: exhaustive search, published objectives, ties, errors."""
 
+import ctypes
 import itertools
 import json
 import math
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 
 import tag_keras
 from tag_keras import NetworkTable, random_networks, select_networks
@@ -303,6 +307,69 @@ def test_neither_the_unit_of_losses_nor_of_costs_matters(scale):
     assert select_networks(table, 1e300, "min").optimal
 
 
+@pytest.mark.parametrize("partition", [False, True])
+@pytest.mark.parametrize("huge", [1e6, 1e12, 1e250])
+def test_a_huge_loss_that_serves_no_task_does_not_blur_the_others(huge, partition):
+    for seed in range(8):
+        table = random_table(seed)
+        scores = np.array(table.scores)
+        rows, columns = np.nonzero(np.isfinite(scores))
+        for place in np.random.default_rng(seed).choice(len(rows), 2, replace=False):
+            scores[rows[place], columns[place]] = huge
+        table = NetworkTable(table.tasks, table.networks, scores, table.costs)
+        choices = list(all_choices(table, partition))
+        if choices:
+            best = min(choice[4][0] for choice in choices)
+            selection = select_networks(table, 1e9, "min", partition=partition)
+            assert selection.optimal and selection.score == pytest.approx(best, rel=1e-7, abs=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1e-290, 1e-298, 1e-303, 1e290])
+def test_the_size_of_losses_changes_no_choice(factor):
+    table = random_table(34)
+    expected = select_networks(table, 2.0, "min")
+    scaled = NetworkTable(table.tasks, table.networks, table.scores * factor, table.costs)
+    selection = select_networks(scaled, 2.0, "min")
+    assert selection.networks == expected.networks and selection.serves == expected.serves
+    assert selection.score / factor == pytest.approx(expected.score)
+    assert selection.upper_bound == selection.score
+
+
+@pytest.mark.parametrize("budget", [1e-320, 1e-100])
+def test_a_tiny_budget_is_told_the_least_that_is_enough(budget):
+    with pytest.raises(ValueError, match=r"`budget` should be at least 0\.5, for"):
+        select_networks([({"a": 1.0}, 0.5), ({"a": 0.5}, 1e80)], budget, "min")
+
+
+def test_networks_far_beyond_the_budget_are_left_alone():
+    rows = [({"a": 1.0}, 0.5), ({"b": 1.0}, 0.5), ({"a": 0.5, "b": 0.5}, 1e30)]
+    assert select_networks(rows, 1.0, "min").networks == (0, 1)
+
+
+def test_nothing_of_the_solver_is_printed_and_all_else_is(monkeypatch, capfd):
+    milp = scipy.optimize.milp
+    together = threading.Barrier(2, timeout=30)
+
+    def noisy(*args, **options):
+        # Two solvers at once: the first to end must not let the other print.
+        together.wait()
+        ctypes.CDLL(None).puts(b"kept in a buffer")
+        os.write(1, b"written at once")
+        return milp(*args, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", noisy)
+    print("before")
+    threads = [
+        threading.Thread(target=select_networks, args=(LOSSES, 1.5, "min")) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(1, b"after\n")
+    assert capfd.readouterr().out == "before\nafter\n"
+
+
 def test_losses_far_from_zero_and_zero():
     rows = [{"a": 1e6 + 0.01, "b": 1e6}, {"a": 1e6}, {"b": 1e6}]
     assert select_networks(rows, 2, "min").networks == (1, 2)
@@ -362,6 +429,7 @@ def test_selection_round_trip(tmp_path):
         ({"networks": [2, True]}, "`networks` should give each group a row of its own"),
         ({"cost": 0.0}, "`cost` should be a positive number"),
         ({"cost": math.inf}, "`cost` should be a positive number"),
+        ({"cost": 10**400}, "`cost` should be a positive number"),
         ({"cost": "1"}, "`cost` should be a positive number"),
         ({"serves": {"a": 1, "b": 1}}, "`serves` should give each of"),
     ],

@@ -432,7 +432,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_search(tmp_path, mon
 
 def test_a_full_disc_leaves_no_index(tmp_path, monkeypatch):
     data = data_of(write(tmp_path, FILES, FOLDERS))
-    wanted = r"cannot be written to .*No space left on device\)\. Give another `cache_dir`"
+    wanted = r"cannot be written to .*No space left on device.*\)\. Give another `cache_dir`"
 
     def fail(file, **arrays):
         file.write(b"half")

@@ -106,6 +106,37 @@ def test_an_exception_inside_replacing_leaves_the_old_file_and_is_raised(tmp_pat
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disc_is_told_with_what_to_do(tmp_path, wrapped):
+    """Also where a library raises an error of its own after that of the disc."""
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    wanted = (
+        rf"{path} could not be written: No space left on device\. Make room in {tmp_path}, and run "
+        "the same command again: it goes on where this one stopped"
+    )
+    with pytest.raises(OSError, match=wanted) as error, files.replacing(path) as partial:
+        partial.write_text("half")
+        try:
+            # The system's own disc that is always full.
+            with open("/dev/full", "w", buffering=1) as full:
+                full.write("x\n")
+        except OSError as cause:
+            if wrapped:
+                raise ValueError("Cannot close the archive") from cause
+            raise
+    assert error.value.errno == errno.ENOSPC
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_a_folder_in_place_of_a_file_is_told_before_the_work(tmp_path):
+    wanted = rf"{tmp_path} should be a file, and is a folder\. Rename or delete it\."
+    with pytest.raises(ValueError, match=wanted), files.replacing(tmp_path):
+        pytest.fail("This is after the work.")
+    with pytest.raises(ValueError, match=wanted):
+        files.read_json(tmp_path)
+
+
 @pytest.mark.parametrize("old", ["old", None])
 def test_a_process_killed_inside_replacing_leaves_the_old_file_and_the_next_succeeds(tmp_path, old):
     path = tmp_path / "a.json"
@@ -210,6 +241,23 @@ def test_a_disc_without_locks_is_an_error_for_those_who_wait_only(tmp_path, monk
     assert error.value.errno == errno.ENOLCK
     with files.locked(tmp_path / ".lock", "Busy.", wait=False):
         pass
+
+
+def test_names_that_differ_in_case_alone_are_told_where_they_would_be_one_file(
+    tmp_path, monkeypatch
+):
+    folder, names = tmp_path / "new", ["A", "b", "a", "ä", "Ä"]
+    # This disc has both.
+    files.check_case(folder, names)
+    assert not list(folder.iterdir())
+    real = pathlib.Path.exists
+    # As on a Mac or on Windows: all letters of a path are read as small ones.
+    monkeypatch.setattr(
+        pathlib.Path, "exists", lambda path: real(path) or real(path.with_name(path.name.lower()))
+    )
+    files.check_case(folder, ["A", "b", "ä", "Ä"])
+    with pytest.raises(ValueError, match=r"'A' and 'a' would share a file in .*new, whose disc"):
+        files.check_case(folder, names)
 
 
 def test_write_json_puts_the_bytes_on_the_disc_before_it_renames(tmp_path, monkeypatch):

@@ -33,6 +33,13 @@ def test_check_task_names_lists_every_repeated_name_once():
         tasks.check_task_names(["c", "a", "b", "a", "c", "a"])
 
 
+def test_check_task_names_refuses_half_a_surrogate_pair():
+    assert tasks.check_task_names(["\U0001f600", "é"]) == ("\U0001f600", "é")
+    message = re.escape(r"UTF-8, without a half of a surrogate pair. Received: ['b\ud83d'].")
+    with pytest.raises(ValueError, match=message):
+        tasks.check_task_names(["a", "b\ud83d"])
+
+
 def test_check_agreement_passes_over_what_is_no_dict_and_what_may_be_partial():
     everything = dict.fromkeys(reversed(NAMES))
     tasks.check_agreement(NAMES, {"loss": everything}, {"metrics": {"ink": []}, "weights": None})

@@ -24,6 +24,10 @@ def similarities(affinity: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] 
 
         (X + X') / 2, where X[s, t] = affinity[s, t] / affinity[t, t]
 
+    The authors' code (`X[:, t] /= X[t, t]` in torch) divides in place, by an entry that becomes 1
+    on the way: affinities below the diagonal stay as they are, and groups depend on the order of
+    the tasks. This is the quotient that is meant; in half of random maps, the groups differ.
+
     Args:
         affinity: Array (T, T), [source, target].
 

@@ -115,7 +115,7 @@ class AdaShareModel(TaskModel):
             metrics: Metrics by task, or a list of names for all tasks.
             weighted_metrics: The same, weighted by `sample_weight`.
             policy_optimizer: Optimizer of the policy's logits. Defaults to Adam with the authors'
-                learning rate of 0.01, without their weight decay.
+                learning rate of 0.01. Their weight decay is `policy_decay` of `search`.
             search: Schedule and losses of the policy. Defaults to `AdaShareSearch()`.
             **kwargs: Further arguments of `keras.Model.compile`.
 
@@ -159,7 +159,7 @@ class AdaShareModel(TaskModel):
         policy = self.encoder.policy
         logits, active = tf.convert_to_tensor(policy.logits), tf.convert_to_tensor(policy.active)
         sparsity, sharing = self._policy_losses
-        sparsity.update_state(sparsity_loss(logits, active))
+        sparsity.update_state(sparsity_loss(logits, active, self._search.sparsity_weight))
         sharing.update_state(sharing_loss(logits, self._search.sharing_weight))
         return super().logs_after(x, y, y_pred, sample_weight, loss)
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import keras
 import tensorflow as tf
 
 from tag_keras.networks.adashare.policy import (
     SharingWeight,
+    SparsityWeight,
     active_blocks,
     sharing_loss,
     sparsity_loss,
@@ -49,12 +50,16 @@ class AdaShareSearch:
         sparsity: Weight of `sparsity_loss`. The authors take 0.05 (NYUv2, two tasks), 0.001 (three
             tasks), 0.01 (Cityscapes), and 0.001 (Taskonomy).
         sharing: Weight of `sharing_loss`. The authors take 0.05, 0.05, 0.1, and 0.005.
-        sharing_weight: `"top"` to share the last blocks most, as in the authors' code, or
-            `"bottom"` to share the first blocks most, as the paper argues.
+        sharing_weight: `"top"` to share the last blocks most, as in the authors' settings,
+            `"bottom"` to share the first blocks most, as the paper argues, or `"uniform"`.
         temperature: Temperature of the policy's samples in the first cycle.
         temperature_decay: What the temperature is multiplied by after each cycle.
         curriculum_speed: Number of cycles after which one more block gets a policy. The authors
             take 3, and 1 for Taskonomy.
+        sparsity_weight: `"uniform"`, or `"top"` to make the last blocks the sparsest, which the
+            authors' code does where it shares nothing (`sharing=0`).
+        policy_decay: L2 decay of the logits: their gradients in a step of the policy grow by so
+            many times the logits, as by the weight decay of the authors' optimizer.
 
     Raises:
         ValueError: If an option is out of range.
@@ -69,6 +74,8 @@ class AdaShareSearch:
     temperature: float = 5.0
     temperature_decay: float = 0.965
     curriculum_speed: int = 3
+    sparsity_weight: SparsityWeight = "uniform"
+    policy_decay: float = 5e-4
 
     def __post_init__(self) -> None:
         for name in ("weight_steps", "policy_steps", "curriculum_speed"):
@@ -77,12 +84,14 @@ class AdaShareSearch:
         numbers: dict[str, tuple[str, Callable[[float], bool]]] = {
             "sparsity": ("a number of at least 0", lambda number: number >= 0),
             "sharing": ("a number of at least 0", lambda number: number >= 0),
+            "policy_decay": ("a number of at least 0", lambda number: number >= 0),
             "temperature": ("a positive number", lambda number: number > 0),
             "temperature_decay": ("above 0, and at most 1", lambda number: 0 < number <= 1),
         }
         for name, wanted in numbers.items():
             self._put(name, check_number(name, getattr(self, name), *wanted))
-        check_choice("sharing_weight", self.sharing_weight, ("top", "bottom"))
+        check_choice("sharing_weight", self.sharing_weight, get_args(SharingWeight))
+        check_choice("sparsity_weight", self.sparsity_weight, get_args(SparsityWeight))
 
     def _put(self, name: str, value: float) -> None:
         # A number of Python, which can be written as JSON.
@@ -103,18 +112,20 @@ class AdaShareSearch:
         )
 
     def policy_loss(self, logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """Float32 scalar that a step of the policy adds: the weighted sparsity and sharing losses.
+        """Float32 scalar that a step of the policy adds: its weighted losses, and the decay.
 
         Args:
             logits: Float32 tensor (K, L, 2) for K tasks and L blocks: "execute" and "skip".
             active: Scalar: number of blocks, from the last one on, that have a policy.
         """
-        sparsity = self.sparsity * sparsity_loss(logits, active)
-        return sparsity + self.sharing * sharing_loss(logits, self.sharing_weight)
+        sparsity = self.sparsity * sparsity_loss(logits, active, self.sparsity_weight)
+        sharing = self.sharing * sharing_loss(logits, self.sharing_weight)
+        return sparsity + sharing + self.policy_decay * tf.nn.l2_loss(logits)
 
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AdaShareSearch":
-        return cls(**config)
+        # Version 0.1 had no decay, and a search goes on as it began.
+        return cls(**{"policy_decay": 0.0, **config})

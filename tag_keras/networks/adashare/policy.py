@@ -10,7 +10,8 @@ import tensorflow as tf
 from tag_keras.utils.checks import check, check_count, check_number, check_seed
 from tag_keras.utils.tasks import check_task_names
 
-SharingWeight = Literal["top", "bottom"]
+SharingWeight = Literal["top", "bottom", "uniform"]
+SparsityWeight = Literal["uniform", "top"]
 
 
 def gumbel_noise(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
@@ -51,20 +52,29 @@ def is_active(num_blocks: int, active: tf.Tensor) -> tf.Tensor:
     return tf.range(num_blocks, dtype="float32") >= num_blocks - tf.cast(active, "float32")
 
 
-def sparsity_loss(logits: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
+def sparsity_loss(
+    logits: tf.Tensor, active: tf.Tensor, sparsity_weight: SparsityWeight = "uniform"
+) -> tf.Tensor:
     """Sparsity loss of AdaShare's code (arXiv 1911.12423): it makes networks small.
 
-        sum over the tasks of the mean over the active blocks of -log P(skip)
+        sum over the tasks of the mean over the active blocks l of -v_l log P(skip)
+
+    All v_l are 1, "uniform". Where the authors' code shares nothing, it may make the last blocks
+    the sparsest: v_l = 2 (l + 1) / L, "top", for the blocks l = 0, ..., L - 1.
 
     Args:
         logits: Float32 tensor (K, L, 2) for K tasks and L blocks: "execute" and "skip".
         active: Scalar: number of blocks, from the last one on, that have a policy.
+        sparsity_weight: Which blocks count more, `"uniform"` or `"top"`.
 
     Returns:
         Float32 scalar; 0 if no block is active.
     """
-    mask = tf.cast(is_active(logits.shape[1], active), "float32")
+    num_blocks = logits.shape[1]
+    mask = tf.cast(is_active(num_blocks, active), "float32")
     skip = -tf.nn.log_softmax(logits)[:, :, 1]
+    if sparsity_weight == "top":
+        skip *= 2 * (tf.range(num_blocks, dtype="float32") + 1) / num_blocks
     return tf.math.divide_no_nan(tf.reduce_sum(skip * mask), tf.reduce_sum(mask))
 
 
@@ -73,20 +83,25 @@ def sharing_loss(logits: tf.Tensor, sharing_weight: SharingWeight = "top") -> tf
 
         sum over pairs of tasks k < k' and blocks l of w_l |A[k, l, 0] - A[k', l, 0]|
 
-    for the blocks l = 0, ..., L - 1, active or not. The authors' code draws the last blocks
+    for the blocks l = 0, ..., L - 1, active or not. The authors' settings draw the last blocks
     together most: w_l = (l + 1) / L, "top". Their paper argues for sharing the first blocks:
-    w_l = (L - 1 - l) / L, "bottom".
+    w_l = (L - 1 - l) / L, "bottom". With `diff_sparsity_weights: False` of their code, all blocks
+    count alike: w_l = 1, "uniform".
 
     Args:
         logits: Float32 tensor A (K, L, 2) for K tasks and L blocks: "execute" and "skip".
-        sharing_weight: Where the weight is largest, `"top"` or `"bottom"`.
+        sharing_weight: Where the weight is largest, `"top"` or `"bottom"`, or `"uniform"`.
 
     Returns:
         Float32 scalar; 0 for one task.
     """
     num_blocks = logits.shape[1]
     place = tf.range(num_blocks, dtype="float32")
-    weights = place + 1 if sharing_weight == "top" else num_blocks - 1 - place
+    weights = {
+        "top": place + 1,
+        "bottom": num_blocks - 1 - place,
+        "uniform": num_blocks * tf.ones_like(place),
+    }[sharing_weight]
     execute = logits[:, :, 0]
     # This counts every pair twice, and every task with itself.
     distances = tf.reduce_sum(tf.abs(execute[:, None] - execute[None, :]), axis=(0, 1)) / 2

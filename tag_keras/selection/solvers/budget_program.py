@@ -10,9 +10,12 @@ import numpy.typing as npt
 import scipy.sparse
 
 from tag_keras.selection.solvers.problem import Floats, Rows
+from tag_keras.selection.solvers.quiet import quiet
 
 # Values and costs have units in which a tie is a thousand times the error of the solver, 1e-6.
 _TIE = 1e-3
+# Mean losses within this fraction of the largest loss are equal.
+RELATIVE_TIE = 1e-9
 # Costs within this fraction of the budget are equal: 0.1 + 0.2 is within a budget of 0.3.
 COST_TOLERANCE = 1e-9
 
@@ -92,6 +95,28 @@ class NetworkProgram:
         limits = (self.budget, self.tolerance, self.partition, self.deadline)
         return NetworkProgram(self.losses[rows], self.costs[rows], *limits, number)
 
+    # Let S be the sum of the losses of some choice, and gap its distance to the sum of the least
+    # losses. A choice as good serves no task with a loss above its least one plus the gap.
+    def clipped(self, loss: float) -> "NetworkProgram":
+        """The program, where losses that serve in no choice of this mean loss are lowered.
+
+        They still serve in none, by a distance well above every tolerance, so the best choices and
+        their losses stay as they are. `loss` is one that a choice has. The same program comes back
+        if its largest loss, the unit of the tolerance, would not be ten times less.
+        """
+        members = np.isfinite(self.losses)
+        sizes = np.abs(self.losses[members])
+        # Where all tasks have their least loss, the usual size of losses keeps others apart.
+        usual = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0
+        usual = max(usual, float(np.abs(self._least).max()))
+        gap = 2 * self.losses.shape[1] * max(loss - self.least, 0.0) + usual
+        losses = np.where(members, np.minimum(self.losses, self._least + gap), np.inf)
+        largest = float(np.abs(losses[members]).max())
+        if largest >= sizes.max() / 10:
+            return self
+        limits = (self.budget, RELATIVE_TIE * largest, self.partition, self.deadline)
+        return NetworkProgram(losses, self.costs, *limits, self.number)
+
     def over_networks(self, coefficients: npt.ArrayLike) -> Floats:
         """Coefficients of all variables: as given for the networks' own, then 0."""
         given = np.asarray(coefficients, np.float64)
@@ -168,13 +193,14 @@ class NetworkProgram:
         lower, upper = np.zeros(len(objective)), np.ones(len(objective))
         lower[:number], upper[:number] = bounds
         for presolve in (True, False):
-            result = scipy.optimize.milp(
-                objective,
-                integrality=np.arange(len(objective)) < number,
-                bounds=scipy.optimize.Bounds(lower, upper),
-                constraints=constraints,
-                options={"mip_rel_gap": 0.0, "presolve": presolve} | self._time_left(),
-            )
+            with quiet():
+                result = scipy.optimize.milp(
+                    objective,
+                    integrality=np.arange(len(objective)) < number,
+                    bounds=scipy.optimize.Bounds(lower, upper),
+                    constraints=constraints,
+                    options={"mip_rel_gap": 0.0, "presolve": presolve} | self._time_left(),
+                )
             # Presolve sometimes calls programs with many ties infeasible.
             if result.status != 2:
                 break

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 from tag_keras.selection.solvers.problem import Booleans, GroupProblem
+from tag_keras.selection.solvers.quiet import quiet
 
 _Whole = npt.NDArray[np.int64]
 _Group = tuple[int, ...]
@@ -128,13 +129,14 @@ def _assign(packing: _Packing, number: int, max_size: int, seconds: float) -> _W
     ]
     if cliques := [*_cliques(packing.conflicts)]:
         constraints.append((scipy.sparse.kron(np.array(cliques), each_group), 0, 1))
-    result = scipy.optimize.milp(
-        np.zeros(upper.size),
-        integrality=np.ones(upper.size),
-        bounds=scipy.optimize.Bounds(lower.ravel(), upper.ravel()),
-        constraints=constraints,
-        options={"time_limit": seconds},
-    )
+    with quiet():
+        result = scipy.optimize.milp(
+            np.zeros(upper.size),
+            integrality=np.ones(upper.size),
+            bounds=scipy.optimize.Bounds(lower.ravel(), upper.ravel()),
+            constraints=constraints,
+            options={"time_limit": seconds},
+        )
     return None if result.x is None else result.x.reshape(upper.shape).argmax(axis=1)
 
 

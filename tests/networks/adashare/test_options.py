@@ -40,10 +40,38 @@ def test_the_defaults_and_no_warm_up():
 def test_the_losses_are_weighted():
     logits = np.zeros((2, 4, 2), "float32")
     logits[0, :, 0] = 1
-    search = tag_keras.AdaShareSearch(sparsity=2.0, sharing=10.0, sharing_weight="bottom")
+    options = {"sparsity": 2.0, "sharing": 10.0, "sharing_weight": "bottom"}
+    search = tag_keras.AdaShareSearch(**options, policy_decay=0.0)
     # The first task: -log(1 / (1 + e)) at each block. The second one: ln 2. And 1.5 of METHODS.
     expected = 2 * (np.log(1 + np.e) + np.log(2)) + 10 * 1.5
     assert search.policy_loss(tf.constant(logits), 4).numpy() == pytest.approx(expected)
+
+
+def test_the_decay_is_that_of_the_authors_optimizer():
+    """Adam of PyTorch adds `weight_decay` times the variable to its gradient."""
+    search, logits = tag_keras.AdaShareSearch(), tf.Variable(np.ones((2, 4, 2), "float32") / 8)
+    assert search.policy_decay == 5e-4
+    gradients = []
+    for one in (search, tag_keras.AdaShareSearch(policy_decay=0.0)):
+        with tf.GradientTape() as tape:
+            loss = one.policy_loss(logits, 4)
+        gradients.append(tape.gradient(loss, logits).numpy())
+    np.testing.assert_allclose(gradients[0] - gradients[1], 5e-4 / 8, rtol=1e-4)
+
+
+def test_the_blocks_that_are_to_be_sparse_can_be_chosen():
+    logits = np.zeros((2, 4, 2), "float32")
+    options = {"sparsity": 3.0, "sharing": 0.0, "policy_decay": 0.0}
+    search = tag_keras.AdaShareSearch(**options, sparsity_weight="top")
+    # Of the last two blocks, 2 * 3 / 4 and 2 * 4 / 4.
+    expected = 3 * 2 * np.log(2) * (1.5 + 2) / 2
+    assert search.policy_loss(tf.constant(logits), 2).numpy() == pytest.approx(expected)
+
+
+def test_a_search_of_version_0_1_goes_on_without_decay():
+    config = tag_keras.AdaShareSearch(warm_up=3).get_config()
+    del config["policy_decay"], config["sparsity_weight"]
+    assert tag_keras.AdaShareSearch.from_config(config).policy_decay == 0
 
 
 def test_a_search_round_trips():
@@ -68,7 +96,10 @@ def test_a_search_round_trips():
             {"sharing": float("nan")},
             "`sharing` should be a number of at least 0. Received: sharing=nan.",
         ),
-        ({"sharing_weight": "middle"}, '`sharing_weight` should be "top" or "bottom". Received'),
+        (
+            {"sharing_weight": "middle"},
+            '`sharing_weight` should be "top", "bottom" or "uniform"',
+        ),
         ({"temperature": 0}, "`temperature` should be a positive number. Received: temperature=0."),
         ({"temperature_decay": 1.1}, "`temperature_decay` should be above 0, and at most 1"),
     ],

@@ -113,6 +113,17 @@ def test_sharing_of_many_tasks_is_a_sum_over_pairs(sharing_weight):
     assert sharing_loss(permuted, sharing_weight).numpy() == pytest.approx(expected)
 
 
+def test_uniform_sharing_and_sparsity_that_grows_with_depth_by_hand():
+    # Two tasks whose logits differ by 1 at each of four blocks: 1 + 1 + 1 + 1.
+    assert sharing_loss(gap([1, 1, 1, 1], [0, 0, 0, 0]), "uniform").numpy() == 4
+    # The mean over the last three blocks of 2 (l + 1) / 4 times -log P(skip).
+    logits = logits_of()
+    skip = -np.log(softmax(logits)[..., 1])
+    expected = (skip * [0.5, 1, 1.5, 2])[:, 1:].mean(axis=1).sum()
+    assert sparsity_loss(tf.constant(logits), 3, "top").numpy() == pytest.approx(expected, 1e-5)
+    assert sparsity_loss(tf.constant(logits), 0, "top").numpy() == 0
+
+
 def test_gradients_go_toward_skipping_and_toward_each_other():
     logits = tf.Variable(gap([1, 2, 0, 3], [2, 0, 1, 3]))
     with tf.GradientTape(persistent=True) as tape:
