@@ -38,7 +38,10 @@ MAY_IMPORT = {
     ),
     "comparison": ("selection", "affinity", "results", "utils"),
     "report": ("comparison", "selection", "affinity", "results", "utils"),
-    "sweep": ("saved_classes", "grouped_model", "model", "selection", "results", "utils"),
+    "sweep": (
+        *("saved_classes", "grouped_model", "model", "selection", "results", "backend"),
+        "utils",
+    ),
     "study": (
         *("sweep", "report", "selection", "model", "gradient_methods", "loss_weighting"),
         *("estimators", "affinity", "results", "utils"),
