@@ -67,6 +67,10 @@ def run(
     than the group. Every choice is made on the split `"validation"`; `"test"` is only reported. The
     same call resumes a run that was stopped, and makes damaged files of networks anew.
 
+    The folder keeps, in settings.json, a fingerprint of the compiled model, the data and the
+    callbacks; another one is refused, and the message names what differs. The values that datasets
+    and functions give, and weights that train from other than random values, are not compared.
+
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
             (the networks that grouped.keras consists of, and why), report.html and, in networks/,
@@ -82,7 +86,8 @@ def run(
             measured, as in `select_groups`: `"baseline"`, 0; or `"forbid"`, no task may be alone,
             as in the TAG paper.
         seeds: Every network is trained once with each seed; the first one measures affinities.
-        settings: Further settings that tell this run from another in the same folder.
+        settings: Further settings that tell this run from another in the same folder, such as the
+            version of a dataset.
         rivals: Results of other methods, with the same tasks and seeds, for the report to compare:
             rows by name of the method, which is also the name of its network.
         processes: Number of networks to train at once, each in its own process; 0, which notebooks

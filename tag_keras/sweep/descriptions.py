@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -33,17 +33,16 @@ _PLACES_OF_LIBRARIES = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 _LONGEST = 300
+# Classes whose subclasses have attributes of Keras beside those of the user.
+_KERAS = (keras.Model, keras.layers.Layer, keras.losses.Loss, keras.callbacks.Callback)
 
 
-def by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A dict, where a name that comes again gets a number."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        numbered, number = name, 0
-        while numbered in found:
-            number += 1
-            numbered = f"{name}_{number}"
-        found[numbered] = value
+def unused(name: str, names: Collection[str]) -> str:
+    """The name, with a number behind it if it is among `names`."""
+    number, found = 0, name
+    while found in names:
+        number += 1
+        found = f"{name}_{number}"
     return found
 
 
@@ -52,24 +51,36 @@ def short_hash(text: str) -> str:
 
 
 class Names:
-    """Names of the layers in a model that do not depend on the models built before."""
+    """Names of the layers in a model that do not depend on the models built before.
+
+    Keras puts the class and a number, "dense_3", in place of a name that is not given, and counts
+    on from model to model. Here the numbers go by the order of `layers`.
+    """
 
     def __init__(self, layers: Iterable[Any]) -> None:
-        plain = [(_without_number(layer), layer) for layer in layers]
-        named = by_name(plain)
-        self.of = {id(layer): name for name, layer in named.items()}
-        self.layers = {(type(layer).__name__, layer.name): name for name, layer in named.items()}
-        self.words = {layer.name: name for name, layer in named.items()}
+        layers = list(layers)
+        self.of: dict[int, str] = {}
+        self.words: dict[str, str] = {}
+        for layer in layers:
+            plain = _without_number(layer)
+            if plain == layer.name:
+                # Parts of a layer may be named after it.
+                owners = [name for name in self.words if plain.startswith(f"{name}_")]
+                owner = max(owners, key=len, default="")
+                plain = self.words.get(owner, "") + plain.removeprefix(owner)
+            self.of[id(layer)] = unused(plain, self.of.values())
+            self.words[layer.name] = self.of[id(layer)]
+        self.layers = {(type(one).__name__, one.name): self.of[id(one)] for one in layers}
 
 
 NO_NAMES = Names([])
 
 
 def _without_number(layer: Any) -> str:
-    """The name, without the number that Keras puts behind its own names: "dense" of "dense_3"."""
-    base = re.sub(r"_\d+$", "", layer.name)
-    given = base.replace("_", "").lower() != type(layer).__name__.replace("_", "").lower()
-    return str(layer.name) if given else base
+    """The name, without the number behind the class: "dense" of "dense_3"."""
+    base, kind = re.sub(r"_\d+$", "", layer.name), type(layer).__name__
+    by_keras = base.replace("_", "").lower().endswith(kind.replace("_", "").lower())
+    return base if by_keras else str(layer.name)
 
 
 def describe(value: Any, names: Names = NO_NAMES) -> Any:
@@ -134,15 +145,20 @@ def describe_object(value: Any, names: Names = NO_NAMES) -> dict[str, Any]:
     """Class and configuration, or the public attributes; and the code of a class of the user."""
     kind = type(value)
     is_own = not _is_of_library(kind)
-    config = _config_of(value)
+    config = config_of(value)
     attributes = vars(value) if hasattr(value, "__dict__") else {}
     described: dict[str, Any] = {"class": kind.__qualname__}
     if config is None or is_own:
         described |= {
             name: describe(one)
             for name, one in attributes.items()
-            if _is_plain(one) and not name.startswith("_") and not _PLACES.search(name)
+            if _is_plain(one) and not (name.startswith("_") or _PLACES.search(name))
         }
+        for base in _KERAS:
+            if isinstance(value, base):
+                described = {
+                    name: described[name] for name in described if name not in _set_by(base)
+                }
     for name, one in attributes.items():
         # Keras puts a function of its own in place of the method `build`.
         if isinstance(one, types.FunctionType) and not (name[0] == "_" or hasattr(kind, name)):
@@ -156,7 +172,14 @@ def describe_object(value: Any, names: Names = NO_NAMES) -> dict[str, Any]:
     return {name: one for name, one in described.items() if name != "name" and one is not None}
 
 
-def _config_of(value: Any) -> dict[str, Any] | None:
+@functools.cache
+def _set_by(base: Any) -> frozenset[str]:
+    """Attributes that Keras itself sets; another version may set others."""
+    return frozenset(vars(base()))
+
+
+def config_of(value: Any) -> dict[str, Any] | None:
+    """The configuration of an object of Keras, if it has one."""
     if isinstance(value, type) or not hasattr(value, "get_config"):
         return None
     with warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 Two runs of one fingerprint train the same networks, as far as can be known: arrays and frozen
 weights count by content, layers, losses and optimizers by their configuration, functions by their
-code, datasets by the types of their elements. Weights that begin at random do not count.
+code, datasets by the types of their elements. Other weights do not count: most begin at random.
 """
 
 import functools
@@ -19,12 +19,13 @@ import numpy as np
 from tag_keras.backend.layers import layers_in
 from tag_keras.sweep.descriptions import (
     Names,
-    by_name,
+    config_of,
     describe,
     describe_array,
     describe_object,
     plain,
     short_hash,
+    unused,
 )
 from tag_keras.utils import files
 from tag_keras.utils.child_processes import ChildProcesses, exit_if_imported_by_child, pickled
@@ -96,7 +97,10 @@ def of_fit(fit: Mapping[str, Any]) -> Fingerprint:
 def _of_callbacks(callbacks: Any) -> Any:
     if not isinstance(callbacks, list | tuple):
         return describe(callbacks)
-    return by_name((type(one).__name__, describe(one)) for one in callbacks)
+    found: Fingerprint = {}
+    for callback in callbacks:
+        found[unused(type(callback).__name__, found)] = describe(callback)
+    return found
 
 
 def _of_split(data: Any) -> Any:
@@ -118,6 +122,7 @@ def of_model(model: Any) -> Fingerprint:
     layers = {id(one): one for one in _in_order(model, without=methods)}
     names = Names(layers.values())
     described = {
+        "keras": keras.version(),
         "layers": {names.of[key]: _of_layer(layer, names) for key, layer in layers.items()},
         **{name: describe(value, names) for name, value in _training_of(model).items()},
         "weights": _of_weights(model.weights),
@@ -153,8 +158,9 @@ def _of_layer(layer: Any, names: Names) -> Fingerprint:
     described = describe_object(layer, names)
     if "layers" in described:
         # Each is described on its own. What is left is how they are connected.
-        links = [plain(one.get("inbound_nodes"), names) for one in layer.get_config()["layers"]]
-        described["layers"] = short_hash(json.dumps([described["layers"], links]))
+        parts = (config_of(layer) or {}).get("layers", ())
+        links = [plain(one.get("inbound_nodes"), names) for one in parts]
+        described["connections"] = short_hash(json.dumps([described.pop("layers"), links]))
     usual = {"trainable": True, "dtype": "float32"}
     return {name: one for name, one in described.items() if usual.get(name) != one}
 

@@ -15,14 +15,18 @@ _SHOWN = 5
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names what differs between the parts that two fingerprints have in common.
 
-    A fingerprint has the parts `"model"`, `"data"`, `"fit"` and `"networks"`, each JSON.
+    A fingerprint has the parts `"model"`, `"data"`, `"fit"` and `"networks"`, each JSON. What only
+    one version of Keras knows of a layer is not compared with another version.
     """
+    versions = [one.get("model", {}).get("keras") for one in (before, now)]
     found = [
         text
         for part in before
         if part in now
-        for text in _differences(before[part], now[part], (part,))
+        for text in _differences(before[part], now[part], (part,), versions[0] == versions[1])
     ]
+    # The weights follow from the layers.
+    found = [text for text in found if " of weights was " not in text] or found
     more = f"and {len(found) - _SHOWN} more differences"
     return [*found[:_SHOWN], more] if len(found) > _SHOWN else found
 
@@ -41,17 +45,27 @@ def not_compared(value: Any, path: tuple[str, ...] = ()) -> list[str]:
     return [name for key, part in parts for name in not_compared(part, (*path, key))]
 
 
-def _differences(before: Any, now: Any, path: tuple[str, ...]) -> Iterator[str]:
+def _differences(
+    before: Any, now: Any, path: tuple[str, ...], is_same_keras: bool
+) -> Iterator[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in {**before, **now}:
+            inner = (*path, name)
             if name in before and name in now:
-                yield from _differences(before[name], now[name], (*path, name))
-            # Each version of Python has its own code of a function.
-            elif not (name.startswith("code") or path in [(part,) for part in _OPEN]):
+                yield from _differences(before[name], now[name], inner, is_same_keras)
+            elif not _may_lack(inner, is_same_keras):
                 texts = [_short(one[name]) if name in one else "absent" for one in (before, now)]
-                yield f"{_named((*path, name))} was {texts[0]} and is {texts[1]}"
-    elif before != now:
+                yield f"{_named(inner)} was {texts[0]} and is {texts[1]}"
+    elif before != now and path != ("model", "keras"):
         yield f"{_named(path)} was {_short(before)} and is {_short(now)}"
+
+
+def _may_lack(path: tuple[str, ...], is_same_keras: bool) -> bool:
+    """Whether one of two fingerprints may lack what is at a path."""
+    # Each version of Python has its own code of a function.
+    if path[-1].startswith("code of Python") or (len(path) == 2 and path[0] in _OPEN):
+        return True
+    return path[0] == "model" and len(path) > 3 and not is_same_keras
 
 
 def _named(path: tuple[str, ...]) -> str:

@@ -222,7 +222,7 @@ def keep_settings(
             f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
             "delete this one."
         )
-    if parts and (found is not None or (folder / "results.json").exists()):
+    if parts and _last_training(folder):
         _tell_what_is_not_compared(path, known, parts)
     together = {**given, "fingerprint": merged(known, parts)} if known or parts else given
     if found is None or together != {**found, "fingerprint": known}:

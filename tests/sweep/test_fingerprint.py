@@ -40,7 +40,7 @@ def changes(before, now):
 def test_what_differs_between_two_models_is_named():
     before = functional()
     assert changes(before, functional()) == []
-    assert changes(before, functional(width=512))[0] == "units of dense was 8 and is 512"
+    assert changes(before, functional(width=512)) == ["units of dense was 8 and is 512"]
     assert changes(before, functional(rate=0.01)) == [
         "learning_rate of optimizer was 0.1 and is 0.01"
     ]
@@ -83,6 +83,31 @@ def test_a_model_that_is_not_built_yet():
     model = tag_keras.MultiTaskModel(resnet, {"a": layers.Dense(1)})
     model.compile("sgd", "mse")
     assert len(json.dumps(of_model(model))) < 30_000
+
+
+def test_names_that_keras_makes_of_other_names():
+    def model():
+        recurrent = layers.Bidirectional(layers.LSTM(4))
+        part = tag_keras.mtan_encoder(("a",), (8, 8, 1), (2, 2), (2, 2))
+        encoder = keras.Sequential([keras.Input((6, 5)), recurrent])
+        heads = {"a": layers.Dense(1), "b": part}
+        return tag_keras.MultiTaskModel(encoder, heads)
+
+    before = of_model(model())
+    assert differences({"model": before}, {"model": of_model(model())}) == []
+    assert {"bidirectional", "forward_lstm", "dense"} <= {*before["layers"]}
+
+
+def test_another_version_of_keras_may_know_more_of_a_layer():
+    before = of_model(functional())
+    other = json.loads(json.dumps(before))
+    other["layers"]["dense"]["news"] = 1
+    assert differences({"model": before}, {"model": other}) == ["news of dense was absent and is 1"]
+    other["keras"] = "4"
+    assert differences({"model": before}, {"model": other}) == []
+    other["layers"]["dense"]["units"] = 9
+    other["layers"]["more"] = {"class": "Dense"}
+    assert len(differences({"model": before}, {"model": other})) == 2
 
 
 def test_frozen_weights_count_by_content_and_random_ones_do_not():
