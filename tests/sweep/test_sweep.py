@@ -530,7 +530,7 @@ class Sweep:
 
     def __init__(self, folder):
         self.folder, self.builds = folder / "killed", folder / "builds"
-        self.process = None
+        self.process, self.parents = None, set()
 
     def start(self, folder=None, processes=2):
         command = [sys.executable, sweep_job.__file__, folder or self.folder, str(processes)]
@@ -544,9 +544,12 @@ class Sweep:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.parents.add(str(self.process.pid))
 
     def built(self):
-        return sweep_job.read_builds(self.builds)
+        """Without those that the sweep itself builds, to compare them."""
+        builds = sweep_job.read_builds(self.builds)
+        return [one for one in builds if one[1] not in self.parents]
 
     def has_built(self, number):
         return len(self.built()) >= number
