@@ -103,7 +103,11 @@ def describe(value: Any, names: Names = NO_NAMES) -> Any:
         size = int(value.cardinality())
         return {"class": "Dataset", "elements": str(value.element_spec), "batches": size}
     if isinstance(value, keras.utils.PyDataset):
-        return {"class": type(value).__qualname__, "batches": describe(value.num_batches)}
+        try:
+            batches = value.num_batches
+        except NotImplementedError:
+            batches = None
+        return {"class": type(value).__qualname__, "batches": batches}
     if isinstance(value, functools.partial):
         parts = {"function": describe(value.func), "arguments": describe(value.args)}
         return {**parts, **describe(value.keywords)}

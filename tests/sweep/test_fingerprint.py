@@ -243,6 +243,14 @@ def test_data_count_by_content_where_it_can_be_known():
     assert not_compared({"data": found}) == ["train"]
     (text,) = differences({"data": found}, {"data": of_data({"train": batches.take(2)})})
     assert text == "batches of train was 5 and is 2"
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+    found = of_data({"train": Batches()})["train"]
+    assert found == {"class": Batches.__qualname__, "batches": 3, "values": "not compared"}
+    assert of_data({"train": keras.utils.PyDataset()})["train"]["batches"] is None
     words = np.array(["a", "b"], object)
     assert describe(words) == describe(np.array(["a", "b"], object)) != describe(words[::-1])
 
