@@ -190,9 +190,27 @@ class Affinity:
         """
         fields = files.read_fields(path, ["tasks", "mean", "standard_error", "count"])
         try:
-            return cls(**{name: fields[name] for name in ("tasks", *_ARRAYS) if name in fields})
+            for name in _ARRAYS:
+                _check_numbers(name, fields.get(name))
+            affinity = cls(**{name: fields[name] for name in ("tasks", *_ARRAYS) if name in fields})
+            affinity._check_replicates()
+            return affinity
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} does not hold affinities: {error}") from None
+
+    def _check_replicates(self) -> None:
+        """Raises a `ValueError` if all replicates of a pair are above, or below, its mean."""
+        if not len(self.replicates):
+            return
+        unknown = np.isnan(self.replicates)
+        least = np.where(unknown, np.inf, self.replicates).min(axis=0)
+        most = np.where(unknown, -np.inf, self.replicates).max(axis=0)
+        slack = 0.01 * np.where(unknown, 0.0, np.abs(self.replicates)).max(axis=0)
+        wrong = (self.mean < least - slack) | (self.mean > most + slack)
+        if (wrong := wrong & ~unknown.all(axis=0)).any():
+            raise ValueError(
+                f"`mean` should be among its `replicates`. Received: {self.describe_pairs(wrong)}."
+            )
 
     def __repr__(self) -> str:
         shown = {"mean": self.mean}
@@ -233,6 +251,15 @@ def _checked_series(name: str, value: npt.ArrayLike | None, pairs: tuple[int, in
     if (np.abs(series) > _LARGEST).any():
         raise ValueError(f"`{name}` should be finite or NaN, and at most {_LARGEST:g} in size.")
     return series
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Raises a `ValueError` for a text or a boolean in lists of numbers: NumPy would take it."""
+    if isinstance(value, list):
+        for one in value:
+            _check_numbers(name, one)
+    elif isinstance(value, str | bool):
+        raise ValueError(f"`{name}` should hold numbers and null. Received: {value!r}.")
 
 
 def _to_lists(array: npt.NDArray[Any]) -> Any:

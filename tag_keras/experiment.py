@@ -3,6 +3,7 @@
 Each stage writes its file whole or not at all, and is skipped if its file is there.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,14 +27,11 @@ from tag_keras.selection.anchoring import Singletons, check_affinity, check_opti
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.study.study import Study
+from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.inputs import check_build_model
-from tag_keras.sweep.network import (
-    Data,
-    Network,
-    delete_damaged,
-    load_network,
-    save_network,
-)
+from tag_keras.sweep.job import delete_unusable
+from tag_keras.sweep.network import Data, Network, load_network, save_network
+from tag_keras.sweep.runners import visible_gpus
 from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.files import comparable, keep_settings
@@ -70,6 +68,10 @@ def run(
     than the group. Every choice is made on the split `"validation"`; `"test"` is only reported. The
     same call resumes a run that was stopped, and makes damaged files of networks anew.
 
+    The folder keeps, in settings.json, a fingerprint of the compiled model, the data and the
+    callbacks; another one is refused, and the message names what differs. The values that datasets
+    and functions give, and weights that train from other than random values, are not compared.
+
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
             (the networks that grouped.keras consists of, and why), report.html and, in networks/,
@@ -87,7 +89,8 @@ def run(
             measured, as in `select_groups`: `"baseline"`, 0; or `"forbid"`, no task may be alone,
             as in the TAG paper.
         seeds: Every network is trained once with each seed; the first one measures affinities.
-        settings: Further settings that tell this run from another in the same folder.
+        settings: Further settings that tell this run from another in the same folder, such as the
+            version of a dataset.
         rivals: Results of other methods, with the same tasks and seeds, for the report to compare:
             rows by name of the method, which is also the name of its network.
         processes: Number of networks to train at once, each in its own process; 0, which notebooks
@@ -107,7 +110,8 @@ def run(
             `"train"` or `"validation"` or labels, if `build_model` or `callbacks` cannot be used
             (with `processes`, what only a call of `build_model` shows is a `SweepError`), if there
             are too many tasks for `singletons`, if a pair of tasks was never measured, if the
-            folder has a damaged file or another run's results, or if another run is at work in it.
+            folder has a damaged file or belongs to a run with another model, other data, callbacks
+            or settings, or if another run is at work in it.
         SweepError: If networks could not be trained; the message lists them.
     """
     # Matplotlib, which it needs, is an optional dependency.
@@ -129,15 +133,19 @@ def run(
     if not processes and not (folder / "affinity.json").exists():
         study.try_out(Network("affinity", tasks, role="affinity"))
     with files.alone(folder):
-        keep_settings(folder, {**given, **(settings or {})})
+        fingerprint = of_run(
+            build_model, tasks, seeds[0], data, fit, visible_gpus() if processes else ()
+        )
+        keep_settings(folder, {**given, **(settings or {})}, fingerprint)
 
         measured = _measure(study)
         if not (folder / "groups.json").exists():
             check_affinity(measured, singletons)
         yardsticks = [Network(JOINT, tasks, role="joint")]
         yardsticks += [Network(single_name(task), (task,), role="single") for task in tasks]
-        rule = selection_rule(measured, _train(study, yardsticks), singletons)
-        grouping = _select(folder, num_groups, **rule)
+        rows = _train(study, yardsticks)
+        rule = selection_rule(measured, rows, singletons)
+        grouping = _select(study, num_groups, rows, **rule)
         groups = [
             Network(group_name(index), group, role="group", index=index)
             for index, group in enumerate(grouping.groups)
@@ -184,19 +192,40 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 
 def _measure(study: Study) -> Affinity:
     path = study.folder / "affinity.json"
-    print(f"Measuring affinities between {len(study.tasks)} tasks ...", flush=True)
+    network = Network("affinity", study.tasks, role="affinity")
     if not path.exists():
-        network = Network("affinity", study.tasks, role="affinity")
+        print(f"Measuring affinities between {len(study.tasks)} tasks ...", flush=True)
+    if not path.exists() or study.has_lost_rows(network):
         study.train([network], study.seeds[:1], saves=False)
+    if not path.exists():
         study.affinity_of(network).save(path)
-    return Affinity.load(path)
+    affinity = Affinity.load(path)
+    if affinity.tasks != study.tasks:
+        raise ValueError(
+            f"{path} has the tasks {list(affinity.tasks)}, this run {list(study.tasks)}. Delete "
+            "it, and the same call makes it anew."
+        )
+    return affinity
 
 
-def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
-    path = folder / "groups.json"
+def _select(study: Study, num_groups: int, rows: Sequence[Row], **rule: Any) -> Grouping:
+    path = study.folder / "groups.json"
     if not path.exists():
         select_groups(num_groups=num_groups, **rule).save(path)
     grouping = Grouping.load(path)
+    trained = {row.network: row.tasks for row in rows if row.role == "group"}
+    wrong = ""
+    if grouping.tasks != study.tasks:
+        wrong = f"has the tasks {list(grouping.tasks)}, this run {list(study.tasks)}"
+    elif len(grouping.groups) > num_groups:
+        wrong = f"has {len(grouping.groups)} groups, this run at most {num_groups}"
+    for index, group in enumerate(grouping.groups):
+        if not wrong and (before := trained.get(group_name(index), group)) != group:
+            wrong = f"has the group {list(group)}, and its network was trained on {list(before)}"
+    if wrong:
+        raise ValueError(
+            f"{path} {wrong}. Delete {path.name}, and the same call selects the groups anew."
+        )
     print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
     return grouping
 
@@ -204,20 +233,32 @@ def _select(folder: Path, num_groups: int, **rule: Any) -> Grouping:
 def _put_together(folder: Path, serving: Serving) -> GroupedModel | None:
     """Makes grouped.keras, or loads it; None if networks for it have to be trained again."""
     path, record = folder / "grouped.keras", folder / "served.json"
-    # Without its record, the model may consist of other networks.
     grouped: GroupedModel
-    if path.exists() and record.exists() and Serving.load(record) == serving:
-        try:
+    try:
+        if _is_of(path, record, serving):
             grouped = load_network(path)
             return grouped
-        except ValueError as error:
-            print(f"{path} is put together anew: {error}", flush=True)
+    except ValueError as error:
+        print(f"{path} is put together anew: {error}", flush=True)
     record.unlink(missing_ok=True)
-    names = [Network(name, (), seed).file for name, seed in serving.networks]
-    networks = [folder / "networks" / name for name in names]
-    if [network for network in networks if delete_damaged(network)]:
+    networks = [
+        Network(name, tasks, seed)
+        for (name, seed), tasks in zip(serving.networks, serving.grouping.groups, strict=True)
+    ]
+    if [network for network in networks if delete_unusable(folder, network)]:
         return None
-    save_network(GroupedModel([*map(load_network, networks)], serving.grouping), path)
-    serving.save(record)
+    models = [load_network(folder / "networks" / network.file) for network in networks]
+    save_network(GroupedModel(models, serving.grouping), path)
+    dataclasses.replace(serving, checksum=files.checksum(path)).save(record)
     grouped = load_network(path)
     return grouped
+
+
+def _is_of(path: Path, record: Path, serving: Serving) -> bool:
+    """Whether the model is the one to serve. Without its record, it may be of other networks."""
+    if not (path.exists() and record.exists()):
+        return False
+    served = Serving.load(record)
+    if served == serving and served.checksum not in ("", files.checksum(path)):
+        raise ValueError(f"it is not the file that {record} is about.")
+    return served == serving

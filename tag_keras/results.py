@@ -96,7 +96,15 @@ def load_results(path: str | os.PathLike[str]) -> list[Row]:
     values = files.read_json(path)
     if not isinstance(values, list):
         raise ValueError(f"{os.fspath(path)} should hold a list of rows.")
-    return [_row(value, f"{os.fspath(path)}, row {index}") for index, value in enumerate(values)]
+    rows = [_row(value, f"{os.fspath(path)}, row {index}") for index, value in enumerate(values)]
+    found: dict[tuple[Any, ...], int] = {}
+    for index, row in enumerate(rows):
+        first = found.setdefault((row.network, row.seed, row.split, row.task), index)
+        if first < index:
+            raise ValueError(
+                f"{os.fspath(path)}, row {index} has network, seed, split and task of row {first}."
+            )
+    return rows
 
 
 def load_sweep_results(folder: Path) -> list[Row]:
@@ -126,8 +134,10 @@ def _row(value: object, where: str) -> Row:
     tasks, metrics = value["tasks"], value["metrics"]
     checks = {
         "network": isinstance(value["network"], str),
-        "tasks": isinstance(tasks, list) and all(isinstance(task, str) for task in tasks),
-        "seed": type(value["seed"]) is int,
+        "tasks": isinstance(tasks, list)
+        and all(isinstance(task, str) for task in tasks)
+        and len({*tasks}) == len(tasks),
+        "seed": type(value["seed"]) is int and value["seed"] >= 0,
         "task": isinstance(tasks, list) and value["task"] in tasks,
         "split": isinstance(value["split"], str),
         "loss": _is_figure(value["loss"]),

@@ -22,7 +22,9 @@ def make_affinity():
     count, skipped = generator.integers(1, 50, size=(2, 3, 3))
     replicates = generator.normal(size=(4, 3, 3))
     mean[2, 0] = error[2, 0] = history[0, 2, 0] = NAN
-    replicates[:, 2, 0] = replicates[1, 0] = NAN
+    replicates += mean - replicates.mean(axis=0)
+    replicates[:, 2, 0] = NAN
+    replicates[1, 0], replicates[[0, 2, 3], 0] = NAN, mean[0] + np.array([[-1], [0], [1]])
     count[2, 0] = 0
     return Affinity(TASKS, mean, np.abs(error), count, history, skipped, replicates)
 
@@ -32,6 +34,8 @@ def write(path, **changes):
     matrix = [[0.1, 0.2], [0.3, 0.4]]
     fields = {"tasks": ["a", "b"], "mean": matrix, "standard_error": matrix}
     fields |= {"count": [[1, 2], [3, 4]], "history": [matrix], "skipped": [[0, 0], [0, 0]]}
+    # Their mean is `mean`; one pair lacks a replicate.
+    fields["replicates"] = [[[0.0, 0.1], [0.4, 0.4]], [[0.2, 0.3], [0.2, None]]]
     fields |= changes
     content = {name: value for name, value in fields.items() if value != "absent"}
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -161,7 +165,8 @@ def test_the_file_is_strict_json_with_null_for_nan_and_integers_for_counts(tmp_p
 
 
 def test_extra_fields_may_be_absent_from_a_file_and_unknown_ones_are_passed_over(tmp_path):
-    path = write(tmp_path / "a.json", history="absent", skipped="absent", author="me")
+    absent = dict.fromkeys(("history", "skipped", "replicates"), "absent")
+    path = write(tmp_path / "a.json", **absent, author="me")
     affinity = Affinity.load(path)
     np.testing.assert_array_equal(affinity.count, [[1, 2], [3, 4]])
     assert affinity.history.shape == affinity.replicates.shape == (0, 2, 2)
@@ -189,6 +194,11 @@ def test_a_file_that_lacks_a_field_is_named_with_the_field(tmp_path, field):
         ("skipped", {"a": 1}),
         ("history", [[1, 2], [3, 4]]),
         ("replicates", [[1, 2], [3, 4]]),
+        ("mean", [["0.1", 0.2], [0.3, 0.4]]),
+        ("mean", [[True, 0.2], [0.3, 0.4]]),
+        ("count", [[1, 2], [3, "4"]]),
+        ("skipped", [[False, 0], [0, 0]]),
+        ("mean", [[0.1, 0.2], [0.3, 0.5]]),
     ],
 )
 def test_a_file_with_a_wrong_field_is_named_with_the_field(tmp_path, field, value):

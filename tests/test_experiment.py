@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import datetime
 import io
 import json
+import os
 import shutil
 import types
 
@@ -69,7 +71,8 @@ def run(folder, **kwargs):
         "verbose": 0,
     }
     arguments = {"data": {"train": train_batches, **BATCHES}, **arguments, **kwargs}
-    return experiment.run(folder, build_model, **arguments)
+    build = arguments.pop("build", build_model)
+    return experiment.run(folder, build, **arguments)
 
 
 RIVAL = [
@@ -206,6 +209,74 @@ def test_stopped_before_each_training_it_trains_the_same_networks(whole, pieces)
     assert rows == expected and len(rows) == 2 * (3 + 3)
 
 
+class Stop(keras.callbacks.Callback):
+    def __init__(self, patience):
+        super().__init__()
+        self.patience = patience
+
+
+def build_wider(tasks, affinity=None):
+    model = build_model(tasks, affinity)
+    encoder = keras.Sequential([keras.Input((4,)), layers.Dense(512, activation="relu")])
+    wider = tag_keras.MultiTaskModel(encoder, dict(model.heads))
+    wider.compile("sgd", "mse", affinity=affinity, run_eagerly=True)
+    return wider
+
+
+def build_slower(tasks, affinity=None):
+    model = build_model(tasks, affinity)
+    model.compile(keras.optimizers.SGD(0.02), "mae", affinity=affinity, run_eagerly=True)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"build": build_wider}, "another run: units of dense was 4 and is 512"),
+        (
+            {"build": build_slower},
+            "learning_rate of optimizer was 0.01 and is 0.02; loss was mse and",
+        ),
+        ({"data": {**DATA, "train": DATA["validation"]}}, r"x of train was absent and is float32 "),
+        ({"data": {"train": train_batches, **DATA}}, "of validation was "),
+        ({"callbacks": [Stop(3)]}, "callbacks was absent and is {"),
+    ],
+)
+def test_another_model_or_other_data_are_another_run(whole, tmp_path, monkeypatch, change, message):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    kept = contents(tmp_path)
+    monkeypatch.setattr(job, "train_network", None)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **change)
+    assert contents(tmp_path) == kept
+
+
+def test_a_run_that_only_reads_says_so_and_when_it_was_trained(
+    whole, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(job, "train_network", None)
+    for path in [tmp_path / "results.json", *tmp_path.glob("networks/*")]:
+        os.utime(path, (1.7e9, 1.7e9))
+    date = datetime.datetime.fromtimestamp(1.7e9).strftime("%Y-%m-%d %H:%M")
+    run(tmp_path)
+    printed = capsys.readouterr().out
+    message = f"Nothing to train: everything in {tmp_path} was trained by {date}.\n"
+    assert printed.endswith(message) and printed.count("Nothing to train") == 1
+    assert "Measuring" not in printed and "Nothing to train" not in whole.printed
+    # One line for what cannot be known: what the functions and datasets give.
+    assert printed.count("by code and type only: train, validation and test.") == 1
+    # A folder of an earlier version does not know what it was trained with.
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    del settings["fingerprint"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    run(tmp_path)
+    wanted = "settings.json does not say of what model, data and fit the run before was"
+    assert wanted in capsys.readouterr().out
+    with pytest.raises(ValueError, match="another run: units of dense was 4 and is 512"):
+        run(tmp_path, build=build_wider)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -298,8 +369,7 @@ def test_seeds_of_numpy_are_as_good(tmp_path):
 
 
 def test_a_damaged_file_is_named(whole, tmp_path):
-    names = ("settings.json", "affinity.json", "groups.json", "results.json", "served.json")
-    for name in names:
+    for name in ("settings.json", "affinity.json", "groups.json", "results.json"):
         shutil.copytree(whole.folder, tmp_path / name)
         (tmp_path / name / name).write_text("{")
         with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
@@ -365,12 +435,107 @@ def test_damaged_networks_are_made_anew(whole, tmp_path, monkeypatch, capsys):
     assert contents(tmp_path) == contents(whole.folder)
 
 
+def approximately(rows):
+    """Rows whose losses were computed anew, perhaps in another order."""
+    return [
+        dataclasses.replace(row, loss=pytest.approx(row.loss), metrics=pytest.approx(row.metrics))
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("what", ["a split", "a row", "all"])
+def test_results_that_are_lost_cost_an_evaluation(whole, tmp_path, monkeypatch, what):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "results.json"
+    rows = results.load_results(path)
+    if what == "a split":
+        # As if "test" had not been given.
+        left = [row for row in rows if row.split != "test" or row.network == "affinity"]
+        results.save_results(path, left)
+    elif what == "a row":
+        left = [row for row in rows if (row.network, row.seed, row.task) != ("joint", 1, "b")]
+        results.save_results(path, left)
+    else:
+        path.unlink()
+    monkeypatch.setattr(job, "train_network", None)
+    run(tmp_path, rivals={"rival": RIVAL})
+    assert results.load_results(path) == approximately(rows)
+    serving = tag_keras.Serving.load(whole.folder / "served.json")
+    assert tag_keras.Serving.load(tmp_path / "served.json").networks == serving.networks
+
+
+def test_another_file_than_the_run_wrote_is_not_served(whole, tmp_path, monkeypatch, capsys):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    grouped, x = tmp_path / "grouped.keras", DATA["test"][0]
+    expected = whole.grouped.predict(x, verbose=0)
+
+    def is_served_as_before(tolerance=0.0):
+        predictions = run(tmp_path).predict(x, verbose=0)
+        for task in TASKS:
+            np.testing.assert_allclose(predictions[task], expected[task], rtol=tolerance)
+        return capsys.readouterr().out
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "train_network", None)
+        other = training.load_network(grouped)
+        for variable in other.trainable_variables:
+            variable.assign(variable + 1)
+        other.save(grouped)
+        assert f"{grouped} is put together anew: it is not the file that" in is_served_as_before()
+        (tmp_path / "served.json").write_text("{")
+        wanted = f"{grouped} is put together anew: {tmp_path / 'served.json'} is not a JSON file"
+        assert wanted in is_served_as_before()
+    # The files of two seeds are swapped.
+    serving = tag_keras.Serving.load(tmp_path / "served.json")
+    name, seed = serving.networks[0]
+    paths = [
+        tmp_path / "networks" / training.Network(name, (), one).file for one in (seed, 1 - seed)
+    ]
+    files_of = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, reversed(files_of), strict=True):
+        path.write_bytes(content)
+    grouped.unlink()
+    message = f"{paths[0]} is made anew: {paths[0]} is not the file that the training wrote."
+    assert message in is_served_as_before(1e-5)
+
+
+def test_the_file_that_is_wrong_is_named(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(job, "train_network", None)
+
+    def message_for(name, **changes):
+        path = tmp_path / name
+        kept = path.read_text()
+        path.write_text(json.dumps({**json.loads(kept), **changes}))
+        with pytest.raises(ValueError) as caught:
+            run(tmp_path)
+        path.write_text(kept)
+        return str(caught.value).removeprefix(str(path))
+
+    again = "Delete it, and the same call makes it anew."
+    for tasks in (["c", "b", "a"], ["a", "b", "x"]):
+        message = message_for("affinity.json", tasks=tasks)
+        assert message == f" has the tasks {tasks}, this run ['a', 'b', 'c']. {again}"
+    again = "Delete groups.json, and the same call selects the groups anew."
+    found = tag_keras.Grouping.load(tmp_path / "groups.json").groups
+    assert len(found) == 2 and ("b", "c") not in found
+    serves = {"c": 0, "b": 0, "a": 1}
+    change = {"groups": [["b", "c"], ["a"]], "serves": serves}
+    before = f"and its network was trained on {list(found[0])}"
+    assert message_for("groups.json", **change) == f" has the group ['b', 'c'], {before}. {again}"
+    change |= {"tasks": ["c", "b", "a"]}
+    message = message_for("groups.json", **change)
+    assert message == f" has the tasks ['c', 'b', 'a'], this run ['a', 'b', 'c']. {again}"
+    change = {"groups": [["a"], ["b"], ["c"]], "serves": {"a": 0, "b": 1, "c": 2}}
+    assert message_for("groups.json", **change) == f" has 3 groups, this run at most 2. {again}"
+
+
 @pytest.mark.slow
 def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     x, record = DATA["test"][0], tmp_path / "served.json"
     first = run(tmp_path, seeds=(0,)).predict(x, verbose=0)
-    serving, kept = tag_keras.Serving.load(record), record.read_text()
+    serving = tag_keras.Serving.load(record)
     # As it would be from before there was a guard: no record, and other networks.
     model = training.load_network(tmp_path / "grouped.keras")
     for variable in model.trainable_variables:
@@ -380,13 +545,14 @@ def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys)
     grouped = experiment._put_together(tmp_path, serving)
     for task, prediction in grouped.predict(x, verbose=0).items():
         np.testing.assert_array_equal(prediction, first[task])
-    assert record.read_text() == kept
-    # With its record, it is not put together again.
+    assert tag_keras.Serving.load(record) == serving
+    # With the record of a version that knew no checksum, it is not put together again.
     model.save(tmp_path / "grouped.keras")
+    dataclasses.replace(serving, checksum="").save(record)
     grouped = experiment._put_together(tmp_path, serving)
     for task, prediction in grouped.predict(x, verbose=0).items():
         assert np.abs(prediction - first[task]).min() > 0
-    # Nor with that of other networks: in this file the joint network is by far the best.
+    # But with that of other networks: in this file the joint network is by far the best.
     rows = [
         dataclasses.replace(row, loss=0.0)
         if (row.network, row.split) == ("joint", "validation")

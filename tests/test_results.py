@@ -189,6 +189,8 @@ def test_mean_and_noise_of_differences():
         ("tasks", [1, "a"]),
         ("task", "c"),
         ("metrics", {"accuracy": "high"}),
+        ("tasks", ["a", "b", "a"]),
+        ("seed", -1),
     ],
 )
 def test_a_value_that_no_run_writes_is_named(tmp_path, field, value):
@@ -196,6 +198,15 @@ def test_a_value_that_no_run_writes_is_named(tmp_path, field, value):
     message = f"results.json, row 1: the field {field!r} has a wrong value"
     with pytest.raises(ValueError, match=re.escape(message)):
         results.load_results(path)
+
+
+def test_a_row_that_comes_twice_is_named(tmp_path):
+    path = write(tmp_path / "results.json", seed=0, loss=0.25)
+    message = f"{path}, row 1 has network, seed, split and task of row 0."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        results.load_results(path)
+    for other in ({"seed": 1}, {"seed": 0, "task": "b"}, {"seed": 0, "split": "validation"}):
+        assert len(results.load_results(write(path, **other))) == 2
 
 
 def test_networks_without_a_common_seed_are_named():

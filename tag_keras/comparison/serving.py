@@ -75,6 +75,8 @@ class Serving:
         split: Split whose losses decided.
         seeds: Seeds that were compared.
         beyond_noise: Whether tasks could move because another network is better beyond the noise.
+        checksum: Checksum of the file of the model that serves; empty if it is not known. It is no
+            part of what is compared.
     """
 
     grouping: Grouping
@@ -87,6 +89,7 @@ class Serving:
     split: str
     seeds: tuple[int, ...]
     beyond_noise: bool
+    checksum: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         networks, number, seeds = self.networks, len(self.grouping.groups), self.seeds
@@ -104,6 +107,7 @@ class Serving:
         whole = isinstance(seeds, list | tuple) and {*map(type, seeds)} == {int}
         check(whole, "`seeds` should be at least one whole number", seeds=seeds)
         check_bool("beyond_noise", self.beyond_noise)
+        check(isinstance(self.checksum, str), "`checksum` should be text", checksum=self.checksum)
         object.__setattr__(self, "networks", tuple((name, seed) for name, seed in networks))
         object.__setattr__(self, "moves", tuple(self.moves))
         object.__setattr__(self, "seeds", tuple(seeds))

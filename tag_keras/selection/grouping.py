@@ -77,6 +77,20 @@ class Grouping:
         names = [field.name for field in dataclasses.fields(cls)]
         fields = files.read_fields(path, names)
         try:
-            return cls(**{name: fields[name] for name in names})
+            grouping = cls(**{name: fields[name] for name in names})
+            # Those of networks may be chosen by losses, and have a group twice.
+            if cls is Grouping:
+                _check_selected(grouping)
+            return grouping
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} does not hold a grouping: {error}") from None
+
+
+def _check_selected(grouping: Grouping) -> None:
+    """Checks what no selection of groups gives."""
+    score, bound, groups = grouping.score, grouping.upper_bound, grouping.groups
+    slack = 1e-9 + 1e-3 * max(abs(score), abs(bound))
+    wanted = "`score` should be at most `upper_bound`"
+    check(score <= bound + slack, wanted, score=score, upper_bound=bound)
+    different = len({frozenset(group) for group in groups}) == len(groups)
+    check(different, "`groups` should be different", groups=groups)

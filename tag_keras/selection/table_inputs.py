@@ -106,7 +106,8 @@ def networks_of_text(
     """Task names and networks of a text table, whose layout `NetworkTable.load` describes."""
     where = os.fspath(path)
     try:
-        with open(path, encoding="utf-8") as file:
+        # Editors of Windows begin a file with a mark.
+        with open(path, encoding="utf-8-sig") as file:
             lines = file.read().rstrip("\r\n").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is not a text file ({error}).") from None

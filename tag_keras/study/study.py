@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tag_keras.affinity import Affinity
 from tag_keras.estimators.base import AffinityEstimator
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import PLAIN, Row
+from tag_keras.results import PLAIN, Row, load_sweep_results
 from tag_keras.sweep.inputs import check_callbacks, check_datasets
 from tag_keras.sweep.job import Job, JobFiles, build_function
 from tag_keras.sweep.network import Data, Network
@@ -132,6 +132,16 @@ class Study:
         """Loads the affinities of a network with the first seed, from `folder` or the study's."""
         trained = dataclasses.replace(network, seed=self.seeds[0])
         return Affinity.load(JobFiles(folder or self.folder, trained).affinity)
+
+    def has_lost_rows(self, network: Network) -> bool:
+        """Whether a network that is not kept has its rows, with the first seed, and no result.
+
+        It is so after results.json was deleted; training the network brings them back.
+        """
+        trained = dataclasses.replace(network, seed=self.seeds[0])
+        results = {(row.network, row.seed) for row in load_sweep_results(self.folder)}
+        kept = JobFiles(self.folder, trained).rows.exists()
+        return kept and (trained.name, trained.seed) not in results
 
     def _job(self, network: Network, saves: bool) -> Job:
         fit, options = dict(self.fit), dict[str, Any]()

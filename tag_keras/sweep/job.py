@@ -11,11 +11,13 @@ import tensorflow as tf
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import save_results
 from tag_keras.sweep.evaluation import evaluate_network
+from tag_keras.sweep.fingerprint import of_model
 from tag_keras.sweep.inputs import check_model
 from tag_keras.sweep.network import (
     BuildModel,
     Data,
     Network,
+    delete_damaged,
     load_network,
     save_network,
     train_network,
@@ -69,9 +71,11 @@ class JobFiles:
         self.model = folder / "networks" / network.file
         # Affinities that the network has measured, if its model was compiled to.
         self.affinity = folder / "networks" / f"{stem}.affinity.json"
-        # Seconds of the training; with it, a saved network can be evaluated again.
+        # Seconds of the training, with which a saved network can be evaluated again, the checksum
+        # of its file, and the fingerprint of the model before the training.
         self.trained = folder / "networks" / f"{stem}.trained.json"
-        # Rows of the job, its last file; the sweep moves them into results.json.
+        # Rows of the job, its last file; the sweep moves them into results.json, or copies them
+        # if the network is not kept.
         self.rows = folder / "networks" / f"{stem}.rows.json"
 
     def are_there(self, job: Job) -> bool:
@@ -132,16 +136,25 @@ def build_function(job: Job) -> BuildModel:
 
 def _train(job: Job, paths: JobFiles, data: Mapping[str, Data]) -> tuple[MultiTaskModel, float]:
     """Trains the network of a job, and writes all files but its rows."""
+    described: dict[str, Any] = {}
+    checked = build_function(job)
+
+    def build(tasks: tuple[str, ...]) -> MultiTaskModel:
+        model = checked(tasks)
+        described.update(of_model(model))
+        return model
+
     paths.trained.unlink(missing_ok=True)
     options = {**job.fit, "validation": data.get("validation")}
-    build = build_function(job)
     model, seconds = train_network(build, job.network, data["train"], job.saves, **options)
     if job.saves:
         save_network(model, paths.model)
     if _measures(model):
         model.get_affinity().save(paths.affinity)
     if job.saves:
-        files.write_json(paths.trained, {"tasks": list(job.network.tasks), "seconds": seconds})
+        record = {"tasks": list(job.network.tasks), "seed": job.network.seed, "seconds": seconds}
+        record |= {"checksum": files.checksum(paths.model), "model": described}
+        files.write_json(paths.trained, record)
     return model, seconds
 
 
@@ -150,15 +163,61 @@ def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float] | N
     if not (job.saves and paths.trained.exists() and paths.are_there(job)):
         return None
     try:
-        known = files.read_fields(paths.trained, ("tasks", "seconds"))
-        if known["tasks"] != list(job.network.tasks):
-            return None
-        seconds = check_number("seconds", known["seconds"], "a number from 0 on", lambda s: s >= 0)
-        return load_network(paths.model), seconds
+        known = _record(job.network, paths)
+        model = load_network(paths.model)
+        if {*getattr(model, "tasks", ())} != {*job.network.tasks}:
+            raise ValueError(f"{paths.model} is the network of other tasks.")
+        return model, known["seconds"]
     except ValueError as error:
         # A file may be damaged, or the network may have a class that this program does not have.
         print(f"{job.network.name!r}, seed {job.network.seed}, is trained anew: {error}")
         return None
+
+
+def _record(network: Network, paths: JobFiles) -> dict[str, Any]:
+    """What a training has left in writing.
+
+    Raises:
+        ValueError: If it is damaged, or of another network than the one that is there; the message
+            names the file.
+    """
+    known = files.read_fields(paths.trained, ("tasks", "seconds"))
+    try:
+        check_number("seconds", known["seconds"], "a number from 0 on", lambda s: s >= 0)
+    except ValueError as error:
+        raise ValueError(f"{paths.trained}: {error}") from None
+    # Version 0.1 had neither seed nor checksum.
+    own = (list(network.tasks), network.seed)
+    if (known["tasks"], known.get("seed", network.seed)) != own:
+        raise ValueError(f"{paths.trained} is of another network.")
+    if known.get("checksum") not in (None, files.checksum(paths.model)):
+        raise ValueError(f"{paths.model} is not the file that the training wrote.")
+    return known
+
+
+def delete_unusable(folder: Path, network: Network) -> bool:
+    """Deletes the file of a network if it is damaged or another's; says so, and returns whether."""
+    paths = JobFiles(folder, network)
+    if delete_damaged(paths.model):
+        return True
+    try:
+        if paths.trained.exists():
+            _record(network, paths)
+    except ValueError as error:
+        print(f"{paths.model} is made anew: {error}", flush=True)
+        paths.model.unlink()
+        return True
+    return False
+
+
+def trained_model(network: Network, paths: JobFiles) -> dict[str, Any]:
+    """The fingerprint of the model that a network was trained as; empty if it is not known."""
+    try:
+        known = files.read_fields(paths.trained, ["tasks", "seed", "model"])
+    except (FileNotFoundError, ValueError):
+        return {}  # Not there, of an earlier version, or damaged: then it is made anew.
+    is_own = (known["tasks"], known["seed"]) == (list(network.tasks), network.seed)
+    return known["model"] if is_own and isinstance(known["model"], dict) else {}
 
 
 def _measures(model: keras.Model) -> bool:

@@ -19,6 +19,7 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row, group_name, role_of_version_0_1
 from tag_keras.selection.grouping import Grouping
+from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.inputs import (
     arguments,
     callbacks_of,
@@ -137,8 +138,8 @@ def train_groups(
         ValueError: If an argument cannot be used, if data lack labels, or if models have something
             in common that a training changes; if a model is for other tasks, or could not be loaded
             again from `output_dir`; if weights are not finite after a training, so that a network
-            would predict NaN; or if this folder holds networks of another grouping, seed or number
-            of epochs, or another run is at work in it.
+            would predict NaN; or if this folder holds networks of another grouping, model, data,
+            callbacks or settings, or another run is at work in it.
 
     Example:
 
@@ -166,7 +167,8 @@ def train_groups(
     folder, models = Path(output_dir), []
     with files.alone(folder):
         groups = [list(group) for group in grouping.groups]
-        keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)})
+        run = of_run(build_model, grouping.groups[0], seed, {"train": train}, fit)
+        keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)}, run)
         for network in networks:
             path = folder / network.file
             model = None

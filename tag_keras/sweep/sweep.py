@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import itertools
+import json
 import os
 import pickle
 import shutil
@@ -11,13 +13,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tag_keras.results import Row, load_results, load_sweep_results, save_results
+from tag_keras.sweep.descriptions import describe
+from tag_keras.sweep.fingerprint import of_data, of_fit, of_network
 from tag_keras.sweep.inputs import check_build_model, check_callbacks, check_datasets
-from tag_keras.sweep.job import Failure, Job, JobFiles
+from tag_keras.sweep.job import Failure, Job, JobFiles, trained_model
 from tag_keras.sweep.network import Data
-from tag_keras.sweep.runners import InProcesses, InThisProcess, Runner
+from tag_keras.sweep.runners import InProcesses, InThisProcess, Runner, visible_gpus
 from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.child_processes import exit_if_imported_by_child
+from tag_keras.utils.differences import differences
 from tag_keras.utils.progress import Countdown
 
 
@@ -35,10 +40,12 @@ def run_sweep(
     """Trains and evaluates networks, each in a process of its own.
 
     The same call resumes after any kill: it trains only networks that were cut off, or whose files
-    were deleted. If only results.json is gone, it evaluates the networks in networks/ again. A
-    network that fails is tried once more, unless the error is one of the code or its input. Jobs
-    with the same tasks, seed, `build_model` and `fit` are trained once and copied. What a network
-    needs to resume is made anew if it is damaged.
+    were deleted. If only results.json is gone, or a split is new, it evaluates the networks in
+    networks/ again. A network that fails is tried once more, unless the error is one of the code or
+    its input. Jobs with the same tasks, seed, `build_model` and `fit` are trained once and copied.
+    What a network needs to resume is made anew if it is damaged. A folder keeps the fingerprints of
+    its models, data and callbacks, in settings.json and beside the networks: other ones are
+    refused, and the message names what differs.
 
     Args:
         folder: Folder of results.json, logs/ and networks/, where each job writes
@@ -58,11 +65,11 @@ def run_sweep(
             starts, which decides how many networks train at once.
 
     Returns:
-        All rows of results.json: first of other networks, then of the jobs, in order.
+        All rows of results.json. New networks stand in the order of the jobs.
 
     Raises:
         ValueError: If an argument cannot be used, if the folder has networks of the same names but
-            other tasks, or if another run is at work in it.
+            other tasks, models, data or arguments of `fit`, or if another run is at work in it.
         SweepError: If networks failed; the message lists them and their logs.
         ImportError: If Ray is needed and not installed.
     """
@@ -76,9 +83,12 @@ def run_sweep(
     files.check_case(folder, [job.network.file for job in jobs])
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
-        files.alone(folder),
+        files.alone(folder) as is_free,
     ):
-        table = SweepTable(folder, jobs)
+        if is_free:
+            # Else this is a part of a run, which has looked at its settings itself.
+            _check_settings(folder, jobs, data, visible_gpus() if processes or cluster else ())
+        table = SweepTable(folder, jobs, [split for split in data if split != "train"])
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
         done = len(jobs) - sum(map(len, left))
         failed: list[tuple[Job, Failure]] = []
@@ -117,6 +127,33 @@ def _check_inputs(jobs: Sequence[Job], data: Mapping[str, Data]) -> None:
     for fit in {id(job.fit): job.fit for job in jobs}.values():
         check_datasets({"`validation_data`": fit.get("validation_data")}, tasks)
         check_callbacks(fit.get("callbacks"))
+
+
+def _check_settings(
+    folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], gpus: Sequence[str]
+) -> None:
+    """Compares data, arguments of `fit` and models with those that the networks are trained with.
+
+    Raises:
+        ValueError: If they differ; the message names what does.
+    """
+    fits = {id(job.fit): {**files.comparable(job.fit), **of_fit(job.fit)} for job in jobs}
+    networks = {job.network.file.removesuffix(".keras"): fits[id(job.fit)] for job in jobs}
+    files.keep_settings(folder, None, {"data": of_data(data), "networks": networks})
+    # One network of each function stands for the others: there may be hundreds.
+    seen = set()
+    for job in jobs:
+        function = json.dumps(describe(job.build_model))
+        known = trained_model(job.network, JobFiles(folder, job.network))
+        if not known or function in seen:
+            continue
+        seen.add(function)
+        now = of_network(job.build_model, job.network.tasks, job.network.seed, gpus)
+        if changes := differences({"model": known}, {"model": now}):
+            raise ValueError(
+                f"{folder} holds another network {job.network.name!r}: {'; '.join(changes)}. Give "
+                "another folder, or delete this one."
+            )
 
 
 def _make_runner(
@@ -189,23 +226,37 @@ def _describe(job: Job, failure: Failure, folder: Path) -> str:
 
 
 class SweepTable:
-    """The rows in the folder of a sweep: of other networks, then of its jobs with files, in order.
+    """The rows in the folder of a sweep: of its jobs with files, and of other networks.
+
+    A network that has a place in results.json keeps it. The place of a new one is behind the job
+    before it.
+
+    A job counts as done if each of its tasks has a row of each of `splits`. Where its network is
+    not kept, the splits that it was evaluated on are enough.
 
     Raises:
         ValueError: If results.json is damaged, or has a network of the same name and seed but other
             tasks.
     """
 
-    def __init__(self, folder: Path, jobs: Sequence[Job]) -> None:
-        self._folder, self._path = folder, folder / "results.json"
+    def __init__(self, folder: Path, jobs: Sequence[Job], splits: Sequence[str]) -> None:
+        self._folder, self._path, self._splits = folder, folder / "results.json", splits
         self._jobs = {_key(job): job for job in jobs}
-        self._others: list[Row] = []
+        self._others: dict[tuple[str, int], list[Row]] = {}
         self._own: dict[tuple[str, int], list[Row]] = {}
-        for row in load_sweep_results(folder):
+        rows = load_sweep_results(folder)
+        self._order = list(dict.fromkeys((row.network, row.seed) for row in rows))
+        first = next((key for key in self._order if key in self._jobs), None)
+        place = len(self._order) if first is None else self._order.index(first)
+        for key in self._jobs:
+            if key not in self._order:
+                self._order.insert(place, key)
+            place = self._order.index(key) + 1
+        for row in rows:
             key = (row.network, row.seed)
             job = self._jobs.get(key)
             if job is None:
-                self._others.append(row)
+                self._others.setdefault(key, []).append(row)
             elif row.tasks != job.network.tasks:
                 raise ValueError(
                     f"{self._path} has another network {row.network!r}, seed {row.seed}, of the "
@@ -215,10 +266,13 @@ class SweepTable:
             elif self._files(job).are_there(job):
                 # A network without its files is trained anew.
                 self._own.setdefault(key, []).append(row)
+        whole = [key for key, rows in self._own.items() if self._is_whole(self._jobs[key], rows)]
+        self._own = {key: self._own[key] for key in whole}
 
     @property
     def rows(self) -> list[Row]:
-        return [*self._others, *(row for key in self._jobs for row in self._own.get(key, []))]
+        found = {**self._others, **self._own}
+        return [row for key in self._order for row in found.get(key, [])]
 
     def settle(self, twins: Sequence[Job]) -> bool:
         """Adds the rows of jobs that are one training, and writes results.json.
@@ -230,8 +284,10 @@ class SweepTable:
             paths = self._files(job)
             if not paths.are_there(job):
                 paths.rows.unlink(missing_ok=True)
-            elif _key(job) not in self._own and (rows := _collect(job, paths)):
-                self._own[_key(job)] = rows
+            elif _key(job) not in self._own:
+                rows = _collect(job, paths)
+                if rows and self._is_whole(job, rows):
+                    self._own[_key(job)] = rows
         source = next((job for job in twins if _key(job) in self._own), None)
         if source is None:
             return False
@@ -241,8 +297,15 @@ class SweepTable:
         if len(self._own) > known:
             save_results(self._path, self.rows)
         for job in twins:
-            self._files(job).rows.unlink(missing_ok=True)
+            # Without its network, they could not come back if results.json was lost.
+            if job.saves:
+                self._files(job).rows.unlink(missing_ok=True)
         return True
+
+    def _is_whole(self, job: Job, rows: Sequence[Row]) -> bool:
+        splits = {row.split for row in rows}.union(self._splits if job.saves else ())
+        found = {(row.task, row.split) for row in rows}
+        return found >= {*itertools.product(job.network.tasks, splits)}
 
     def _copy(self, source: Job, job: Job) -> None:
         given, wanted = self._files(source), self._files(job)

@@ -5,6 +5,7 @@ import multiprocessing.resource_tracker
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ _IN_AN_IMPORT = 64
 # Errors after which the same call would fail again.
 _OF_CODE = (AttributeError, NameError, ImportError, NotImplementedError)
 _OF_INPUT = (ValueError, TypeError, LookupError)
+# Kills a process if its input ends without a word, as it does if the parent is killed.
+_GUARD = "import os, sys; sys.stdin.read(1) or os.kill(int(sys.argv[1]), 9)"
 
 
 class ChildProcesses:
@@ -61,10 +64,11 @@ class ChildProcesses:
             self._running.add(process)
         reader.close()
         try:
-            # Not as an argument of the process, which is sent while the lock is held.
-            with writer, contextlib.suppress(OSError):
-                writer.send_bytes(payload)
-            multiprocessing.connection.wait([process.sentinel])
+            with _killed_with_parent(process):
+                # Not as an argument of the process, which is sent while the lock is held.
+                with writer, contextlib.suppress(OSError):
+                    writer.send_bytes(payload)
+                multiprocessing.connection.wait([process.sentinel])
         except BaseException:
             process.kill()
             raise
@@ -151,6 +155,26 @@ def _end_with_parent() -> NoReturn:
         parent.join()
     # At once, whatever the main thread does.
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _killed_with_parent(process: BaseProcess) -> Iterator[None]:
+    """Lets a small process watch over this one, and kill the child in its place.
+
+    The child itself watches only once it has imported its modules, which may take half a minute.
+    """
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _GUARD, str(process.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C, and what ends all processes of a terminal, must not reach it first.
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        guard.communicate(b".")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Files: replaced whole or not at all, locks, JSON, and the settings of a run in its folder."""
 
 import contextlib
+import datetime
 import errno
 import hashlib
 import json
@@ -11,6 +12,9 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from tag_keras.utils.differences import differences, merged, not_compared
+from tag_keras.utils.text import joined
 
 # By thread, the folders that its runs are alone in.
 _HELD = threading.local()
@@ -99,6 +103,12 @@ def _has_no_case(folder: Path) -> bool:
         return Path(folder, Path(file.name).name.upper()).exists()
 
 
+def checksum(path: Path) -> str:
+    """Hash of the content of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def _is_alive(process: str) -> bool:
     """Whether this machine has a process of that number."""
     # On Windows, to ask would be to kill.
@@ -151,8 +161,11 @@ def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[N
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[bool]:
     """Lets one run at a time work in a folder. The parts of a run, in its thread, may ask again.
+
+    Gives whether the folder was free, and not of the same run already. A run that has trained
+    nothing new is told so at its end.
 
     Raises:
         ValueError: If another run is at work there.
@@ -160,15 +173,27 @@ def alone(folder: Path) -> Iterator[None]:
     held: set[Path] = _HELD.__dict__.setdefault("folders", set())
     place = folder.resolve()
     if place in held:
-        yield
+        yield False
         return
     busy = f"Another run is at work in {folder}. Wait for its end, or give another folder."
     with locked(folder / ".lock", busy, wait=False):
         held.add(place)
+        before = _last_training(folder)
         try:
-            yield
+            yield True
         finally:
             held.remove(place)
+        if before and not held and _last_training(folder) == before:
+            date = datetime.datetime.fromtimestamp(before).strftime("%Y-%m-%d %H:%M")
+            print(f"Nothing to train: everything in {folder} was trained by {date}.", flush=True)
+
+
+def _last_training(folder: Path) -> float:
+    """When the newest network or result in a folder was written; 0 if there is none."""
+    # What is put together out of networks lies beside their folder.
+    paths = [folder / "results.json", *folder.glob("*_seed*.keras")]
+    paths += [path for path in folder.glob("**/networks/*") if not path.name.startswith(".")]
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -215,25 +240,56 @@ def read_fields(path: str | os.PathLike[str], fields: Iterable[str]) -> dict[str
     return value
 
 
-def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+def keep_settings(
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, Any] | None = None,
+) -> None:
     """Writes the settings of a run into its folder, or compares them with the ones in there.
 
+    Args:
+        folder: Folder of settings.json.
+        settings: The settings; by default those in the folder, whatever they are.
+        fingerprint: What else the run is made of, as `differences` compares it. A part that
+            the folder does not know yet is told, and added.
+
     Raises:
-        ValueError: If the folder belongs to a run with other settings.
+        ValueError: If the folder belongs to a run with other settings; the message names them.
     """
     path = folder / "settings.json"
-    settings = json.loads(json.dumps(settings))  # As JSON gives them back: tuples are lists.
-    if not path.exists():
-        write_json(path, settings)
-        return
-    found = read_fields(path, [])
-    pairs = {name: (found.get(name), settings.get(name)) for name in sorted({*found, *settings})}
+    found = read_fields(path, []) if path.exists() else None
+    known = (found or {}).pop("fingerprint", {})
+    if not (isinstance(known, dict) and all(isinstance(one, dict) for one in known.values())):
+        raise ValueError(f"{path}: the field 'fingerprint' has a wrong value. Delete the field.")
+    given = (found or {}) if settings is None else settings
+    # As JSON gives them back: tuples are lists.
+    given, parts = json.loads(json.dumps([given, fingerprint or {}]))
+    before = found or given
+    names = sorted({*before, *given})
+    pairs = {name: (before.get(name), given.get(name)) for name in names}
     changes = [f"{name} was {was} and is {now}" for name, (was, now) in pairs.items() if was != now]
-    if changes:
+    if changes := changes + differences(known, parts):
         raise ValueError(
             f"{folder} holds another run: {'; '.join(changes)}. Give another output directory, or "
             "delete this one."
         )
+    if parts and _last_training(folder):
+        _tell_what_is_not_compared(path, known, parts)
+    together = {**given, "fingerprint": merged(known, parts)} if known or parts else given
+    if found is None or together != {**found, "fingerprint": known}:
+        write_json(path, together)
+
+
+def _tell_what_is_not_compared(
+    path: Path, known: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Prints, in one line, what could have changed since the run before."""
+    # Networks are added by and by.
+    now = {part: value for part, value in now.items() if part != "networks"}
+    if new := [part for part in now if part not in known]:
+        print(f"{path} does not say of what {joined(new)} the run before was: not compared.")
+    elif names := not_compared(now):
+        print(f"Compared with the run before by code and type only: {joined(names)}.")
 
 
 def comparable(fit: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def test_save_and_load(tmp_path):
         ({"total_single": "1"}, "`total_single` should be a finite number or None"),
         ({"split": 1}, "`split` should be a name"),
         ({"beyond_noise": 1}, "`beyond_noise` should be a bool"),
+        ({"checksum": 1}, "`checksum` should be text"),
     ],
 )
 def test_a_damaged_file_is_named_with_a_remedy(tmp_path, change, message):

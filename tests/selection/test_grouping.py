@@ -108,3 +108,17 @@ def test_load_names_the_file_and_what_is_wrong_with_it(tmp_path):
         path.write_text(json.dumps({key: FIELDS[key] for key in FIELDS if key != field}))
         with pytest.raises(ValueError, match=rf"groups\.json lacks the field '{field}'"):
             tag_keras.Grouping.load(path)
+
+
+def test_load_refuses_what_no_selection_gives(tmp_path):
+    path = tmp_path / "groups.json"
+    for wrong, message in [
+        ({"score": 0.6}, "`score` should be at most `upper_bound`. Received: score=0.6, upper_bo"),
+        ({"groups": [["a", "b"], ["b", "a"], ["c"]], "serves": {"a": 0, "b": 1, "c": 2}}, "differ"),
+    ]:
+        path.write_text(json.dumps(FIELDS | wrong))
+        with pytest.raises(ValueError, match=f"groups.json does not hold a grouping: .*{message}"):
+            tag_keras.Grouping.load(path)
+    # A rounded sum is no contradiction.
+    path.write_text(json.dumps(FIELDS | {"score": 0.5 + 1e-9}))
+    assert tag_keras.Grouping.load(path).score > 0.5

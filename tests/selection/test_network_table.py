@@ -178,6 +178,12 @@ def test_text_in_the_paper_s_layout(tmp_path):
     assert NetworkTable.load(path, ["a", "b"]).tasks == ("a", "b")
 
 
+def test_text_with_the_mark_of_an_editor(tmp_path):
+    path = tmp_path / "table.txt"
+    path.write_text("a\tcost\n0.3\t2\n", encoding="utf-8-sig")
+    assert_table(NetworkTable.load(path), ("a",), (("a",),), [[0.3]], [2])
+
+
 def test_text_with_costs(tmp_path):
     path = tmp_path / "table.txt"
     path.write_text("a\tcost\tb\n0.3\t2\t0.4\n\t0.5\t0.2\n")

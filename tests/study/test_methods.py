@@ -123,6 +123,31 @@ def test_losses_choose_the_planted_groups(tmp_path, monkeypatch, method):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == files
 
 
+def test_another_model_or_other_data_are_another_study(tmp_path, monkeypatch):
+    trained = trains_from(monkeypatch, planted)
+    fit = {"callbacks": [keras.callbacks.EarlyStopping(patience=3)]}
+    data = {"train": (np.zeros(3), np.zeros(3))}
+    run_method(make_study(tmp_path, data=data, fit=fit), "mtl")
+    number = len(trained)
+
+    def build_slower(tasks, **options):
+        model = build_model(tasks, **options)
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+        return model
+
+    other = {"train": (np.ones(3), np.zeros(3))}
+    patient = {"callbacks": [keras.callbacks.EarlyStopping(patience=4)]}
+    for change, message in [
+        ({"build_model": build_slower}, "learning_rate of optimizer was .* and is 0.5"),
+        ({"data": other}, r"x of train was float64 \(3,\) "),
+        ({"fit": patient}, "patience of EarlyStopping of callbacks was 3 and is 4"),
+    ]:
+        with pytest.raises(ValueError, match=f"holds another run: .*{message}"):
+            run_method(make_study(tmp_path, **{"data": data, "fit": fit, **change}), "mtl")
+    run_method(make_study(tmp_path, data=data, fit=fit), "stl")
+    assert len(trained) > number
+
+
 def test_errors_are_what_is_chosen_by(tmp_path, monkeypatch):
     trains_from(monkeypatch, planted)
 

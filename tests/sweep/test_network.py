@@ -127,6 +127,32 @@ def test_train_groups_names_what_is_wrong_with_its_folder(kept, tmp_path):
         train_groups(tmp_path)
 
 
+def test_train_groups_refuses_another_model_and_says_when_it_only_reads(kept, monkeypatch, capsys):
+    monkeypatch.setattr(training, "train_network", None)  # Nothing is left to train.
+
+    def build_wider(tasks):
+        encoder = keras.Sequential([keras.Input((5,)), layers.Dense(512, activation="relu")])
+        model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+        model.compile("sgd", "mse", run_eagerly=True)
+        return model
+
+    data = DATA["train"], DATA["validation"], 2, kept
+    with pytest.raises(ValueError, match="another run: units of dense was 4 and is 512"):
+        tag_keras.train_groups(build_wider, GROUPING, *data, seed=3, verbose=0)
+    x, y = DATA["train"]
+    for train, validation in [((2 * x, y), data[1]), ((x, y), data[0])]:
+        with pytest.raises(ValueError, match=r"another run: x of \w+ was float32 \(40, 5\) .* and"):
+            tag_keras.train_groups(
+                build_model, GROUPING, train, validation, 2, kept, seed=3, verbose=0
+            )
+    with pytest.raises(ValueError, match=r"another run: callbacks was absent and is \{"):
+        train_groups(kept, callbacks=[keras.callbacks.EarlyStopping("loss")])
+    capsys.readouterr()
+    train_groups(kept)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"Nothing to train: everything in {kept} was trained by 20")
+
+
 def test_train_groups_trains_a_damaged_network_anew(kept, tmp_path, capsys):
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "group_1_seed3.keras"

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tag_keras.sweep import network as training
 from tag_keras.utils import child_processes
 
 FIT = {"epochs": 2, "verbose": 0}
+ONE_SPLIT = {split: DATA[split] for split in ("train", "test")}
 
 
 def make_job(name, tasks, seed=0, build=build_model, **kwargs):
@@ -51,7 +53,12 @@ def pretend(folder, one, data):
         paths.model.write_text(name)
     if one.measures:
         paths.affinity.write_text(name)
-    rows = [results.Row(name, tasks, seed, task, "test", len(name), {}, 1.0) for task in tasks]
+    splits = [split for split in data if split != "train"]
+    rows = [
+        results.Row(name, tasks, seed, task, split, len(name), {}, 1.0)
+        for split in splits
+        for task in tasks
+    ]
     results.save_results(paths.rows, rows)
 
 
@@ -120,11 +127,16 @@ def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     ]
     assert len([line for line in lines if " - loss: " in line]) == 3
     sweep.run_sweep(folder, jobs, DATA)
-    assert capsys.readouterr().out == "2/2 networks\n"
+    printed = capsys.readouterr().out
+    assert re.fullmatch(
+        rf"2/2 networks\nNothing to train: everything in {folder} was .*\n", printed
+    )
+    # The second time, this process built them to compare them with those that are there.
     built = sweep_job.read_builds(tmp_path / "builds")
-    # Twice, to find layers that they would have in common.
-    assert sorted(tasks for tasks, _ in built) == ["a", "a", "abc", "abc"]
-    assert len({process for _, process in built}) == 2
+    # Each twice, to find layers that they would have in common.
+    assert sorted(tasks for tasks, _ in built[:4]) == ["a", "a", "abc", "abc"]
+    assert built[4:] == [("a", str(os.getpid())), ("abc", str(os.getpid()))]
+    assert len({process for _, process in built}) == 3
     # The one that was killed was tried once more.
     assert killed.exists()
 
@@ -150,9 +162,9 @@ def test_only_what_is_missing_is_trained(tmp_path, trained):
     sweep.run_sweep(tmp_path, [make_job("other", "b")], DATA, processes=0)
     rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
     assert trained == ["two", "other", "one", "two"]
-    # The rows of others first, the own ones in the order of the jobs.
+    # The own ones in the order of the jobs, where the first of them stood.
     networks = list(dict.fromkeys((row.network, row.seed) for row in rows))
-    assert networks == [("other", 0), ("one", 0), ("two", 0), ("two", 1)]
+    assert networks == [("one", 0), ("two", 0), ("two", 1), ("other", 0)]
     assert rows == results.load_results(tmp_path / "results.json")
     assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
     assert len(trained) == 4
@@ -163,10 +175,10 @@ def test_a_network_that_finished_as_the_sweep_was_killed_is_not_lost(tmp_path, t
     # only not been deleted.
     jobs = [make_job("one", "a"), make_job("two", "b")]
     for one in jobs:
-        pretend(tmp_path, one, DATA)
-    sweep.run_sweep(tmp_path, [jobs[1]], DATA, processes=0)
-    pretend(tmp_path, jobs[1], DATA)
-    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+        pretend(tmp_path, one, ONE_SPLIT)
+    sweep.run_sweep(tmp_path, [jobs[1]], ONE_SPLIT, processes=0)
+    pretend(tmp_path, jobs[1], ONE_SPLIT)
+    rows = sweep.run_sweep(tmp_path, jobs, ONE_SPLIT, processes=0)
     assert trained == []
     assert [row.network for row in rows] == ["one", "two"]
     assert not list(tmp_path.rglob("*.rows.json"))
@@ -175,12 +187,12 @@ def test_a_network_that_finished_as_the_sweep_was_killed_is_not_lost(tmp_path, t
 @pytest.mark.parametrize("wrong", ["[{", "[]", "another network's"])
 def test_rows_that_cannot_be_used_cost_an_evaluation(tmp_path, trained, capsys, wrong):
     one = make_job("one", "a")
-    pretend(tmp_path, make_job("other", "a"), DATA)
-    pretend(tmp_path, one, DATA)
+    pretend(tmp_path, make_job("other", "a"), ONE_SPLIT)
+    pretend(tmp_path, one, ONE_SPLIT)
     path = job.JobFiles(tmp_path, one.network).rows
     others = (tmp_path / "networks" / "other_seed0.rows.json").read_text()
     path.write_text(others if wrong.startswith("another") else wrong)
-    rows = sweep.run_sweep(tmp_path, [one], DATA, processes=0)
+    rows = sweep.run_sweep(tmp_path, [one], ONE_SPLIT, processes=0)
     assert trained == ["one"] and [row.network for row in rows] == ["one"]
     assert not path.exists()
     assert (f"evaluated anew: {path} is not a JSON" in capsys.readouterr().out) == (wrong == "[{")
@@ -262,7 +274,8 @@ def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatc
     np.testing.assert_allclose([r.loss for r in anew], [r.loss for r in rows], rtol=1e-6)
     assert [row.seconds for row in anew[:4]] == [row.seconds for row in rows[:4]]
     built = [tasks for tasks, _ in sweep_job.read_builds(tmp_path / "builds")]
-    assert built == ["ab", "c", "c"]
+    # Each time but the first, one network was built to be compared; "c" has kept its rows.
+    assert built == ["ab", "ab", "c", "ab", "ab"]
 
 
 @pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(1)])
@@ -277,9 +290,10 @@ def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, a
     paths = job.JobFiles(tmp_path / "folder", one.network)
     seconds = json.loads(paths.trained.read_text())["seconds"]
     rows = sweep.run_sweep(tmp_path / "folder", [one], DATA, processes=0)
-    # A network that is trained is built twice, and `untrained` builds once.
+    # A network that is trained is built twice, `untrained` builds once, and the last one was only
+    # to be compared.
     builds = sweep_job.read_builds(tmp_path / "builds")
-    assert len(builds) == (2 if affinity is None else 4)
+    assert len(builds) == (2 if affinity is None else 4) + 1
     assert [row.seconds for row in rows] == [seconds] * 4
     np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
     assert [row.metrics for row in rows] == [row.metrics for row in expected]
@@ -336,7 +350,7 @@ def test_jobs_that_are_the_same_training_are_trained_once(tmp_path, trained):
     for name, source in copied:
         assert (tmp_path / "networks" / f"{name}_seed0.keras").read_text() == source
         assert {row.loss for row in rows if row.network == name} == {len(source)}
-    names = {path.name for path in (tmp_path / "networks").iterdir()}
+    names = {path.name for path in (tmp_path / "networks").glob("*.keras")}
     assert "kept nowhere_seed0.keras" not in names and len(names) == 5
     # One more twin of what was trained before is a copy.
     sweep.run_sweep(tmp_path, [jobs[0], make_job("late", "ab")], DATA, processes=0)
@@ -357,7 +371,7 @@ def test_failures_do_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(runners, "train_job", train)
     jobs = [make_job(name, "a", seed) for seed, name in enumerate(errors)]
     with pytest.raises(sweep.SweepError) as caught:
-        sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+        sweep.run_sweep(tmp_path, jobs, ONE_SPLIT, processes=0)
     assert attempts == ["once", "once", "twice", "twice", "lasting", "good"]
     first, *rest = str(caught.value).splitlines()
     assert first.startswith("2 of 4 networks failed; the others are done. The same command")
@@ -367,7 +381,7 @@ def test_failures_do_not_stop_the_others(tmp_path, monkeypatch):
     ]
     # With processes=0, a debugger finds the error itself.
     assert isinstance(caught.value.__cause__, OSError)
-    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    rows = sweep.run_sweep(tmp_path, jobs, ONE_SPLIT, processes=0)
     assert attempts[6:] == ["twice", "lasting"] and len(rows) == 4
 
 
@@ -408,11 +422,11 @@ def test_why_a_process_failed(tmp_path, monkeypatch, code, printed, reason, atte
 
 def test_a_process_that_fails_after_its_rows_has_not_failed(tmp_path, monkeypatch):
     def call(self, payload, log, environment):
-        pretend(tmp_path, make_job("one", "a"), DATA)
+        pretend(tmp_path, make_job("one", "a"), ONE_SPLIT)
         return -signal.SIGABRT
 
     monkeypatch.setattr(child_processes.ChildProcesses, "call", call)
-    assert len(sweep.run_sweep(tmp_path, [make_job("one", "a")], DATA)) == 1
+    assert len(sweep.run_sweep(tmp_path, [make_job("one", "a")], ONE_SPLIT)) == 1
 
 
 def test_validation_data_may_be_a_function_and_twins_are_trained_once(tmp_path, monkeypatch):
@@ -522,7 +536,7 @@ class Sweep:
 
     def __init__(self, folder):
         self.folder, self.builds = folder / "killed", folder / "builds"
-        self.process = None
+        self.process, self.parents = None, set()
 
     def start(self, folder=None, processes=2):
         command = [sys.executable, sweep_job.__file__, folder or self.folder, str(processes)]
@@ -536,10 +550,12 @@ class Sweep:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.parents.add(str(self.process.pid))
 
     def built(self):
-        # A process builds its network twice, to find layers that networks would have in common.
-        return list(dict.fromkeys(sweep_job.read_builds(self.builds)))
+        """Networks that were built, each twice, without those that the sweep builds to compare."""
+        builds = dict.fromkeys(sweep_job.read_builds(self.builds))
+        return [one for one in builds if one[1] not in self.parents]
 
     def has_built(self, number):
         return len(self.built()) >= number
@@ -611,3 +627,85 @@ def test_killed_at_random_times_it_ends_with_the_same_results(tmp_path):
     one.start(tmp_path / "undisturbed", processes=0)
     assert one.process.wait() == 0
     assert contents(one.folder) == contents(tmp_path / "undisturbed")
+
+
+def build_wider(tasks):
+    encoder = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5, activation="relu")])
+    model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in tasks})
+    model.compile("sgd", "mse", run_eagerly=True)
+    return model
+
+
+def test_another_model_or_other_data_are_another_sweep(tmp_path, monkeypatch, untrained, capsys):
+    one = make_job("one", "ab")
+    rows = sweep.run_sweep(tmp_path, [one], DATA, processes=0)
+    monkeypatch.setattr(runners, "train_job", None)
+    doubled = {**DATA, "train": DATA["test"]}
+    longer = job.Job(one.network, build_model, {**FIT, "epochs": 3})
+    for jobs, data, message in [
+        ([make_job("one", "ab", build=build_wider)], DATA, "units of dense was 4 and is 5"),
+        ([one], doubled, r"x of train was float32 \(40, 5\) .* and is float32 \(40, 5\) "),
+        ([longer], DATA, "epochs of one_seed0 was 2 and is 3"),
+    ]:
+        with pytest.raises(ValueError, match=f"holds another .*: {message}"):
+            sweep.run_sweep(tmp_path, jobs, data, processes=0)
+    assert results.load_results(tmp_path / "results.json") == rows
+    capsys.readouterr()
+    assert sweep.run_sweep(tmp_path, [one], DATA, processes=0) == rows
+    assert "Nothing to train: everything in" in capsys.readouterr().out
+    # A folder of an earlier version does not know them.
+    (tmp_path / "settings.json").unlink()
+    sweep.run_sweep(tmp_path, [longer], doubled, processes=0)
+    assert "does not say of what data the run before was" in capsys.readouterr().out
+
+
+def test_a_split_or_row_that_is_missing_costs_an_evaluation(tmp_path, monkeypatch, untrained):
+    jobs = [make_job("one", "ab"), make_job("brief", "c", saves=False)]
+    first = sweep.run_sweep(tmp_path, jobs, ONE_SPLIT, processes=0)
+    monkeypatch.setattr(job, "_train", None)
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    # What is not kept cannot be evaluated again.
+    found = [(row.network, row.split, row.task) for row in rows]
+    assert found == [
+        *(("one", split, task) for split in ("validation", "test") for task in "ab"),
+        ("brief", "test", "c"),
+    ]
+    assert [row.loss for row in rows[2:4]] == pytest.approx([row.loss for row in first[:2]])
+    assert [row.seconds for row in rows[:4]] == [first[0].seconds] * 4
+    for lost in range(4):
+        path = tmp_path / "results.json"
+        results.save_results(path, [row for index, row in enumerate(rows) if index != lost])
+        again = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+        assert [(row.network, row.split, row.task) for row in again] == found
+        assert [row.loss for row in again] == pytest.approx([row.loss for row in rows])
+
+
+@pytest.mark.parametrize("what", ["networks", "networks and records", "seeds", "old networks"])
+def test_swapped_files_are_trained_anew(tmp_path, monkeypatch, untrained, capsys, what):
+    jobs = [make_job("one", "a"), make_job("other", "b"), make_job("one", "a", seed=1)]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    losses = [row.loss for row in rows]
+    left, right = (
+        job.JobFiles(tmp_path, jobs[index].network) for index in (0, 2 if what == "seeds" else 1)
+    )
+    ends = ("model", "trained") if what in ("networks and records", "seeds") else ("model",)
+    for end in ends:
+        one, other = getattr(left, end), getattr(right, end)
+        contents = one.read_bytes(), other.read_bytes()
+        one.write_bytes(contents[1])
+        other.write_bytes(contents[0])
+    if what == "old networks":
+        for paths in (left, right):
+            known = json.loads(paths.trained.read_text())
+            paths.trained.write_text(json.dumps({n: known[n] for n in ("tasks", "seconds")}))
+    (tmp_path / "results.json").unlink()
+    capsys.readouterr()
+    again = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    assert [row.loss for row in again] == pytest.approx(losses)
+    assert [(row.network, row.seed) for row in again] == [(row.network, row.seed) for row in rows]
+    wanted = {
+        "networks": f"{left.model} is not the file that the training wrote",
+        "old networks": f"{left.model} is the network of other tasks",
+    }
+    wanted = wanted.get(what, f"{left.trained} is of another network")
+    assert f"'one', seed 0, is trained anew: {wanted}." in capsys.readouterr().out

@@ -143,6 +143,29 @@ def test_a_child_ends_with_its_parent(tmp_path, number):
     assert (tmp_path / "log").read_text() == ""
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads the state of processes in /proc")
+def test_a_child_that_still_imports_its_modules_ends_with_its_parent(tmp_path):
+    path = tmp_path / "pid"
+    parent = run_script(
+        tmp_path,
+        f"""
+        import os, pathlib, pickle, time, child_calls
+        if __name__ == "__mp_main__":
+            pathlib.Path({str(path)!r}).write_text(str(os.getpid()))
+            time.sleep(600)
+        from tag_keras.utils import child_processes
+        if __name__ == "__main__":
+            children = child_processes.ChildProcesses()
+            log = pathlib.Path({str(tmp_path / "log")!r})
+            children.call(pickle.dumps(child_calls.say), log, {{}})
+        """,
+    )
+    wait_for(lambda: path.exists() and path.read_text())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.communicate(timeout=60)
+    wait_for(lambda: not is_running(int(path.read_text())))
+
+
 def test_a_script_that_trains_while_it_is_imported_is_told_so(tmp_path):
     parent = run_script(
         tmp_path,

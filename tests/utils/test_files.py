@@ -349,6 +349,57 @@ def test_the_same_settings_go_on_and_others_are_refused(tmp_path):
         keep_settings(tmp_path, {**settings, "epochs": 4, "seed": 1})
 
 
+def test_fingerprints_are_added_and_compared(tmp_path, capsys):
+    keep_settings(tmp_path, {"epochs": 3})
+    fit = {"fit": {"callbacks": {"Stop": {"patience": 3}}}}
+    run = {"data": {"train": {"x": "a", "values": "not compared"}}, **fit}
+    keep_settings(tmp_path, {"epochs": 3}, run)
+    keep_settings(tmp_path, {"epochs": 3}, run)
+    assert capsys.readouterr().out == ""
+    # Something was trained.
+    (tmp_path / "results.json").write_text("[]")
+    keep_settings(tmp_path, None, {"data": {"train": run["data"]["train"], "test": {"x": "b"}}})
+    assert capsys.readouterr().out == "Compared with the run before by code and type only: train.\n"
+    keep_settings(tmp_path, None, {"model": {"layers": {}}})
+    printed = capsys.readouterr().out
+    assert printed == (
+        f"{tmp_path / 'settings.json'} does not say of what model the run before was: not "
+        "compared.\n"
+    )
+    found = files.read_json(tmp_path / "settings.json")
+    assert found["epochs"] == 3 and found["fingerprint"]["model"] == {"layers": {}}
+    assert found["fingerprint"]["data"] == {**run["data"], "test": {"x": "b"}}
+    for change, message in [
+        ({"data": {"test": {"x": "c"}}}, "another run: x of test was b and is c. Give"),
+        ({"fit": {}}, "another run: callbacks was .* and is absent. Give"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            keep_settings(tmp_path, {"epochs": 3}, change)
+    files.write_json(tmp_path / "settings.json", {"epochs": 3, "fingerprint": {"model": 3}})
+    with pytest.raises(ValueError, match=r"settings.json: the field 'fingerprint' has a wrong val"):
+        keep_settings(tmp_path, {"epochs": 3}, run)
+
+
+def test_a_run_that_trains_nothing_is_told_so(tmp_path, capsys):
+    network = tmp_path / "networks" / "one_seed0.keras"
+    with files.alone(tmp_path) as is_free:
+        assert is_free
+        network.parent.mkdir()
+        network.touch()
+    assert capsys.readouterr().out == ""
+    with files.alone(tmp_path), files.alone(tmp_path) as is_free, files.alone(network.parent):
+        assert not is_free
+    printed = capsys.readouterr().out
+    assert re.fullmatch(
+        rf"Nothing to train: everything in {tmp_path} was trained by \d+-\d\d-\d\d \d\d:\d\d\.\n",
+        printed,
+    )
+    # Nor is it said of a run that failed.
+    with pytest.raises(OSError, match="disc"), files.alone(tmp_path):
+        raise OSError("disc")
+    assert capsys.readouterr().out == ""
+
+
 def test_what_can_be_written_down_and_changes_a_training_is_compared():
     fit = {"epochs": 3, "verbose": 2, "callbacks": [object()], "validation_data": (1, 2)}
     assert comparable({**fit, "steps_per_epoch": None, "shuffle": False}) == {

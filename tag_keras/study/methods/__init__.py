@@ -10,6 +10,8 @@ from tag_keras.study.methods.by_loss import ByLoss, EarlyStopping, HigherOrder
 from tag_keras.study.methods.fixed import Fixed, OneNetwork, SingleTasks, method_options
 from tag_keras.study.methods.random_draws import RandomDraws
 from tag_keras.study.study import Study
+from tag_keras.sweep.fingerprint import of_run
+from tag_keras.sweep.runners import visible_gpus
 from tag_keras.utils import files
 from tag_keras.utils.checks import check_choice
 
@@ -45,11 +47,14 @@ def run_method(study: Study, method: str) -> Choices:
     choose is the number of its networks.
 
     Raises:
-        ValueError: If there is no such method, if the folder belongs to other options, or if
-            another run is at work in it.
+        ValueError: If there is no such method, if the folder belongs to other options, another
+            model or other data, or if another run is at work in it.
     """
     check_choice("method", method, [*METHODS])
     with files.alone(study.folder):
+        gpus = visible_gpus() if study.processes or study.cluster else ()
+        run = (study.build_model, study.tasks, study.seeds[0], study.data, study.fit, gpus)
+        files.keep_settings(study.folder, None, of_run(*run))
         choices = METHODS[method].choices(study)
         chosen = [choice for several in choices.values() for choice in several]
         serving = list(dict.fromkeys(network for choice in chosen for network in choice.networks))
