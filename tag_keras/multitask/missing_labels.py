@@ -131,19 +131,35 @@ def labelled_values(
     labels: tf.Tensor,
     predictions: tf.Tensor,
     conditions: Sequence[tf.Tensor | None],
+    is_scalar: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Values of a function of labels (B, ...) and predictions, and booleans: which have a label.
 
     One value is missing, and 0, if one of its labels is. A scalar, of a function that takes the
     mean over the batch itself, is never missing: that function handles missing labels itself.
-    `conditions` are those of `present`.
+    `conditions` are those of `present`. Without `is_scalar`, such a function is called twice.
     """
-    values = tf.convert_to_tensor(call(without_nan(labels), predictions))
+    values = tf.convert_to_tensor(call(labels if is_scalar else without_nan(labels), predictions))
     if values.shape.rank == 0:
-        return tf.convert_to_tensor(call(labels, predictions)), tf.constant(True)
+        values = values if is_scalar else tf.convert_to_tensor(call(labels, predictions))
+        return values, tf.constant(True)
     known = present(labels, values, [*conditions, mask_of(values)])
     # The value of the 0 that replaces a missing label may be infinite, and 0 times it NaN.
     return tf.where(known, values, tf.zeros_like(values)), known
+
+
+def _is_scalar(loss: keras.losses.Loss, labels: tf.Tensor, predictions: tf.Tensor) -> bool:
+    """Whether a loss with a state gives one value for the batch, by a trace that does not move it.
+
+    A loss without a state may be called once more to find out.
+    """
+    kinds = (keras.Variable, keras.random.SeedGenerator, tf.Variable)
+    if not any(isinstance(one, kinds) for one in vars(loss).values()):
+        return False
+    specs = [tf.TensorSpec(one.shape, one.dtype) for one in (labels, predictions)]
+    with keras.StatelessScope():
+        traced = tf.function(loss.call, autograph=False).get_concrete_function(*specs)
+    return bool(traced.output_shapes.rank == 0)
 
 
 def loss_function(loss: Any) -> keras.losses.Loss:
@@ -186,7 +202,8 @@ def sum_loss_values(
         elements = tf.shape(predicted)[-1]
         labels, predicted = labels[..., None], predicted[..., None]
     conditions = [weights, mask_of(predictions)]
-    values, known = labelled_values(loss.call, labels, predicted, conditions)
+    is_scalar = _is_scalar(loss, labels, predicted)
+    values, known = labelled_values(loss.call, labels, predicted, conditions, is_scalar)
     if values.shape.rank == 0:
         values = tf.fill(tf.shape(predicted)[:1], values)
         known = present(tf.zeros_like(values), values, [weights])

@@ -308,6 +308,32 @@ def test_a_function_that_gives_a_scalar_sees_the_missing_labels_itself():
     np.testing.assert_array_equal(gradient[:, 0] != 0, known)
 
 
+class RunningScale(keras.losses.Loss):
+    """Takes the mean over the batch itself, or not, and counts its calls in a variable."""
+
+    def __init__(self, is_scalar):
+        super().__init__()
+        self.calls, self.is_scalar = keras.Variable(0.0, trainable=False), is_scalar
+
+    def call(self, y_true, y_pred):
+        self.calls.assign_add(1.0)
+        errors = (y_true - y_pred)[:, 0] ** 2
+        return keras.ops.mean(errors) if self.is_scalar else errors
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("is_scalar", [False, True])
+def test_the_state_of_a_loss_moves_once_in_a_step(is_scalar, eager):
+    labels, predictions, _ = draw((6, 1))
+    loss = RunningScale(is_scalar)
+    losses = TaskLosses(("a",), loss)
+    step = losses if eager else tf.function(losses)
+    for _ in range(3):
+        (value,), _ = step(tf.constant(labels), {"a": tf.constant(predictions)})
+    assert float(value) == pytest.approx(np.mean((labels - predictions) ** 2), rel=1e-6)
+    assert float(loss.calls) == 3
+
+
 @pytest.mark.parametrize("missing", ["nan", "weight"])
 @pytest.mark.parametrize(
     "loss", ["mse", "huber", squared_error, keras.losses.MeanSquaredError(reduction="sum")]
