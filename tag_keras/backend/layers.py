@@ -34,6 +34,11 @@ def track_loss(model: keras.Model, loss: Any, size: Any) -> None:
     model._loss_tracker.update_state(loss, sample_weight=size)
 
 
+def examples_seen(model: keras.Model) -> float:
+    """Number of examples that `track_loss` has counted since the metrics were last reset."""
+    return float(keras.ops.convert_to_numpy(model._loss_tracker.count))
+
+
 def averaged_function(
     metric: keras.metrics.Metric,
 ) -> tuple[Callable[..., Any], dict[str, Any]] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tag_keras.backend.layers import forget_layer, track_loss
+from tag_keras.backend.layers import examples_seen, forget_layer, track_loss
 from tag_keras.backend.multi_worker import MultiWorkerModel
 from tag_keras.backend.optimizers import exclude_from_weight_decay
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
@@ -55,18 +55,22 @@ class CompiledMethods(keras.layers.Layer):  # type: ignore[misc]
 class _TellMissingLabels(keras.callbacks.Callback):  # type: ignore[misc]
     """Warns at the end of an epoch of tasks that had no label in it."""
 
-    # Numbers of labels; validation resets what the model has counted.
-    _seen: list[float] | None = None
+    def __init__(self, trained: "TaskTrainer") -> None:
+        super().__init__()
+        self._trained = trained
+        self._without: list[str] | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._seen = None
+        self._without = None
 
     def on_test_begin(self, logs: Any = None) -> None:
-        self._seen = self._seen or self.model.task_losses.labels_seen()
+        # Validation resets what was counted.
+        if self._without is None:
+            self._without = self._trained.tasks_without_labels()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        seen = self._seen or self.model.task_losses.labels_seen()
-        self.model.tell_missing_labels("training", seen)
+        self.on_test_begin()
+        self._trained.tell_missing_labels("training", self._without or [])
 
 
 class TaskTrainer(MultiWorkerModel):
@@ -195,7 +199,7 @@ class TaskTrainer(MultiWorkerModel):
         check_weights("`evaluate`", y, kwargs.get("sample_weight"))
         with self._evaluating():
             logs = super().evaluate(x, y, *args, **kwargs)
-        self.tell_missing_labels("evaluation", self.task_losses.labels_seen())
+        self.tell_missing_labels("evaluation", self.tasks_without_labels())
         return logs
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
@@ -225,11 +229,17 @@ class TaskTrainer(MultiWorkerModel):
         return {**results, "loss": tf.where(seen > 0, results["loss"], float("nan"))}
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        return [*super().own_callbacks(), _TellMissingLabels()]
+        return [*super().own_callbacks(), _TellMissingLabels(self)]
 
-    def tell_missing_labels(self, stage: str, numbers: Sequence[float]) -> None:
-        """Warns, once for each stage, of tasks whose number of labels is 0."""
-        without = [task for task, number in zip(self.tasks, numbers, strict=True) if not number]
+    def tasks_without_labels(self) -> list[str]:
+        """The tasks that had no label since the metrics were reset; none if there was no batch."""
+        if not examples_seen(self):
+            return []
+        pairs = zip(self.tasks, self.task_losses.labels_seen(), strict=True)
+        return [task for task, number in pairs if not number]
+
+    def tell_missing_labels(self, stage: str, without: Sequence[str]) -> None:
+        """Warns, once for each stage, of the tasks `without` labels."""
         if without and stage not in self._told:
             self._told |= {stage}
             warnings.warn(

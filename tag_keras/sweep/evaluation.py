@@ -1,6 +1,7 @@
 """Evaluates a network: a row of results.json for each task and split."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,12 +22,21 @@ def evaluate_network(
     `f1_score_0` and so on.
 
     Raises:
-        ValueError: If a loss or metric is not finite.
+        ValueError: If a task has no label in a split, or if a loss or metric is not finite.
     """
     rows = []
     for split, data in splits.items():
         parts = arguments(f"The split {split!r}", data, network.tasks)
-        logs = model.evaluate(**parts, return_dict=True, verbose=0)
+        with warnings.catch_warnings():
+            # An error follows.
+            warnings.filterwarnings("ignore", "The evaluation data have no label")
+            logs = model.evaluate(**parts, return_dict=True, verbose=0)
+        # A model of another class than `MultiTaskModel` may not know.
+        if without := getattr(model, "tasks_without_labels", list)():
+            raise ValueError(
+                f"The split {split!r} has no label of the tasks {without}: all are NaN or have the "
+                "sample weight 0. Give it labels of these tasks, or leave the tasks out."
+            )
         metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
         for name, value in _numbers(logs):
             if not math.isfinite(value):

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def check_data(name: str, data: Any, tasks: Sequence[str]) -> None:
     """Checks arrays or a dataset. Data that only a reading would tell something of pass.
@@ -13,8 +15,8 @@ def check_data(name: str, data: Any, tasks: Sequence[str]) -> None:
         tasks: Names of the tasks that need labels.
 
     Raises:
-        ValueError: If there are no labels for a task, if a dataset has single examples, or if
-            arrays differ in their numbers of examples.
+        ValueError: If there are no labels for a task, or, in arrays, only missing ones; if a
+            dataset has single examples, or if arrays differ in their numbers of examples.
     """
     spec = getattr(data, "element_spec", None)
     if spec is not None:
@@ -37,6 +39,7 @@ def check_data(name: str, data: Any, tasks: Sequence[str]) -> None:
     check_weights(name, labels, weights, whole=spec is None)
     if spec is None:
         sizes = {one.shape[0] for part in parts for one in _leaves(part) if len(one.shape)} - {None}
+        _check_present(name, labels, weights, tasks)
         if len(sizes) > 1:
             raise ValueError(
                 f"{name} should have arrays of the same number of examples. "
@@ -86,6 +89,28 @@ def _check_labels(name: str, labels: Any, tasks: Sequence[str]) -> None:
             f"{name} should have labels in a dict by task, with {list(tasks)}. "
             f"Received: {type(labels).__name__}."
         )
+
+
+def _check_present(name: str, labels: Any, weights: Any, tasks: Sequence[str]) -> None:
+    """Raises a `ValueError` if all labels of a task, in arrays, are missing."""
+    without = []
+    for task in tasks:
+        of_task = labels[task] if isinstance(labels, Mapping) else labels
+        weight = weights.get(task) if isinstance(weights, Mapping) else weights
+        if _is_all(of_task, np.isnan) or _is_all(weight, np.logical_not):
+            without.append(task)
+    if without:
+        raise ValueError(
+            f"{name} has no label of the tasks {without}: all are missing, as NaN or by a sample "
+            "weight of 0. Give it labels of these tasks, or leave the tasks out."
+        )
+
+
+def _is_all(array: Any, condition: Any) -> bool:
+    """Whether a condition holds for all of an array of floating-point numbers."""
+    is_array = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating)
+    # Most arrays are told by their first number.
+    return is_array and bool(condition(array[:1]).all()) and bool(condition(array).all())
 
 
 def _known_shapes(spec: Any) -> list[tuple[int | None, ...]]:

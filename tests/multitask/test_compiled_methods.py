@@ -290,6 +290,7 @@ def test_equal_weights_are_those_of_no_weighting():
     assert_same_weights(equal, plain)
 
 
+@pytest.mark.filterwarnings("ignore:The evaluation data have no label")
 def test_the_joint_loss_of_a_weighting():
     model = compiled("uncertainty", loss_weights={"a": 3.0})
     model.loss_weighting.log_noise.assign([0.2, 0.5, 0.02])

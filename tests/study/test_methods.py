@@ -126,7 +126,8 @@ def test_losses_choose_the_planted_groups(tmp_path, monkeypatch, method):
 def test_another_model_or_other_data_are_another_study(tmp_path, monkeypatch):
     trained = trains_from(monkeypatch, planted)
     fit = {"callbacks": [keras.callbacks.EarlyStopping(patience=3)]}
-    data = {"train": (np.zeros(3), np.zeros(3))}
+    labels = dict.fromkeys(TASKS, np.zeros(3))
+    data = {"train": (np.zeros(3), labels)}
     run_method(make_study(tmp_path, data=data, fit=fit), "mtl")
     number = len(trained)
 
@@ -135,7 +136,7 @@ def test_another_model_or_other_data_are_another_study(tmp_path, monkeypatch):
         model.compile(keras.optimizers.SGD(0.5), "mse")
         return model
 
-    other = {"train": (np.ones(3), np.zeros(3))}
+    other = {"train": (np.ones(3), labels)}
     patient = {"callbacks": [keras.callbacks.EarlyStopping(patience=4)]}
     for change, message in [
         ({"build_model": build_slower}, "learning_rate of optimizer was .* and is 0.5"),

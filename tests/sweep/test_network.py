@@ -1,5 +1,6 @@
 """Networks: built and trained from a seed, evaluated into rows, saved and loaded; one per group."""
 
+import functools
 import random
 import shutil
 import zipfile
@@ -7,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sweep_job import DATA, build_model
 
 import tag_keras
@@ -179,6 +181,7 @@ def test_a_network_that_would_predict_nan_is_refused_and_not_kept(tmp_path):
     assert [path.name for path in tmp_path.glob("*.keras")] == ["group_0_seed0.keras"]
 
 
+@pytest.mark.filterwarnings("ignore:The training data have no label")
 def test_weights_that_are_not_finite():
     x, y = DATA["train"]
     normalization, mask = layers.BatchNormalization(), layers.Dense(3, trainable=False)
@@ -340,9 +343,25 @@ def test_a_loss_that_is_not_finite_names_the_network():
     model = build_model(("a",))
     network = training.Network("single_a", ("a",), 1)
     x, y = DATA["test"]
-    data = {"test": (x, {"a": y["a"] * np.nan})}
+    data = {"test": (x * np.nan, {"a": y["a"]})}
     with pytest.raises(ValueError, match="'single_a', seed 1, is nan on the split 'test'"):
         evaluation.evaluate_network(model, network, data, seconds=1.0)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "function", "dataset", "weights"])
+def test_a_split_without_any_label_is_named(kind):
+    x, y = DATA["test"]
+    data = (x, {"a": y["a"] * np.nan})
+    if kind == "function":
+        data = functools.partial(tf.data.Dataset.from_tensors, data)
+    if kind == "dataset":
+        data = tf.data.Dataset.from_tensors(data)
+    if kind == "weights":
+        data = (x, {"a": y["a"]}, {"a": np.zeros(len(x))})
+    network = training.Network("single_a", ("a",), 1)
+    message = r"[Tt]he split 'test' has no label of the tasks \['a'\]"
+    with pytest.raises(ValueError, match=message):
+        evaluation.evaluate_network(build_model(("a",)), network, {"test": data}, seconds=1.0)
 
 
 def test_what_cannot_be_loaded(tmp_path):

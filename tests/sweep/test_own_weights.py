@@ -87,7 +87,10 @@ def one_model_for_all():
             ),
             ".*moves/moving_mean, .*moves/moving_variance",
         ),
-        (lambda: build_with(fresh, once(keras.optimizers.Adam())), "the optimizer 'adam'"),
+        (
+            lambda: build_with(fresh, once(keras.optimizers.Adam(name="once"))),
+            "the optimizer 'once'",
+        ),
         (lambda: build_with(fresh, loss=once(Balanced())), "the state of the loss 'balanced'"),
         (
             lambda: build_with(fresh, weight=keras.Variable(1.0, name="weight")),

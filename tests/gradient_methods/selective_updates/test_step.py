@@ -241,6 +241,7 @@ def test_forward_passes_of_a_batch_share_their_dropout_masks_and_batchnorm_moves
     assert_same(state(model), state(plain))
 
 
+@pytest.mark.filterwarnings("ignore:The training data have no label")
 def test_a_task_without_labels_takes_no_part_in_the_batch(traced):
     x, y = make_data(16)
     y["a"] = np.full(16, np.nan, "float32")

@@ -391,7 +391,7 @@ def test_bad_models():
     message = r"in their order, \['b', 'a'\]. Received: \['a', 'b'\]"
     with pytest.raises(ValueError, match=message):
         tag_keras.AdaShareModel(encoder, dict.fromkeys(sorted(TASKS), head))
-    with pytest.raises(ValueError, match="`tasks` should name at least one task"):
+    with pytest.raises(ValueError, match="should have a layer for at least one task"):
         tag_keras.AdaShareModel(encoder, {})
     with pytest.raises(ValueError, match=r"not be named 'sparsity' or .* Received: \['sharing'\]"):
         make_model(("a", "sharing"))
