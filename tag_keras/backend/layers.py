@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.backend.common import global_state
 
 
@@ -36,7 +37,7 @@ def track_loss(model: keras.Model, loss: Any, size: Any) -> None:
 
 def examples_seen(model: keras.Model) -> float:
     """Number of examples that `track_loss` has counted since the metrics were last reset."""
-    return float(keras.ops.convert_to_numpy(model._loss_tracker.count))
+    return float(tf.convert_to_tensor(model._loss_tracker.count))
 
 
 def averaged_function(
