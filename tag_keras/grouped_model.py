@@ -63,7 +63,7 @@ class GroupedModel(TaskTrainer):
         self.tasks = grouping.tasks
         self.compiled_methods = CompiledMethods(name="compiled_methods")
         config = models[0].get_build_config() if all(model.built for model in models) else None
-        if config:
+        if config and config.get("input_shape"):
             # After one call, without data, the model can be saved and exported like its models.
             def symbolic(shape: tuple[int | None, ...]) -> keras.KerasTensor:
                 return keras.KerasTensor((None, *shape[1:]), self.input_dtype)

@@ -85,17 +85,21 @@ def with_rank(tensor: tf.Tensor, rank: int) -> tf.Tensor:
     return tensor
 
 
-def of_same_rank(labels: tf.Tensor, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def of_same_rank(
+    labels: tf.Tensor, predictions: tf.Tensor, function: Any = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Adds or removes a last axis of length 1, as Keras does, so that the ranks agree.
 
-    Otherwise (B,) less (B, 1) would be (B, B). Unlike Keras, it never removes the axis from
-    predictions: with labels (B, H, W), one missing pixel would make its row of values missing, and
-    with (B,), one missing label would spoil the batch.
+    Otherwise (B,) less (B, 1) would be (B, B). Unlike Keras, it removes the axis from predictions
+    only for a function of Keras over classes, or of angles: with labels (B, H, W), one missing
+    pixel would make its row of values missing, and with (B,), one missing label the batch.
     """
     ranks = labels.shape.rank, predictions.shape.rank
     if ranks == (1, 1):
         return tf.expand_dims(labels, -1), tf.expand_dims(predictions, -1)
     if ranks[0] + 1 == ranks[1] and predictions.shape[-1] == 1:
+        if ranks[0] > 1 and function in _OF_KERAS - _MEANS - _OF_CLASSES:
+            return labels, tf.squeeze(predictions, -1)
         return tf.expand_dims(labels, -1), predictions
     if ranks[0] == ranks[1] + 1 and labels.shape[-1] == 1:
         if ranks[1] == 1:
@@ -195,9 +199,12 @@ def sum_loss_values(
     labels, predicted = tf.cast(labels, loss.dtype), tf.cast(predictions, loss.dtype)
     function, options = _function_and_options(loss)
     if function is not None:
-        labels, predicted = of_same_rank(labels, predicted)
+        is_map = 2 <= labels.shape.rank == predicted.shape.rank - 1
+        labels, predicted = of_same_rank(labels, predicted, function)
         _check_shapes(task, function, labels, predicted)
     elements = tf.constant(1, "int32")
+    if function in _MEANS and is_map:
+        elements = tf.shape(predicted)[-2]
     if is_mean_of_elements(function, options, labels, predicted):
         elements = tf.shape(predicted)[-1]
         labels, predicted = labels[..., None], predicted[..., None]
@@ -268,9 +275,13 @@ def _check_shapes(task: str, function: Any, labels: tf.Tensor, predictions: tf.T
     """Raises a `ValueError` where a loss of Keras would broadcast labels against predictions."""
     if function not in _OF_KERAS or function in _OF_CLASSES:
         return
-    if not labels.shape[1:].is_compatible_with(predictions.shape[1:]):
+    # By an axis of length 1 a label may stand for several predictions, but not a prediction for
+    # several labels.
+    pairs = [*zip(labels.shape[1:], predictions.shape[1:], strict=False)]
+    fits = all(None in pair or pair[0] in (1, pair[1]) for pair in pairs)
+    if labels.shape.rank != predictions.shape.rank or not fits:
         raise ValueError(
             f"The labels and the predictions of the task {task!r} should have the same shape for "
-            f"the loss {function.__name__!r}. Received: labels {labels.shape}, predictions "
-            f"{predictions.shape}."
+            f"the loss {function.__name__!r}. Change the labels, or the last layer of the head. "
+            f"Received: labels {labels.shape}, predictions {predictions.shape}."
         )

@@ -26,6 +26,7 @@ _WEIGHTED = "weighted\n"
 # These take a weight for every element of a prediction.
 _BY_ELEMENT = (
     keras.metrics.AUC,
+    keras.metrics.BinaryIoU,
     keras.metrics.FalseNegatives,
     keras.metrics.FalsePositives,
     keras.metrics.Precision,
@@ -120,7 +121,7 @@ class _MetricOfLabels(keras.metrics.Metric):  # type: ignore[misc]
         """Adds the values of a function to the mean."""
         conditions = [sample_weight, mask_of(predictions)]
         if is_of_keras(function):
-            labels, predictions = of_same_rank(labels, predictions)
+            labels, predictions = of_same_rank(labels, predictions, function)
         if is_mean_of_elements(function, options, labels, predictions):
             labels, predictions = labels[..., None], predictions[..., None]
         call = functools.partial(function, **options)
@@ -144,6 +145,9 @@ class _MetricOfLabels(keras.metrics.Metric):  # type: ignore[misc]
         weights = self._weights(known, sample_weight)
         if shape_of is predictions and getattr(self._metric, "class_id", None) is not None:
             weights = weights[..., self._metric.class_id]
+        if isinstance(self._metric, keras.metrics.IoU) and not self._is_weighted:
+            # It counts in integers, and warns of other weights.
+            weights = tf.cast(weights, self._metric.dtype)
         # Without missing labels a metric may do what it likes, also refuse weights.
         has_all = not labels.dtype.is_floating and sample_weight is None
         options = {} if has_all else {"sample_weight": weights}

@@ -54,7 +54,8 @@ class Names:
     """Names of the layers in a model that do not depend on the models built before.
 
     Keras puts the class and a number, "dense_3", in place of a name that is not given, and counts
-    on from model to model. Here the numbers go by the order of `layers`.
+    on from model to model. Here the numbers go by the order of `layers`. Where a configuration
+    names a layer, it is "dense": by chance, a layer made earlier may have the same number.
     """
 
     def __init__(self, layers: Iterable[Any]) -> None:
@@ -69,8 +70,8 @@ class Names:
                 owner = max(owners, key=len, default="")
                 plain = self.words.get(owner, "") + plain.removeprefix(owner)
             self.of[id(layer)] = unused(plain, self.of.values())
-            self.words[layer.name] = self.of[id(layer)]
-        self.layers = {(type(one).__name__, one.name): self.of[id(one)] for one in layers}
+            self.words[layer.name] = plain
+        self.layers = {(type(one).__name__, one.name): self.words[one.name] for one in layers}
 
 
 NO_NAMES = Names([])

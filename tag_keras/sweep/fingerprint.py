@@ -96,10 +96,16 @@ def of_fit(fit: Mapping[str, Any]) -> Fingerprint:
 
 def _of_callbacks(callbacks: Any) -> Any:
     if not isinstance(callbacks, list | tuple):
-        return describe(callbacks)
+        # Its code may hold the time, in the name of a folder for instance.
+        return getattr(callbacks, "__qualname__", type(callbacks).__qualname__)
     found: Fingerprint = {}
     for callback in callbacks:
-        found[unused(type(callback).__name__, found)] = describe(callback)
+        described = describe(callback)
+        if not type(callback).__module__.startswith("keras."):
+            # So may attributes of a user's class.
+            kept = {name: one for name, one in described.items() if not isinstance(one, float)}
+            described = {**kept, "class": described["class"]}
+        found[unused(type(callback).__name__, found)] = described
     return found
 
 

@@ -43,8 +43,9 @@ def build_alone(
         with contextlib.suppress(Exception):
             other(_symbolic_inputs(data))
     _check_apart(_changed_by_training(model), _changed_by_training(other))
-    weights = {id(one) for one in other.weights}
-    common = [one for one in model.weights if id(one) in weights]
+    known = {id(one) for one in (*other.weights, *_variables_of_losses(other))}
+    both = (*model.weights, *_variables_of_losses(model))
+    common = [one for one in both if id(one) in known]
     is_large = sum(math.prod(one.shape) for one in other.weights) > 10**6
     del other
     if is_large:
@@ -59,7 +60,7 @@ def unchanged(variables: Sequence[keras.Variable]) -> Iterator[None]:
     before = [_checksum(one) for one in variables]
     yield
     changed = [
-        one.path for one, known in zip(variables, before, strict=True) if _checksum(one) != known
+        _name(one) for one, known in zip(variables, before, strict=True) if _checksum(one) != known
     ]
     if changed:
         raise ValueError(
@@ -71,6 +72,10 @@ def unchanged(variables: Sequence[keras.Variable]) -> Iterator[None]:
 def _checksum(variable: keras.Variable) -> int:
     values = keras.ops.convert_to_numpy(variable)
     return zlib.crc32(np.ascontiguousarray(values).tobytes())
+
+
+def _name(variable: Any) -> str:
+    return str(getattr(variable, "path", variable.name))
 
 
 def _may_grow(layer: keras.layers.Layer) -> bool:
@@ -107,6 +112,13 @@ def _check_apart(changed: dict[int, str], known: dict[int, str]) -> None:
         )
 
 
+def _variables_of_losses(model: MultiTaskModel) -> list[keras.Variable]:
+    """Variables in the losses: constants, such as weights of classes, or a state such as a mean."""
+    losses = keras.tree.flatten(model.loss)
+    values = [one for loss in losses for one in getattr(loss, "__dict__", {}).values()]
+    return [one for one in values if isinstance(one, keras.Variable | tf.Variable)]
+
+
 def _changed_by_training(model: MultiTaskModel) -> dict[int, str]:
     """Names of what a training of the model changes, by identity."""
     changed = {id(one): one.path for one in model.trainable_weights}
@@ -117,12 +129,6 @@ def _changed_by_training(model: MultiTaskModel) -> dict[int, str]:
             changed |= {id(one): one.path for one in layer.weights}
     optimizer = model.optimizer
     changed |= {id(one): f"the optimizer {optimizer.name!r}" for one in optimizer.variables}
-    for loss in keras.tree.flatten(model.loss):
-        # A loss may keep a running mean, for instance.
-        name = f"the state of the loss {getattr(loss, 'name', loss)!r}"
-        values = getattr(loss, "__dict__", {}).values()
-        kinds = (keras.Variable, tf.Variable)
-        changed |= {id(one): name for one in values if isinstance(one, kinds)}
     weights = getattr(model.task_losses, "weights", [])
     for weight in weights:
         if isinstance(weight, keras.Variable):

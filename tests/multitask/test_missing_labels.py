@@ -181,13 +181,30 @@ def test_one_channel_of_a_pixel_may_be_missing():
     np.testing.assert_array_equal(gradient != 0, known)
 
 
+def test_one_label_may_stand_for_several_predictions():
+    labels, predictions, _ = draw((4, 3))
+    value, *_ = loss_of("mae", labels[:, :1], predictions)
+    assert value == pytest.approx(np.abs(labels[:, :1] - predictions).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+@pytest.mark.parametrize(
+    "kind", ["MeanSquaredError", "KLDivergence", "CosineSimilarity", "CategoricalHinge", "Huber"]
+)
+def test_labels_that_lack_the_last_axis_of_a_map_or_series(kind, reduction):
+    labels, predictions = np.random.default_rng(0).uniform(0.1, 0.9, (2, 4, 5)).astype("float32")
+    loss = getattr(keras.losses, kind)(reduction=reduction)
+    value, *_ = loss_of(loss, labels, predictions[..., None])
+    assert value == pytest.approx(float(loss(labels, predictions[..., None])), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("loss", "labels", "predictions"),
     [
         ("mse", (4, 3), (4, 1)),
-        ("mae", (4, 1), (4, 3)),
         ("huber", (4,), (4, 3)),
-        ("cosine_similarity", (4, 1), (4, 3)),
+        ("cosine_similarity", (4, 3), (4, 1)),
+        ("mae", (4, 2, 3), (4, 1, 3)),
         (keras.losses.BinaryCrossentropy(), (4, 3), (4,)),
     ],
 )

@@ -105,6 +105,14 @@ def test_a_metric_of_one_class_has_the_missing_labels_of_this_class():
     assert value == pytest.approx(float(oracle.result()), rel=1e-5)
 
 
+def test_a_metric_that_counts_in_integers():
+    y, p, _ = draw((10, 3))
+    y[1, 2] = y[4] = NAN
+    known, oracle = ~np.isnan(y), M.BinaryIoU()
+    oracle.update_state(y[known], p[known])
+    assert value_of([M.BinaryIoU()], y, p) == pytest.approx(float(oracle.result()), rel=1e-6)
+
+
 @pytest.mark.parametrize("make", [M.F1Score, M.R2Score, M.CategoricalAccuracy, M.CosineSimilarity])
 def test_another_metric_leaves_out_the_whole_vector(make):
     y, p, _ = draw((10, 3))

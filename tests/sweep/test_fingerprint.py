@@ -98,6 +98,32 @@ def test_names_that_keras_makes_of_other_names():
     assert {"bidirectional", "forward_lstm", "dense"} <= {*before["layers"]}
 
 
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_a_model_made_once_has_names_of_its_own_count(kind):
+    inputs = keras.Input((5,))
+    parts = [layers.Dense(5, trainable=False), layers.GaussianNoise(0.1), layers.Dropout(0.1)]
+    if kind == "sequential":
+        once = keras.Sequential([inputs, *parts])
+    else:
+        once = keras.Model(inputs, parts[1](parts[0](inputs)))
+
+    def build():
+        x = keras.Input((5,))
+        hidden = layers.Dropout(0.2)(layers.Dense(4)(once(x)))
+        model = keras.Model(x, {"a": layers.Dense(1)(hidden), "b": layers.Dense(1)(hidden)})
+        model = tag_keras.MultiTaskModel.from_functional(model)
+        model.compile("sgd", "mse")
+        return model
+
+    before = build()
+    # Each time the layers outside and inside have other numbers, or the same.
+    for number in range(3):
+        keras.utils.clear_session()
+        for _ in range(number):
+            layers.Dense(1), layers.Dropout(0.1), keras.Input((5,))
+        assert changes(before, build()) == []
+
+
 def test_another_version_of_keras_may_know_more_of_a_layer():
     before = of_model(functional())
     other = json.loads(json.dumps(before))
@@ -273,6 +299,19 @@ def test_callbacks_count_but_not_where_they_write():
     assert differences(before, described(schedule=lambda epoch: 0.2))
     assert differences({"fit": {}}, before)[0].startswith("callbacks was absent and is {")
     assert of_fit({"callbacks": [], "epochs": 2}) == of_fit({}) == {}
+
+    class Clock(keras.callbacks.Callback):
+        def __init__(self, patience, started):
+            super().__init__()
+            self.patience, self.started = patience, started
+
+    def by_network(folder):
+        return {"callbacks": lambda network: [keras.callbacks.TensorBoard(folder)]}
+
+    # What may hold the time.
+    assert of_fit(by_network("12:30")) == of_fit(by_network("12:31"))
+    clock = of_fit({"callbacks": [Clock(3, 0.5)]})
+    assert clock == of_fit({"callbacks": [Clock(3, 0.7)]}) != of_fit({"callbacks": [Clock(4, 0.5)]})
 
 
 def test_another_process_describes_a_model_alike(monkeypatch):
