@@ -4,16 +4,17 @@ A cache is filled under another name, and renamed when it is whole: so a part of
 like a whole one.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-import keras
 import numpy.typing as npt
 
 from celeba.cache import Cache, Kind, open_cache
@@ -21,6 +22,7 @@ from celeba.decoding import Pixels, decode_all, decoder
 from celeba.lists import ATTRIBUTES, SPLITS
 from celeba.sources import Example, Source
 from tag_keras.utils import files
+from tag_keras.utils.progress import Progress
 
 # The disc is full, or the user's quota of it.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -92,10 +94,12 @@ def _decode(source: Source, cache: Cache) -> None:
     try:
         _reserve(cache)
         total = sum(cache.numbers.values())
+        done = sum(progress["done"][split] for split in SPLITS)
         print(f"Decoding {total:,} images of {source.where} into {cache.folder.parent}", flush=True)
-        bar = keras.utils.Progbar(total, unit_name="image", interval=1)
-        for split in SPLITS:
-            _decode_split(source, cache, split, progress, bar)
+        line = Progress("Decoding", total, "images", sys.stdout, done)
+        with contextlib.closing(line):
+            for split in SPLITS:
+                _decode_split(source, cache, split, progress, line)
     except ValueError:
         # Another attempt would fail at the same place.
         shutil.rmtree(cache.folder)
@@ -116,11 +120,10 @@ def _decode(source: Source, cache: Cache) -> None:
 
 
 def _decode_split(
-    source: Source, cache: Cache, split: str, progress: dict[str, Any], bar: keras.utils.Progbar
+    source: Source, cache: Cache, split: str, progress: dict[str, Any], line: Progress
 ) -> None:
     """Decodes the images of a split that are not done yet, and writes down the progress."""
     start, number = progress["done"][split], cache.numbers[split]
-    before = sum(cache.numbers[one] for one in SPLITS[: SPLITS.index(split)])
     decode = decoder(cache.image_size, rounded=cache.kind == "uint8")
     decoded = decode_all(source.examples(split, start), decode)
     with (
@@ -140,8 +143,7 @@ def _decode_split(
                 os.fsync(labels.fileno())
                 progress["done"][split] = done
                 files.write_json(cache.folder / _PROGRESS, progress)
-            if done % 256 == 0 or done == number:
-                bar.update(before + done)
+            line.add()
     if len(progress["unreadable"][split]) == number:
         raise ValueError(
             f"None of the {number} images of the split {split!r} in {source.where} can be read. "

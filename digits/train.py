@@ -92,7 +92,7 @@ def run() -> None:
     splits = data.load(FLAGS.num_train)
     splits["train"] = functools.partial(data.batches, splits["train"], FLAGS.batch_size)
     options = {"learning_rate": FLAGS.learning_rate, "steps": FLAGS.epochs * STEPS_PER_EPOCH}
-    fit = {"epochs": FLAGS.epochs, "steps_per_epoch": STEPS_PER_EPOCH, "verbose": 0}
+    fit = {"epochs": FLAGS.epochs, "steps_per_epoch": STEPS_PER_EPOCH}
     settings = {name: FLAGS[name].value for name in ("num_train", "batch_size", "learning_rate")}
     only_rivals = FLAGS.method not in ("tag", "all")
     names = methods.RIVALS if FLAGS.method == "all" else ()

@@ -36,7 +36,6 @@ from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
-from tag_keras.utils.text import counted
 
 
 class BuildMeasuredModel(Protocol):
@@ -99,7 +98,9 @@ def run(
             `data["validation"]` after each epoch, unless there is `validation_data`. Each network
             gets copies of the callbacks, so that those you gave record nothing; or give a function,
             `callbacks=lambda network: [...]`, which returns the callbacks of a network
-            (`network.name`, `.tasks`, `.seed`).
+            (`network.name`, `.tasks`, `.seed`). Without `verbose`, one line shows the progress of
+            each stage, and the results follow; 1 or 2 adds Keras' lines for each network, and 0
+            shows only what you may have to look after, such as files that are made anew.
 
     Returns:
         The deployable model: the networks that the guard chose, each with the seed of the least
@@ -160,23 +161,21 @@ def run(
         others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
         if singletons == "measured":
             others["anchored"] = rule["affinity"]
-        print(losses_as_text(grouping, rows))
-        print(serving_as_text(grouping, serving))
+        study.say(losses_as_text(grouping, rows))
+        study.say(serving_as_text(grouping, serving))
         if rivals:
             methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
             methods |= {name: method_of(name, results) for name, results in rivals.items()}
             every = [*rows, *(row for results in rivals.values() for row in results)]
             others["methods"] = compare_methods(every, methods, baseline="mtl")
-            print(methods_as_markdown(others["methods"]))
+            study.say(methods_as_markdown(others["methods"]))
         write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
-        print(f"Report: {folder / 'report.html'}")
+        study.say(f"Report: {folder / 'report.html'}")
         return grouped
 
 
 def _train(study: Study, networks: Sequence[Network]) -> list[Row]:
     """Trains the networks that are not there yet, and returns all rows in the folder."""
-    names = ", ".join(network.name for network in networks)
-    print(f"Networks, with {counted(len(study.seeds), 'seed')}: {names} ...", flush=True)
     study.train(networks, study.seeds)
     return load_sweep_results(study.folder)
 
@@ -193,8 +192,6 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 def _measure(study: Study) -> Affinity:
     path = study.folder / "affinity.json"
     network = Network("affinity", study.tasks, role="affinity")
-    if not path.exists():
-        print(f"Measuring affinities between {len(study.tasks)} tasks ...", flush=True)
     if not path.exists() or study.has_lost_rows(network):
         study.train([network], study.seeds[:1], saves=False)
     if not path.exists():
@@ -226,7 +223,7 @@ def _select(study: Study, num_groups: int, rows: Sequence[Row], **rule: Any) -> 
         raise ValueError(
             f"{path} {wrong}. Delete {path.name}, and the same call selects the groups anew."
         )
-    print(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}", flush=True)
+    study.say(f"Groups: {'; '.join(', '.join(group) for group in grouping.groups)}")
     return grouping
 
 

@@ -68,7 +68,6 @@ def run(folder, **kwargs):
         "affinity": tag_keras.LookaheadAffinity(1),
         "seeds": (0, 1),
         "epochs": 1,
-        "verbose": 0,
     }
     arguments = {"data": {"train": train_batches, **BATCHES}, **arguments, **kwargs}
     build = arguments.pop("build", build_model)

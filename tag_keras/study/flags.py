@@ -210,7 +210,7 @@ def study_of_flags(
             devices.build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision
         ),
         data=data,
-        fit={**fit, "epochs": FLAGS.epochs, **({} if processes else {"verbose": 0})},
+        fit={**fit, "epochs": FLAGS.epochs},
         estimators={
             "tag": LookaheadAffinity(FLAGS.every),
             "first_order": FirstOrderAffinity(FLAGS.every),

@@ -10,6 +10,7 @@ from tag_keras.affinity import Affinity
 from tag_keras.estimators.base import AffinityEstimator
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import PLAIN, Row, load_sweep_results
+from tag_keras.sweep.console import is_quiet
 from tag_keras.sweep.inputs import check_callbacks, check_datasets
 from tag_keras.sweep.job import Job, JobFiles, build_function
 from tag_keras.sweep.network import Data, Network
@@ -48,6 +49,7 @@ class Study:
             `(x, y, sample_weight)`, or a function that returns one of these.
         fit: Arguments of `fit`. Each network gets copies of `callbacks`, or what a function of the
             network gives; those that monitor a validation loss or metric get `data["validation"]`.
+            Without `verbose`, one line shows the progress; 0 shows nothing.
         estimators: Affinity estimators by the role of the networks that measure with them, such as
             the names of the methods `"tag"`, `"first_order"` and `"cs"`.
         seeds: Seeds of networks that serve. Networks to choose by are trained with the first.
@@ -142,6 +144,11 @@ class Study:
         results = {(row.network, row.seed) for row in load_sweep_results(self.folder)}
         kept = JobFiles(self.folder, trained).rows.exists()
         return kept and (trained.name, trained.seed) not in results
+
+    def say(self, message: str) -> None:
+        """Prints a message, unless `fit` has `verbose=0`."""
+        if not is_quiet(self.fit):
+            print(message, flush=True)
 
     def _job(self, network: Network, saves: bool) -> Job:
         fit, options = dict(self.fit), dict[str, Any]()

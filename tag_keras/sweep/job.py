@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import save_results
+from tag_keras.sweep.console import without_retracing_warnings
 from tag_keras.sweep.evaluation import evaluate_network
 from tag_keras.sweep.fingerprint import of_model
 from tag_keras.sweep.inputs import check_model
@@ -24,6 +25,7 @@ from tag_keras.sweep.network import (
 )
 from tag_keras.utils import files
 from tag_keras.utils.checks import check_number
+from tag_keras.utils.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Job:
         build_model: Returns a compiled model for a tuple of tasks. It makes all that a training
             changes anew at each call.
         fit: Arguments of `fit`; `validation_data` may be a function that returns the data. Each
-            network gets copies of `callbacks`, or what a function of the network gives.
+            network gets copies of `callbacks`, or what a function of the network gives. Without
+            `verbose`, one line shows the progress of all networks; 1 or 2 adds Keras' lines for
+            each, and 0 shows nothing.
         saves: Whether to keep the trained network as a file.
         measures: Whether the model measures affinities. Their file is then part of the result.
     """
@@ -94,11 +98,14 @@ def parts_to_send(jobs: Sequence[Job], data: Mapping[str, Data]) -> Iterator[tup
     yield "`data`", dict(data)
 
 
-def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
+@without_retracing_warnings()
+def train_job(
+    folder: Path, job: Job, data: Mapping[str, Data], progress: Progress | None = None
+) -> None:
     """Trains and evaluates a job in the folder of its sweep, and writes its rows last.
 
     A saved network without rows is evaluated without another training. `data` holds `"train"` and
-    the splits to evaluate on.
+    the splits to evaluate on. `progress` shows the steps.
 
     Raises:
         ValueError: If the model of `build_model` is for other tasks or does not measure although
@@ -107,7 +114,7 @@ def train_job(folder: Path, job: Job, data: Mapping[str, Data]) -> None:
     paths = JobFiles(folder, job.network)
     # Otherwise Keras goes on numbering the layers of the networks before, for instance.
     keras.utils.clear_session()
-    model, seconds = _load_trained(job, paths) or _train(job, paths, data)
+    model, seconds = _load_trained(job, paths) or _train(job, paths, data, progress)
     splits = {split: data[split] for split in data if split != "train"}
     try:
         rows = evaluate_network(model, job.network, splits, seconds)
@@ -134,7 +141,9 @@ def build_function(job: Job) -> BuildModel:
     return build
 
 
-def _train(job: Job, paths: JobFiles, data: Mapping[str, Data]) -> tuple[MultiTaskModel, float]:
+def _train(
+    job: Job, paths: JobFiles, data: Mapping[str, Data], progress: Progress | None
+) -> tuple[MultiTaskModel, float]:
     """Trains the network of a job, and writes all files but its rows."""
     described: dict[str, Any] = {}
     checked = build_function(job)
@@ -145,7 +154,7 @@ def _train(job: Job, paths: JobFiles, data: Mapping[str, Data]) -> tuple[MultiTa
         return model
 
     paths.trained.unlink(missing_ok=True)
-    options = {**job.fit, "validation": data.get("validation")}
+    options = {**job.fit, "validation": data.get("validation"), "progress": progress}
     model, seconds = train_network(build, job.network, data["train"], job.saves, **options)
     if job.saves:
         save_network(model, paths.model)

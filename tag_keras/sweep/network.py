@@ -1,5 +1,6 @@
 """One network: what it is, and how it is trained from its seed, saved and loaded."""
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -19,6 +20,7 @@ from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row, group_name, role_of_version_0_1
 from tag_keras.selection.grouping import Grouping
+from tag_keras.sweep.console import progress_of, with_steps, without_retracing_warnings
 from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.inputs import (
     arguments,
@@ -34,6 +36,7 @@ from tag_keras.sweep.own_weights import build_alone, unchanged
 from tag_keras.utils import files
 from tag_keras.utils.checks import check
 from tag_keras.utils.files import comparable, keep_settings
+from tag_keras.utils.progress import Progress
 
 BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 # A dataset, (x, y), (x, y, sample_weight), or a function that returns one of these, called after
@@ -129,7 +132,9 @@ def train_groups(
         seed: Seed to set before each network is built.
         **fit: Further arguments of `fit`. Each network gets copies of the callbacks, so that those
             you gave record nothing; or give a function, `callbacks=lambda network: [...]`, which
-            returns the callbacks of a network (`network.name`, `.tasks`, `.seed`).
+            returns the callbacks of a network (`network.name`, `.tasks`, `.seed`). Without
+            `verbose`, one line shows the progress of all networks; 1 or 2 adds Keras' lines for
+            each, and 0 shows nothing.
 
     Returns:
         A `GroupedModel`.
@@ -162,26 +167,48 @@ def train_groups(
     ]
     fit = {"validation_data": validation_data, "epochs": epochs, **fit}
     if output_dir is None:
-        models = [train_network(build_model, network, train, **fit)[0] for network in networks]
+        models = _train_left(build_model, dict.fromkeys(networks), train, fit)
         return GroupedModel(models, grouping)
-    folder, models = Path(output_dir), []
+    folder = Path(output_dir)
     with files.alone(folder):
         groups = [list(group) for group in grouping.groups]
         run = of_run(build_model, grouping.groups[0], seed, {"train": train}, fit)
         keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)}, run)
-        for network in networks:
-            path = folder / network.file
-            model = None
-            if path.exists() and not delete_damaged(path):
-                model = load_network(path)
-                if not _is_finite(model):
-                    print(f"{path} has weights that are not finite, and is made anew.", flush=True)
-                    model = None
-            if model is None:
-                model, _ = train_network(build_model, network, train, saves=True, **fit)
-                save_network(model, path)
-            models.append(model)
+        kept = {network: _load_finite(folder / network.file) for network in networks}
+        models = _train_left(build_model, kept, train, fit, folder)
     return GroupedModel(models, grouping)
+
+
+def _load_finite(path: Path) -> keras.Model | None:
+    """Loads a network, if it is there and neither its file nor its weights are damaged."""
+    if not path.exists() or delete_damaged(path):
+        return None
+    model = load_network(path)
+    if _is_finite(model):
+        return model
+    print(f"{path} has weights that are not finite, and is made anew.", flush=True)
+    return None
+
+
+@without_retracing_warnings()
+def _train_left(
+    build_model: BuildModel,
+    kept: Mapping[Network, keras.Model | None],
+    train: Data,
+    fit: Mapping[str, Any],
+    folder: Path | None = None,
+) -> list[keras.Model]:
+    """The networks in their order: those that are there, the others trained and saved."""
+    models, saves = dict(kept), folder is not None
+    done = sum(model is not None for model in kept.values())
+    with contextlib.closing(progress_of([fit] * len(kept), done=done)) as progress:
+        for network in [one for one, model in kept.items() if model is None]:
+            options = {"saves": saves, "progress": progress, **fit}
+            models[network], _ = train_network(build_model, network, train, **options)
+            if folder is not None:
+                save_network(models[network], folder / network.file)
+            progress.add()
+    return [*models.values()]
 
 
 def train_network(
@@ -190,13 +217,14 @@ def train_network(
     train: Data,
     saves: bool = False,
     validation: Data = None,
+    progress: Progress | None = None,
     **fit: Any,
 ) -> tuple[MultiTaskModel, float]:
     """Builds and trains one network from its seed; returns it, and the seconds that `fit` took.
 
     Callbacks in `fit` are copied, unless they are a function of the network. `validation` is for
     those that monitor it, if `fit` has no `validation_data`. With `saves`, the model must be one
-    that can be loaded again.
+    that can be loaded again. `progress` shows the steps; Keras' bars only come if `fit` asks.
 
     Raises:
         ValueError: If the model is for other tasks, could not be loaded again, has something in
@@ -211,6 +239,7 @@ def train_network(
 
     fit["callbacks"] = callbacks_of(fit.get("callbacks"), network)
     fit["validation_data"] = validation_of_fit(fit, validation, network.tasks)
+    fit = {"verbose": 0, **fit, "callbacks": with_steps(fit["callbacks"], progress)}
     model, common = build_alone(build, network.seed, train)
     if saves:
         _check_loadable(model)

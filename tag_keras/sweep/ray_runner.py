@@ -13,6 +13,7 @@ from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.sweep.network import Data
 from tag_keras.utils import files
 from tag_keras.utils.child_processes import is_lasting
+from tag_keras.utils.progress import Progress
 
 # Contents of the files of a job that was trained on another machine, by path in the folder.
 _Files = dict[str, bytes]
@@ -58,7 +59,7 @@ class OnRay:
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=0)(_train)
         self._data = ray.put(dict(data))
 
-    def train(self, job: Job) -> Failure | None:
+    def train(self, job: Job, progress: Progress) -> Failure | None:
         errors = self._ray.exceptions
         with self._lock:
             if self._closed:

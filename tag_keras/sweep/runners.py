@@ -18,6 +18,7 @@ import keras
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.sweep.network import Data
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
+from tag_keras.utils.progress import Progress
 
 
 class Runner(Protocol):
@@ -27,8 +28,11 @@ class Runner(Protocol):
     def threads(self) -> int:
         """Number of threads that may call `train` at once; 0 for the sweep's own thread only."""
 
-    def train(self, job: Job) -> Failure | None:
-        """Trains a job and leaves all its files, or returns why it failed."""
+    def train(self, job: Job, progress: Progress) -> Failure | None:
+        """Trains a job and leaves all its files, or returns why it failed.
+
+        In this process, `progress` shows the steps.
+        """
 
     def close(self) -> None:
         """Stops all trainings; any thread may call it."""
@@ -42,9 +46,9 @@ class InThisProcess:
     def __init__(self, folder: Path, data: Mapping[str, Data]) -> None:
         self._folder, self._data = folder, data
 
-    def train(self, job: Job) -> Failure | None:
+    def train(self, job: Job, progress: Progress) -> Failure | None:
         try:
-            train_job(self._folder, job, self._data)
+            train_job(self._folder, job, self._data, progress)
         except Exception as error:
             return Failure(f"{type(error).__name__}: {error}", is_lasting(error), error)
         return None
@@ -74,7 +78,7 @@ class InProcesses:
         for share in machine_shares(processes):
             self._shares.put(share)
 
-    def train(self, job: Job) -> Failure | None:
+    def train(self, job: Job, progress: Progress) -> Failure | None:
         paths = JobFiles(self._folder, job.network)
         paths.log.parent.mkdir(parents=True, exist_ok=True)
         call = functools.partial(_train_in_child, self._folder, job, self._data, self._policy)

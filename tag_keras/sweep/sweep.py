@@ -7,12 +7,12 @@ import json
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from tag_keras.results import Row, load_results, load_sweep_results, save_results
+from tag_keras.sweep.console import is_quiet, progress_of
 from tag_keras.sweep.descriptions import describe
 from tag_keras.sweep.fingerprint import of_data, of_fit, of_network
 from tag_keras.sweep.inputs import check_build_model, check_callbacks, check_datasets
@@ -23,7 +23,7 @@ from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.child_processes import exit_if_imported_by_child
 from tag_keras.utils.differences import differences
-from tag_keras.utils.progress import Countdown
+from tag_keras.utils.progress import Progress
 
 
 class SweepError(RuntimeError):
@@ -92,20 +92,23 @@ def run_sweep(
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
         done = len(jobs) - sum(map(len, left))
         failed: list[tuple[Job, Failure]] = []
-        if left and (processes or cluster):
+        fits = [job.fit for job in jobs]
+        if left and (processes or cluster) and not all(map(is_quiet, fits)):
             where = " on a Ray cluster" if cluster else f"; logs in {folder / 'logs'}"
             print(f"Training {len(jobs) - done} of {len(jobs)} networks{where}", flush=True)
+        measure = all(job.measures for job in jobs)
+        what = "Measuring affinities" if measure else "Training networks"
         with (
-            contextlib.closing(Countdown(len(jobs), done, "networks", sys.stdout)) as countdown,
-            contextlib.closing(_outcomes(runner, folder, left)) as outcomes,
+            contextlib.closing(progress_of(fits, what, done)) as progress,
+            contextlib.closing(_outcomes(runner, folder, left, progress)) as outcomes,
         ):
             for twins, failure in outcomes:
                 if failure is None:
                     table.settle(twins)
-                    countdown.add(len(twins))
+                    progress.add(len(twins))
                 else:
                     failed += [(job, failure) for job in twins]
-                    countdown.say(f"Failed: {_describe(twins[0], failure, folder)}")
+                    progress.say(f"Failed: {_describe(twins[0], failure, folder)}")
     if failed:
         others = "; the others are done" if len(failed) < len(jobs) else ""
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
@@ -193,16 +196,16 @@ def _fingerprint(job: Job) -> str | None:
 
 
 def _outcomes(
-    runner: Runner, folder: Path, left: Sequence[list[Job]]
+    runner: Runner, folder: Path, left: Sequence[list[Job]], progress: Progress
 ) -> Generator[tuple[list[Job], Failure | None], None, None]:
     """Trains the first job of each group; yields each group when its training has ended."""
     if not runner.threads:
         for twins in left:
-            yield twins, _train(runner, folder, twins[0])
+            yield twins, _train(runner, folder, twins[0], progress)
         return
     pool = ThreadPoolExecutor(runner.threads)
     try:
-        futures = {pool.submit(_train, runner, folder, twins[0]): twins for twins in left}
+        futures = {pool.submit(_train, runner, folder, twins[0], progress): twins for twins in left}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
@@ -211,11 +214,11 @@ def _outcomes(
         pool.shutdown(cancel_futures=True)
 
 
-def _train(runner: Runner, folder: Path, job: Job) -> Failure | None:
+def _train(runner: Runner, folder: Path, job: Job, progress: Progress) -> Failure | None:
     JobFiles(folder, job.network).log.unlink(missing_ok=True)
-    failure = runner.train(job)
+    failure = runner.train(job, progress)
     if failure and not failure.lasting:
-        failure = runner.train(job)
+        failure = runner.train(job, progress)
     return failure
 
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.live import Live
 
+# Seconds between two states of the line.
+_PAUSE_OF_TERMINAL, _PAUSE_OF_LOG = 0.1, 60.0
+
 
 @contextlib.contextmanager
 def show_elapsed(what: str, stream: TextIO, first: float = 2.0) -> Iterator[None]:
@@ -49,29 +52,51 @@ def _count_seconds(what: str, stream: TextIO, first: float, over: threading.Even
             return
 
 
-class Countdown:
-    """Shows how many parts of a work are done, and the time left at the speed since the start.
+class Progress:
+    """Shows in one line how much of a long work is done, how fast it goes, and the time left.
 
-    A terminal shows one line. A log gets a line for every call of `add`.
+    A terminal rewrites the line. A log gets a line a minute, and one at the end.
 
     Args:
-        total: Number of parts. A single part is not shown.
-        done: Number of parts done before the start, which do not count for the speed.
+        what: Name of the work.
+        total: Number of parts.
         unit: Name of the parts, in the plural.
         stream: Stream to write to.
+        done: Number of parts done before the start, which do not count for the speed.
+        rewrites: Whether a terminal rewrites the line. Others that rewrite theirs would break it.
+        quiet: Whether to write messages only.
     """
 
-    def __init__(self, total: int, done: int, unit: str, stream: TextIO) -> None:
-        self._total, self._before, self._done, self._unit = total, done, done, unit
-        self._stream, self._start = stream, time.monotonic()
-        self._live = _live_line(stream, self._text, auto_refresh=False) if total > 1 else None
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        unit: str,
+        stream: TextIO,
+        done: int = 0,
+        rewrites: bool = True,
+        quiet: bool = False,
+    ) -> None:
+        self._what, self._total, self._unit, self._stream = what, total, unit, stream
+        self._before = self._done = done
+        # Of the part at work: how much of it is done, and words on that.
+        self._within, self._words, self._quiet = 0.0, "", quiet
+        self._start = self._shown = time.monotonic()
+        # Keras calls back from several threads.
+        self._lock = threading.Lock()
+        live = rewrites and not quiet
+        self._live = _live_line(stream, self._text, auto_refresh=False) if live else None
         if self._live:
-            self._live.start()
-        self._show()
+            self._live.start(refresh=True)
 
     def add(self, parts: int = 1) -> None:
         """Counts this many more parts as done."""
-        self._done += parts
+        self._done, self._within, self._words = self._done + parts, 0.0, ""
+        self._show()
+
+    def within(self, share: float, words: str) -> None:
+        """Says which share of the part at work is done, from 0 to 1, and in words what is."""
+        self._within, self._words = share, words
         self._show()
 
     def say(self, message: str) -> None:
@@ -82,22 +107,43 @@ class Countdown:
             print(message, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Ends the line of a terminal, which stays."""
+        """Ends the line of a terminal, which stays; writes the last line of a log."""
         if self._live:
             self._live.stop()
-
-    def _show(self) -> None:
-        if self._live:
-            self._live.refresh()
-        elif self._total > 1:
+        elif self._done > self._before and not self._quiet:
             print(self._text(), file=self._stream, flush=True)
 
+    def _show(self) -> None:
+        """Shows the line, unless it was shown a moment ago, or is the last: `close` shows that."""
+        with self._lock:
+            now = time.monotonic()
+            pause = _PAUSE_OF_TERMINAL if self._live else _PAUSE_OF_LOG
+            if self._quiet or now - self._shown < pause or self._done >= self._total:
+                return
+            self._shown = now
+            if self._live:
+                self._live.refresh()
+            else:
+                print(self._text(), file=self._stream, flush=True)
+
     def _text(self) -> str:
-        text = f"{self._done}/{self._total} {self._unit}"
-        if self._before < self._done < self._total:
-            seconds_per_part = (time.monotonic() - self._start) / (self._done - self._before)
-            text += f", {duration(seconds_per_part * (self._total - self._done))} left"
-        return text
+        seconds = time.monotonic() - self._start
+        count = f"{self._done:,}/{self._total:,}"
+        if self._done >= self._total:
+            return f"{self._what}: {count if self._total > 1 else 'done'} in {duration(seconds)}"
+        parts = [count if self._total > 1 else "", self._words]
+        done = self._done + self._within - self._before
+        if done > 0 and seconds > 0:
+            if not self._words and done >= seconds:
+                parts.append(f"{rate(done / seconds)} {self._unit}/s")
+            left = self._total - self._before - done
+            parts.append(f"{duration(left * seconds / done)} left")
+        return f"{self._what}: {', '.join(filter(None, parts)) or '...'}"
+
+
+def rate(per_second: float) -> str:
+    """A rate, with two digits at least."""
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"
 
 
 def duration(seconds: float) -> str:

@@ -67,7 +67,7 @@ def trained(monkeypatch):
     """Names of the networks that were trained in this process, which only pretends to."""
     names = []
 
-    def train(folder, one, data):
+    def train(folder, one, data, progress=None):
         names.append(one.network.name)
         pretend(folder, one, data)
 
@@ -118,8 +118,7 @@ def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     sweep.run_sweep(folder, jobs, DATA, processes=2)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"Training 2 of 2 networks; logs in {folder / 'logs'}"
-    # How many are done is a line of its own.
-    assert len(printed) == 4 and printed[-1] == "2/2 networks"
+    assert len(printed) == 2 and printed[1].startswith("Training networks: 2/2 in ")
     # A child shows that it is alive: one line for each epoch, as with verbose=2 of Keras' fit.
     lines = (folder / "logs" / "measured_seed0.log").read_text().splitlines()
     assert [line for line in lines if line.startswith("Epoch")] == [
@@ -128,9 +127,7 @@ def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     assert len([line for line in lines if " - loss: " in line]) == 3
     sweep.run_sweep(folder, jobs, DATA)
     printed = capsys.readouterr().out
-    assert re.fullmatch(
-        rf"2/2 networks\nNothing to train: everything in {folder} was .*\n", printed
-    )
+    assert re.fullmatch(rf"Nothing to train: everything in {folder} was .*\n", printed)
     # The second time, this process built them to compare them with those that are there.
     built = sweep_job.read_builds(tmp_path / "builds")
     # Each twice, to find layers that they would have in common.
@@ -362,7 +359,7 @@ def test_failures_do_not_stop_the_others(tmp_path, monkeypatch):
     errors |= {"lasting": [TypeError("no")], "good": []}
     attempts = []
 
-    def train(folder, one, data):
+    def train(folder, one, data, progress=None):
         attempts.append(one.network.name)
         if errors[one.network.name]:
             raise errors[one.network.name].pop(0)
@@ -460,7 +457,7 @@ def test_the_dtype_policy_goes_along(tmp_path, monkeypatch):
         pickle.loads(payload)()
         return 0
 
-    def train(folder, one, data):
+    def train(folder, one, data, progress=None):
         policies.append(keras.config.dtype_policy().name)
         pretend(folder, one, data)
 

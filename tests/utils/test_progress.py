@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from tag_keras.utils import progress
-from tag_keras.utils.progress import Countdown, duration, show_elapsed
+from tag_keras.utils.progress import Progress, duration, rate, show_elapsed
 
 
 class Terminal(io.StringIO):
@@ -88,65 +89,126 @@ def test_the_line_ends_before_an_error_goes_on(terminal):
     assert shown(terminal) == ["selecting: 0 s", ""]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until a test moves it."""
+    times = types.SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: times.now)
+    return times
+
+
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_the_time_left_is_that_of_the_work_since_the_start(monkeypatch, terminal, is_terminal):
-    now = 1000.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+def test_the_time_left_is_that_of_the_work_since_the_start(clock, terminal, is_terminal):
     stream = terminal if is_terminal else io.StringIO()
     # 20 of 31 were done before. Two in ten minutes leave nine for 45.
-    countdown = Countdown(31, 20, "networks", stream)
+    line = Progress("Training", 31, "networks", stream, done=20)
     if is_terminal:
-        assert stream.getvalue().endswith("20/31 networks")
-    now += 600
-    countdown.add(2)
+        assert stream.getvalue().endswith("Training: 20/31")
+    clock.now += 600
+    line.add(2)
     if is_terminal:
-        assert stream.getvalue().endswith("22/31 networks, 45 min left")
-    countdown.say("note")
-    countdown.add(9)
-    countdown.close()
+        assert stream.getvalue().endswith("Training: 22/31, 45 min left")
+    line.say("note")
+    line.add(9)
+    line.close()
     if is_terminal:
-        assert shown(stream) == ["note", "31/31 networks", ""]
+        assert shown(stream) == ["note", "Training: 31/31 in 10 min", ""]
     else:
         assert stream.getvalue().splitlines() == [
-            "20/31 networks",
-            "22/31 networks, 45 min left",
+            "Training: 22/31, 45 min left",
             "note",
-            "31/31 networks",
+            "Training: 31/31 in 10 min",
         ]
 
 
-def test_messages_stand_above_the_line_as_they_are(terminal):
+def test_parts_of_parts_count_for_the_time_left(clock):
+    stream = io.StringIO()
+    line = Progress("Training", 3, "networks", stream)
+    # Three quarters of three networks in 90 seconds leave 270.
+    clock.now += 90
+    line.within(0.75, "epoch 3/4")
+    clock.now += 90
+    line.add()
+    assert stream.getvalue().splitlines() == [
+        "Training: 0/3, epoch 3/4, 4 min left",
+        "Training: 1/3, 6 min left",
+    ]
+    stream = io.StringIO()
+    line = Progress("Measuring", 1, "networks", stream)
+    clock.now += 60
+    line.within(0.5, "epoch 3/4, 9 steps/s")
+    line.add()
+    line.close()
+    assert stream.getvalue().splitlines() == [
+        "Measuring: epoch 3/4, 9 steps/s, 1 min left",
+        "Measuring: done in 1 min",
+    ]
+
+
+def test_a_log_gets_a_line_a_minute_and_the_last(clock):
+    stream = io.StringIO()
+    line = Progress("Decoding", 90_000, "images", stream)
+    for _ in range(180):
+        clock.now += 1
+        line.add(500)
+    line.close()
+    assert stream.getvalue().splitlines() == [
+        "Decoding: 30,000/90,000, 500 images/s, 2 min left",
+        "Decoding: 60,000/90,000, 500 images/s, 1 min left",
+        "Decoding: 90,000/90,000 in 3 min",
+    ]
+
+
+def test_a_terminal_is_rewritten_ten_times_a_second_at_most(clock, terminal):
+    line = Progress("Decoding", 9000, "images", terminal)
+    for _ in range(4000):
+        clock.now += 0.001
+        line.add()
+    assert terminal.getvalue().count("Decoding") == 40
+    line.close()
+    assert shown(terminal) == ["Decoding: 4,000/9,000, 1,000 images/s, 5 s left", ""]
+
+
+def test_nothing_done_writes_nothing_to_a_log(clock):
+    stream = io.StringIO()
+    Progress("Training", 3, "networks", stream).close()
+    assert stream.getvalue() == ""
+
+
+def test_messages_stand_above_the_line_as_they_are(clock, terminal):
     message = "[bold]Failed:[/] :warning: of a length that is greater than that of a line, 'a', 1"
-    countdown = Countdown(2, 0, "networks", terminal)
-    countdown.say(message)
-    countdown.add(2)
-    countdown.close()
-    assert shown(terminal) == [message, "2/2 networks", ""]
+    line = Progress("Training", 2, "networks", terminal)
+    line.say(message)
+    line.add(2)
+    line.close()
+    assert shown(terminal) == [message, "Training: 2/2 in 0 s", ""]
 
 
-def test_one_part_alone_is_not_counted(terminal):
+def test_a_quiet_line_leaves_messages_only(clock, terminal):
     for stream in (io.StringIO(), terminal):
-        countdown = Countdown(1, 0, "networks", stream)
-        countdown.add()
-        assert stream.getvalue() == ""
-        countdown.say("note")
-        countdown.close()
+        line = Progress("Training", 2, "networks", stream, quiet=True)
+        clock.now += 100
+        line.add()
+        line.say("note")
+        line.close()
         assert stream.getvalue() == "note\n"
 
 
-def test_a_terminal_that_cannot_rewrite_a_line_gets_whole_lines(terminal, monkeypatch):
-    monkeypatch.setenv("TERM", "dumb")
-    countdown = Countdown(2, 0, "networks", terminal)
-    countdown.add(2)
-    countdown.close()
-    assert terminal.getvalue() == "0/2 networks\n2/2 networks\n"
+@pytest.mark.parametrize("why", ["dumb", "bars"])
+def test_a_terminal_that_cannot_rewrite_a_line_gets_whole_lines(clock, terminal, monkeypatch, why):
+    if why == "dumb":
+        monkeypatch.setenv("TERM", "dumb")
+    line = Progress("Training", 2, "networks", terminal, rewrites=why == "dumb")
+    line.add(2)
+    line.close()
+    assert terminal.getvalue() == "Training: 2/2 in 0 s\n"
 
 
 def test_rich_is_imported_for_a_terminal_only():
     code = """
 import io, sys
-from tag_keras.utils.progress import Countdown, show_elapsed
-Countdown(2, 0, "networks", io.StringIO()).add()
+from tag_keras.utils.progress import Progress, show_elapsed
+Progress("Training", 2, "networks", io.StringIO()).add()
 with show_elapsed("selecting", io.StringIO(), first=0.0):
     pass
 print("rich" in sys.modules)
@@ -161,3 +223,9 @@ print("rich" in sys.modules)
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_rates():
+    assert [rate(value) for value in (0.0123, 1.25, 120.4, 12345)] == [
+        *("0.012", "1.2", "120", "12,345")
+    ]

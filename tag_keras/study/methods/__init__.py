@@ -58,6 +58,6 @@ def run_method(study: Study, method: str) -> Choices:
         choices = METHODS[method].choices(study)
         chosen = [choice for several in choices.values() for choice in several]
         serving = list(dict.fromkeys(network for choice in chosen for network in choice.networks))
-        print(f"{method}: {len(serving)} networks to serve, {len(study.seeds)} seeds", flush=True)
+        study.say(f"{method}: {len(serving)} networks to serve, {len(study.seeds)} seeds")
         study.train(serving, study.seeds)
     return choices

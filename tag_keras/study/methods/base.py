@@ -63,7 +63,7 @@ class Method:
         folder, first_seed = study.folder / self.name, study.seeds[0]
         keep_settings(folder, {"first_seed": first_seed, **self.settings(study)})
         networks = self.networks(study.tasks, study.half_size)
-        print(f"{self.name}: {len(networks)} networks to choose by", flush=True)
+        study.say(f"{self.name}: {len(networks)} networks to choose by")
         # In the method's own folder, so that deleting it deletes all that depends on its options.
         rows = study.train(networks, [first_seed], folder if self.owns_networks else None)
         return self.choose(study, folder, networks, rows)

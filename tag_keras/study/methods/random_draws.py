@@ -29,7 +29,7 @@ class RandomDraws(Method):
             groups = random_groups(study.tasks, number, random)
             drawn[number, draw] = [plain_network(group, study.tasks) for group in groups]
         every = dict.fromkeys(network for networks in drawn.values() for network in networks)
-        print(f"{self.name}: {len(every)} networks drawn", flush=True)
+        study.say(f"{self.name}: {len(every)} networks drawn")
         rows = study.train(list(every), [seed])
         choices: Choices = {number: [] for number in study.num_groups}
         for (number, draw), networks in drawn.items():
