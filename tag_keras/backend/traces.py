@@ -1,0 +1,44 @@
+"""What TensorFlow keeps of traced functions, in a registry of the whole process."""
+
+import inspect
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import ops
+
+_OF_A_TRACE = "_graph_mode_decorator.<locals>.internal_grad_fn"
+
+
+def release_graphs() -> None:
+    """Lets the registry of custom gradients keep no graph alive.
+
+    For each trace of a `tf.custom_gradient`, TensorFlow registers a function for ever, which holds
+    the graph and, by their handles, all variables in it. Each trace of a training step has one:
+    Keras sums the gradients over replicas. From now on the graphs hold these functions, and the
+    registry has them as long as there is a graph that may ask for them.
+    """
+    registry = ops.gradient_registry._registry
+    # A copy: entries may go at any time.
+    for name, entry in registry.copy().items():
+        if getattr(entry["type"], "__qualname__", "") == _OF_A_TRACE:
+            for graph in _graphs_of(entry["type"]):
+                graph._custom_gradients = [*getattr(graph, "_custom_gradients", []), entry["type"]]
+            entry["type"] = _weak(entry["type"], name, registry)
+
+
+def _weak(function: Callable[..., Any], name: str, registry: dict[str, Any]) -> Callable[..., Any]:
+    reference = weakref.ref(function, lambda _: registry.pop(name, None))
+    return lambda *arguments: reference()(*arguments)  # type: ignore[misc]
+
+
+def _graphs_of(function: Callable[..., Any]) -> Iterator[Any]:
+    """The graph that the function of a custom gradient belongs to, and those around it."""
+    gradient = inspect.getclosurevars(function).nonlocals["tape_grad_fn"]
+    results = tf.nest.flatten(inspect.getclosurevars(gradient).nonlocals["result"], True)
+    graph = results[0].graph
+    yield graph
+    # Around all of them is the default graph of TensorFlow 1, which never ends.
+    while hasattr(graph := getattr(graph, "outer_graph", None), "outer_graph"):
+        yield graph
