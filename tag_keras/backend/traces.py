@@ -22,10 +22,12 @@ def release_graphs() -> None:
     registry = ops.gradient_registry._registry
     # A copy: entries may go at any time.
     for name, entry in registry.copy().items():
-        if getattr(entry["type"], "__qualname__", "") == _OF_A_TRACE:
-            for graph in _graphs_of(entry["type"]):
-                graph._custom_gradients = [*getattr(graph, "_custom_gradients", []), entry["type"]]
-            entry["type"] = _weak(entry["type"], name, registry)
+        function = entry["type"]
+        if getattr(function, "__qualname__", "") != _OF_A_TRACE:
+            continue
+        for graph in _graphs_of(function):
+            graph._custom_gradients = [*getattr(graph, "_custom_gradients", []), function]
+            entry["type"] = _weak(function, name, registry)
 
 
 def _weak(function: Callable[..., Any], name: str, registry: dict[str, Any]) -> Callable[..., Any]:
@@ -37,8 +39,10 @@ def _graphs_of(function: Callable[..., Any]) -> Iterator[Any]:
     """The graph that the function of a custom gradient belongs to, and those around it."""
     gradient = inspect.getclosurevars(function).nonlocals["tape_grad_fn"]
     results = tf.nest.flatten(inspect.getclosurevars(gradient).nonlocals["result"], True)
-    graph = results[0].graph
-    yield graph
+    # A function may also give what is no tensor of a graph.
+    graphs = (getattr(one, "graph", None) for one in results)
+    graph: Any = next((one for one in graphs if one is not None), None)
     # Around all of them is the default graph of TensorFlow 1, which never ends.
-    while hasattr(graph := getattr(graph, "outer_graph", None), "outer_graph"):
+    while hasattr(graph, "outer_graph"):
         yield graph
+        graph = graph.outer_graph
