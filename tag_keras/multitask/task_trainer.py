@@ -13,6 +13,7 @@ from tag_keras.backend.layers import examples_seen, forget_layer, track_loss
 from tag_keras.backend.multi_worker import MultiWorkerModel
 from tag_keras.backend.optimizers import exclude_from_weight_decay
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
+from tag_keras.backend.traces import release_graphs
 from tag_keras.loss_weighting.base import LossWeighting
 from tag_keras.multitask import task_metrics
 from tag_keras.multitask.task_losses import TaskLosses, of_one_replica, of_whole_batch
@@ -193,13 +194,16 @@ class TaskTrainer(MultiWorkerModel):
         validation = kwargs.get("validation_data")
         if isinstance(validation, tuple | list) and len(validation) == 3:
             check_weights("`validation_data`", *validation[1:])
-        return super().fit(x, y, *args, **kwargs)
+        history = super().fit(x, y, *args, **kwargs)
+        release_graphs()
+        return history
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         check_weights("`evaluate`", y, kwargs.get("sample_weight"))
         with self._evaluating():
             logs = super().evaluate(x, y, *args, **kwargs)
         self.tell_missing_labels("evaluation", self.tasks_without_labels())
+        release_graphs()
         return logs
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from selection_oracle import score_in_group, search_exhaustively
 
 import tag_keras
-from benchmarks import measuring, method_cost, selection, study_cost
+from benchmarks import measuring, memory, method_cost, selection, study_cost
 from benchmarks.original_selection import original_groups, original_selection
 
 
@@ -202,3 +202,13 @@ def test_the_cost_of_choosing_is_printed_in_times_of_tag(capsys, monkeypatch):
     # Of three tasks: one joint training; three single tasks and three pairs; all seven groups.
     assert [line.split()[:2] for line in lines] == [["tag", "1"], ["hoa", "6"], ["optimal", "7"]]
     assert lines[0].split()[3] == "1.0"
+
+
+@pytest.mark.parametrize("kind", [memory.PLAIN, memory.MEASURING])
+def test_memory_is_measured_for_each_network_but_the_first(kind, monkeypatch):
+    trained = []
+    monkeypatch.setattr(memory, "train", lambda *given: trained.append(given[:3]))
+    sizes = iter([9.0, 7.0, 1.0, 2.0, 4.0])
+    monkeypatch.setattr(memory, "resident_megabytes", lambda: next(sizes))
+    assert memory.growth(kind, width=4, networks=2) == [1.0, 2.0]
+    assert trained == [(kind, 4, seed) for seed in range(5)]
