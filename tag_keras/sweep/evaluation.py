@@ -32,7 +32,8 @@ def evaluate_network(
             warnings.filterwarnings("ignore", "The evaluation data have no label")
             logs = model.evaluate(**parts, return_dict=True, verbose=0)
         # A model of another class than `MultiTaskModel` may not know.
-        if without := getattr(model, "tasks_without_labels", list)():
+        without: list[str] = getattr(model, "tasks_without_labels", list)()
+        if without:
             raise ValueError(
                 f"The split {split!r} has no label of the tasks {without}: all are NaN or have the "
                 "sample weight 0. Give it labels of these tasks, or leave the tasks out."
