@@ -166,6 +166,21 @@ def _is_scalar(loss: keras.losses.Loss, labels: tf.Tensor, predictions: tf.Tenso
     return bool(traced.output_shapes.rank == 0)
 
 
+def by_shapes(
+    labels: tf.Tensor,
+    predictions: tf.Tensor,
+    binary: Callable[..., Any],
+    sparse: Callable[..., Any],
+    categorical: Callable[..., Any],
+) -> tf.Tensor:
+    """The values of the function that Keras chooses by the shapes of labels and predictions."""
+    if predictions.shape[-1] == 1:
+        return binary(labels, predictions)
+    if labels.shape.rank < predictions.shape.rank or labels.shape[-1] == 1:
+        return sparse(labels, predictions)
+    return categorical(labels, predictions)
+
+
 def loss_function(loss: Any) -> keras.losses.Loss:
     """The `Loss` for a Keras loss, its name or class, or a function of labels and predictions."""
     if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
@@ -263,12 +278,13 @@ def _function_and_options(loss: keras.losses.Loss) -> tuple[Any, dict[str, Any]]
 
 
 def _crossentropy(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-    """The cross-entropy that Keras chooses by the shapes of labels and predictions."""
-    if predictions.shape[-1] == 1:
-        return keras.losses.binary_crossentropy(labels, predictions)
-    if labels.shape.rank < predictions.shape.rank or labels.shape[-1] == 1:
-        return keras.losses.sparse_categorical_crossentropy(labels, predictions)
-    return keras.losses.categorical_crossentropy(labels, predictions)
+    return by_shapes(
+        labels,
+        predictions,
+        keras.losses.binary_crossentropy,
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.categorical_crossentropy,
+    )
 
 
 def _check_shapes(task: str, function: Any, labels: tf.Tensor, predictions: tf.Tensor) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tag_keras.backend.layers import averaged_function
 from tag_keras.multitask.missing_labels import (
+    by_shapes,
     is_mean_of_elements,
     is_of_keras,
     labelled_values,
@@ -19,6 +20,7 @@ from tag_keras.multitask.missing_labels import (
     with_rank,
     without_nan,
 )
+from tag_keras.utils.text import unused
 
 # Each task has two outputs, one for `metrics`, and with this prefix one for `weighted_metrics`. All
 # metrics are weighted metrics for Keras.
@@ -185,19 +187,14 @@ def _name_by_keras(function: Callable[..., Any]) -> str:
 
 def _new_name(name: str, taken: list[str], is_weighted: bool) -> str:
     """The name that Keras gives to a metric whose name may be taken."""
-    if name in taken and is_weighted:
-        name = f"weighted_{name}"
-    first, number = name, 0
-    while name in taken:
-        number += 1
-        name = f"{first}_{number}"
-    return name
+    return unused(f"weighted_{name}" if name in taken and is_weighted else name, taken)
 
 
 def _accuracy(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-    """The accuracy that Keras chooses by the shapes of labels and predictions."""
-    if predictions.shape[-1] == 1:
-        return keras.metrics.binary_accuracy(labels, predictions)
-    if labels.shape.rank < predictions.shape.rank or labels.shape[-1] == 1:
-        return keras.metrics.sparse_categorical_accuracy(labels, predictions)
-    return keras.metrics.categorical_accuracy(labels, predictions)
+    return by_shapes(
+        labels,
+        predictions,
+        keras.metrics.binary_accuracy,
+        keras.metrics.sparse_categorical_accuracy,
+        keras.metrics.categorical_accuracy,
+    )

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -22,6 +22,8 @@ import tensorflow as tf
 
 from tag_keras.utils.checks import is_number, is_whole
 from tag_keras.utils.differences import NOT_COMPARED
+from tag_keras.utils.files import short_hash
+from tag_keras.utils.text import unused
 
 # Each version of Python has its own code of a function.
 _CODE = f"code of Python {sys.version_info.major}.{sys.version_info.minor}"
@@ -35,19 +37,6 @@ _PLACES_OF_LIBRARIES = tuple(
 _LONGEST = 300
 # Classes whose subclasses have attributes of Keras beside those of the user.
 _KERAS = (keras.Model, keras.layers.Layer, keras.losses.Loss, keras.callbacks.Callback)
-
-
-def unused(name: str, names: Collection[str]) -> str:
-    """The name, with a number behind it if it is among `names`."""
-    number, found = 0, name
-    while found in names:
-        number += 1
-        found = f"{name}_{number}"
-    return found
-
-
-def short_hash(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 class Names:

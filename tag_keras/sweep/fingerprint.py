@@ -24,12 +24,11 @@ from tag_keras.sweep.descriptions import (
     describe_array,
     describe_object,
     plain,
-    short_hash,
-    unused,
 )
 from tag_keras.utils import files
 from tag_keras.utils.child_processes import ChildProcesses, exit_if_imported_by_child, pickled
 from tag_keras.utils.differences import NOT_COMPARED
+from tag_keras.utils.text import unused
 
 Fingerprint = dict[str, Any]
 
@@ -166,7 +165,7 @@ def _of_layer(layer: Any, names: Names) -> Fingerprint:
         # Each is described on its own. What is left is how they are connected.
         parts = (config_of(layer) or {}).get("layers", ())
         links = [plain(one.get("inbound_nodes"), names) for one in parts]
-        described["connections"] = short_hash(json.dumps([described.pop("layers"), links]))
+        described["connections"] = files.short_hash(json.dumps([described.pop("layers"), links]))
     usual = {"trainable": True, "dtype": "float32"}
     return {name: one for name, one in described.items() if usual.get(name) != one}
 
@@ -176,6 +175,6 @@ def _of_weights(weights: Sequence[keras.Variable]) -> Fingerprint:
     shapes = [[list(weight.shape), bool(weight.trainable)] for weight in weights]
     return {
         "trained": sum(int(np.prod(one.shape)) for one in weights if one.trainable),
-        "shapes": short_hash(json.dumps(shapes)),
-        "frozen": f"{len(frozen)} arrays {short_hash(' '.join(frozen))}",
+        "shapes": files.short_hash(json.dumps(shapes)),
+        "frozen": f"{len(frozen)} arrays {files.short_hash(' '.join(frozen))}",
     }

@@ -1,6 +1,6 @@
 """Text for people: numbers and lists of names in sentences, and tables in Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -41,3 +41,12 @@ def cells_as_markdown(cells: Sequence[Sequence[str]]) -> str:
     rows = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def unused(name: str, names: Collection[str]) -> str:
+    """The name, with a number behind it if it is among `names`, as Keras numbers metrics."""
+    number, found = 0, name
+    while found in names:
+        number += 1
+        found = f"{name}_{number}"
+    return found
