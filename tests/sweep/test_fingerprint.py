@@ -100,6 +100,7 @@ def test_names_that_keras_makes_of_other_names():
 
 @pytest.mark.parametrize("kind", ["sequential", "functional"])
 def test_a_model_made_once_has_names_of_its_own_count(kind):
+    keras.utils.clear_session()  # So that layers of a later session get the same names.
     inputs = keras.Input((5,))
     parts = [layers.Dense(5, trainable=False), layers.GaussianNoise(0.1), layers.Dropout(0.1)]
     if kind == "sequential":
