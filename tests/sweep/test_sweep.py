@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import sweep_job
 import tensorflow as tf
+from quick_start import python_path
 from sweep_job import BUILDS, DATA, build_model
 
 import tag_keras
@@ -529,7 +530,7 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path, trained):
 
 
 class Sweep:
-    """A sweep of 31 networks in another process, to be killed."""
+    """A sweep of nine networks in another process, to be killed."""
 
     def __init__(self, folder):
         self.folder, self.builds = folder / "killed", folder / "builds"
@@ -537,7 +538,7 @@ class Sweep:
 
     def start(self, folder=None, processes=2):
         command = [sys.executable, sweep_job.__file__, folder or self.folder, str(processes)]
-        environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {"PYTHONPATH": python_path(), "TF_CPP_MIN_LOG_LEVEL": "3"}
         # One thread, because the order in which several add up is not fixed.
         environment |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
         environment |= {} if folder else {BUILDS: str(self.builds)}
