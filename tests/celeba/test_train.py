@@ -141,6 +141,17 @@ def test_every_method_from_its_flag_file(run, folder, tmp_path, monkeypatch, ori
     assert sorted(METHODS) == sorted(path.stem for path in (ROOT / "celeba" / "flags").iterdir())
 
 
+# The script with a network of few weights: tracing it takes most of the time.
+SMALL_SCRIPT = """
+import keras, runpy
+from celeba import network
+network._original_encoder = lambda image_size: keras.Sequential(
+    [keras.layers.AveragePooling2D(16), keras.layers.Flatten(), keras.layers.Dense(4)]
+)
+runpy.run_module("celeba.train", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.slow
 def test_two_hosts_train_a_study_together(folder, tmp_path):
     pytest.importorskip("matplotlib")
@@ -149,7 +160,7 @@ def test_two_hosts_train_a_study_together(folder, tmp_path):
 
     def together(*more):
         cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-        command = [sys.executable, "-m", "celeba.train", flag_file("tag"), f"--data_dir={folder}"]
+        command = [sys.executable, "-c", SMALL_SCRIPT, flag_file("tag"), f"--data_dir={folder}"]
         command += [f"--output_dir={tmp_path}", *SMALL, "--tasks=Smiling,Young", "--epochs=1"]
         command += ["--strategy=multiworker", *more]
         workers = []

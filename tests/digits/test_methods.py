@@ -9,13 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import digits_eagerly
 import keras
 import numpy as np
 import pytest
 from script_flags import script
 
 import tag_keras
-from digits import data, methods, network, train
+from digits import methods, train
 from tag_keras.results import load_results
 from tag_keras.sweep.network import load_network
 
@@ -89,14 +90,6 @@ def run_all():
     Gives a function that runs the script in a folder, and returns what it prints.
     """
     pytest.importorskip("matplotlib")
-    compile_all, load = network.compile_model, data.load
-
-    def compile_model(model, *args, **options):
-        compile_all(model, *args, run_eagerly=True, **options)
-        model.steps_per_execution = 1
-
-    def load_some(number):
-        return keras.tree.map_structure(lambda array: array[:32], load(number))
 
     def run(script, folder):
         printed = io.StringIO()
@@ -105,8 +98,7 @@ def run_all():
         return printed.getvalue()
 
     with pytest.MonkeyPatch.context() as patched, script(train) as one:
-        patched.setattr(network, "compile_model", compile_model)
-        patched.setattr(data, "load", load_some)
+        digits_eagerly.patch(patched)
         patched.setattr(train, "STEPS_PER_EPOCH", 2)
         # The search gets to all of its turns.
         patched.setattr(

@@ -530,7 +530,7 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path, trained):
 
 
 class Sweep:
-    """A sweep of nine networks in another process, to be killed."""
+    """A sweep of seven networks in another process, to be killed."""
 
     def __init__(self, folder):
         self.folder, self.builds = folder / "killed", folder / "builds"
@@ -600,7 +600,7 @@ def test_killed_at_random_times_it_ends_with_the_same_results(tmp_path):
     one, draw = Sweep(tmp_path), random.Random(0)
     one.start()
     cut_off = collections.Counter()
-    for kind in ("parent", "child", "all", "Ctrl-C"):
+    for kind in ("parent", "child", "Ctrl-C"):
         more = len(one.built()) + draw.randint(1, 2)
         wait_for(one.has_built, more)
         time.sleep(draw.uniform(0, 1))
