@@ -90,10 +90,11 @@ def untrained(monkeypatch):
 
 
 # Python runs it as it starts: the first process of a sweep is killed, like one that takes too much
-# memory, and before it takes its time to import TensorFlow.
+# memory, and before it takes its time to import TensorFlow. Keras does without what is missing.
 KILLS_THE_FIRST = """
 import os, pathlib, signal, sys
 if "--multiprocessing-fork" in sys.orig_argv:
+    sys.modules.update(sklearn=None, matplotlib=None)
     try:
         pathlib.Path({path!r}).open("x").close()
     except FileExistsError:
