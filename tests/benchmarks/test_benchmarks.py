@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 
+import digits_eagerly
 import numpy as np
 import pytest
 from selection_oracle import score_in_group, search_exhaustively
@@ -196,6 +197,8 @@ def test_the_quick_run_has_a_row_for_every_method(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_the_cost_of_choosing_is_printed_in_times_of_tag(capsys, monkeypatch):
+    digits_eagerly.patch(monkeypatch)
+    monkeypatch.setattr(study_cost, "STEPS_PER_EPOCH", 2)
     monkeypatch.setattr(sys, "argv", ["study_cost", "--quick"])
     study_cost.main()
     lines = capsys.readouterr().out.splitlines()[-3:]

@@ -117,10 +117,21 @@ def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys, tmp_path_fac
 @pytest.mark.slow
 @pytest.mark.parametrize("original", [False, True])
 def test_every_method_from_its_flag_file(run, folder, tmp_path, monkeypatch, original):
-    if original:  # A matter of the selection, and not of the networks.
-        monkeypatch.setattr(methods, "build_model", build_small_model)
+    build = methods.build_model
+
+    def build_model(tasks, method="mtl", affinity=None, **options):
+        # `original` is a matter of the selection. Plain networks also measure affinities.
+        if original or (method == "mtl" and affinity is None):
+            return build_small_model(tasks, affinity=affinity)
+        model = build(tasks, method, affinity, **options)
+        # A few steps are made sooner than a graph; one network shows that there is one.
+        model.run_eagerly = method != "mtan"
+        return model
+
+    monkeypatch.setattr(methods, "build_model", build_model)
+    more = ["--reproduce_original"] if original else ["--tasks=Smiling,Young"]
+    more += ["--early_epochs=1", "--draws=2", "--batch_size=12"]
     for method in METHODS:
-        more = ["--early_epochs=1", "--draws=2", *(["--reproduce_original"] if original else [])]
         run(flag_file(method), f"--data_dir={folder}", f"--output_dir={tmp_path}", *SMALL, *more)
     table = (tmp_path / "report.md").read_text()
     assert [line.split()[1] for line in table.splitlines() if line.startswith("| ")][2:] == [
@@ -128,6 +139,17 @@ def test_every_method_from_its_flag_file(run, folder, tmp_path, monkeypatch, ori
     ]
     # The files that the flags name are the only ones that there are.
     assert sorted(METHODS) == sorted(path.stem for path in (ROOT / "celeba" / "flags").iterdir())
+
+
+# The script with a network of few weights: tracing it takes most of the time.
+SMALL_SCRIPT = """
+import keras, runpy
+from celeba import network
+network._original_encoder = lambda image_size: keras.Sequential(
+    [keras.layers.AveragePooling2D(16), keras.layers.Flatten(), keras.layers.Dense(4)]
+)
+runpy.run_module("celeba.train", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.mark.slow
@@ -138,7 +160,7 @@ def test_two_hosts_train_a_study_together(folder, tmp_path):
 
     def together(*more):
         cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-        command = [sys.executable, "-m", "celeba.train", flag_file("tag"), f"--data_dir={folder}"]
+        command = [sys.executable, "-c", SMALL_SCRIPT, flag_file("tag"), f"--data_dir={folder}"]
         command += [f"--output_dir={tmp_path}", *SMALL, "--tasks=Smiling,Young", "--epochs=1"]
         command += ["--strategy=multiworker", *more]
         workers = []

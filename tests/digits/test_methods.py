@@ -1,18 +1,22 @@
 """The methods that the digits script compares with grouping, from beginning to end."""
 
+import contextlib
+import functools
+import io
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import digits_eagerly
 import keras
 import numpy as np
 import pytest
+from script_flags import script
 
 import tag_keras
-from digits import methods
-from digits.train import STEPS_PER_EPOCH
+from digits import methods, train
 from tag_keras.results import load_results
 from tag_keras.sweep.network import load_network
 
@@ -49,9 +53,11 @@ def test_the_methods_differ_in_what_they_say(name, encoder):
     assert found >= kernels - (name == "adashare")
 
 
+FLAGS = ("--tasks=is_even,ink", "--epochs=1", "--num_groups=2")
+
+
 def run_script(folder, *flags):
-    command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}"]
-    command += ["--tasks=is_even,ink", "--epochs=1", "--num_groups=2", *flags]
+    command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}", *FLAGS, *flags]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -77,15 +83,35 @@ def test_the_script_compares_one_method_with_joint_training(tmp_path):
         assert_trained(tmp_path, name, (0, 1))
 
 
-ALL = ("--method=all", "--seeds=0")
+@pytest.fixture(scope="module")
+def run_all():
+    """Trains all methods in this process, with few steps, which are made sooner than graphs.
+
+    Gives a function that runs the script in a folder, and returns what it prints.
+    """
+    pytest.importorskip("matplotlib")
+
+    def run(script, folder):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            script(f"--output_dir={folder}", *FLAGS, "--method=all", "--seeds=0")
+        return printed.getvalue()
+
+    with pytest.MonkeyPatch.context() as patched, script(train) as one:
+        digits_eagerly.patch(patched)
+        patched.setattr(train, "STEPS_PER_EPOCH", 2)
+        # The search gets to all of its turns.
+        patched.setattr(
+            methods, "_SEARCH", {**methods._SEARCH, "weight_steps": 1, "policy_steps": 1}
+        )
+        yield functools.partial(run, one)
 
 
 @pytest.fixture(scope="module")
-def all_methods(tmp_path_factory):
+def all_methods(tmp_path_factory, run_all):
     """The folder of the script that has trained all methods, and what it printed."""
-    pytest.importorskip("matplotlib")
     folder = tmp_path_factory.mktemp("all")
-    return folder, run_script(folder, *ALL)
+    return folder, run_all(folder)
 
 
 @pytest.mark.slow
@@ -101,11 +127,11 @@ def test_the_script_compares_all_methods(all_methods):
 
 
 @pytest.mark.slow
-def test_a_method_is_trained_once(all_methods):
+def test_a_method_is_trained_once(all_methods, run_all):
     folder, printed = all_methods
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.keras")}
     assert len(before) >= len(methods.RIVALS)
-    again = run_script(folder, *ALL).splitlines()
+    again = run_all(folder).splitlines()
     assert printed.splitlines()[-1] in again
     assert again[-1].startswith(f"Nothing to train: everything in {folder} was trained by ")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.keras")} == before
@@ -114,6 +140,6 @@ def test_a_method_is_trained_once(all_methods):
 @pytest.mark.slow
 def test_the_long_joint_training_makes_five_times_the_steps(all_methods):
     model = load_network(all_methods[0] / "mtl_long" / "networks" / "mtl_long_seed0.keras")
-    assert int(model.optimizer.iterations) == 5 * STEPS_PER_EPOCH
+    assert int(model.optimizer.iterations) == 5 * train.STEPS_PER_EPOCH
     # Its learning rate falls to 0 at the end of them: cos(pi) + 1 = 0.
     assert float(model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)

@@ -30,10 +30,15 @@ def recorded(num_steps, num_tasks, **options):
     return Recorded(values=tf.Variable(tf.zeros((num_steps, num_tasks, num_tasks))), **options)
 
 
-def coverage(statistics, values, epochs, truth):
+def traced_statistics(num_tasks):
+    """Statistics of probes, and how they take one, traced once."""
+    statistics = ProbeStatistics(num_tasks)
+    return statistics, tf.function(statistics.update)
+
+
+def coverage(statistics, update, values, epochs, truth):
     """Share of the pairs whose 95 % interval, from probes (N, T, T) in `epochs`, has the truth."""
     statistics.start()
-    update = tf.function(statistics.update)
     for index, probe in enumerate(values):
         if index and epochs[index] != epochs[index - 1]:
             statistics.end_epoch()
@@ -60,9 +65,9 @@ def test_at_fixed_weights_the_interval_covers_the_mean_of_all_batches():
     model.fit(x, y, batch_size=16, verbose=0)
     for value, start in zip(encoder.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, start)
-    values, statistics = options.values.numpy(), ProbeStatistics(3)
+    values, statistics = options.values.numpy(), traced_statistics(3)
     shares = [
-        coverage(statistics, part, np.zeros(probes), values.mean(axis=0))
+        coverage(*statistics, part, np.zeros(probes), values.mean(axis=0))
         for part in np.split(values, steps // probes)
     ]
     assert 0.90 <= np.mean(shares) <= 0.98
@@ -79,11 +84,11 @@ def test_every_tenth_step_of_a_run_tells_the_mean_of_all_its_steps(update):
     model = network.build_model(tasks, steps=epochs * per_epoch, affinity=options)
     batches = data.batches(data.load(100)["train"], batch_size=25)
     model.fit(batches, epochs=epochs, steps_per_epoch=per_epoch, verbose=0)
-    values, statistics = options.values.numpy(), ProbeStatistics(len(tasks))
+    values, statistics = options.values.numpy(), traced_statistics(len(tasks))
     steps = np.arange(len(values))
     shares = [
         coverage(
-            statistics, values[offset::10], steps[offset::10] // per_epoch, values.mean(axis=0)
+            *statistics, values[offset::10], steps[offset::10] // per_epoch, values.mean(axis=0)
         )
         for offset in range(0, 10, 3)
     ]
