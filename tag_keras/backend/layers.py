@@ -59,3 +59,22 @@ def names_kept() -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute("object_name_uids", kept)
+
+
+def build_from_seed(build: Callable[[], Any], seed: int) -> Any:
+    """Calls `build` after setting the seed, again where Keras gives a layer a name that is taken.
+
+    A layer made before `clear_session`, or in another process, may have the name "dropout", which
+    Keras gives to the first one made in `build`. At the next call Keras goes on counting.
+    """
+    told = ""
+    for left in reversed(range(100)):
+        keras.utils.set_random_seed(seed)
+        try:
+            return build()
+        except ValueError as error:
+            # A name that the user gives twice stays the same.
+            if not left or "unique" not in str(error) or str(error) == told:
+                raise
+            told = str(error)
+    return None

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tag_keras.backend.layers import layers_in
+from tag_keras.backend.layers import build_from_seed, layers_in
 from tag_keras.sweep.descriptions import (
     Names,
     config_of,
@@ -57,8 +57,7 @@ def of_network(
         # This process would take their memory.
         return _of_network_elsewhere(build_model, tasks, seed)
     # Frozen weights may begin at random, too.
-    keras.utils.set_random_seed(seed)
-    return of_model(build_model(tasks))
+    return of_model(build_from_seed(lambda: build_model(tasks), seed))
 
 
 def _of_network_elsewhere(*network: Any) -> Fingerprint:
