@@ -50,6 +50,11 @@ def averaged_function(
     return metric._fn, metric._fn_kwargs
 
 
+def options_of(loss: keras.losses.Loss) -> dict[str, Any]:
+    """The options of the function that a loss of Keras wraps; a subclass may keep some itself."""
+    return {"axis": getattr(loss, "axis", -1), **loss._fn_kwargs}
+
+
 @contextlib.contextmanager
 def names_kept() -> Iterator[None]:
     """Names layers after the block as if none had been made in it."""
