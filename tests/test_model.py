@@ -522,10 +522,13 @@ def fit_with_layer_of_a_list():
     fit(model)
 
 
-def fit_without_batches():
-    model = make_model()
-    model.compile("sgd", "mse")
-    model.fit(tf.data.Dataset.from_tensor_slices(make_data()), verbose=0)
+def without_batches(method):
+    def run():
+        model = make_model()
+        model.compile("sgd", "mse")
+        getattr(model, method)(tf.data.Dataset.from_tensor_slices(make_data()), verbose=0)
+
+    return run
 
 
 def with_weights_of_another_task(where):
@@ -609,7 +612,10 @@ def share(*parts, built):
             r"^The encoder should give one tensor .* \['b', 'a', 'c'\]. Received: a list of 2\.$",
         ),
         (fit_with_layer_of_a_list, "should give one tensor .* Received: a list of 2"),
-        (fit_without_batches, r"`x` should be a dataset of batches.*add `\.batch\(32\)`"),
+        *(
+            (without_batches(method), r"`x` should be a dataset of batches.*add `\.batch\(32\)`")
+            for method in ("fit", "evaluate")
+        ),
         *(
             (
                 with_weights_of_another_task(where),
