@@ -45,7 +45,7 @@ class Taskonomy:
         evaluation_limit: Number of images of each building to evaluate on, the first ones in the
             order of the names; `None` for all.
         verify: `"ends"` to let `prepare` look at the ends of files, which finds those that are cut
-            off; `"contents"` to read whole files, which also finds all damage before any training.
+            off; `"contents"` to decode whole files, which finds all damage before any training.
         layout: One of `layouts.LAYOUTS`, for a folder with several. Defaults to the layout with the
             most buildings.
 

@@ -1,14 +1,17 @@
 """The index: which samples are complete, and where their files are."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from tag_keras.utils.progress import Progress
 from taskonomy.layouts import Layout
 from taskonomy.scan import Scan, Unreadable, Verify, is_repaired, scan
 
@@ -71,19 +74,26 @@ def make_index(
         domains: Names of the D domains.
         lists: Buildings by split. Buildings that the layout does not have are skipped.
         limits: By split, the largest number of samples of each building; `None` for no limit.
-        verify: `"ends"` to look at the first and last bytes of every file, `"contents"` to look at
-            all checksums.
+        verify: `"ends"` to look at the first and last bytes of every file, `"contents"` to decode
+            them all.
     """
     combinations: dict[tuple[str, str], int] = {}
     samples: dict[str, Samples] = {}
     incomplete: list[str] = []
     unreadable: list[Unreadable] = []
+    lists = {
+        split: [name for name in names if (name, "rgb") in layout.places]
+        for split, names in lists.items()
+    }
+    total = sum(map(len, lists.values()))
+    line = Progress("Looking for samples", total, "buildings", sys.stderr)
     # More threads than cores, because they mostly wait for the disc or the network.
-    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+    with contextlib.closing(line), concurrent.futures.ThreadPoolExecutor(32) as pool:
         for split, buildings in lists.items():
             parts = [_as_samples([], [], [], len(domains))]
             scans = pool.map(lambda name: _scan(layout, name, domains, verify), buildings)
             for building, found in zip(buildings, scans, strict=True):
+                line.add()
                 incomplete += found.incomplete
                 unreadable += found.unreadable
                 folders = {name: str(layout.places.get((building, name))) for name in domains}
@@ -125,8 +135,6 @@ def fingerprint(index: Index, layout: Layout) -> str:
 
 
 def _scan(layout: Layout, building: str, domains: Sequence[str], verify: Verify) -> Scan:
-    if (building, "rgb") not in layout.places:
-        return Scan({}, [], [])
     places = {domain: layout.places.get((building, domain)) for domain in domains}
     return scan(building, places, verify)
 

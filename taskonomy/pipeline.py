@@ -31,6 +31,8 @@ def make_reader(
         Function from the number of a sample, an int64 scalar, to a string tensor (D,).
     """
     samples = index.samples[split]
+    # Those whose files could be decoded. Checksums tell of later damage.
+    decoded = np.zeros(len(samples), bool)
 
     def read_sample(number: np.int64) -> npt.NDArray[np.object_]:
         point, view = (int(value) for value in samples.views[number])
@@ -42,13 +44,14 @@ def make_reader(
             folder = index.folders[place]
             try:
                 contents.append(read(folder, (point, view), part))
-                problem = png.problem(contents[-1], DOMAINS[domain].bits)
+                bits = DOMAINS[domain].bits
+                problem = png.problem(contents[-1], bits, decode=not decoded[number])
             except OSError as error:
                 problem = str(error)
             if problem:
                 _name(f"{folder}, {file_name((point, view), part.suffix)}: {problem}")
-                contents = [b""] * len(domains)
-                break
+                return np.array([b""] * len(domains), object)
+        decoded[number] = True
         return np.array(contents, object)
 
     def reader(number: tf.Tensor) -> tf.Tensor:

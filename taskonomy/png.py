@@ -1,7 +1,9 @@
-"""Checks whether a PNG file is whole, without decoding it."""
+"""Checks whether a PNG file is whole."""
 
 import struct
 import zlib
+
+import tensorflow as tf
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Length, type and checksum of the last chunk, which all files have in common.
@@ -35,12 +37,15 @@ def problem_at_ends(head: bytes, tail: bytes, bits: int) -> str:
     return "" if tail == _END else "it is cut off"
 
 
-def problem(data: bytes, bits: int) -> str:
+def problem(data: bytes, bits: int, decode: bool = True) -> str:
     """What is wrong with a whole file; "" if nothing is.
+
+    Without `decode`, only checksums tell, which takes a tenth of the time.
 
     Args:
         data: The file.
         bits: Number of bits that each channel should have.
+        decode: Whether to decode it.
     """
     found = problem_at_ends(data[:HEAD], data[-TAIL:], bits)
     position = len(_SIGNATURE)
@@ -50,4 +55,9 @@ def problem(data: bytes, bits: int) -> str:
         if zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             found = f"the checksum of its {kind.decode('ascii', 'replace')} chunk is wrong"
         position = end + 4
+    if decode and not found:
+        try:
+            tf.io.decode_png(data, dtype=tf.uint8 if bits == 8 else tf.uint16)
+        except tf.errors.InvalidArgumentError:
+            found = "it cannot be decoded"
     return found

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from taskonomy import png
 from taskonomy.domains import DOMAINS
 
-# "ends" looks at the first and last bytes of every file, and "contents" at all checksums.
+# "ends" looks at the first and last bytes of every file, and "contents" at all of it.
 Verify = Literal["ends", "contents"]
 _NAME = re.compile(r"point_(0|[1-9][0-9]*)_view_(0|[1-9][0-9]*)([^0-9].*)?\.png")
 # The index has 32 bits for a point or view.
@@ -79,8 +79,8 @@ def scan(building: str, places: Mapping[str, Path | None], verify: Verify = "end
     Args:
         building: Name of the building.
         places: Folder or tar file by domain; `None` for a domain without one.
-        verify: `"ends"` to look at the first and last bytes of every file, `"contents"` to look at
-            all checksums.
+        verify: `"ends"` to look at the first and last bytes of every file, `"contents"` to decode
+            them all.
     """
     unreadable: list[Unreadable] = []
     by_domain = {}

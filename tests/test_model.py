@@ -506,18 +506,29 @@ def fit_frozen():
     fit(model)
 
 
-def fit_with_encoder_of_a_list():
+def encoder_of_a_list():
     inputs = keras.Input((5,))
     encoder = keras.Model(inputs, [layers.Dense(3)(inputs), layers.Dense(3)(inputs)])
-    model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+
+
+def fit_with_layer_of_a_list():
+    class Pair(layers.Layer):
+        def call(self, inputs):
+            return [inputs, inputs]
+
+    model = tag_keras.MultiTaskModel(Pair(), {task: layers.Dense(1) for task in TASKS})
     model.compile("sgd", "mse")
     fit(model)
 
 
-def fit_without_batches():
-    model = make_model()
-    model.compile("sgd", "mse")
-    model.fit(tf.data.Dataset.from_tensor_slices(make_data()), verbose=0)
+def without_batches(method):
+    def run():
+        model = make_model()
+        model.compile("sgd", "mse")
+        getattr(model, method)(tf.data.Dataset.from_tensor_slices(make_data()), verbose=0)
+
+    return run
 
 
 def with_weights_of_another_task(where):
@@ -597,10 +608,14 @@ def share(*parts, built):
         (fit_with_labels(None), "Labels should be a dict"),
         (fit_frozen, "no trainable variable"),
         (
-            fit_with_encoder_of_a_list,
-            r"should give one tensor .* each of \['b', 'a', 'c'\]. Received: a list of 2",
+            encoder_of_a_list,
+            r"^The encoder should give one tensor .* \['b', 'a', 'c'\]. Received: a list of 2\.$",
         ),
-        (fit_without_batches, r"`x` should be a dataset of batches.*add `\.batch\(32\)`"),
+        (fit_with_layer_of_a_list, "should give one tensor .* Received: a list of 2"),
+        *(
+            (without_batches(method), r"`x` should be a dataset of batches.*add `\.batch\(32\)`")
+            for method in ("fit", "evaluate")
+        ),
         *(
             (
                 with_weights_of_another_task(where),

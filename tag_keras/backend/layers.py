@@ -50,6 +50,11 @@ def averaged_function(
     return metric._fn, metric._fn_kwargs
 
 
+def options_of(loss: keras.losses.Loss) -> dict[str, Any]:
+    """The options of the function that a loss of Keras wraps; a subclass may keep some itself."""
+    return {"axis": getattr(loss, "axis", -1), **loss._fn_kwargs}
+
+
 @contextlib.contextmanager
 def names_kept() -> Iterator[None]:
     """Names layers after the block as if none had been made in it."""
@@ -59,3 +64,22 @@ def names_kept() -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute("object_name_uids", kept)
+
+
+def build_from_seed(build: Callable[[], Any], seed: int) -> Any:
+    """Calls `build` after setting the seed, again where Keras gives a layer a name that is taken.
+
+    A layer made before `clear_session`, or in another process, may have the name "dropout", which
+    Keras gives to the first one made in `build`. At the next call Keras goes on counting.
+    """
+    told = ""
+    for left in reversed(range(100)):
+        keras.utils.set_random_seed(seed)
+        try:
+            return build()
+        except ValueError as error:
+            # A name that the user gives twice stays the same.
+            if not left or "unique" not in str(error) or str(error) == told:
+                raise
+            told = str(error)
+    return None

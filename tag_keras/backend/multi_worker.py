@@ -3,7 +3,7 @@
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tag_keras.backend.replicas import check_strategy
 from tag_keras.backend.steps import before_others
+from tag_keras.backend.traces import release_graphs
 
 # TensorFlow writes this into the error of a worker that waits for one that has failed.
 _LOST = re.compile(r"Collective ops is aborted by: |(?=Collective has timed out)")
@@ -65,19 +66,28 @@ class MultiWorkerModel(keras.Model):  # type: ignore[misc]
         **kwargs: Any,
     ) -> keras.callbacks.History:
         check_strategy(self)
+        self.check_data("fit", x, y, kwargs)
         callbacks = before_others(self.own_callbacks(), callbacks)
         if has_several_workers(self.distribute_strategy):
             callbacks = _for_several_workers(callbacks, self)
         with self._explained():
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+            history = super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+        release_graphs()
+        return history
+
+    def check_data(self, method: str, x: Any, y: Any, options: Mapping[str, Any]) -> None:
+        """Hook that may refuse what `fit` or `evaluate` gets, before any work."""
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """The model's own callbacks, which run before those that `fit` gets."""
         return []
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self.check_data("evaluate", x, y, kwargs)
         with self._explained():
-            return super().evaluate(*args, **kwargs)
+            logs = super().evaluate(x, y, *args, **kwargs)
+        release_graphs()
+        return logs
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         with self._explained():

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.layers import options_of
 from tag_keras.backend.replicas import num_replicas
 
 # Functions of Keras that give the mean over the last axis of a value for each element.
@@ -130,23 +131,51 @@ def is_mean_of_elements(
     return is_vector and function in _MEANS and options.get("axis", -1) == -1
 
 
+def reduced_axes(
+    function: Any, options: Mapping[str, Any], labels: tf.Tensor, predictions: tf.Tensor
+) -> list[int]:
+    """The axes over which a function of Keras gives one value, if its option says other than -1.
+
+    Raises:
+        ValueError: If one of them is the axis of the examples.
+    """
+    axis, rank = options.get("axis", -1), labels.shape.rank
+    # Some functions of Keras' metrics have no public name.
+    is_by_keras = (getattr(function, "__module__", None) or "").startswith("keras.")
+    if axis in (None, -1) or not is_by_keras or rank != predictions.shape.rank:
+        return []
+    axes = [one % rank for one in (axis if isinstance(axis, list | tuple) else [axis])]
+    if 0 in axes:
+        raise ValueError(
+            f"`axis` of {function.__name__!r} should be an axis of one example, from 1 on: along "
+            "axis 0 lie the examples, each of which has a value and may lack its label. Received: "
+            f"axis={axis!r}, labels {labels.shape}."
+        )
+    return axes
+
+
 def labelled_values(
     call: Callable[..., Any],
     labels: tf.Tensor,
     predictions: tf.Tensor,
     conditions: Sequence[tf.Tensor | None],
     is_scalar: bool = False,
+    axes: Sequence[int] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Values of a function of labels (B, ...) and predictions, and booleans: which have a label.
 
     One value is missing, and 0, if one of its labels is. A scalar, of a function that takes the
     mean over the batch itself, is never missing: that function handles missing labels itself.
     `conditions` are those of `present`. Without `is_scalar`, such a function is called twice.
+    `axes` are those that `reduced_axes` finds.
     """
     values = tf.convert_to_tensor(call(labels if is_scalar else without_nan(labels), predictions))
     if values.shape.rank == 0:
         values = values if is_scalar else tf.convert_to_tensor(call(labels, predictions))
         return values, tf.constant(True)
+    if axes:
+        kept = [axis for axis in range(labels.shape.rank) if axis not in axes]
+        labels = tf.transpose(labels, [*kept, *axes])
     known = present(labels, values, [*conditions, mask_of(values)])
     # The value of the 0 that replaces a missing label may be infinite, and 0 times it NaN.
     return tf.where(known, values, tf.zeros_like(values)), known
@@ -225,7 +254,8 @@ def sum_loss_values(
         labels, predicted = labels[..., None], predicted[..., None]
     conditions = [weights, mask_of(predictions)]
     is_scalar = _is_scalar(loss, labels, predicted)
-    values, known = labelled_values(loss.call, labels, predicted, conditions, is_scalar)
+    axes = reduced_axes(function, options, labels, predicted)
+    values, known = labelled_values(loss.call, labels, predicted, conditions, is_scalar, axes)
     if values.shape.rank == 0:
         values = tf.fill(tf.shape(predicted)[:1], values)
         known = present(tf.zeros_like(values), values, [weights])
@@ -269,11 +299,11 @@ class _FunctionLoss(keras.losses.Loss):  # type: ignore[misc]
 
 
 def _function_and_options(loss: keras.losses.Loss) -> tuple[Any, dict[str, Any]]:
-    """The function that a loss wraps, if any, and the options that `is_mean_of_elements` reads."""
+    """The function that a loss wraps, if any, and its options."""
     if isinstance(loss, _FunctionLoss):
         return loss.fn, {}
     if type(loss).call is _CALL_OF_KERAS:
-        return loss.fn, {"axis": getattr(loss, "axis", -1)}
+        return loss.fn, options_of(loss)
     return None, {}
 
 

@@ -17,6 +17,7 @@ from tag_keras.multitask.missing_labels import (
     mask_of,
     of_same_rank,
     present,
+    reduced_axes,
     with_rank,
     without_nan,
 )
@@ -127,7 +128,8 @@ class _MetricOfLabels(keras.metrics.Metric):  # type: ignore[misc]
         if is_mean_of_elements(function, options, labels, predictions):
             labels, predictions = labels[..., None], predictions[..., None]
         call = functools.partial(function, **options)
-        values, known = labelled_values(call, labels, predictions, conditions)
+        axes = reduced_axes(function, options, labels, predictions)
+        values, known = labelled_values(call, labels, predictions, conditions, axes=axes)
         weights = None
         if values.shape.rank > 0:
             weights = self._weights(known, sample_weight)

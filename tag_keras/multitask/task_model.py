@@ -57,9 +57,9 @@ class TaskModel(TaskTrainer):
         self._sharing = SharedVariables(self.tasks)
         # Before a call a Sequential has no `output`. A subclassed model never has `inputs`.
         is_functional = isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None)
-        if is_functional and isinstance(getattr(encoder, "output", None), Mapping):
+        if is_functional and (output := getattr(encoder, "output", None)) is not None:
             # Then the shared variables are known before the first call.
-            self._see_features(encoder.output, encoder.input)
+            self._see_features(output, getattr(encoder, "input", None))
         # What a probe starts from and leaves as it is; found before the first step.
         self.pass_state = PassState()
         self.compiled_methods = CompiledMethods(name="compiled_methods")
@@ -147,14 +147,8 @@ class TaskModel(TaskTrainer):
             # In an export it is a wrapper of a dict, and Keras would warn.
             inputs = dict(inputs)
         features = self.encoder(inputs, training=training)
-        if isinstance(features, Mapping):
-            self._see_features(features, inputs)
-        elif isinstance(features, list | tuple):
-            raise ValueError(
-                "The encoder should give one tensor for all tasks, or a dict of one for each of "
-                f"{list(self.tasks)}. Received: a {type(features).__name__} of {len(features)}."
-            )
-        else:
+        self._see_features(features, inputs)
+        if not isinstance(features, Mapping):
             features = dict.fromkeys(self.tasks, features)
         one_by_task = {
             task: self.heads[task](features[task], training=training) for task in self.tasks
@@ -178,8 +172,15 @@ class TaskModel(TaskTrainer):
                         "or, to share it, build one Functional model for `from_functional`."
                     )
 
-    def _see_features(self, features: Mapping[str, Any], inputs: Any) -> None:
-        """Checks features by task, and remembers the specs of the inputs they come from."""
+    def _see_features(self, features: Any, inputs: Any) -> None:
+        """Checks features; if they are by task, remembers the specs of their inputs."""
+        if isinstance(features, list | tuple):
+            raise ValueError(
+                "The encoder should give one tensor for all tasks, or a dict of one for each of "
+                f"{list(self.tasks)}. Received: a {type(features).__name__} of {len(features)}."
+            )
+        if not isinstance(features, Mapping):
+            return
         if missing := [task for task in self.tasks if task not in features]:
             raise ValueError(
                 f"The encoder should give features for every task. Missing: {missing}. "

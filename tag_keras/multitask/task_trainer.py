@@ -13,7 +13,6 @@ from tag_keras.backend.layers import examples_seen, forget_layer, track_loss
 from tag_keras.backend.multi_worker import MultiWorkerModel
 from tag_keras.backend.optimizers import exclude_from_weight_decay
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
-from tag_keras.backend.traces import release_graphs
 from tag_keras.loss_weighting.base import LossWeighting
 from tag_keras.multitask import task_metrics
 from tag_keras.multitask.task_losses import TaskLosses, of_one_replica, of_whole_batch
@@ -186,24 +185,19 @@ class TaskTrainer(MultiWorkerModel):
             self.task_losses.update(losses, labels)
         return tf.add_n([joint, *self.own_losses()])
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def check_data(self, method: str, x: Any, y: Any, options: Mapping[str, Any]) -> None:
         if hasattr(x, "element_spec"):
             check_batched("`x`", x)
         # Keras would tell this with all the values of the arrays.
-        check_weights("`fit`", y, kwargs.get("sample_weight"))
-        validation = kwargs.get("validation_data")
+        check_weights(f"`{method}`", y, options.get("sample_weight"))
+        validation = options.get("validation_data")
         if isinstance(validation, tuple | list) and len(validation) == 3:
             check_weights("`validation_data`", *validation[1:])
-        history = super().fit(x, y, *args, **kwargs)
-        release_graphs()
-        return history
 
-    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        check_weights("`evaluate`", y, kwargs.get("sample_weight"))
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         with self._evaluating():
-            logs = super().evaluate(x, y, *args, **kwargs)
+            logs = super().evaluate(*args, **kwargs)
         self.tell_missing_labels("evaluation", self.tasks_without_labels())
-        release_graphs()
         return logs
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:

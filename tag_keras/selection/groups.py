@@ -37,8 +37,9 @@ def select_groups(
     Among all families of at most `num_groups` groups that cover every task, overlapping or not
     (arXiv 1905.07553), this finds one with the largest mean over tasks of the best score, and
     proves it. Families within 1e-9 of the largest absolute affinity are tied, where affinities too
-    low to serve a task in a good family do not count: the fewest groups win, then the fewest
-    memberships, then the first in the order of tasks. If very many are tied, the rules compare the
+    low to serve a task in a good family do not count, nor one that is far too large and serves a
+    task in them all: the fewest groups win, then the fewest memberships, then the first in the
+    order of tasks. If very many are tied, the rules compare the
     first ones found. From 16 tasks on, the proof holds to a millionth of the mean difference
     between affinities, and of families that differ by about the tolerance itself, any may come
     back.
@@ -170,6 +171,10 @@ def _solve(
             dataclasses.replace(one, score=one.score * _SMALL, upper_bound=one.upper_bound * _SMALL)
             for one in _solve(tasks, problem, start, numbers, time_limit)
         ]
+    lowered, surplus = problem.lowered()
+    if surplus.any():
+        found = _solve(tasks, lowered, start, numbers, time_limit)
+        return [_with_scores_of(problem, one) for one in found]
     if len(tasks) > TABLE_TASKS:
         return _generate(tasks, problem, start, numbers, time_limit)
     members = all_groups(len(tasks))
@@ -188,6 +193,14 @@ def _solve(
             clipped = closer
             groupings[index] = solve(clipped, [number])[0]
     return groupings
+
+
+def _with_scores_of(problem: GroupProblem, grouping: Grouping) -> Grouping:
+    """The grouping with the scores that it has in another problem of the same families."""
+    groups = [tuple(map(grouping.tasks.index, group)) for group in grouping.groups]
+    score = float(problem.scores(problem.members(groups)).max(axis=0).mean())
+    bound = score + (grouping.upper_bound - grouping.score)
+    return dataclasses.replace(grouping, score=score, upper_bound=bound)
 
 
 def _closer(problem: GroupProblem, score: float) -> GroupProblem:

@@ -229,7 +229,9 @@ def _of_function(function: Any, seen: set[Any]) -> Any:
     function = getattr(function, "__func__", function)
     if not isinstance(function, types.FunctionType):
         return name
-    return {"function": name, _CODE: _code_of_function(function, seen)}
+    read: dict[str, Any] = {}
+    described = {"function": name, _CODE: _code_of_function(function, seen, read)}
+    return described | ({"variables": read} if read else {})
 
 
 def _code_of_class(kind: type, seen: set[Any]) -> str:
@@ -241,14 +243,19 @@ def _code_of_class(kind: type, seen: set[Any]) -> str:
     for name, member in [pair for one in members for pair in one.items()]:
         member = getattr(member, "__func__", getattr(member, "fget", member))
         if isinstance(member, types.FunctionType):
-            parts.append([name, _code_of_function(member, seen)])
+            read: dict[str, Any] = {}
+            parts.append([name, _code_of_function(member, seen, read)])
+            parts.append([name, json.dumps(read)])
         elif not name.startswith("__") and _is_plain(member):
             parts.append([name, json.dumps(describe(member))])
     return short_hash(json.dumps(parts))
 
 
-def _code_of_function(function: types.FunctionType, seen: set[Any]) -> str:
-    """Hash of the code, of what it is closed over, and of the user's functions that it calls."""
+def _code_of_function(function: types.FunctionType, seen: set[Any], read: dict[str, Any]) -> str:
+    """Hash of the code, and of the user's functions and classes that it calls.
+
+    The constants outside of them that they read go to `read`, by name.
+    """
     if function in seen:
         return function.__qualname__
     seen.add(function)
@@ -260,10 +267,13 @@ def _code_of_function(function: types.FunctionType, seen: set[Any]) -> str:
     parts = [_text_of_code(code, function.__doc__), json.dumps(describe(function.__defaults__))]
     parts.append(json.dumps(describe(function.__kwdefaults__)))
     for name, value in used:
-        if isinstance(value, types.FunctionType | type):
+        if isinstance(value, types.FunctionType) and not _is_of_library(value):
+            parts.append(f"{name} {_code_of_function(value, seen, read)}")
+        elif isinstance(value, types.FunctionType | type):
             parts.append(f"{name} {json.dumps(_of_function(value, seen))}")
         elif _is_constant(value):
-            parts.append(f"{name} {json.dumps(describe(value))}")
+            parts.append(name)
+            read[unused(name, read)] = describe(value)
     return short_hash("\n".join(parts))
 
 

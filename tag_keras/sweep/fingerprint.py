@@ -1,8 +1,9 @@
 """What a run ran with, as JSON: its compiled model, its data, its callbacks.
 
-Two runs of one fingerprint train the same networks, as far as can be known: arrays and frozen
-weights count by content, layers, losses and optimizers by their configuration, functions by their
-code, datasets by the types of their elements. Other weights do not count: most begin at random.
+Two runs of one fingerprint train the same networks, as far as can be known: arrays count by
+content, frozen weights by value but for rounding, layers, losses and optimizers by their
+configuration, functions by their code and by the constants that they read, datasets by the types of
+their elements. Other weights do not count: most begin at random.
 """
 
 import functools
@@ -16,12 +17,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tag_keras.backend.layers import layers_in
+from tag_keras.backend.layers import build_from_seed, layers_in
 from tag_keras.sweep.descriptions import (
     Names,
     config_of,
     describe,
-    describe_array,
     describe_object,
     plain,
 )
@@ -57,8 +57,7 @@ def of_network(
         # This process would take their memory.
         return _of_network_elsewhere(build_model, tasks, seed)
     # Frozen weights may begin at random, too.
-    keras.utils.set_random_seed(seed)
-    return of_model(build_model(tasks))
+    return of_model(build_from_seed(lambda: build_model(tasks), seed))
 
 
 def _of_network_elsewhere(*network: Any) -> Fingerprint:
@@ -171,10 +170,22 @@ def _of_layer(layer: Any, names: Names) -> Fingerprint:
 
 
 def _of_weights(weights: Sequence[keras.Variable]) -> Fingerprint:
-    frozen = [describe_array(weight) for weight in weights if not weight.trainable]
     shapes = [[list(weight.shape), bool(weight.trainable)] for weight in weights]
     return {
         "trained": sum(int(np.prod(one.shape)) for one in weights if one.trainable),
         "shapes": files.short_hash(json.dumps(shapes)),
-        "frozen": f"{len(frozen)} arrays {files.short_hash(' '.join(frozen))}",
+        "frozen": [_of_frozen(weight) for weight in weights if not weight.trainable],
     }
+
+
+def _of_frozen(weight: keras.Variable) -> list[float]:
+    """Root of the mean square, and a sum with factors that are as good as random.
+
+    `differences` compares them by value: means over shuffled data differ in their last digits.
+    """
+    # Sums of what is infinite, such as the mask of an attention, could not be compared.
+    values = np.nan_to_num(np.asarray(weight, "float64").ravel(), True, 2e3, 1e3, -1e3)
+    # More factors than most arrays have elements would take longer than all else.
+    factors = np.resize(np.random.default_rng(0).normal(size=4099), values.size)
+    root = max(values.size, 1) ** 0.5
+    return [float(np.linalg.norm(values) / root), float(values @ factors / root)]

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tag_keras.backend.layers import layers_in, names_kept
+from tag_keras.backend.layers import build_from_seed, layers_in, names_kept
 from tag_keras.model import MultiTaskModel
 
 
@@ -32,11 +32,9 @@ def build_alone(
     Raises:
         ValueError: If models have something in common that a training changes.
     """
-    keras.utils.set_random_seed(seed)
     with names_kept():
-        other = build()
-    keras.utils.set_random_seed(seed)
-    model = build()
+        other = build_from_seed(build, seed)
+    model = build_from_seed(build, seed)
     there = {id(layer) for layer in layers_in(other)}
     if any(id(layer) in there and _may_grow(layer) for layer in layers_in(model)):
         # Only a reading would tell the shapes of what a function gives, for instance.

@@ -17,7 +17,7 @@ from tag_keras.sweep.descriptions import describe
 from tag_keras.sweep.fingerprint import of_data, of_fit, of_network
 from tag_keras.sweep.inputs import check_build_model, check_callbacks, check_datasets
 from tag_keras.sweep.job import Failure, Job, JobFiles, trained_model
-from tag_keras.sweep.network import Data
+from tag_keras.sweep.network import Data, delete_damaged
 from tag_keras.sweep.runners import InProcesses, InThisProcess, Runner, visible_gpus
 from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
@@ -43,9 +43,9 @@ def run_sweep(
     were deleted. If only results.json is gone, or a split is new, it evaluates the networks in
     networks/ again. A network that fails is tried once more, unless the error is one of the code or
     its input. Jobs with the same tasks, seed, `build_model` and `fit` are trained once and copied.
-    What a network needs to resume is made anew if it is damaged. A folder keeps the fingerprints of
-    its models, data and callbacks, in settings.json and beside the networks: other ones are
-    refused, and the message names what differs.
+    Damaged files of networks are named and made anew. A folder keeps the fingerprints of its
+    models, data and callbacks, in settings.json and beside the networks: other ones are refused,
+    and the message names what differs.
 
     Args:
         folder: Folder of results.json, logs/ and networks/, where each job writes
@@ -88,6 +88,10 @@ def run_sweep(
         if is_free:
             # Else this is a part of a run, which has looked at its settings itself.
             _check_settings(folder, jobs, data, visible_gpus() if processes or cluster else ())
+        for job in jobs:
+            if job.saves:
+                # If its rows are there, nothing else may read it.
+                delete_damaged(JobFiles(folder, job.network).model)
         table = SweepTable(folder, jobs, [split for split in data if split != "train"])
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
         done = len(jobs) - sum(map(len, left))

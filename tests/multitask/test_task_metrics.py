@@ -44,6 +44,19 @@ def draw(shape, seed=0):
     return labels, chances, weights
 
 
+@pytest.mark.parametrize(
+    "metric", [M.CategoricalCrossentropy, M.CosineSimilarity], ids=lambda one: one.__name__
+)
+def test_a_metric_along_another_axis(metric):
+    y, p, _ = draw((8, 4, 3))
+    y[2, :, 1] = y[5, 0, 2] = y[6] = NAN
+    expected = metric(axis=-1)
+    # A value for each of the 3 places along the last axis.
+    known = np.isfinite(y).all(axis=1)
+    expected.update_state(*(np.moveaxis(one, 1, -1)[known] for one in (y, p)))
+    assert value_of([metric(axis=1)], y, p) == pytest.approx(float(expected.result()), rel=1e-5)
+
+
 # Metrics of single elements: of a vector only those without a label are left out.
 BY_ELEMENT = [
     M.AUC,

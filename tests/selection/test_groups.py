@@ -344,6 +344,42 @@ def test_a_huge_affinity_that_serves_no_task_does_not_blur_the_others(
             assert grouping.optimal and grouping.score == pytest.approx(best, abs=1e-7)
 
 
+@pytest.mark.parametrize("table_tasks", [15, 4])
+@pytest.mark.parametrize("huge", [1e6, 1e9, 1e12, 1e299])
+def test_a_huge_affinity_that_serves_a_task_does_not_blur_the_others(
+    huge, table_tasks, monkeypatch
+):
+    monkeypatch.setattr(selection, "TABLE_TASKS", table_tasks)
+    for seed in range(4):
+        mean = np.random.default_rng(seed).normal(size=(5, 5))
+        mean[0, 1] = huge
+        grouping = tag_keras.select_groups(make_affinity(mean), 3)
+        assert grouping.optimal and grouping.score == pytest.approx(huge / 5, 1e-4)
+        # Only the pair gives task 1 that much, and the others are worth what is best beside it.
+        table = score_table(mean, list_groups([None] * 5), [0.0] * 5)
+        pair = next(row for row in table if row[0] > -np.inf and row[1] == huge)
+        families = itertools.combinations(table, 2)
+        sums = [np.delete(np.max([pair, *two], axis=0), 1).sum() for two in families]
+        scores = [
+            max(
+                selection.score_in_group(make_affinity(mean), group, task, "mean")
+                for group in grouping.groups
+                if task in group
+            )
+            for task in grouping.tasks
+        ]
+        assert sum(np.delete(scores, 1)) == pytest.approx(max(sums), abs=1e-9)
+
+
+def test_scores_that_are_all_huge_for_one_task_do_not_blur_the_others():
+    mean = np.random.default_rng(0).normal(size=(5, 5))
+    expected = tag_keras.select_groups(make_affinity(mean), 2)
+    mean[:, 1] -= 1e7
+    grouping = tag_keras.select_groups(make_affinity(mean), 2)
+    assert grouping.groups == expected.groups and grouping.serves == expected.serves
+    assert grouping.score == pytest.approx(expected.score - 1e7 / 5, abs=1e-6)
+
+
 def test_a_low_affinity_stays_below_the_score_of_a_task_alone():
     # Every task reaches its best score, 0, alone; so no gap says how far below 0 counts.
     mean = [[0.0, -0.35, 0.0], [-1e9, 0.0, -0.2], [0.0, -0.1, 0.0]]

@@ -1,6 +1,8 @@
 """What a user sees while networks are trained."""
 
+import contextlib
 import functools
+import io
 import logging
 import re
 import types
@@ -66,6 +68,21 @@ def test_keras_bars_come_when_asked_for_and_verbose_0_is_silent(tmp_path, capsys
     train_groups(verbose=0)
     run_sweep(tmp_path, verbose=0)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("fit", "rewrites"), [({}, True), ({"verbose": 1}, False)])
+def test_beside_bars_of_keras_the_line_is_not_rewritten(monkeypatch, fit, rewrites):
+    for name, value in {"TERM": "xterm", "COLUMNS": "60"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(console.sys, "stdout", terminal)
+    with contextlib.closing(console.progress_of([fit])) as line:
+        line.add()
+    printed = terminal.getvalue()
+    assert ("\x1b" in printed) == rewrites and "Training networks: done in" in printed
 
 
 def test_the_line_shows_the_steps_of_the_network_at_work(monkeypatch):

@@ -147,6 +147,37 @@ def test_frozen_weights_count_by_content_and_random_ones_do_not():
     assert changes(functional(), functional()) == []
 
 
+def normalized(x):
+    normalization = layers.Normalization()
+    normalization.adapt(x)
+    encoder = keras.Sequential([keras.Input((5,)), normalization, layers.Dense(4)])
+    model = tag_keras.MultiTaskModel(encoder, {"a": layers.Dense(1)})
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_means_over_shuffled_data_are_the_same_and_those_of_other_data_are_not():
+    x = np.random.default_rng(0).normal(1.0, 3.0, (1000, 5)).astype("float32")
+    models = [normalized(x[np.random.default_rng(seed).permutation(1000)]) for seed in range(3)]
+    means = [np.array(model.encoder.layers[0].mean) for model in models]
+    assert any((mean != means[0]).any() for mean in means)
+    assert [changes(models[0], model) for model in models] == [[]] * 3
+    assert "frozen of weights was" in changes(models[0], normalized(x[:990]))[0]
+    # Two features that changed their places.
+    assert "frozen of weights was" in changes(models[0], normalized(x[:, [1, 0, 2, 3, 4]]))[0]
+
+
+def test_frozen_weights_may_be_infinite():
+    def masked(value):
+        model = functional(frozen=1)
+        model.encoder.layers[-3].kernel.assign(np.full((8, 3), value))
+        return model
+
+    for value in (np.inf, -np.inf, np.nan):
+        assert changes(masked(value), masked(value)) == []
+        assert changes(masked(value), masked(0.0)) != []
+
+
 def make_loss(scale):
     return lambda y, p: scale * keras.ops.mean((y - p) ** 2, -1)
 
@@ -252,6 +283,16 @@ def test_functions_count_by_code_and_by_the_constants_and_arrays_they_read():
     twice = functools.partial(np.multiply, 2, out=np.zeros(2))
     assert describe(twice) == describe(functools.partial(np.multiply, 2, out=np.zeros(2)))
     assert describe(twice) != describe(functools.partial(np.multiply, 3, out=np.zeros(2)))
+
+
+def test_a_global_variable_that_differs_is_named():
+    def data(**names):
+        return of_data({"train": with_globals(load, helper=with_globals(helper, **names))})
+
+    found = differences({"data": data(STAMP="at one")}, {"data": data(STAMP="at two")})
+    assert found == []
+    found = differences({"data": data()}, {"data": data(SCALE=3.0)})
+    assert found == ["SCALE of variables of train was 2.0 and is 3.0"]
 
 
 def test_data_count_by_content_where_it_can_be_known():

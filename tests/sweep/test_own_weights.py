@@ -227,6 +227,36 @@ def test_the_second_model_changes_neither_names_nor_weights(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
+def test_a_layer_made_before_the_names_began_anew_trains_beside_others_of_its_class(tmp_path):
+    keras.utils.clear_session()
+    made = [layers.Dropout(0.0), layers.Dropout(0.0)]
+
+    def encoder():
+        # Each job begins with the name "dropout" again.
+        return keras.Sequential([keras.Input((5,)), *made, layers.Dropout(0.5), layers.Dense(4)])
+
+    jobs = [job.Job(training.Network("joint", TASKS, seed=3), build_with(encoder))]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    keras.utils.set_random_seed(3)
+    alone = build_with(encoder)(TASKS)
+    alone.fit(*DATA["train"], verbose=0)
+    losses = {row.task: row.loss for row in rows if row.split == "validation"}
+    expected = alone.evaluate(*DATA["validation"], verbose=0, return_dict=True)
+    assert losses == pytest.approx({task: expected[f"{task}_loss"] for task in TASKS}, abs=1e-6)
+
+
+def test_a_name_that_is_given_twice_is_refused_by_keras():
+    calls = []
+
+    def encoder():
+        calls.append(layers.Dense(4, name="twice"))
+        return keras.Sequential([calls[-1], layers.Dense(4, name="twice")])
+
+    with pytest.raises(ValueError, match="unique name"):
+        tag_keras.train_groups(build_with(encoder), GROUPING, DATA["train"], verbose=0)
+    assert len(calls) == 2
+
+
 def test_models_of_a_group_that_have_a_layer_in_common_are_copied_with_what_it_has_read(tmp_path):
     words = np.array([["red green"], ["blue"], ["green green"]])
     vectorize = layers.TextVectorization(output_mode="count")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -51,7 +52,8 @@ def pretend(folder, one, data):
     paths.model.parent.mkdir(parents=True, exist_ok=True)
     name, tasks, seed = one.network.name, one.network.tasks, one.network.seed
     if one.saves:
-        paths.model.write_text(name)
+        with zipfile.ZipFile(paths.model, "w") as file:
+            file.writestr("name", name)
     if one.measures:
         paths.affinity.write_text(name)
     splits = [split for split in data if split != "train"]
@@ -331,6 +333,20 @@ def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, untrain
     assert {row.task for row in results.load_results(paths.rows)} == set(one.network.tasks)
 
 
+def test_a_damaged_network_is_named_where_all_results_are_there(
+    tmp_path, monkeypatch, untrained, capsys
+):
+    monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
+    jobs = [make_job("one", "ab"), make_job("other", "c")]
+    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    whole, path = contents(tmp_path), job.JobFiles(tmp_path, jobs[1].network).model
+    path.write_bytes(path.read_bytes()[:-9])
+    capsys.readouterr()
+    assert sweep.run_sweep(tmp_path, jobs, DATA, processes=0) == rows
+    assert re.search(rf"{path} is damaged \(.*\), and made anew", capsys.readouterr().out)
+    assert contents(tmp_path) == whole
+
+
 def test_jobs_that_are_the_same_training_are_trained_once(tmp_path, trained):
     def build_here(tasks):
         return build_model(tasks)
@@ -347,7 +363,8 @@ def test_jobs_that_are_the_same_training_are_trained_once(tmp_path, trained):
     assert trained == ["joint", "other seed", "other build", "kept nowhere"]
     copied = [("group", "joint"), ("its twin", "other build")]
     for name, source in copied:
-        assert (tmp_path / "networks" / f"{name}_seed0.keras").read_text() == source
+        with zipfile.ZipFile(tmp_path / "networks" / f"{name}_seed0.keras") as file:
+            assert file.read("name") == source.encode()
         assert {row.loss for row in rows if row.network == name} == {len(source)}
     names = {path.name for path in (tmp_path / "networks").glob("*.keras")}
     assert "kept nowhere_seed0.keras" not in names and len(names) == 5

@@ -3,9 +3,12 @@
 import copy
 import os
 import pickle
+import re
 import shutil
+import struct
 import tarfile
 import threading
+import zlib
 
 import keras
 import numpy as np
@@ -225,15 +228,25 @@ def test_incomplete_and_unreadable_samples_are_left_out_and_named(tmp_path, caps
     assert len(names.read_text().splitlines()) == 5
 
 
-def damaged(key):
-    """A whole file in which one byte of the pixels is wrong."""
+DAMAGE = {
+    "checksum": "the checksum of its IDAT chunk is wrong",
+    "stream": "it cannot be decoded",
+}
+
+
+def damaged(key, what):
+    """A whole file in which one byte of the pixels is wrong; with "stream", its checksum agrees."""
     data = bytearray(FILES[key])
     data[60] ^= 1
+    if what == "stream":
+        end = 41 + int.from_bytes(data[33:37], "big")
+        data[end : end + 4] = struct.pack(">I", zlib.crc32(data[37:end]))
     return {**FILES, key: bytes(data)}
 
 
-def test_a_damaged_file_is_found_when_it_is_read_and_has_no_label(tmp_path, of_folder, capfd):
-    contents = damaged(("allensville", "normal", (1, 0)))
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_file_is_found_when_it_is_read_and_has_no_label(tmp_path, of_folder, capfd, what):
+    contents = damaged(("allensville", "normal", (1, 0)), what)
     data = data_of(write(tmp_path, contents, FOLDERS))
     assert data.sizes["train"] == 6
     for _ in range(2):
@@ -247,7 +260,7 @@ def test_a_damaged_file_is_found_when_it_is_read_and_has_no_label(tmp_path, of_f
             assert task == "segment_semantic" or np.isnan(labels[task][1]).all()
     # Named, and once only.
     path = f"{tmp_path}/normal/allensville, point_1_view_0.png"
-    message = f"Left out: {path}: the checksum of its IDAT chunk is wrong\n"
+    message = f"Left out: {path}: {DAMAGE[what]}\n"
     assert capfd.readouterr().err.count(message) == 1
 
 
@@ -262,12 +275,20 @@ def test_the_number_of_batches_is_known(folder):
     assert labels["segment_semantic"].shape == (4, 32, 32)
 
 
-def test_reading_all_contents_finds_damaged_files_before(tmp_path, capsys):
-    contents = damaged(("allensville", "normal", (1, 0)))
+@pytest.mark.parametrize("what", DAMAGE)
+def test_reading_all_contents_finds_damaged_files_before(tmp_path, capsys, what):
+    contents = damaged(("allensville", "normal", (1, 0)), what)
     data = data_of(write(tmp_path, contents, FOLDERS), verify="contents")
     data.prepare()
     assert data.sizes["train"] == 5
-    assert "the checksum of its IDAT chunk is wrong" in capsys.readouterr().out
+    assert DAMAGE[what] in capsys.readouterr().out
+
+
+def test_a_line_shows_how_many_buildings_have_been_looked_at(tmp_path, capsys):
+    # Of the buildings that are there.
+    lists = {split: [*names, f"missing_{split}"] for split, names in SPLITS.items()}
+    data_of(write(tmp_path, FILES, FOLDERS), buildings=lists).prepare()
+    assert re.search(r"^Looking for samples: 4/4 in \d+ s$", capsys.readouterr().err, re.M)
 
 
 def test_a_tar_file_that_is_cut_off_gives_what_is_before(tmp_path, capsys):

@@ -129,6 +129,14 @@ def test_a_full_disc_is_told_with_what_to_do(tmp_path, wrapped):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["model.keras"]
 
 
+def test_a_quota_that_is_used_up_is_told_as_a_full_disc_is(tmp_path):
+    path, reason = tmp_path / "model.keras", os.strerror(errno.EDQUOT)
+    wanted = rf"{path} could not be written: {reason}\. Make room in {tmp_path}, and run "
+    with pytest.raises(OSError, match=wanted) as error, files.replacing(path):
+        raise OSError(errno.EDQUOT, reason)
+    assert error.value.errno == errno.EDQUOT
+
+
 def test_a_folder_in_place_of_a_file_is_told_before_the_work(tmp_path):
     wanted = rf"{tmp_path} should be a file, and is a folder\. Rename or delete it\."
     with pytest.raises(ValueError, match=wanted), files.replacing(tmp_path):

@@ -51,6 +51,20 @@ class GroupProblem:
         alone = (self.alone - top) / scale
         return dataclasses.replace(self, affinity=-below / scale, alone=alone), top, scale
 
+    def lowered(self) -> tuple["GroupProblem", Floats]:
+        """The problem less far too large scores (T,) of tasks, and these; 0 for most tasks.
+
+        All families lose the same, since each task has one score: the best ones stay the best.
+        """
+        used = self.used()
+        between = np.where(used, self.affinity, -np.inf)
+        top = np.maximum(between.max(axis=0), self.alone)
+        sizes = np.abs(self.affinity[used & (self.affinity != 0)])
+        usual = float(np.median(sizes)) if sizes.size and self.score == "mean" else np.inf
+        surplus = np.where(np.isfinite(top) & (np.abs(top) > 1000 * usual), top, 0.0)
+        less = np.where(used, self.affinity - surplus, 0.0)
+        return dataclasses.replace(self, affinity=less, alone=self.alone - surplus), surplus
+
     # Let top[t] bound the scores of task t, and S be a sum of scores that some family reaches. In a
     # family as good, no task scores below top[t] - gap, where gap = sum of top - S. A mean over at
     # most n - 1 partners with an affinity below top[t] - (n - 1) * gap is lower than that; so is a
