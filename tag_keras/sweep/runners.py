@@ -9,7 +9,7 @@ import queue
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,8 @@ import keras
 
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.sweep.network import Data
+from tag_keras.sweep.stack.jobs import StackedJobs
+from tag_keras.sweep.stack.refusals import NotStackedError
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
 
@@ -33,6 +35,9 @@ class Runner(Protocol):
 
         In this process, `progress` shows the steps.
         """
+
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
+        """Trains jobs together, and gives those that are done; the others are trained alone."""
 
     def close(self) -> None:
         """Stops all trainings; any thread may call it."""
@@ -52,6 +57,12 @@ class InThisProcess:
         except Exception as error:
             return Failure(f"{type(error).__name__}: {error}", is_lasting(error), error)
         return None
+
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
+        try:
+            yield from StackedJobs(self._folder, jobs, self._data, progress).train()
+        except NotStackedError as reason:
+            progress.say(f"{len(jobs)} networks are trained one by one: {reason}.")
 
     def close(self) -> None:
         pass
