@@ -1,5 +1,6 @@
 """Runners train a sweep's jobs: in this process, or each in its own with its cores and GPUs."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -9,16 +10,17 @@ import queue
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
 import keras
 
+from tag_keras.sweep.console import progress_of
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.sweep.network import Data
-from tag_keras.sweep.stack.jobs import StackedJobs
-from tag_keras.sweep.stack.refusals import NotStackedError
+from tag_keras.sweep.stack.jobs import train_stacked
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
 
@@ -59,10 +61,7 @@ class InThisProcess:
         return None
 
     def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
-        try:
-            yield from StackedJobs(self._folder, jobs, self._data, progress).train()
-        except NotStackedError as reason:
-            progress.say(f"{len(jobs)} networks are trained one by one: {reason}.")
+        yield from train_stacked(self._folder, jobs, self._data, progress)
 
     def close(self) -> None:
         pass
@@ -91,17 +90,55 @@ class InProcesses:
 
     def train(self, job: Job, progress: Progress) -> Failure | None:
         paths = JobFiles(self._folder, job.network)
-        paths.log.parent.mkdir(parents=True, exist_ok=True)
         call = functools.partial(_train_in_child, self._folder, job, self._data, self._policy)
-        share = self._shares.get()
-        try:
-            code = self._children.call(pickle.dumps(call), paths.log, share)
-        finally:
-            self._shares.put(share)
+        code = self._call(call, paths.log)
         # With its rows the job is done, even if TensorFlow fails as the process ends.
         if paths.rows.exists():
             return None
         return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
+
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
+        # As even parts as there are processes.
+        parts = [one for one in (jobs[i :: self.threads] for i in range(self.threads)) if one]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            running = {pool.submit(self._train_part, part) for part in parts}
+            left = {job.network: job for job in jobs}
+            while left:
+                ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                ready = [
+                    job
+                    for job in left.values()
+                    if JobFiles(self._folder, job.network).rows.exists()
+                ]
+                for job in ready:
+                    yield left.pop(job.network)
+                for future in ended:
+                    if words := future.result():
+                        progress.say(words)
+                if not running:
+                    break
+
+    def _train_part(self, jobs: Sequence[Job]) -> str:
+        """Trains jobs together in a process; returns why some have to be trained one by one."""
+        log = JobFiles(self._folder, jobs[0].network).log
+        call = functools.partial(
+            _train_stack_in_child, self._folder, jobs, self._data, self._policy
+        )
+        code = self._call(call, log)
+        return (
+            ""
+            if code == 0
+            else f"{len(jobs)} networks are trained one by one: {_reason(code, log)}"
+        )
+
+    def _call(self, call: Callable[[], None], log: Path) -> int:
+        """Calls a function in a process with its share of the machine; returns the exit code."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        share = self._shares.get()
+        try:
+            return self._children.call(pickle.dumps(call), log, share)
+        finally:
+            self._shares.put(share)
 
     def close(self) -> None:
         self._children.stop()
@@ -112,6 +149,14 @@ def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
     # A line for each epoch in the log, unless `fit` says otherwise.
     job = dataclasses.replace(job, fit={"verbose": 2, **job.fit})
     train_job(folder, job, pickle.loads(data))
+
+
+def _train_stack_in_child(folder: Path, jobs: Sequence[Job], data: bytes, policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    fit = {"verbose": 0, **jobs[0].fit}
+    with contextlib.closing(progress_of([fit] * len(jobs))) as progress:
+        for _ in train_stacked(folder, jobs, pickle.loads(data), progress):
+            progress.add()
 
 
 def _reason(code: int, log: Path) -> str:

@@ -26,7 +26,6 @@ from tag_keras.utils.child_processes import exit_if_imported_by_child
 from tag_keras.utils.differences import differences
 from tag_keras.utils.progress import Progress
 
-
 # Fewer networks are trained one by one: making the graph for several takes longer.
 _FEWEST_STACKED = 4
 

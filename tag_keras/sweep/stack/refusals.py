@@ -13,7 +13,6 @@ from tag_keras.model import MultiTaskModel
 from tag_keras.sweep.inputs import listed
 from tag_keras.sweep.stack.training import ARGUMENTS, CALLBACKS
 
-
 # Operations whose results depend on what ran before, or that run Python.
 _NOT_REPEATED = {
     *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
