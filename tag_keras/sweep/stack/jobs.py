@@ -33,6 +33,19 @@ from tag_keras.utils.progress import Progress
 _FEWEST_OF_A_SEED = 8
 
 
+def train_stacked(
+    folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], progress: Progress
+) -> Iterator[Job]:
+    """Trains jobs together, and gives those that are done; the others must be trained alone.
+
+    A line says why, if none can be trained together.
+    """
+    try:
+        yield from StackedJobs(folder, jobs, data, progress).train()
+    except NotStackedError as reason:
+        progress.say(f"{len(jobs)} networks are trained one by one: {reason}.")
+
+
 class StackedJobs:
     """Jobs of one `build_model` and one `fit`, which differ in tasks and seeds.
 
@@ -93,7 +106,7 @@ class StackedJobs:
         seconds = (time.perf_counter() - begin) / len(chunk)
         for part, values in zip(parts, self._stack.values(), strict=True):
             part.end(values)
-        rows = self._evaluate(chunk, seconds)
+        rows = self._evaluate(self._stack, chunk, seconds)
         done = []
         for job, part in zip(chunk, parts, strict=True):
             if not (is_finite(part.model) and rows[job.network]):
@@ -129,10 +142,12 @@ class StackedJobs:
             model(self._inputs)
         return model, described
 
-    def _evaluate(self, chunk: Sequence[Job], seconds: float) -> dict[Any, list[Row]]:
+    def _evaluate(
+        self, stack: NetworkStack, chunk: Sequence[Job], seconds: float
+    ) -> dict[Any, list[Row]]:
         """The rows of each network; none if it cannot be evaluated."""
         rows: dict[Any, list[Row]] = {job.network: [] for job in chunk}
-        stack, failed = self._stack, set()
+        failed = set()
         for split in self._data:
             if split == "train":
                 continue

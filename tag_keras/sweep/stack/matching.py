@@ -28,7 +28,7 @@ def match(whole: MultiTaskModel, part: MultiTaskModel) -> Pairs:
     for name, (one, other) in parts.items():
         _compare(f"the {name}", of_part(one), of_part(other), part)
         pairs += zip(one.variables, other.variables, strict=True)
-    _compare("the optimizer", *(_optimizer_of(model) for model in (whole, part)), part)
+    _compare("the optimizer", _optimizer_of(whole), _optimizer_of(part), part)
     for task in part.tasks:
         _compare(f"the training of {task!r}", _task_of(whole, task), _task_of(part, task), part)
     return pairs

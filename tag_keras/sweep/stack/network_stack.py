@@ -170,7 +170,7 @@ class NetworkStack:
         return self.model.tasks_without_labels()
 
     def logs(self) -> list[dict[str, Any]]:
-        """The losses and metrics of each network since `reset_metrics`, as `evaluate` names them."""
+        """The logs of each network since `reset_metrics`, by the names that `evaluate` gives."""
         together = {name: one.numpy() for name, one in self._results().items()}
         found = []
         for index, start in enumerate(self.starts):
@@ -217,12 +217,10 @@ class NetworkStack:
             self._trace()
 
     def _train_on(self, batches: Sequence[Any]) -> None:
-        weights, slots = self._weights.now(), self._slots.now()
-        own = {"weights": weights, "states": self._states.now(), "metrics": self._metrics.now()}
-        own |= {"has": self._has.value(), "factors": self._factors.value()}
+        own, common = self._now()
+        weights = own["weights"]
         if len(batches) > 1:
             own["batch"] = _by_network(batches, self._streams)
-        common = [(variable, value.value()) for variable, value in self._common]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             after = for_each_network(
@@ -234,7 +232,7 @@ class NetworkStack:
         gradients = [tf.convert_to_tensor(gradients[index]) for index in used]
         moved = for_each_network(
             lambda one: self._apply(one, used),
-            {"weights": weights, "slots": slots, "gradients": gradients},
+            {"weights": weights, "slots": self._slots.now(), "gradients": gradients},
         )
         keeps = self._stopped.value() if self._may_stop else None
         self._weights.assign(moved["weights"], keeps)
@@ -246,15 +244,16 @@ class NetworkStack:
             variable.assign(value[0])
 
     def _test_on(self, batch: Any) -> None:
-        own = {"weights": self._weights.now(), "states": self._states.now()}
-        own |= {
-            "metrics": self._metrics.now(),
-            "has": self._has.value(),
-            "factors": self._factors.value(),
-        }
-        common = [(variable, value.value()) for variable, value in self._common]
+        own, common = self._now()
         after = for_each_network(lambda one: self._forward(one, batch, common, False), own)
         self._metrics.assign(after["metrics"])
+
+    def _now(self) -> tuple[dict[str, Any], list[tuple[keras.Variable, tf.Tensor]]]:
+        """What a pass depends on: by network, and for all networks in common."""
+        own = {"weights": self._weights.now(), "states": self._states.now()}
+        own |= {"metrics": self._metrics.now()}
+        own |= {"has": self._has.value(), "factors": self._factors.value()}
+        return own, [(variable, value.value()) for variable, value in self._common]
 
     def _forward(
         self, one: Mapping[str, Any], batch: Any, common: Any, training: bool
@@ -312,9 +311,8 @@ class NetworkStack:
         """Whether a variable is a seed of random numbers, and all networks begin with the same."""
         if "seed_generator_state" not in variable.path or len(set(self._streams)) > 1:
             return False
-        values = [start.values.get(id(variable)) for start in starts]
-        values = [one for one in values if one is not None]
-        return all(np.array_equal(one, values[0]) for one in values)
+        found = [start.values[id(variable)] for start in starts if id(variable) in start.values]
+        return all(np.array_equal(one, found[0]) for one in found)
 
 
 def _by_network(batches: Sequence[Any], streams: Sequence[int]) -> Any:

@@ -66,8 +66,8 @@ def train_stack(
             view.stop_if_asked()
         if all(view.has_stopped for view in views):
             break
-    for view, own in zip(views, callbacks, strict=True):
-        for callback in own:
+    for of_network in callbacks:
+        for callback in of_network:
             callback.on_train_end()
 
 
