@@ -25,6 +25,12 @@ def own_trainable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     return list(layer._trainable_variables)
 
 
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Variables of the layer itself, with the seeds of its random numbers."""
+    seeds = [one.state for one in layer._seed_generators]
+    return [*layer._trainable_variables, *layer._non_trainable_variables, *seeds]
+
+
 def forget_layer(owner: keras.layers.Layer, layer: keras.layers.Layer) -> None:
     """Removes a layer from its owner's list of layers; `delattr` alone leaves it there."""
     owner._tracker.untrack(layer)

@@ -180,7 +180,7 @@ def keep_network(
 
 
 def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float, bool] | None:
-    """Loads the trained network of a job, its seconds and whether it was stacked, if it is there."""
+    """Loads the trained network of a job, if it is there; its seconds; whether it was stacked."""
     if not (job.saves and paths.trained.exists() and paths.are_there(job)):
         return None
     try:

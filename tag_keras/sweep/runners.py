@@ -19,7 +19,7 @@ import keras
 
 from tag_keras.sweep.console import progress_of
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
-from tag_keras.sweep.network import Data
+from tag_keras.sweep.network import Data, Network
 from tag_keras.sweep.stack.jobs import train_stacked
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
@@ -89,7 +89,7 @@ class InProcesses:
             self._shares.put(share)
 
     def train(self, job: Job, progress: Progress) -> Failure | None:
-        paths = JobFiles(self._folder, job.network)
+        paths = self._files(job.network)
         call = functools.partial(_train_in_child, self._folder, job, self._data, self._policy)
         code = self._call(call, paths.log)
         # With its rows the job is done, even if TensorFlow fails as the process ends.
@@ -105,13 +105,8 @@ class InProcesses:
             left = {job.network: job for job in jobs}
             while left:
                 ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                ready = [
-                    job
-                    for job in left.values()
-                    if JobFiles(self._folder, job.network).rows.exists()
-                ]
-                for job in ready:
-                    yield left.pop(job.network)
+                for network in [one for one in left if self._files(one).rows.exists()]:
+                    yield left.pop(network)
                 for future in ended:
                     if words := future.result():
                         progress.say(words)
@@ -120,16 +115,14 @@ class InProcesses:
 
     def _train_part(self, jobs: Sequence[Job]) -> str:
         """Trains jobs together in a process; returns why some have to be trained one by one."""
-        log = JobFiles(self._folder, jobs[0].network).log
-        call = functools.partial(
-            _train_stack_in_child, self._folder, jobs, self._data, self._policy
-        )
-        code = self._call(call, log)
-        return (
-            ""
-            if code == 0
-            else f"{len(jobs)} networks are trained one by one: {_reason(code, log)}"
-        )
+        log, arguments = self._files(jobs[0].network).log, (jobs, self._data, self._policy)
+        call = functools.partial(_train_stack_in_child, self._folder, *arguments)
+        if (code := self._call(call, log)) == 0:
+            return ""
+        return f"{len(jobs)} networks are trained one by one: {_reason(code, log)}"
+
+    def _files(self, network: Network) -> JobFiles:
+        return JobFiles(self._folder, network)
 
     def _call(self, call: Callable[[], None], log: Path) -> int:
         """Calls a function in a process with its share of the machine; returns the exit code."""

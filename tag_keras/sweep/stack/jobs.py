@@ -10,21 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from tag_keras.backend.epochs import Epochs
-from tag_keras.backend.layers import names_kept
-from tag_keras.backend.optimizers import variables_of_all
 from tag_keras.backend.steps import build_for
-from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row, save_results
+from tag_keras.sweep.console import without_retracing_warnings
 from tag_keras.sweep.evaluation import rows_of
-from tag_keras.sweep.fingerprint import Fingerprint, of_model
 from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed, validation_of_fit
-from tag_keras.sweep.job import Job, JobFiles, build_function, keep_network
-from tag_keras.sweep.network import Data, check_loadable, is_finite
-from tag_keras.sweep.own_weights import changed_by_training, check_apart
-from tag_keras.sweep.stack.matching import match, slots
+from tag_keras.sweep.job import Job, JobFiles, keep_network
+from tag_keras.sweep.network import Data, is_finite
 from tag_keras.sweep.stack.memory import most_networks
-from tag_keras.sweep.stack.network_stack import NetworkStack, Start
-from tag_keras.sweep.stack.refusals import NotStackedError, check_built, check_fit, check_model
+from tag_keras.sweep.stack.network_stack import NetworkStack
+from tag_keras.sweep.stack.parts import Parts
+from tag_keras.sweep.stack.refusals import NotStackedError, check_built, check_fit
 from tag_keras.sweep.stack.training import evaluate_stack, train_stack
 from tag_keras.utils.progress import Progress
 
@@ -40,10 +36,11 @@ def train_stacked(
 
     A line says why, if none can be trained together.
     """
-    try:
-        yield from StackedJobs(folder, jobs, data, progress).train()
-    except NotStackedError as reason:
-        progress.say(f"{len(jobs)} networks are trained one by one: {reason}.")
+    with without_retracing_warnings():
+        try:
+            yield from StackedJobs(folder, jobs, data, progress).train()
+        except NotStackedError as reason:
+            progress.say(f"{len(jobs)} networks are trained one by one: {reason}.")
 
 
 class StackedJobs:
@@ -71,8 +68,10 @@ class StackedJobs:
         keras.utils.clear_session()
         keras.utils.set_random_seed(jobs[0].network.seed)
         batch = next(self._epochs("train", **self._order()).batches())
-        self._inputs = _symbolic_inputs(batch)
-        self._whole, _ = self._build(self._tasks, jobs[0].network.seed)
+        first, *others = dict.fromkeys(job.network.seed for job in jobs)
+        other = others[0] if others else None
+        self._parts = Parts(jobs[0], self._tasks, first, other, _symbolic_inputs(batch))
+        self._whole = self._parts.whole
         build_for(self._whole, batch)
         self._most = most_networks(self._whole, check_built(self._whole, batch))
         self._stack: NetworkStack | None = None
@@ -88,10 +87,11 @@ class StackedJobs:
     def _train(self, chunk: Sequence[Job]) -> list[Job]:
         """Trains a stack, and writes the files of its networks; gives those that are done."""
         seeds = list(dict.fromkeys(job.network.seed for job in chunk))
-        parts = self._parts(chunk)
+        networks = [job.network for job in chunk]
+        parts = [self._parts.part(one.tasks, one.seed) for one in networks]
         starts = [
-            part.start(seeds.index(job.network.seed))
-            for job, part in zip(chunk, parts, strict=True)
+            part.start(one.seed, seeds.index(one.seed))
+            for one, part in zip(networks, parts, strict=True)
         ]
         if self._stack is None or not self._stack.begin(starts):
             self._stack = NetworkStack(self._whole, starts)
@@ -104,11 +104,10 @@ class StackedJobs:
         shows = self._shows(len(chunk), streams[0])
         train_stack(self._stack, streams, callbacks, self._validation(), self._fit, shows)
         seconds = (time.perf_counter() - begin) / len(chunk)
-        for part, values in zip(parts, self._stack.values(), strict=True):
-            part.end(values)
         rows = self._evaluate(self._stack, chunk, seconds)
         done = []
-        for job, part in zip(chunk, parts, strict=True):
+        for job, part, values in zip(chunk, parts, self._stack.values(), strict=True):
+            part.end(values)
             if not (is_finite(part.model) and rows[job.network]):
                 continue
             paths = JobFiles(self._folder, job.network)
@@ -117,30 +116,6 @@ class StackedJobs:
             save_results(paths.rows, rows[job.network])
             done.append(job)
         return done
-
-    def _parts(self, chunk: Sequence[Job]) -> list["_Part"]:
-        """Builds the networks of a stack."""
-        parts: list[_Part] = []
-        known: dict[int, str] = {}
-        for job in chunk:
-            model, described = self._build(job.network.tasks, job.network.seed)
-            changed = changed_by_training(model)
-            check_apart(changed, known)
-            known |= changed
-            if job.saves:
-                check_loadable(model)
-            parts.append(_Part(self._whole, model, described))
-        return parts
-
-    def _build(self, tasks: tuple[str, ...], seed: int) -> tuple[MultiTaskModel, Fingerprint]:
-        """Builds a network from its seed, with the names that it has alone; and describes it."""
-        keras.utils.set_random_seed(seed)
-        with names_kept():
-            model = build_function(self._jobs[0])(tasks)
-            check_model(model)
-            described = of_model(model)
-            model(self._inputs)
-        return model, described
 
     def _evaluate(
         self, stack: NetworkStack, chunk: Sequence[Job], seconds: float
@@ -199,33 +174,6 @@ class StackedJobs:
             self._progress.within(networks * min(1.0, (epoch + share) / epochs), words)
 
         return show
-
-
-class _Part:
-    """A network of a stack: its own model, beside the model for all tasks."""
-
-    def __init__(
-        self, whole: MultiTaskModel, model: MultiTaskModel, described: Fingerprint
-    ) -> None:
-        self.model, self.described, self._whole = model, described, whole
-        self._pairs = match(whole, model)
-
-    def start(self, stream: int) -> Start:
-        """What the network begins with, if it sees the batches of a stream."""
-        weights = dict(zip(self.model.tasks, self.model.task_losses.weights, strict=True))
-        values = {id(one): keras.ops.convert_to_numpy(own) for one, own in self._pairs}
-        rates = (variables_of_all(model.optimizer)[1] for model in (self._whole, self.model))
-        if isinstance((one := next(rates)), keras.Variable):
-            values[id(one)] = keras.ops.convert_to_numpy(next(rates))
-        return Start(self.model.tasks, stream, weights, values)
-
-    def end(self, values: Mapping[int, Any]) -> None:
-        """Sets what the training has made of the network."""
-        for one, own in self._pairs:
-            own.assign(values[id(one)])
-        self.model.optimizer.build(self.model.trainable_variables)
-        for one, own in slots(self._whole, self.model, self._pairs):
-            own.assign(values[id(one)])
 
 
 def _chunks(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:

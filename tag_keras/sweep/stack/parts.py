@@ -1,0 +1,119 @@
+"""The networks of a stack, each built beside the model for all tasks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tag_keras.backend.layers import names_kept
+from tag_keras.backend.optimizers import variables_of_all
+from tag_keras.model import MultiTaskModel
+from tag_keras.sweep.fingerprint import of_model
+from tag_keras.sweep.job import Job, build_function
+from tag_keras.sweep.network import check_loadable
+from tag_keras.sweep.own_weights import changed_by_training, check_apart
+from tag_keras.sweep.stack.matching import match, slots
+from tag_keras.sweep.stack.network_stack import Start
+from tag_keras.sweep.stack.refusals import NotStackedError, check_model
+from tag_keras.sweep.stack.starts import Draws
+
+# Models above this number of weights are not kept for other seeds: they would take memory, and
+# building them is a small part of their training.
+_MOST_KEPT = 10**6
+
+
+class Part:
+    """A network for some tasks: its own model, beside the model for all tasks.
+
+    Args:
+        whole: The model for all tasks.
+        model: The network.
+        seed: The seed that it was just built from.
+        keeps_files: Whether the model is to be saved.
+    """
+
+    def __init__(
+        self, whole: MultiTaskModel, model: MultiTaskModel, seed: int, keeps_files: bool
+    ) -> None:
+        self.model, self._whole, self._seed = model, whole, seed
+        self.draws = Draws(model, seed)
+        self.described = of_model(model)
+        self.pairs = match(whole, model)
+        if keeps_files:
+            check_loadable(model)
+        self._first = {id(own): keras.ops.convert_to_numpy(own) for _, own in self.pairs}
+
+    def start(self, seed: int, stream: int) -> Start:
+        """What the network begins with from a seed, if it sees the batches of a stream."""
+        weights = dict(zip(self.model.tasks, self.model.task_losses.weights, strict=True))
+        values = {id(one): self._value(own, seed) for one, own in self.pairs}
+        _, rate = variables_of_all(self._whole.optimizer)
+        if isinstance(rate, keras.Variable):
+            _, own_rate = variables_of_all(self.model.optimizer)
+            values[id(rate)] = keras.ops.convert_to_numpy(own_rate)
+        return Start(self.model.tasks, stream, weights, values)
+
+    def _value(self, variable: keras.Variable, seed: int) -> Any:
+        value = None if seed == self._seed else self.draws.value(variable, seed)
+        return self._first[id(variable)] if value is None else value
+
+    def end(self, values: Mapping[int, Any]) -> None:
+        """Sets what a training has made of the network."""
+        for one, own in self.pairs:
+            own.assign(values[id(one)])
+        self.model.optimizer.build(self.model.trainable_variables)
+        for one, own in slots(self._whole, self.model, self.pairs):
+            own.assign(values[id(one)])
+
+
+class Parts:
+    """Builds the model for all tasks, and the networks that are parts of it.
+
+    A network is built once for its tasks, if what it begins with from other seeds is known.
+
+    Args:
+        job: One of the jobs, which differ in their networks.
+        tasks: All tasks.
+        seed: A seed of a job.
+        other_seed: The seed of another job; `None` if all have the same.
+        inputs: Symbolic inputs.
+    """
+
+    def __init__(
+        self, job: Job, tasks: tuple[str, ...], seed: int, other_seed: int | None, inputs: Any
+    ) -> None:
+        self._job, self._inputs = job, inputs
+        self.whole = self._build(tasks, seed)
+        draws = Draws(self.whole, seed)
+        self._redraws = False
+        if other_seed is not None and self.whole.count_params() <= _MOST_KEPT:
+            other = self._build(tasks, other_seed)
+            self._redraws = draws.tell(other, match(self.whole, other), other_seed)
+        self._known: dict[tuple[str, ...], Part] = {}
+        # What a training of networks built so far changes.
+        self._changed = changed_by_training(self.whole)
+
+    def part(self, tasks: tuple[str, ...], seed: int) -> Part:
+        """The network for some tasks from a seed."""
+        known = self._known.get(tasks)
+        if known is not None and self._redraws and known.draws.are_whole:
+            return known
+        model = self._build(tasks, seed)
+        changed = changed_by_training(model)
+        try:
+            check_apart(changed, self._changed)
+        except ValueError as error:
+            # Alone, it says the same before any training.
+            raise NotStackedError(str(error)) from error
+        self._changed |= changed
+        self._known[tasks] = Part(self.whole, model, seed, self._job.saves)
+        return self._known[tasks]
+
+    def _build(self, tasks: tuple[str, ...], seed: int) -> MultiTaskModel:
+        """Builds a network from its seed, with the names that it has alone."""
+        keras.utils.set_random_seed(seed)
+        with names_kept():
+            model = build_function(self._job)(tasks)
+            check_model(model)
+            model(self._inputs)
+        return model

@@ -1,0 +1,151 @@
+"""A network of a stack ends as it ends alone: weights, optimizer, losses and metrics."""
+
+import keras
+import numpy as np
+import pytest
+
+import tag_keras
+from tag_keras.results import load_results
+from tag_keras.sweep import Job, Network, load_network, run_sweep
+
+L = keras.layers
+TASKS = ("a", "b", "c")
+# All tasks; parts of them; one; another order; a second seed.
+NETWORKS = [
+    Network("joint", TASKS),
+    Network("ab", ("a", "b")),
+    Network("c", ("c",)),
+    Network("cb", ("c", "b")),
+    Network("joint", TASKS, 1),
+    Network("c", ("c",), 1),
+]
+
+
+def data(shape=(6,), kind="float32"):
+    rng = np.random.default_rng(0)
+
+    def split(number):
+        x = rng.normal(size=(number, *shape))
+        x = (np.abs(x) * 3).astype(kind) if kind == "int32" else x.astype(kind)
+        y = {task: rng.normal(size=(number, 1)).astype("float32") for task in TASKS}
+        y["b"][rng.random((number, 1)) < 0.3] = np.nan
+        return x, y
+
+    return {"train": split(40), "validation": split(24), "test": split(10)}
+
+
+def run(folder, build_model, data, networks=NETWORKS, **fit):
+    """Trains networks together, and alone; gives both folders."""
+    fit = {"epochs": 2, "batch_size": 16, "verbose": 0, **fit}
+    jobs = [Job(network, build_model, fit) for network in networks]
+    for stack in (True, False):
+        run_sweep(folder / str(stack), jobs, data, processes=0, stack=stack)
+    return folder / "True", folder / "False"
+
+
+def check_equal(together, alone, networks=NETWORKS, tolerance=1e-5):
+    rows, expected = (load_results(folder / "results.json") for folder in (together, alone))
+    assert all(row.stacked for row in rows)
+    assert not any(row.stacked for row in expected)
+    assert len(rows) == len(expected) == 2 * sum(len(network.tasks) for network in networks)
+    for row, other in zip(rows, expected, strict=True):
+        assert (row.network, row.seed, row.task, row.split) == (
+            *(other.network, other.seed),
+            *(other.task, other.split),
+        )
+        assert row.loss == pytest.approx(other.loss, abs=tolerance, rel=tolerance)
+        assert row.metrics == pytest.approx(other.metrics, abs=tolerance, rel=tolerance)
+    for network in networks:
+        model, other = (load_network(f / "networks" / network.file) for f in (together, alone))
+        for kind in ("weights", "variables"):
+            ones, others = getattr(model, kind), getattr(other, kind)
+            assert [one.path for one in ones] == [one.path for one in others]
+            for one, wanted in zip(ones, others, strict=True):
+                np.testing.assert_allclose(one, wanted, atol=tolerance, rtol=tolerance)
+        ones, others = model.optimizer.variables, other.optimizer.variables
+        for one, wanted in zip(ones, others, strict=True):
+            np.testing.assert_allclose(one, wanted, atol=tolerance, rtol=tolerance)
+
+
+def builder(layers, optimizer="adam", heads=lambda task: L.Dense(1), **options):
+    def build_model(tasks):
+        encoder = keras.Sequential(layers())
+        model = tag_keras.MultiTaskModel(encoder, {task: heads(task) for task in tasks})
+        rate = optimizer() if callable(optimizer) else optimizer
+        model.compile(rate, "mse", **{name: value(tasks) for name, value in options.items()})
+        return model
+
+    return build_model
+
+
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
+    "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    "adamax": lambda: keras.optimizers.Adamax(0.01),
+    "nadam": lambda: keras.optimizers.Nadam(0.01),
+    "rmsprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.5, centered=True),
+    "adagrad": lambda: keras.optimizers.Adagrad(0.1),
+    "adadelta": lambda: keras.optimizers.Adadelta(0.1),
+    "adafactor": lambda: keras.optimizers.Adafactor(0.01),
+    "ftrl": lambda: keras.optimizers.Ftrl(0.1),
+    "lamb": lambda: keras.optimizers.Lamb(0.01),
+    "lion": lambda: keras.optimizers.Lion(0.01),
+    "muon": lambda: keras.optimizers.Muon(0.01),
+    "clipnorm": lambda: keras.optimizers.SGD(0.1, clipnorm=0.1),
+    "global_clipnorm": lambda: keras.optimizers.Adam(0.01, global_clipnorm=0.1),
+    "schedule": lambda: keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 6)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers(tmp_path, name):
+    networks = [NETWORKS[0], NETWORKS[2]]
+    build_model = builder(lambda: [L.Dense(4, "relu")], OPTIMIZERS[name])
+    check_equal(*run(tmp_path, build_model, data(), networks, epochs=1), networks)
+
+
+class Attention(L.Layer):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = L.MultiHeadAttention(2, 3)
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+
+    def call(self, x):
+        return self.attention(x, x)
+
+
+LAYERS = {
+    "batch_norm_and_dropout": (
+        lambda: [L.Dense(5), L.BatchNormalization(), L.ReLU(), L.Dropout(0.3), L.Dense(4, "tanh")],
+        data(),
+    ),
+    "lstm": (lambda: [L.LSTM(4)], data((5, 3))),
+    "gru": (lambda: [L.Bidirectional(L.GRU(3))], data((5, 3))),
+    "embedding": (
+        lambda: [L.Embedding(20, 3), L.GlobalAveragePooling1D(), L.Dense(4)],
+        data((5,), "int32"),
+    ),
+    "convolution": (
+        lambda: [L.Conv2D(3, 3, activation="relu"), L.MaxPooling2D(), L.Flatten(), L.Dense(4)],
+        data((8, 8, 2)),
+    ),
+    "regularisers": (
+        lambda: [
+            L.Dense(5, kernel_regularizer="l2", activity_regularizer="l1"),
+            L.LayerNormalization(),
+        ],
+        data(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(tmp_path, name):
+    layers, own = LAYERS[name]
+    build_model = builder(layers, metrics=lambda tasks: {task: ["mae"] for task in tasks})
+    check_equal(*run(tmp_path, build_model, own))
