@@ -121,7 +121,7 @@ class Attention(L.Layer):
 
 LAYERS = {
     "batch_norm_and_dropout": (
-        lambda: [L.Dense(5), L.BatchNormalization(), L.ReLU(), L.Dropout(0.3), L.Dense(4, "tanh")],
+        lambda: [L.Dense(5, use_bias=False), L.BatchNormalization(), L.ReLU(), L.Dropout(0.3), L.Dense(4, "tanh")],
         data(),
     ),
     "lstm": (lambda: [L.LSTM(4)], data((5, 3))),
