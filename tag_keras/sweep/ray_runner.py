@@ -79,7 +79,7 @@ class OnRay:
         self._write(job, contents)
         return None
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
         # A cluster trains each network on a machine of its own.
         return iter(())
 

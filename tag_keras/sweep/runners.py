@@ -38,8 +38,8 @@ class Runner(Protocol):
         In this process, `progress` shows the steps.
         """
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
-        """Trains jobs together, and gives those that are done; the others are trained alone."""
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
+        """Trains jobs together, and gives those that are done; the others must be trained alone."""
 
     def close(self) -> None:
         """Stops all trainings; any thread may call it."""
@@ -60,7 +60,7 @@ class InThisProcess:
             return Failure(f"{type(error).__name__}: {error}", is_lasting(error), error)
         return None
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
         yield from train_stacked(self._folder, jobs, self._data, progress)
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class InProcesses:
             return None
         return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Job]:
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
         # As even parts as there are processes.
         parts = [one for one in (jobs[i :: self.threads] for i in range(self.threads)) if one]
         with ThreadPoolExecutor(len(parts)) as pool:
@@ -105,8 +105,8 @@ class InProcesses:
             left = {job.network: job for job in jobs}
             while left:
                 ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                for network in [one for one in left if self._files(one).rows.exists()]:
-                    yield left.pop(network)
+                if done := [network for network in left if self._files(network).rows.exists()]:
+                    yield [left.pop(network) for network in done]
                 for future in ended:
                     if words := future.result():
                         progress.say(words)
@@ -148,8 +148,8 @@ def _train_stack_in_child(folder: Path, jobs: Sequence[Job], data: bytes, policy
     keras.config.set_dtype_policy(policy)
     fit = {"verbose": 0, **jobs[0].fit}
     with contextlib.closing(progress_of([fit] * len(jobs))) as progress:
-        for _ in train_stacked(folder, jobs, pickle.loads(data), progress):
-            progress.add()
+        for done in train_stacked(folder, jobs, pickle.loads(data), progress):
+            progress.add(len(done))
 
 
 def _reason(code: int, log: Path) -> str:

@@ -117,13 +117,13 @@ def run_sweep(
             contextlib.closing(progress_of(fits, what, done)) as progress,
             contextlib.closing(_outcomes(runner, folder, left, progress, stack)) as outcomes,
         ):
-            for twins, failure in outcomes:
+            for groups, failure in outcomes:
                 if failure is None:
-                    table.settle(twins)
-                    progress.add(len(twins))
+                    table.settle(*groups)
+                    progress.add(sum(map(len, groups)))
                 else:
-                    failed += [(job, failure) for job in twins]
-                    progress.say(f"Failed: {_describe(twins[0], failure, folder)}")
+                    failed += [(job, failure) for job in groups[0]]
+                    progress.say(f"Failed: {_describe(groups[0][0], failure, folder)}")
     if failed:
         others = "; the others are done" if len(failed) < len(jobs) else ""
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
@@ -230,24 +230,24 @@ def _outcomes(
     left: Sequence[list[Job]],
     progress: Progress,
     stack: bool | str = False,
-) -> Generator[tuple[list[Job], Failure | None], None, None]:
-    """Trains the first job of each group; yields each group when its training has ended."""
+) -> Generator[tuple[list[list[Job]], Failure | None], None, None]:
+    """Trains the first job of each group; yields groups whose trainings have ended together."""
     if stack:
         for together in _find_stacks(left, 1 if stack is True else _FEWEST_STACKED):
             by_key = {_key(twins[0]): twins for twins in together}
-            for job in runner.train_stack([twins[0] for twins in together], progress):
-                twins = by_key[_key(job)]
-                left = [one for one in left if one is not twins]
-                yield twins, None
+            for done in runner.train_stack([twins[0] for twins in together], progress):
+                groups = [by_key[_key(job)] for job in done]
+                left = [twins for twins in left if twins not in groups]
+                yield groups, None
     if not runner.threads:
         for twins in left:
-            yield twins, _train(runner, folder, twins[0], progress)
+            yield [twins], _train(runner, folder, twins[0], progress)
         return
     pool = ThreadPoolExecutor(runner.threads)
     try:
         futures = {pool.submit(_train, runner, folder, twins[0], progress): twins for twins in left}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            yield [futures[future]], future.result()
     finally:
         # After Ctrl-C, for instance, the threads wait for trainings that the runner stops.
         runner.close()
@@ -317,12 +317,23 @@ class SweepTable:
         found = {**self._others, **self._own}
         return [row for key in self._order for row in found.get(key, [])]
 
-    def settle(self, twins: Sequence[Job]) -> bool:
-        """Adds the rows of jobs that are one training, and writes results.json.
+    def settle(self, *groups: Sequence[Job]) -> bool:
+        """Adds the rows of jobs, and writes results.json. Returns whether all have been trained.
 
-        Returns whether one of them has been trained. Then the others get copies of its files.
+        The jobs of a group are one training: where one is trained, the others get its files.
         """
         known = len(self._own)
+        trained = [twins for twins in groups if self._add(twins)]
+        if len(self._own) > known:
+            save_results(self._path, self.rows)
+        for job in itertools.chain(*trained):
+            # Without its network, they could not come back if results.json was lost.
+            if job.saves:
+                self._files(job).rows.unlink(missing_ok=True)
+        return len(trained) == len(groups)
+
+    def _add(self, twins: Sequence[Job]) -> bool:
+        """Adds the rows of jobs that are one training; returns whether one has been trained."""
         for job in twins:
             paths = self._files(job)
             if not paths.are_there(job):
@@ -337,12 +348,6 @@ class SweepTable:
         for job in twins:
             if _key(job) not in self._own:
                 self._copy(source, job)
-        if len(self._own) > known:
-            save_results(self._path, self.rows)
-        for job in twins:
-            # Without its network, they could not come back if results.json was lost.
-            if job.saves:
-                self._files(job).rows.unlink(missing_ok=True)
         return True
 
     def _is_whole(self, job: Job, rows: Sequence[Row]) -> bool:

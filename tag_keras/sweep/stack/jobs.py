@@ -1,5 +1,6 @@
 """Trains jobs of a sweep in stacks. They leave the same files as jobs that are trained alone."""
 
+import collections
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from tag_keras.sweep.console import without_retracing_warnings
 from tag_keras.sweep.evaluation import rows_of
 from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed, validation_of_fit
 from tag_keras.sweep.job import Job, JobFiles, keep_network
-from tag_keras.sweep.network import Data, is_finite
+from tag_keras.sweep.network import Data
 from tag_keras.sweep.stack.memory import most_networks
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.parts import Parts
@@ -31,16 +32,25 @@ _FEWEST_OF_A_SEED = 8
 
 def train_stacked(
     folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], progress: Progress
-) -> Iterator[Job]:
+) -> Iterator[list[Job]]:
     """Trains jobs together, and gives those that are done; the others must be trained alone.
 
     A line says why, if none can be trained together.
     """
+    left = len(jobs)
     with without_retracing_warnings():
         try:
-            yield from StackedJobs(folder, jobs, data, progress).train()
-        except NotStackedError as reason:
-            progress.say(f"{len(jobs)} networks are trained one by one: {reason}.")
+            for done in StackedJobs(folder, jobs, data, progress).train():
+                left -= len(done)
+                yield done
+        except NotStackedError as error:
+            reason = str(error)
+        except Exception as error:
+            # If it is an error of the model or of the data, it comes again where each is alone.
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        else:
+            return
+    progress.say(f"{left} networks are trained one by one: {reason.rstrip('.')}.")
 
 
 class StackedJobs:
@@ -76,13 +86,21 @@ class StackedJobs:
         self._most = most_networks(self._whole, check_built(self._whole, batch))
         self._stack: NetworkStack | None = None
 
-    def train(self) -> Iterator[Job]:
+    def train(self) -> Iterator[list[Job]]:
         """Trains one stack after the other, and gives the jobs that are done.
 
         A job whose network is not finite, or has no labels to be evaluated on, is left out.
         """
-        for chunk in _chunks(self._jobs, self._most):
-            yield from self._train(chunk)
+        left = collections.deque(_chunks(self._jobs, self._most))
+        while left:
+            chunk = left.popleft()
+            try:
+                yield self._train(chunk)
+            except tf.errors.ResourceExhaustedError:
+                if len(chunk) == 1:
+                    raise
+                self._stack = None
+                left.extendleft([chunk[len(chunk) // 2 :], chunk[: len(chunk) // 2]])
 
     def _train(self, chunk: Sequence[Job]) -> list[Job]:
         """Trains a stack, and writes the files of its networks; gives those that are done."""
@@ -107,11 +125,12 @@ class StackedJobs:
         rows = self._evaluate(self._stack, chunk, seconds)
         done = []
         for job, part, values in zip(chunk, parts, self._stack.values(), strict=True):
-            part.end(values)
-            if not (is_finite(part.model) and rows[job.network]):
+            part.check_common(values)
+            if not (rows[job.network] and part.is_finite(values)):
                 continue
             paths = JobFiles(self._folder, job.network)
             if job.saves:
+                part.end(values)
                 keep_network(job.network, paths, part.model, seconds, part.described, stacked=True)
             save_results(paths.rows, rows[job.network])
             done.append(job)

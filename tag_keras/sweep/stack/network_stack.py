@@ -218,25 +218,15 @@ class NetworkStack:
 
     def _train_on(self, batches: Sequence[Any]) -> None:
         own, common = self._now()
-        weights = own["weights"]
+        own["slots"] = self._slots.now()
         if len(batches) > 1:
             own["batch"] = _by_network(batches, self._streams)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            after = for_each_network(
-                lambda one: self._forward(one, one.get("batch", batches[0]), common, True), own
-            )
-            loss = tf.reduce_sum(after["loss"])
-        gradients = tape.gradient(loss, weights)
-        used = [index for index, one in enumerate(gradients) if one is not None]
-        gradients = [tf.convert_to_tensor(gradients[index]) for index in used]
-        moved = for_each_network(
-            lambda one: self._apply(one, used),
-            {"weights": weights, "slots": self._slots.now(), "gradients": gradients},
+        after = for_each_network(
+            lambda one: self._step(one, one.get("batch", batches[0]), common), own
         )
         keeps = self._stopped.value() if self._may_stop else None
-        self._weights.assign(moved["weights"], keeps)
-        self._slots.assign(moved["slots"], keeps)
+        self._weights.assign(after["weights"], keeps)
+        self._slots.assign(after["slots"], keeps)
         self._states.assign(after["states"], keeps)
         self._metrics.assign(after["metrics"])
         for (_, variable), value in zip(self._common, after["common"], strict=True):
@@ -290,14 +280,19 @@ class NetworkStack:
             found += [tf.where(is_own, loss, 0.0) for loss in of_head]
         return found
 
-    def _apply(self, one: Mapping[str, Any], used: Sequence[int]) -> dict[str, Any]:
-        """The values of one network's variables after a step of the optimizer."""
-        variables, optimizer = self._weights.variables, self.model.optimizer
-        view = stateless_view(optimizer, variables)
+    def _step(self, one: Mapping[str, Any], batch: Any, common: Any) -> dict[str, Any]:
+        """The values of one network's variables after a training step."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(one["weights"])
+            after = self._forward(one, batch, common, training=True)
+        gradients = tape.gradient(after["loss"], one["weights"])
+        variables = self._weights.variables
+        pairs = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        view = stateless_view(self.model.optimizer, variables)
         mapping = [*self._weights.of(one["weights"]), *self._slots.of(one["slots"])]
         with keras.StatelessScope(mapping) as scope:
-            view.apply(list(one["gradients"]), [variables[index] for index in used])
-        return {"weights": self._weights.after(scope), "slots": self._slots.after(scope)}
+            view.apply(*zip(*pairs, strict=True))
+        return {**after, "weights": self._weights.after(scope), "slots": self._slots.after(scope)}
 
     def _results_now(self) -> dict[str, tf.Tensor]:
         def results(values: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from tag_keras.backend.layers import names_kept
 from tag_keras.backend.optimizers import variables_of_all
@@ -56,6 +57,21 @@ class Part:
     def _value(self, variable: keras.Variable, seed: int) -> Any:
         value = None if seed == self._seed else self.draws.value(variable, seed)
         return self._first[id(variable)] if value is None else value
+
+    def check_common(self, values: Mapping[int, Any]) -> None:
+        """Raises a `NotStackedError` if a training has changed what all networks have in common."""
+        for one, own in self.pairs:
+            if one is own and not np.array_equal(values[id(one)], self._first[id(own)]):
+                # Alone, it ends with an error that says what to do.
+                raise NotStackedError(f"the training changes {own.path}, which they have in common")
+
+    def is_finite(self, values: Mapping[int, Any]) -> bool:
+        """Whether all weights that a training has made are finite; a constant may be infinite."""
+        own = [(own.trainable, values[id(one)]) for one, own in self.pairs]
+        return all(
+            np.isfinite(one).all() if is_trained else not np.isnan(one).any()
+            for is_trained, one in own
+        )
 
     def end(self, values: Mapping[int, Any]) -> None:
         """Sets what a training has made of the network."""

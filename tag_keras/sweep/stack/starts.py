@@ -43,7 +43,7 @@ class Draws:
                 value = keras.ops.convert_to_numpy(variable)
                 for one in initializers:
                     drawn = getattr(one, "seed", None)
-                    if drawn in place and np.array_equal(_values(one, variable), value):
+                    if drawn in place and np.array_equal(_tried(one, variable), value):
                         self._found[id(variable)] = one, place[drawn]
                         break
                 if _is_seed(variable) and int(value[0]) in place:
@@ -107,6 +107,14 @@ def _numbers_drawn(seed: int) -> list[int] | None:
 
 def _is_seed(variable: keras.Variable) -> bool:
     return "seed_generator_state" in variable.path
+
+
+def _tried(initializer: Any, variable: keras.Variable) -> Any:
+    """Values of an initialiser that may be the one of another variable; `None` if it refuses."""
+    try:
+        return _values(initializer, variable)
+    except ValueError:
+        return None
 
 
 def _values(initializer: Any, variable: keras.Variable) -> Any:
