@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tag_keras.results import Row, load_results, load_sweep_results, save_results
 from tag_keras.sweep.console import is_quiet, progress_of
@@ -205,20 +205,20 @@ def _find_stacks(left: Sequence[list[Job]], fewest: int) -> list[list[list[Job]]
 
 
 def _ways(jobs: Sequence[Job]) -> Iterator[Hashable]:
-    """How each job is trained: its `build_model` and `fit`, as a hash."""
+    """How each job is trained: hashes of its `build_model` and of its `fit`."""
     # Many jobs may share large arguments: each is pickled once.
-    known: dict[tuple[int, int], Hashable] = {}
+    known: dict[int, Hashable] = {}
     for job in jobs:
-        identities = (id(job.build_model), id(job.fit))
-        if identities not in known:
-            known[identities] = _fingerprint(job) or identities
-        yield known[identities]
+        for one in (job.build_model, job.fit):
+            if id(one) not in known:
+                known[id(one)] = _fingerprint(one) or id(one)
+        yield known[id(job.build_model)], known[id(job.fit)]
 
 
-def _fingerprint(job: Job) -> str | None:
-    """Hash of the arguments of a training; None if they cannot be pickled."""
+def _fingerprint(argument: Any) -> str | None:
+    """Hash of an argument of a training; `None` if it cannot be pickled."""
     try:
-        return hashlib.sha256(pickle.dumps((job.build_model, job.fit))).hexdigest()
+        return hashlib.sha256(pickle.dumps(argument)).hexdigest()
     except Exception:
         # Each object has its own error: a dataset raises one of TensorFlow.
         return None

@@ -170,8 +170,10 @@ class StackedJobs:
         }
 
     def _epochs(self, split: str, **order: Any) -> Epochs:
-        what = "The training data" if split == "train" else f"The split {split!r}"
-        parts = arguments(what, self._data[split], self._tasks)
+        is_train = split == "train"
+        what = "The training data" if is_train else f"The split {split!r}"
+        # A network without labels to be evaluated on is found by itself.
+        parts = arguments(what, self._data[split], self._tasks if is_train else ())
         if len(parts) == 1 and not can_shuffle(parts["x"]) and "shuffle" in order:
             order["shuffle"] = self._fit.get("shuffle", False)
         return Epochs(parts, **order)

@@ -9,7 +9,7 @@ import numpy as np
 from tag_keras.backend.layers import names_kept
 from tag_keras.backend.optimizers import variables_of_all
 from tag_keras.model import MultiTaskModel
-from tag_keras.sweep.fingerprint import of_model
+from tag_keras.sweep.fingerprint import Fingerprint, of_model
 from tag_keras.sweep.job import Job, build_function
 from tag_keras.sweep.network import check_loadable
 from tag_keras.sweep.own_weights import changed_by_training, check_apart
@@ -30,18 +30,16 @@ class Part:
         whole: The model for all tasks.
         model: The network.
         seed: The seed that it was just built from.
-        keeps_files: Whether the model is to be saved.
+        described: Its fingerprint.
     """
 
     def __init__(
-        self, whole: MultiTaskModel, model: MultiTaskModel, seed: int, keeps_files: bool
+        self, whole: MultiTaskModel, model: MultiTaskModel, seed: int, described: Fingerprint
     ) -> None:
-        self.model, self._whole, self._seed = model, whole, seed
+        self.model, self.described = model, described
+        self._whole, self._seed = whole, seed
         self.draws = Draws(model, seed)
-        self.described = of_model(model)
         self.pairs = match(whole, model)
-        if keeps_files:
-            check_loadable(model)
         self._first = {id(own): keras.ops.convert_to_numpy(own) for _, own in self.pairs}
 
     def start(self, seed: int, stream: int) -> Start:
@@ -99,11 +97,11 @@ class Parts:
         self, job: Job, tasks: tuple[str, ...], seed: int, other_seed: int | None, inputs: Any
     ) -> None:
         self._job, self._inputs = job, inputs
-        self.whole = self._build(tasks, seed)
+        self.whole, _ = self._build(tasks, seed)
         draws = Draws(self.whole, seed)
         self._redraws = False
         if other_seed is not None and self.whole.count_params() <= _MOST_KEPT:
-            other = self._build(tasks, other_seed)
+            other, _ = self._build(tasks, other_seed)
             self._redraws = draws.tell(other, match(self.whole, other), other_seed)
         self._known: dict[tuple[str, ...], Part] = {}
         # What a training of networks built so far changes.
@@ -114,7 +112,7 @@ class Parts:
         known = self._known.get(tasks)
         if known is not None and self._redraws and known.draws.are_whole:
             return known
-        model = self._build(tasks, seed)
+        model, described = self._build(tasks, seed)
         changed = changed_by_training(model)
         try:
             check_apart(changed, self._changed)
@@ -122,14 +120,18 @@ class Parts:
             # Alone, it says the same before any training.
             raise NotStackedError(str(error)) from error
         self._changed |= changed
-        self._known[tasks] = Part(self.whole, model, seed, self._job.saves)
+        self._known[tasks] = Part(self.whole, model, seed, described)
+        if self._job.saves:
+            check_loadable(model)
         return self._known[tasks]
 
-    def _build(self, tasks: tuple[str, ...], seed: int) -> MultiTaskModel:
-        """Builds a network from its seed, with the names that it has alone."""
+    def _build(self, tasks: tuple[str, ...], seed: int) -> tuple[MultiTaskModel, Fingerprint]:
+        """Builds a network from its seed, with the names that it has alone; and describes it."""
         keras.utils.set_random_seed(seed)
         with names_kept():
             model = build_function(self._job)(tasks)
             check_model(model)
+            # Before it has variables, as alone.
+            described = of_model(model) if self._job.saves else {}
             model(self._inputs)
-        return model
+        return model, described

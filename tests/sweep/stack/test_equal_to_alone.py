@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tag_keras
 from tag_keras.results import load_results
@@ -154,3 +155,80 @@ def test_layers(tmp_path, name):
     layers, own = LAYERS[name]
     build_model = builder(layers, metrics=lambda tasks: {task: ["mae"] for task in tasks})
     check_equal(*run(tmp_path, build_model, own))
+
+
+def dense(optimizer="adam", **options):
+    return builder(lambda: [L.Dense(4, "tanh")], optimizer, **options)
+
+
+def test_loss_weights_of_each_network_and_its_learning_rate(tmp_path):
+    # Both depend on the number of tasks.
+    def build_model(tasks):
+        model = dense()(tasks)
+        weights = {task: 1 / len(tasks) for task in tasks}
+        model.compile(keras.optimizers.Adam(0.01 * len(tasks)), "mae", loss_weights=weights)
+        return model
+
+    check_equal(*run(tmp_path, build_model, data()))
+
+
+def test_callbacks_of_each_network(tmp_path):
+    """Networks stop at different epochs, and go back to their best weights."""
+    given = [
+        keras.callbacks.EarlyStopping("val_loss", patience=1, restore_best_weights=True),
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+    ]
+    fit = {"epochs": 6, "callbacks": given, "validation_batch_size": 7}
+    together, alone = run(tmp_path, dense("rmsprop"), data(), **fit)
+    check_equal(together, alone)
+    steps = {
+        load_network(together / "networks" / network.file).optimizer.iterations.numpy()
+        for network in NETWORKS
+    }
+    assert len(steps) > 1 and min(steps) < 18
+    plateau = [keras.callbacks.ReduceLROnPlateau("loss", patience=0, min_delta=10.0)]
+    check_equal(*run(tmp_path / "plateau", dense("sgd"), data(), epochs=3, callbacks=plateau))
+
+
+def test_arguments_of_fit(tmp_path):
+    fit = {"shuffle": False, "steps_per_epoch": 2, "validation_freq": 2, "validation_steps": 1}
+    x, y = data()["validation"]
+    check_equal(*run(tmp_path, dense(), data(), validation_data=(x, y), epochs=3, **fit))
+
+
+def test_sample_weights_and_metrics(tmp_path):
+    splits = {name: (x, y, {"a": np.linspace(0, 1, len(x))}) for name, (x, y) in data().items()}
+
+    def metrics(tasks):
+        return {task: ["mae", keras.metrics.R2Score()] for task in tasks}
+
+    check_equal(*run(tmp_path, dense(weighted_metrics=metrics), splits))
+
+
+def test_datasets_and_functions_of_them(tmp_path):
+    def shuffled():
+        x, y = data()["train"]
+        return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(40).batch(16)
+
+    check_equal(*run(tmp_path, dense(), {**data(), "train": shuffled}, batch_size=None))
+
+
+def test_mixed_precision(tmp_path):
+    """In bfloat16, the loss needs no scale. Numbers have 8 bits."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        check_equal(*run(tmp_path, dense(), data()), tolerance=1e-2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_names_of_layers_that_are_not_given(tmp_path):
+    """Heads made before the encoder have its layers count on from theirs."""
+
+    def build_model(tasks):
+        heads = {task: L.Dense(1) for task in tasks}
+        model = tag_keras.MultiTaskModel(keras.Sequential([L.Dense(3)]), heads)
+        model.compile("sgd", "mse")
+        return model
+
+    check_equal(*run(tmp_path, build_model, data()))
