@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import random
 import textwrap
 import time
 import urllib.parse
@@ -357,6 +358,8 @@ def _damage(path: Path) -> str:
 
 def check_loadable(model: MultiTaskModel) -> None:
     config = keras.saving.serialize_keras_object(model)
+    # Its copies of initialisers draw seeds, which layers that are not built yet shall draw.
+    state = random.getstate()
     try:
         keras.saving.deserialize_keras_object(config)
     except (TypeError, ValueError) as error:
@@ -365,3 +368,5 @@ def check_loadable(model: MultiTaskModel) -> None:
             "losses with keras.saving.register_keras_serializable, and give them a get_config. "
             f"Keras says: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        random.setstate(state)

@@ -68,11 +68,13 @@ def run_sweep(
             environment if results must agree to the last digits.
         cluster: Whether to train on a Ray cluster instead: the one that `ray.init()` finds or
             starts, which decides how many networks train at once.
-        stack: Whether to train networks in one graph, with their weights stacked, if they have the
-            same `build_model` and `fit` and the parts of the one for all tasks. They are the same
-            to about 1e-6, and take a small part of the time. `"auto"` does so from
-            four networks on; networks that cannot be stacked are trained one by one, and a line
-            says why.
+        stack: Whether to train networks of the same `build_model` and `fit` in one graph, with
+            their weights stacked, if each is made of parts of the network for all tasks. They end
+            as they end alone, to about 1e-6, in a small part of the time. `"auto"` does so from
+            four networks on. Those that cannot be stacked are trained one by one, and a line says
+            why: models of other classes, with affinities, gradient methods or loss weightings, or
+            with state that Keras does not know; callbacks but `EarlyStopping`,
+            `LearningRateScheduler` and `ReduceLROnPlateau`; Keras' lines of each network.
 
     Returns:
         All rows of results.json. New networks stand in the order of the jobs.

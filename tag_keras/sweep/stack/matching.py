@@ -9,6 +9,7 @@ from tag_keras.backend.optimizers import slots_by_variable
 from tag_keras.model import MultiTaskModel
 from tag_keras.sweep.descriptions import describe
 from tag_keras.sweep.fingerprint import of_part
+from tag_keras.sweep.stack.functional import matched_layers
 from tag_keras.sweep.stack.refusals import NotStackedError
 from tag_keras.utils.differences import differences
 
@@ -22,12 +23,18 @@ def match(whole: MultiTaskModel, part: MultiTaskModel) -> Pairs:
         NotStackedError: If the encoder or a head has another configuration than that in `whole`, or
             if a task has another loss, metric or optimizer.
     """
-    parts = {"encoder": (whole.encoder, part.encoder)}
-    parts |= {f"head {task!r}": (whole.heads[task], part.heads[task]) for task in part.tasks}
-    pairs: Pairs = []
-    for name, (one, other) in parts.items():
-        _compare(f"the {name}", of_part(one), of_part(other), part)
-        pairs += zip(one.variables, other.variables, strict=True)
+    if isinstance(getattr(part.encoder, "output", None), Mapping):
+        layers = matched_layers(whole.encoder, part.encoder, part.tasks)
+    else:
+        _compare("the encoder", of_part(whole.encoder), of_part(part.encoder), part)
+        layers = [(whole.encoder, part.encoder)]
+    for task in part.tasks:
+        one, other = whole.heads[task], part.heads[task]
+        _compare(f"the head {task!r}", of_part(one), of_part(other), part)
+        layers.append((one, other))
+    pairs = [
+        pair for one, other in layers for pair in zip(one.variables, other.variables, strict=True)
+    ]
     _compare("the optimizer", _optimizer_of(whole), _optimizer_of(part), part)
     for task in part.tasks:
         _compare(f"the training of {task!r}", _task_of(whole, task), _task_of(part, task), part)

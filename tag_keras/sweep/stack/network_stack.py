@@ -11,6 +11,7 @@ from tag_keras.backend.optimizers import stateless_view, variables_of_all
 from tag_keras.backend.vectorized import for_each_network
 from tag_keras.model import MultiTaskModel
 from tag_keras.multitask.task_losses import of_one_replica
+from tag_keras.sweep.stack.refusals import NotStackedError
 
 
 class Start(NamedTuple):
@@ -111,6 +112,10 @@ class NetworkStack:
         self._has, self._factors = tf.Variable(tf.zeros(shape, bool)), tf.Variable(tf.zeros(shape))
         self._stopped = tf.Variable(tf.zeros(self.size, bool))
         self._may_stop = False
+        # The variables of a Functional encoder may belong to some tasks only.
+        self._has_parts = not all(
+            id(one) in start.values for one in model.encoder.variables for start in starts
+        )
         self._trace()
         self._start(starts)
 
@@ -275,6 +280,8 @@ class NetworkStack:
     def _own_losses(self, has: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """What layers add to the loss, such as regularisers; of the heads that a network has."""
         found = [of_one_replica(loss) for loss in self.model.encoder.losses]
+        if found and self._has_parts:
+            raise NotStackedError("layers of its Functional model add losses, such as regularisers")
         for task, is_own in zip(self.model.tasks, has, strict=True):
             of_head = [of_one_replica(loss) for loss in self.model.heads[task].losses]
             found += [tf.where(is_own, loss, 0.0) for loss in of_head]

@@ -11,8 +11,18 @@ from tag_keras.backend.optimizers import accumulated_batches, inner_optimizer, s
 from tag_keras.backend.pass_state import PassState, operations_in
 from tag_keras.model import MultiTaskModel
 from tag_keras.sweep.inputs import listed
-from tag_keras.sweep.stack.training import ARGUMENTS, CALLBACKS
 
+# They ask a network for no more than its logs, weights and learning rate.
+CALLBACKS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+)
+# The arguments of `fit` that a stack knows.
+ARGUMENTS = (
+    *("batch_size", "callbacks", "epochs", "initial_epoch", "shuffle", "steps_per_epoch"),
+    *("validation_batch_size", "validation_data", "validation_freq", "validation_steps", "verbose"),
+)
 # Operations whose results depend on what ran before, or that run Python.
 _NOT_REPEATED = {
     *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),

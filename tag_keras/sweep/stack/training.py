@@ -9,18 +9,6 @@ import numpy as np
 from tag_keras.backend.epochs import Epochs
 from tag_keras.sweep.stack.network_stack import NetworkStack
 
-# They ask a network for no more than its logs, weights and learning rate.
-CALLBACKS = (
-    keras.callbacks.EarlyStopping,
-    keras.callbacks.LearningRateScheduler,
-    keras.callbacks.ReduceLROnPlateau,
-)
-# The arguments of `fit` that a stack knows.
-ARGUMENTS = (
-    *("batch_size", "callbacks", "epochs", "initial_epoch", "shuffle", "steps_per_epoch"),
-    *("validation_batch_size", "validation_data", "validation_freq", "validation_steps", "verbose"),
-)
-
 
 def train_stack(
     stack: NetworkStack,
@@ -35,7 +23,7 @@ def train_stack(
     Args:
         stack: Networks at their start.
         streams: Streams of batches; all networks of a stream see the same batches.
-        callbacks: By network, its own callbacks, of the classes in `CALLBACKS`.
+        callbacks: By network, its own callbacks. They may ask for logs, weights, learning rate.
         validation: Batches to evaluate on after epochs; `None` for no evaluation.
         fit: Other arguments of `fit`.
         on_step: Called after each step with the indices of epoch and step.
