@@ -92,8 +92,9 @@ def run(
             version of a dataset.
         rivals: Results of other methods, with the same tasks and seeds, for the report to compare:
             rows by name of the method, which is also the name of its network.
-        processes: Number of networks to train at once, each in its own process; 0, which notebooks
-            need, trains one after the other in this process.
+        processes: Number of processes that train networks at once; 0, which notebooks need, trains
+            in this process. Networks that are made of the same parts are trained in one graph; a
+            line says why if others are trained one by one.
         **fit: Arguments of `fit`. Callbacks that monitor a validation loss or metric get
             `data["validation"]` after each epoch, unless there is `validation_data`. Each network
             gets copies of the callbacks, so that those you gave record nothing; or give a function,

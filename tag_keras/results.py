@@ -50,6 +50,7 @@ class Row:
         index: Index of the network's group in its grouping, or None.
         early: Whether the training stopped after ESA's few epochs.
         half_size: Whether the network has half the size.
+        stacked: Whether it was trained with others in one graph. `seconds` is then its share.
     """
 
     network: str
@@ -64,6 +65,7 @@ class Row:
     index: int | None = None
     early: bool = False
     half_size: bool = False
+    stacked: bool = False
 
     def __post_init__(self) -> None:
         if not self.role:

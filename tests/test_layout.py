@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "comparison": ("selection", "affinity", "results", "utils"),
     "report": ("comparison", "selection", "affinity", "results", "utils"),
     "sweep": (
-        *("saved_classes", "grouped_model", "model", "selection", "results", "backend", "utils"),
+        *("saved_classes", "grouped_model", "model", "multitask", "selection", "results"),
+        *("backend", "utils"),
     ),
     "study": (
         *("sweep", "report", "selection", "model", "gradient_methods", "loss_weighting"),

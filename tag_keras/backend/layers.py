@@ -3,7 +3,7 @@
 import collections
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -23,6 +23,39 @@ def layers_in(
 def own_trainable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """Trainable variables of the layer itself, without the layers in it."""
     return list(layer._trainable_variables)
+
+
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Variables of the layer itself, with the seeds of its random numbers."""
+    seeds = [one.state for one in layer._seed_generators]
+    return [*layer._trainable_variables, *layer._non_trainable_variables, *seeds]
+
+
+class Call(NamedTuple):
+    """How a tensor of a Functional model is computed.
+
+    Args:
+        operation: Layer or other operation.
+        place: Which of the operation's calls, and which of its outputs.
+        arguments: Arguments of the call, with `None` in the place of tensors.
+        inputs: The tensors among the arguments.
+    """
+
+    operation: Any
+    place: tuple[int, int]
+    arguments: Any
+    inputs: list[keras.KerasTensor]
+
+
+def call_of(tensor: keras.KerasTensor) -> Call:
+    """How a tensor of a Functional model is computed."""
+    operation, *place = tensor._keras_history
+    node = operation._inbound_nodes[place[0]]
+    given = (node.arguments.args, node.arguments.kwargs)
+    arguments = keras.tree.map_structure(
+        lambda one: None if isinstance(one, keras.KerasTensor) else one, given
+    )
+    return Call(operation, (place[0], place[1]), arguments, list(node.input_tensors))
 
 
 def forget_layer(owner: keras.layers.Layer, layer: keras.layers.Layer) -> None:

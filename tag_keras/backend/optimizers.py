@@ -30,6 +30,36 @@ def variables_of_all(optimizer: Any) -> list[keras.Variable]:
     return [optimizer.iterations, optimizer._learning_rate]
 
 
+def slots_by_variable(
+    optimizer: Any,
+) -> dict[tuple[str, int | None], keras.Variable]:
+    """The variables of a built optimizer, each by its name in the optimizer and its index.
+
+    The index is that of the trainable variable that it belongs to; `None` for one that belongs to
+    all, such as the learning rate.
+
+    Raises:
+        ValueError: If the optimizer keeps variables in another way.
+    """
+    number = len(optimizer._trainable_variables)
+    own = {id(one): one for one in optimizer.variables}
+    found: dict[tuple[str, int | None], keras.Variable] = {}
+    for name, value in vars(optimizer).items():
+        if name in ("_variables", "_trainable_variables"):
+            continue
+        if isinstance(value, keras.Variable):
+            found[name, None] = value
+        elif isinstance(value, list | tuple) and len(value) == number:
+            found |= {(name, i): one for i, one in enumerate(value) if id(one) in own}
+    found = {key: one for key, one in found.items() if id(one) in own}
+    if {id(one) for one in found.values()} != set(own):
+        raise ValueError(
+            f"The optimizer {type(optimizer).__name__} has variables that are none of its lists "
+            "with one for each weight."
+        )
+    return found
+
+
 def clipped_gradients(optimizer: Any, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Gradients, clipped if the optimizer was told to clip."""
     return list(optimizer._clip_gradients(gradients))

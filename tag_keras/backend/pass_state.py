@@ -32,8 +32,8 @@ class PassState:
         # Handles of `tf.Variable`s: a graph does not know all the variables themselves.
         self._handles: list[tf.Tensor] = []
 
-    def find(self, model: keras.Model, forward: Callable[..., Any], batch: Sequence[Any]) -> None:
-        """Finds what a forward pass changes, by tracing it once.
+    def find(self, model: keras.Model, forward: Callable[..., Any], batch: Sequence[Any]) -> Any:
+        """Finds what a forward pass changes, by tracing it once. Returns the graph of the pass.
 
         If a pass cannot be traced, because it only runs eagerly, no `tf.Variable` is found.
 
@@ -59,7 +59,7 @@ class PassState:
             function = one_pass.get_concrete_function(specs, *batch)
         except Exception:
             if model.run_eagerly:
-                return
+                return None
             raise
         self._variables = list(changed.values())
         resources = _changed_resources(function)
@@ -73,6 +73,13 @@ class PassState:
                 "them with `add_weight(trainable=False)`, `keras.Variable` or "
                 "`keras.random.SeedGenerator`, or train on one device."
             )
+        return function.graph
+
+    def unknown_to(self, model: keras.Model) -> list[str]:
+        """Names of what a forward pass changes beside the variables of the model."""
+        known = {id(one) for one in model.variables}
+        names = [one.path for one in self._variables if id(one) not in known]
+        return [*names, *("a `tf.Variable` or a `tf.random.Generator`" for _ in self._handles[:1])]
 
     def now(self, model: keras.Model) -> "Moment":
         """The present state, from which passes can start again."""
@@ -135,13 +142,18 @@ def _changed_resources(function: Any) -> list[tf.Tensor]:
     ]
 
 
-def _check_operations(graph: Any) -> None:
-    """Raises a `ValueError` if a graph, or a function in it, has operations of `_NOT_UNDONE`."""
+def operations_in(graph: Any) -> set[str]:
+    """Kinds of the operations in a graph and in its functions."""
     definition = graph.as_graph_def()
     nodes = [*definition.node]
     for function in definition.library.function:
         nodes += function.node_def
-    if found := sorted({node.op for node in nodes} & _NOT_UNDONE):
+    return {node.op for node in nodes}
+
+
+def _check_operations(graph: Any) -> None:
+    """Raises a `ValueError` if a graph, or a function in it, has operations of `_NOT_UNDONE`."""
+    if found := sorted(operations_in(graph) & _NOT_UNDONE):
         raise ValueError(
             f"A forward pass of the model has the operations {found}, and a probe could not undo "
             "what they change. Take them out of layers and losses, or compile without `affinity`."

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,11 @@ from tag_keras.sweep.network import IF_NOT_FINITE, Data, Network
 
 
 def evaluate_network(
-    model: MultiTaskModel, network: Network, splits: Mapping[str, Data], seconds: float
+    model: MultiTaskModel,
+    network: Network,
+    splits: Mapping[str, Data],
+    seconds: float,
+    stacked: bool = False,
 ) -> list[Row]:
     """Evaluates a network: a row of results.json for each task and split.
 
@@ -33,25 +37,43 @@ def evaluate_network(
             logs = model.evaluate(**parts, return_dict=True, verbose=0)
         # A model of another class than `MultiTaskModel` may not know.
         without: list[str] = getattr(model, "tasks_without_labels", list)()
-        if without:
-            raise ValueError(
-                f"The split {split!r} has no label of the tasks {without}: all are NaN or have the "
-                "sample weight 0. Give it labels of these tasks, or leave the tasks out."
-            )
-        metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
-        for name, value in _numbers(logs):
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on "
-                    f"the split {split!r}. {IF_NOT_FINITE}"
-                )
-            if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
-                # The longest name, because one task's name may begin another's.
-                owner = max(owners, key=len)
-                metrics[owner][name.removeprefix(f"{owner}_")] = value
-        for task, values in metrics.items():
-            rows.append(network.row(task, split, values.pop("loss"), values, seconds))
+        rows += rows_of(network, split, logs, without, seconds, stacked)
     return rows
+
+
+def rows_of(
+    network: Network,
+    split: str,
+    logs: Mapping[str, Any],
+    without: Sequence[str],
+    seconds: float,
+    stacked: bool = False,
+) -> list[Row]:
+    """The rows of a network on a split, from what `evaluate` logs.
+
+    Raises:
+        ValueError: If there are tasks `without` labels, or if a loss or metric is not finite.
+    """
+    if without:
+        raise ValueError(
+            f"The split {split!r} has no label of the tasks {without}: all are NaN or have the "
+            "sample weight 0. Give it labels of these tasks, or leave the tasks out."
+        )
+    metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
+    for name, value in _numbers(logs):
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on the "
+                f"split {split!r}. {IF_NOT_FINITE}"
+            )
+        if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
+            # The longest name, because one task's name may begin another's.
+            owner = max(owners, key=len)
+            metrics[owner][name.removeprefix(f"{owner}_")] = value
+    return [
+        network.row(task, split, values.pop("loss"), values, seconds, stacked)
+        for task, values in metrics.items()
+    ]
 
 
 def _numbers(logs: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

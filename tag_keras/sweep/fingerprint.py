@@ -123,15 +123,28 @@ def of_model(model: Any) -> Fingerprint:
         return describe_object(model)
     # The state of `compile` is no part of the architecture.
     methods = getattr(model, "compiled_methods", None)
-    layers = {id(one): one for one in _in_order(model, without=methods)}
-    names = Names(layers.values())
+    layers, names = _layers_of(model, without=methods)
     described = {
         "keras": keras.version(),
-        "layers": {names.of[key]: _of_layer(layer, names) for key, layer in layers.items()},
+        "layers": layers,
         **{name: describe(value, names) for name, value in _training_of(model).items()},
         "weights": _of_weights(model.weights),
     }
     return dict(json.loads(json.dumps(described)))
+
+
+def of_part(layer: keras.layers.Layer) -> Fingerprint:
+    """Describes a part of a model, such as its encoder: its layers, and the weights' shapes."""
+    layers, _ = _layers_of(layer)
+    shapes = [[list(weight.shape), bool(weight.trainable)] for weight in layer.weights]
+    return dict(json.loads(json.dumps({"layers": layers, "weights": shapes})))
+
+
+def _layers_of(layer: Any, without: Any = None) -> tuple[Fingerprint, Names]:
+    """The layers by their names, each described, and these names."""
+    layers = {id(one): one for one in _in_order(layer, without)}
+    names = Names(layers.values())
+    return {names.of[key]: _of_layer(one, names) for key, one in layers.items()}, names
 
 
 def _in_order(layer: Any, without: Any) -> Iterator[Any]:

@@ -98,7 +98,7 @@ def can_shuffle(dataset: Any) -> bool:
 
 def check_callbacks(callbacks: Any) -> None:
     """Checks that each network can get copies of these callbacks, unless they are a function."""
-    for callback in _flat(callbacks):
+    for callback in listed(callbacks):
         name = type(callback).__name__
         if isinstance(callback, _WRITERS):
             raise ValueError(
@@ -125,7 +125,7 @@ def callbacks_of(callbacks: Any, network: Any) -> Any:
 def validation_of_fit(fit: Mapping[str, Any], validation: Any, tasks: Sequence[str]) -> Any:
     """What `fit` evaluates on: its own argument, or `validation` if a callback monitors that."""
     data = fit.get("validation_data")
-    monitors = [str(getattr(one, "monitor", "")) for one in _flat(fit.get("callbacks"))]
+    monitors = [str(getattr(one, "monitor", "")) for one in listed(fit.get("callbacks"))]
     is_watched = any(name.startswith("val_") for name in monitors)
     if data is None and is_watched and not fit.get("validation_split"):
         data = validation
@@ -135,7 +135,8 @@ def validation_of_fit(fit: Mapping[str, Any], validation: Any, tasks: Sequence[s
     return data
 
 
-def _flat(callbacks: Any) -> list[Any]:
+def listed(callbacks: Any) -> list[Any]:
+    """Callbacks in a list; none of those that only a function of a network returns."""
     if callable(callbacks):
         return []
     listed = getattr(callbacks, "callbacks", callbacks)

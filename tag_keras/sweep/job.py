@@ -114,10 +114,11 @@ def train_job(
     paths = JobFiles(folder, job.network)
     # Otherwise Keras goes on numbering the layers of the networks before, for instance.
     keras.utils.clear_session()
-    model, seconds = _load_trained(job, paths) or _train(job, paths, data, progress)
+    trained = _load_trained(job, paths) or _train(job, paths, data, progress)
+    model, seconds, stacked = trained
     splits = {split: data[split] for split in data if split != "train"}
     try:
-        rows = evaluate_network(model, job.network, splits, seconds)
+        rows = evaluate_network(model, job.network, splits, seconds, stacked)
     except (ValueError, tf.errors.ResourceExhaustedError):
         # The network may be the cause, for instance by a loss of NaN: train anew next time.
         paths.trained.unlink(missing_ok=True)
@@ -143,7 +144,7 @@ def build_function(job: Job) -> BuildModel:
 
 def _train(
     job: Job, paths: JobFiles, data: Mapping[str, Data], progress: Progress | None
-) -> tuple[MultiTaskModel, float]:
+) -> tuple[MultiTaskModel, float, bool]:
     """Trains the network of a job, and writes all files but its rows."""
     described: dict[str, Any] = {}
     checked = build_function(job)
@@ -156,19 +157,30 @@ def _train(
     paths.trained.unlink(missing_ok=True)
     options = {**job.fit, "validation": data.get("validation"), "progress": progress}
     model, seconds = train_network(build, job.network, data["train"], job.saves, **options)
-    if job.saves:
-        save_network(model, paths.model)
     if _measures(model):
         model.get_affinity().save(paths.affinity)
     if job.saves:
-        record = {"tasks": list(job.network.tasks), "seed": job.network.seed, "seconds": seconds}
-        record |= {"checksum": files.checksum(paths.model), "model": described}
-        files.write_json(paths.trained, record)
-    return model, seconds
+        keep_network(job.network, paths, model, seconds, described)
+    return model, seconds, False
 
 
-def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float] | None:
-    """Loads the trained network of a job and the seconds of its training, if they are there."""
+def keep_network(
+    network: Network,
+    paths: JobFiles,
+    model: MultiTaskModel,
+    seconds: float,
+    described: Mapping[str, Any],
+    stacked: bool = False,
+) -> None:
+    """Writes the file of a trained network, and the record of its training."""
+    save_network(model, paths.model)
+    record = {"tasks": list(network.tasks), "seed": network.seed, "seconds": seconds}
+    record |= {"checksum": files.checksum(paths.model), "model": described, "stacked": stacked}
+    files.write_json(paths.trained, record)
+
+
+def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float, bool] | None:
+    """Loads the trained network of a job, if it is there; its seconds; whether it was stacked."""
     if not (job.saves and paths.trained.exists() and paths.are_there(job)):
         return None
     try:
@@ -176,7 +188,7 @@ def _load_trained(job: Job, paths: JobFiles) -> tuple[MultiTaskModel, float] | N
         model = load_network(paths.model)
         if {*getattr(model, "tasks", ())} != {*job.network.tasks}:
             raise ValueError(f"{paths.model} is the network of other tasks.")
-        return model, known["seconds"]
+        return model, known["seconds"], known.get("stacked") is True
     except ValueError as error:
         # A file may be damaged, or the network may have a class that this program does not have.
         print(f"{job.network.name!r}, seed {job.network.seed}, is trained anew: {error}")

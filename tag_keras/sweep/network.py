@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import random
 import textwrap
 import time
 import urllib.parse
@@ -84,11 +85,17 @@ class Network:
         return 0.5 if self.half_size else 1.0
 
     def row(
-        self, task: str, split: str, loss: float, metrics: Mapping[str, float], seconds: float
+        self,
+        task: str,
+        split: str,
+        loss: float,
+        metrics: Mapping[str, float],
+        seconds: float,
+        stacked: bool = False,
     ) -> Row:
         """A row of results.json."""
         result = (self.name, self.tasks, self.seed, task, split, loss, metrics, seconds)
-        return Row(*result, self.role, self.index, self.early, self.half_size)
+        return Row(*result, self.role, self.index, self.early, self.half_size, stacked)
 
     @property
     def file(self) -> str:
@@ -184,7 +191,7 @@ def _load_finite(path: Path) -> keras.Model | None:
     if not path.exists() or delete_damaged(path):
         return None
     model = load_network(path)
-    if _is_finite(model):
+    if is_finite(model):
         return model
     print(f"{path} has weights that are not finite, and is made anew.", flush=True)
     return None
@@ -242,7 +249,7 @@ def train_network(
     fit = {"verbose": 0, **fit, "callbacks": with_steps(fit["callbacks"], progress)}
     model, common = build_alone(build, network.seed, train)
     if saves:
-        _check_loadable(model)
+        check_loadable(model)
     start = time.perf_counter()
     data = arguments("The training data", train, network.tasks)
     if len(data) == 1 and not can_shuffle(data["x"]):
@@ -251,7 +258,7 @@ def train_network(
     with unchanged(common):
         model.fit(**data, **fit)
     seconds = time.perf_counter() - start
-    if not _is_finite(model):
+    if not is_finite(model):
         raise ValueError(
             f"The network {network.name!r}, seed {network.seed}, of the tasks "
             f"{list(network.tasks)} has weights that are not finite after its training, so that it "
@@ -260,7 +267,7 @@ def train_network(
     return model, seconds
 
 
-def _is_finite(model: keras.Model) -> bool:
+def is_finite(model: keras.Model) -> bool:
     """Whether all weights that predict are finite, also means of inputs that are not trained."""
     # A loss weighting begins with losses of NaN.
     methods = getattr(model, "compiled_methods", None)
@@ -349,8 +356,10 @@ def _damage(path: Path) -> str:
     return f"bad checksum of {wrong}" if wrong else ""
 
 
-def _check_loadable(model: MultiTaskModel) -> None:
+def check_loadable(model: MultiTaskModel) -> None:
     config = keras.saving.serialize_keras_object(model)
+    # Its copies of initialisers draw seeds, which layers that are not built yet shall draw.
+    state = random.getstate()
     try:
         keras.saving.deserialize_keras_object(config)
     except (TypeError, ValueError) as error:
@@ -359,3 +368,5 @@ def _check_loadable(model: MultiTaskModel) -> None:
             "losses with keras.saving.register_keras_serializable, and give them a get_config. "
             f"Keras says: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        random.setstate(state)

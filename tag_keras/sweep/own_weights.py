@@ -39,8 +39,8 @@ def build_alone(
     if any(id(layer) in there and _may_grow(layer) for layer in layers_in(model)):
         # Only a reading would tell the shapes of what a function gives, for instance.
         with contextlib.suppress(Exception):
-            other(_symbolic_inputs(data))
-    _check_apart(_changed_by_training(model), _changed_by_training(other))
+            other(symbolic_inputs(data))
+    check_apart(changed_by_training(model), changed_by_training(other))
     known = {id(one) for one in (*other.weights, *_variables_of_losses(other))}
     both = (*model.weights, *_variables_of_losses(model))
     common = [one for one in both if id(one) in known]
@@ -83,7 +83,7 @@ def _may_grow(layer: keras.layers.Layer) -> bool:
     return layer.trainable and not layer.built and has_build and not is_group
 
 
-def _symbolic_inputs(data: Any) -> Any:
+def symbolic_inputs(data: Any) -> Any:
     """Symbolic inputs of a model for arrays or a dataset."""
     if isinstance(data, tf.data.Dataset):
         return keras.tree.map_structure(
@@ -97,7 +97,7 @@ def _symbolic_inputs(data: Any) -> Any:
     )
 
 
-def _check_apart(changed: dict[int, str], known: dict[int, str]) -> None:
+def check_apart(changed: dict[int, str], known: dict[int, str]) -> None:
     """Raises a `ValueError` if what one training changes is among what another one changes."""
     names = list(dict.fromkeys(name for one, name in changed.items() if one in known))
     if names:
@@ -117,7 +117,7 @@ def _variables_of_losses(model: MultiTaskModel) -> list[keras.Variable]:
     return [one for one in values if isinstance(one, keras.Variable | tf.Variable)]
 
 
-def _changed_by_training(model: MultiTaskModel) -> dict[int, str]:
+def changed_by_training(model: MultiTaskModel) -> dict[int, str]:
     """Names of what a training of the model changes, by identity."""
     changed = {id(one): one.path for one in model.trainable_weights}
     for layer in layers_in(model):

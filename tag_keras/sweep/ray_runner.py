@@ -3,7 +3,7 @@
 import os
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,10 @@ class OnRay:
                 self._running.discard(task)
         self._write(job, contents)
         return None
+
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
+        # A cluster trains each network on a machine of its own.
+        return iter(())
 
     def close(self) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 """Runners train a sweep's jobs: in this process, or each in its own with its cores and GPUs."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -9,14 +10,17 @@ import queue
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
 import keras
 
+from tag_keras.sweep.console import progress_of
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
-from tag_keras.sweep.network import Data
+from tag_keras.sweep.network import Data, Network
+from tag_keras.sweep.stack.jobs import train_stacked
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
 
@@ -33,6 +37,9 @@ class Runner(Protocol):
 
         In this process, `progress` shows the steps.
         """
+
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
+        """Trains jobs together, and gives those that are done; the others must be trained alone."""
 
     def close(self) -> None:
         """Stops all trainings; any thread may call it."""
@@ -52,6 +59,9 @@ class InThisProcess:
         except Exception as error:
             return Failure(f"{type(error).__name__}: {error}", is_lasting(error), error)
         return None
+
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
+        yield from train_stacked(self._folder, jobs, self._data, progress)
 
     def close(self) -> None:
         pass
@@ -79,18 +89,49 @@ class InProcesses:
             self._shares.put(share)
 
     def train(self, job: Job, progress: Progress) -> Failure | None:
-        paths = JobFiles(self._folder, job.network)
-        paths.log.parent.mkdir(parents=True, exist_ok=True)
+        paths = self._files(job.network)
         call = functools.partial(_train_in_child, self._folder, job, self._data, self._policy)
-        share = self._shares.get()
-        try:
-            code = self._children.call(pickle.dumps(call), paths.log, share)
-        finally:
-            self._shares.put(share)
+        code = self._call(call, paths.log)
         # With its rows the job is done, even if TensorFlow fails as the process ends.
         if paths.rows.exists():
             return None
         return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
+
+    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
+        # As even parts as there are processes.
+        parts = [one for one in (jobs[i :: self.threads] for i in range(self.threads)) if one]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            running = {pool.submit(self._train_part, part) for part in parts}
+            left = {job.network: job for job in jobs}
+            while left:
+                ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                if done := [network for network in left if self._files(network).rows.exists()]:
+                    yield [left.pop(network) for network in done]
+                for future in ended:
+                    if words := future.result():
+                        progress.say(words)
+                if not running:
+                    break
+
+    def _train_part(self, jobs: Sequence[Job]) -> str:
+        """Trains jobs together in a process; returns why some have to be trained one by one."""
+        log, arguments = self._files(jobs[0].network).log, (jobs, self._data, self._policy)
+        call = functools.partial(_train_stack_in_child, self._folder, *arguments)
+        if (code := self._call(call, log)) == 0:
+            return ""
+        return f"{len(jobs)} networks are trained one by one: {_reason(code, log)}"
+
+    def _files(self, network: Network) -> JobFiles:
+        return JobFiles(self._folder, network)
+
+    def _call(self, call: Callable[[], None], log: Path) -> int:
+        """Calls a function in a process with its share of the machine; returns the exit code."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        share = self._shares.get()
+        try:
+            return self._children.call(pickle.dumps(call), log, share)
+        finally:
+            self._shares.put(share)
 
     def close(self) -> None:
         self._children.stop()
@@ -101,6 +142,14 @@ def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
     # A line for each epoch in the log, unless `fit` says otherwise.
     job = dataclasses.replace(job, fit={"verbose": 2, **job.fit})
     train_job(folder, job, pickle.loads(data))
+
+
+def _train_stack_in_child(folder: Path, jobs: Sequence[Job], data: bytes, policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    fit = {"verbose": 0, **jobs[0].fit}
+    with contextlib.closing(progress_of([fit] * len(jobs))) as progress:
+        for done in train_stacked(folder, jobs, pickle.loads(data), progress):
+            progress.add(len(done))
 
 
 def _reason(code: int, log: Path) -> str:

@@ -5,12 +5,13 @@ import json
 import sys
 
 import digits_eagerly
+import keras
 import numpy as np
 import pytest
 from selection_oracle import score_in_group, search_exhaustively
 
 import tag_keras
-from benchmarks import measuring, memory, method_cost, selection, study_cost
+from benchmarks import measuring, memory, method_cost, selection, stack_cost, study_cost
 from benchmarks.original_selection import original_groups, original_selection
 
 
@@ -215,3 +216,17 @@ def test_memory_is_measured_for_each_network_but_the_first(kind, monkeypatch):
     monkeypatch.setattr(memory, "resident_megabytes", lambda: next(sizes))
     assert memory.growth(kind, width=4, networks=2) == [1.0, 2.0]
     assert trained == [(kind, 4, seed) for seed in range(5)]
+
+
+def test_a_stack_is_timed_beside_a_sample_of_its_networks(monkeypatch, capsys):
+    small = ((3,), 2, lambda: [keras.layers.Dense(2)])
+    monkeypatch.setattr(stack_cost, "KINDS", {"small": small})
+    together = stack_cost.train("small", stack=True, seeds=2, sample=0)
+    assert together["networks"] == 6
+    assert stack_cost.train("small", stack=False, seeds=2, sample=1)["networks"] == 1
+    figures = iter([{**together, "each": 0.5}, {**together, "each": 2.0}])
+    monkeypatch.setattr(stack_cost, "apart", lambda *_: next(figures))
+    monkeypatch.setattr("sys.argv", ["stack_cost", "--kinds", "small", "--turns", "1"])
+    stack_cost.main()
+    row = "small                  6            4.00 (4.00 .. 4.00)         0.500              0"
+    assert capsys.readouterr().out.splitlines()[1] == row

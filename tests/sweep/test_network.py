@@ -193,15 +193,15 @@ def test_weights_that_are_not_finite():
     model.compile("sgd", "mse", loss_weighting=tag_keras.DynamicWeightAverage(), run_eagerly=True)
     model.fit(x, labels, verbose=0)
     assert any(np.isnan(np.asarray(one)).any() for one in model.weights)
-    assert training._is_finite(model)
+    assert training.is_finite(model)
     # Of what is not trained, a mask may be infinite, but nothing may be NaN.
     mask.bias.assign([-np.inf, 0, 0])
-    assert training._is_finite(model)
+    assert training.is_finite(model)
     normalization.moving_mean.assign(normalization.moving_mean * np.nan)
-    assert not training._is_finite(model)
+    assert not training.is_finite(model)
     normalization.moving_mean.assign(np.zeros(5))
     model.heads["b"].bias.assign([np.inf])
-    assert not training._is_finite(model)
+    assert not training.is_finite(model)
 
 
 def test_a_network_kept_with_nan_is_trained_anew(kept, tmp_path, capsys):

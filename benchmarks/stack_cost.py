@@ -1,0 +1,143 @@
+"""CPU time and memory of networks that are trained in one graph, beside one by one.
+
+    python -m benchmarks.stack_cost
+
+Every group of the tasks is trained with several seeds by `run_sweep` with `processes=0`: all of
+them with `stack=True`, and a sample with `stack=False`. Each is a process of its own, in turns. A
+ratio is the CPU time that a network takes one by one, over that in the stack, with all that both
+take once: making the graph, building, evaluating, writing files. Memory is the peak of the process
+above that of one network alone.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import tag_keras
+from benchmarks.measuring import middle_and_spread, peak_megabytes, run_apart
+from tag_keras.sweep import Job, Network, run_sweep
+
+layers = keras.layers
+
+
+class SelfAttention(layers.Layer):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, heads: int, size: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(heads, size)
+
+    def build(self, shape: tuple) -> None:
+        self.attention.build(shape, shape)
+
+    def call(self, x):
+        return self.attention(x, x)
+
+
+# By kind: the shape of an example, the number of tasks, and the layers.
+KINDS = {
+    "perceptron": (
+        *((20,), 7),
+        lambda: [layers.Dense(32, "relu"), layers.Dense(32, "relu")],
+    ),
+    "convolutions": (
+        *((8, 8, 1), 6),
+        lambda: [
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+        ],
+    ),
+    "LSTM": ((12, 4), 5, lambda: [layers.LSTM(16)]),
+    "attention": (
+        *((12, 4), 5),
+        lambda: [layers.Dense(16), SelfAttention(2, 8), layers.GlobalAveragePooling1D()],
+    ),
+}
+
+
+def train(kind: str, stack: bool, seeds: int, sample: int) -> dict[str, float]:
+    """Trains all groups, or a sample of them; returns CPU seconds and megabytes."""
+    shape, number, make_layers = KINDS[kind]
+    tasks = tuple(f"task{index}" for index in range(number))
+    generator = np.random.default_rng(0)
+
+    def split(examples: int) -> tuple:
+        x = generator.normal(size=(examples, *shape)).astype("float32")
+        return x, {task: generator.normal(size=(examples, 1)).astype("float32") for task in tasks}
+
+    def build_model(group: tuple[str, ...]) -> tag_keras.MultiTaskModel:
+        heads = {task: layers.Dense(1) for task in group}
+        model = tag_keras.MultiTaskModel(keras.Sequential(make_layers()), heads)
+        rate = keras.optimizers.schedules.CosineDecay(0.01, 400)
+        model.compile(keras.optimizers.Adam(rate), "mse")
+        return model
+
+    groups = [
+        group for size in range(1, number + 1) for group in itertools.combinations(tasks, size)
+    ]
+    fit = {"batch_size": 32, "epochs": 10, "verbose": 0}
+    jobs = [
+        Job(Network("-".join(group), group, seed), build_model, fit, saves=False)
+        for seed in range(seeds)
+        for group in groups
+    ]
+    if sample:
+        jobs = [jobs[place] for place in np.linspace(0, len(jobs) - 1, sample).astype(int)]
+    data = {"train": split(1280), "test": split(320)}
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = run_sweep(folder, jobs, data, processes=0, stack=stack)
+    seconds = time.process_time() - start
+    if {row.stacked for row in rows} != {stack}:
+        raise RuntimeError(f"Networks of {kind} were trained in another way than asked for.")
+    return {"each": seconds / len(jobs), "networks": len(jobs), "megabytes": peak_megabytes()}
+
+
+def apart(*options: object) -> dict[str, float]:
+    return json.loads(run_apart("benchmarks.stack_cost", ["--one", *map(str, options)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", nargs="+", default=[*KINDS], choices=[*KINDS])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--sample", type=int, default=4, help="Networks trained one by one.")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        kind, *numbers = options.one
+        stack, seeds, sample = map(int, numbers)
+        print(json.dumps(train(kind, bool(stack), seeds, sample)))
+        return
+    print("kind            networks   times as fast (lowest .. highest)   s each   MB above one")
+    for kind in options.kinds:
+        together, alone = [], []
+        for _ in range(options.turns):
+            together.append(apart(kind, 1, options.seeds, 0))
+            alone.append(apart(kind, 0, options.seeds, options.sample))
+        ratios = [one["each"] / other["each"] for one, other in zip(alone, together, strict=True)]
+        middle, spread = middle_and_spread(np.array(ratios)).split(" ", 1)
+        seconds = np.median([one["each"] for one in together])
+        memory = np.median([one["megabytes"] for one in together])
+        memory -= np.median([one["megabytes"] for one in alone])
+        networks = int(together[0]["networks"])
+        print(
+            f"{kind:15} {networks:8} {middle:>15} {spread:19} {seconds:8.3f} {memory:14.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Trains jobs of a sweep in stacks. They leave the same files as jobs that are trained alone."""
+
+import collections
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tag_keras.backend.epochs import Epochs
+from tag_keras.backend.steps import build_for
+from tag_keras.results import Row, save_results
+from tag_keras.sweep.console import without_retracing_warnings
+from tag_keras.sweep.evaluation import rows_of
+from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed, validation_of_fit
+from tag_keras.sweep.job import Job, JobFiles, keep_network
+from tag_keras.sweep.network import Data
+from tag_keras.sweep.stack.memory import most_networks
+from tag_keras.sweep.stack.network_stack import NetworkStack
+from tag_keras.sweep.stack.parts import Parts
+from tag_keras.sweep.stack.refusals import NotStackedError, check_built, check_fit
+from tag_keras.sweep.stack.training import evaluate_stack, train_stack
+from tag_keras.utils.progress import Progress
+
+# Networks of one seed see the same batches, which is faster: from this number on, they have a stack
+# of their own.
+_FEWEST_OF_A_SEED = 8
+
+
+def train_stacked(
+    folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], progress: Progress
+) -> Iterator[list[Job]]:
+    """Trains jobs together, and gives those that are done; the others must be trained alone.
+
+    A line says why, if none can be trained together.
+    """
+    left = len(jobs)
+    with without_retracing_warnings():
+        try:
+            for done in StackedJobs(folder, jobs, data, progress).train():
+                left -= len(done)
+                yield done
+        except NotStackedError as error:
+            reason = str(error)
+        except Exception as error:
+            # If it is an error of the model or of the data, it comes again where each is alone.
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        else:
+            return
+    progress.say(f"{left} networks are trained one by one: {reason.rstrip('.')}.")
+
+
+class StackedJobs:
+    """Jobs of one `build_model` and one `fit`, which differ in tasks and seeds.
+
+    Args:
+        folder: Folder of the sweep.
+        jobs: The jobs.
+        data: `"train"` and the splits to evaluate on.
+        progress: Shows the steps.
+
+    Raises:
+        NotStackedError: If they cannot be trained in one graph.
+    """
+
+    def __init__(
+        self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], progress: Progress
+    ) -> None:
+        check_fit(jobs[0].fit)
+        self._folder, self._jobs, self._data = folder, list(jobs), data
+        self._progress = progress
+        # The largest network first: the others are made of its parts.
+        largest = sorted(jobs, key=lambda job: len(job.network.tasks), reverse=True)
+        self._tasks = tuple(dict.fromkeys(task for job in largest for task in job.network.tasks))
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(jobs[0].network.seed)
+        batch = next(self._epochs("train", **self._order()).batches())
+        first, *others = dict.fromkeys(job.network.seed for job in jobs)
+        other = others[0] if others else None
+        self._parts = Parts(jobs[0], self._tasks, first, other, _symbolic_inputs(batch))
+        self._whole = self._parts.whole
+        build_for(self._whole, batch)
+        self._most = most_networks(self._whole, check_built(self._whole, batch))
+        self._stack: NetworkStack | None = None
+
+    def train(self) -> Iterator[list[Job]]:
+        """Trains one stack after the other, and gives the jobs that are done.
+
+        A job whose network is not finite, or has no labels to be evaluated on, is left out.
+        """
+        left = collections.deque(_chunks(self._jobs, self._most))
+        while left:
+            chunk = left.popleft()
+            try:
+                yield self._train(chunk)
+            except tf.errors.ResourceExhaustedError:
+                if len(chunk) == 1:
+                    raise
+                self._stack = None
+                left.extendleft([chunk[len(chunk) // 2 :], chunk[: len(chunk) // 2]])
+
+    def _train(self, chunk: Sequence[Job]) -> list[Job]:
+        """Trains a stack, and writes the files of its networks; gives those that are done."""
+        seeds = list(dict.fromkeys(job.network.seed for job in chunk))
+        networks = [job.network for job in chunk]
+        parts = [self._parts.part(one.tasks, one.seed) for one in networks]
+        starts = [
+            part.start(one.seed, seeds.index(one.seed))
+            for one, part in zip(networks, parts, strict=True)
+        ]
+        if self._stack is None or not self._stack.begin(starts):
+            self._stack = NetworkStack(self._whole, starts)
+        streams = []
+        for seed in seeds:
+            keras.utils.set_random_seed(seed)
+            streams.append(self._epochs("train", **self._order()))
+        callbacks = [listed(callbacks_of(self._fit.get("callbacks"), job.network)) for job in chunk]
+        begin = time.perf_counter()
+        shows = self._shows(len(chunk), streams[0])
+        train_stack(self._stack, streams, callbacks, self._validation(), self._fit, shows)
+        seconds = (time.perf_counter() - begin) / len(chunk)
+        rows = self._evaluate(self._stack, chunk, seconds)
+        done = []
+        for job, part, values in zip(chunk, parts, self._stack.values(), strict=True):
+            part.check_common(values)
+            if not (rows[job.network] and part.is_finite(values)):
+                continue
+            paths = JobFiles(self._folder, job.network)
+            if job.saves:
+                part.end(values)
+                keep_network(job.network, paths, part.model, seconds, part.described, stacked=True)
+            save_results(paths.rows, rows[job.network])
+            done.append(job)
+        return done
+
+    def _evaluate(
+        self, stack: NetworkStack, chunk: Sequence[Job], seconds: float
+    ) -> dict[Any, list[Row]]:
+        """The rows of each network; none if it cannot be evaluated."""
+        rows: dict[Any, list[Row]] = {job.network: [] for job in chunk}
+        failed = set()
+        for split in self._data:
+            if split == "train":
+                continue
+            evaluate_stack(stack, self._epochs(split))
+            lacking = stack.tasks_without_labels()
+            for job, logs in zip(chunk, stack.logs(), strict=True):
+                network = job.network
+                without = [task for task in network.tasks if task in lacking]
+                try:
+                    rows[network] += rows_of(network, split, logs, without, seconds, stacked=True)
+                except ValueError:
+                    # Alone, it shows why.
+                    failed.add(network)
+        return {network: [] if network in failed else own for network, own in rows.items()}
+
+    @property
+    def _fit(self) -> Mapping[str, Any]:
+        return self._jobs[0].fit
+
+    def _order(self) -> dict[str, Any]:
+        """How `fit` takes batches from the training data."""
+        return {
+            "batch_size": self._fit.get("batch_size"),
+            "steps": self._fit.get("steps_per_epoch"),
+            "shuffle": self._fit.get("shuffle", True),
+        }
+
+    def _epochs(self, split: str, **order: Any) -> Epochs:
+        is_train = split == "train"
+        what = "The training data" if is_train else f"The split {split!r}"
+        # A network without labels to be evaluated on is found by itself.
+        parts = arguments(what, self._data[split], self._tasks if is_train else ())
+        if len(parts) == 1 and not can_shuffle(parts["x"]) and "shuffle" in order:
+            order["shuffle"] = self._fit.get("shuffle", False)
+        return Epochs(parts, **order)
+
+    def _validation(self) -> Epochs | None:
+        data = validation_of_fit(self._fit, self._data.get("validation"), self._tasks)
+        if data is None:
+            return None
+        size = self._fit.get("validation_batch_size") or self._fit.get("batch_size")
+        parts = arguments("The validation data", data, self._tasks)
+        return Epochs(parts, size, self._fit.get("validation_steps"))
+
+    def _shows(self, networks: int, stream: Epochs) -> Callable[[int, int], None]:
+        epochs = self._fit.get("epochs", 1)
+
+        def show(epoch: int, step: int) -> None:
+            share = (step + 1) / stream.num_batches if stream.num_batches else 0.0
+            words = f"{networks} networks at once, epoch {epoch + 1}/{epochs}"
+            self._progress.within(networks * min(1.0, (epoch + share) / epochs), words)
+
+        return show
+
+
+def _chunks(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:
+    """Cuts jobs into stacks of at most `most` networks, of about the same size."""
+    by_seed: dict[int, list[Job]] = {}
+    for job in jobs:
+        by_seed.setdefault(job.network.seed, []).append(job)
+    groups = list(by_seed.values())
+    if min(map(len, groups)) < _FEWEST_OF_A_SEED:
+        groups = [[job for group in groups for job in group]]
+    for group in groups:
+        number = -(-len(group) // most)
+        for part in np.array_split(np.arange(len(group)), number):
+            yield [group[index] for index in part]
+
+
+def _symbolic_inputs(batch: Any) -> Any:
+    """Symbolic inputs of a model, for batches of any size."""
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if any(isinstance(one, tf.SparseTensor | tf.RaggedTensor) for one in keras.tree.flatten(x)):
+        raise NotStackedError("the inputs are sparse or ragged")
+    return keras.tree.map_structure(
+        lambda one: keras.KerasTensor((None, *one.shape[1:]), one.dtype.name), x
+    )

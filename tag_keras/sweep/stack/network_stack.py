@@ -1,0 +1,327 @@
+"""Networks that are trained in one graph: their weights stacked along a first axis."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tag_keras.backend.optimizers import stateless_view, variables_of_all
+from tag_keras.backend.vectorized import for_each_network
+from tag_keras.model import MultiTaskModel
+from tag_keras.multitask.task_losses import of_one_replica
+from tag_keras.sweep.stack.refusals import NotStackedError
+
+
+class Start(NamedTuple):
+    """What a network begins with.
+
+    Args:
+        tasks: Its tasks.
+        stream: Index of the stream of batches that it sees.
+        loss_weights: Weight of each of its tasks in the joint loss.
+        values: Values of variables of the model for all tasks, by `id`. The network does not have
+            those that are absent: they belong to heads of other tasks, or are the same for all.
+    """
+
+    tasks: tuple[str, ...]
+    stream: int
+    loss_weights: Mapping[str, float]
+    values: Mapping[int, Any]
+
+
+class _Stacked:
+    """Variables of the model, each with a value for every network.
+
+    Args:
+        variables: The variables.
+        size: The number K of networks.
+    """
+
+    def __init__(self, variables: Sequence[keras.Variable], size: int) -> None:
+        self.variables = list(variables)
+        self.values = [tf.Variable(tf.zeros([size, *one.shape], one.dtype)) for one in variables]
+
+    def begin(self, starts: Sequence[Start]) -> None:
+        """Gives each network the values that it begins with."""
+        for variable, value in zip(self.variables, self.values, strict=True):
+            own = keras.ops.convert_to_numpy(variable)
+            value.assign(np.stack([start.values.get(id(variable), own) for start in starts]))
+
+    def now(self) -> list[tf.Tensor]:
+        """The values of all networks."""
+        return [one.value() for one in self.values]
+
+    def assign(self, values: Sequence[tf.Tensor], keeps: tf.Tensor | None = None) -> None:
+        """Assigns new values; networks where `keeps` is true keep theirs."""
+        for variable, value in zip(self.values, values, strict=True):
+            if keeps is not None:
+                shape = [-1] + [1] * (len(variable.shape) - 1)
+                value = tf.where(tf.reshape(keeps, shape), variable, value)
+            variable.assign(value)
+
+    def of(self, values: Sequence[tf.Tensor]) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """The variables with values of one network."""
+        return list(zip(self.variables, values, strict=True))
+
+    def after(self, scope: keras.StatelessScope) -> list[tf.Tensor]:
+        """Values of one network at the end of a scope."""
+        return [scope.get_current_value(one) for one in self.variables]
+
+    def row(self, index: int) -> list[Any]:
+        """The values of a network, as arrays."""
+        return [one[index].numpy() for one in self.values]
+
+    def set_row(self, index: int, values: Sequence[Any]) -> None:
+        """Sets the values of a network."""
+        for variable, value in zip(self.values, values, strict=True):
+            variable[index].assign(value)
+
+
+class NetworkStack:
+    """K networks that are trained and evaluated together, each as if it was alone.
+
+    One model for all T tasks computes for each network with the network's own weights. Networks
+    differ in the heads that they have: the losses of other heads count 0, and their weights stay.
+
+    Networks that begin with the same seeds of random numbers, and see the same batches, also have
+    the same dropout masks: TensorFlow draws them once.
+
+    Args:
+        model: A built and compiled model for all T tasks.
+        starts: What the networks begin with.
+    """
+
+    def __init__(self, model: MultiTaskModel, starts: Sequence[Start]) -> None:
+        self.model, self.size = model, len(starts)
+        self._streams = [start.stream for start in starts]
+        metrics = {id(one) for one in model.metrics_variables}
+        states = [one for one in model.non_trainable_variables if id(one) not in metrics]
+        self._common = [
+            (one, tf.Variable(keras.ops.convert_to_numpy(one)))
+            for one in states
+            if self._is_common_seed(one, starts)
+        ]
+        common = {id(one) for one, _ in self._common}
+        self._weights = _Stacked(model.trainable_variables, self.size)
+        self._states = _Stacked([one for one in states if id(one) not in common], self.size)
+        self._slots = _Stacked(model.optimizer.variables, self.size)
+        self._metrics = _Stacked(model.metrics_variables, self.size)
+        shape = (self.size, len(model.tasks))
+        self._has, self._factors = tf.Variable(tf.zeros(shape, bool)), tf.Variable(tf.zeros(shape))
+        self._stopped = tf.Variable(tf.zeros(self.size, bool))
+        self._may_stop = False
+        # The variables of a Functional encoder may belong to some tasks only.
+        self._has_parts = not all(
+            id(one) in start.values for one in model.encoder.variables for start in starts
+        )
+        self._trace()
+        self._start(starts)
+
+    def begin(self, starts: Sequence[Start]) -> bool:
+        """Starts anew with other networks, unless they need another graph; returns whether."""
+        common = [one for one, _ in self._common]
+        common += [one for one in self._states.variables if self._is_common_seed(one, starts)]
+        if [start.stream for start in starts] != self._streams or len(common) != len(self._common):
+            return False
+        if not all(self._is_common_seed(one, starts) for one in common):
+            return False
+        self._start(starts)
+        return True
+
+    def _start(self, starts: Sequence[Start]) -> None:
+        self.starts, tasks = list(starts), self.model.tasks
+        self._has.assign([[task in start.tasks for task in tasks] for start in starts])
+        self._factors.assign(
+            [[start.loss_weights.get(one, 0.0) for one in tasks] for start in starts]
+        )
+        for kind in (self._weights, self._states, self._slots):
+            kind.begin(starts)
+        for variable, value in self._common:
+            value.assign(starts[0].values.get(id(variable), value))
+        self._stopped.assign(tf.zeros_like(self._stopped))
+        self.reset_metrics()
+
+    def _trace(self) -> None:
+        self._train = tf.function(self._train_on, autograph=False, reduce_retracing=True)
+        self._test = tf.function(self._test_on, autograph=False, reduce_retracing=True)
+        self._results = tf.function(self._results_now, autograph=False)
+
+    def values(self) -> list[dict[int, Any]]:
+        """By network, the values of the model's variables, by `id`."""
+        kinds = (self._weights, self._states, self._slots)
+        whole = {id(v): one.numpy() for kind in kinds for v, one in kind.of(kind.values)}
+        common = {id(variable): value.numpy() for variable, value in self._common}
+        return [{**common, **{key: one[k] for key, one in whole.items()}} for k in range(self.size)]
+
+    def train_on(self, batches: Sequence[Any]) -> None:
+        """Makes one training step of all networks, with a batch of each stream."""
+        self._train(tuple(batches))
+
+    def test_on(self, batch: Any) -> None:
+        """Adds a batch to the losses and metrics of all networks."""
+        self._test(batch)
+
+    def reset_metrics(self) -> None:
+        """Begins new means of losses and metrics."""
+        self.model.reset_metrics()
+        self._metrics.begin(self.starts)
+
+    def tasks_without_labels(self) -> list[str]:
+        """The tasks that had no label since `reset_metrics`."""
+        for variable, value in self._metrics.of(self._metrics.values):
+            variable.assign(value[0])
+        return self.model.tasks_without_labels()
+
+    def logs(self) -> list[dict[str, Any]]:
+        """The logs of each network since `reset_metrics`, by the names that `evaluate` gives."""
+        together = {name: one.numpy() for name, one in self._results().items()}
+        found = []
+        for index, start in enumerate(self.starts):
+            others = [task for task in self.model.tasks if task not in start.tasks]
+            names = [name for name in together if _owner(name, self.model.tasks) not in others]
+            found.append({name: together[name][index] for name in names})
+        return found
+
+    def row(self, index: int) -> list[Any]:
+        """Weights and states of a network, in an order of the stack's own."""
+        return [*self._weights.row(index), *self._states.row(index)]
+
+    def set_row(self, index: int, values: Sequence[Any]) -> None:
+        """Sets what `row` gave."""
+        number = len(self._weights.values)
+        self._weights.set_row(index, values[:number])
+        self._states.set_row(index, values[number:])
+
+    def learning_rate(self, index: int) -> Any:
+        """The learning rate of a network."""
+        rates = self._learning_rates()
+        return self.model.optimizer.learning_rate if rates is None else rates[index].numpy()
+
+    def set_learning_rate(self, index: int, value: float) -> None:
+        """Sets the learning rate of a network. Keras refuses that where it follows a schedule."""
+        rates = self._learning_rates()
+        if rates is None:
+            self.model.optimizer.learning_rate = value
+        else:
+            rates[index].assign(value)
+
+    def _learning_rates(self) -> tf.Variable | None:
+        """The learning rates of all networks; `None` where they follow a schedule."""
+        _, rate = variables_of_all(self.model.optimizer)
+        pairs = zip(self._slots.variables, self._slots.values, strict=True)
+        return next((value for variable, value in pairs if variable is rate), None)
+
+    def stop(self, index: int) -> None:
+        """Ends the training of a network: from now on its values stay."""
+        self._stopped.scatter_update(tf.IndexedSlices([True], [index]))
+        if not self._may_stop:
+            # Traced anew: before, it would have cost time for nothing.
+            self._may_stop = True
+            self._trace()
+
+    def _train_on(self, batches: Sequence[Any]) -> None:
+        own, common = self._now()
+        own["slots"] = self._slots.now()
+        if len(batches) > 1:
+            own["batch"] = _by_network(batches, self._streams)
+        after = for_each_network(
+            lambda one: self._step(one, one.get("batch", batches[0]), common), own
+        )
+        keeps = self._stopped.value() if self._may_stop else None
+        self._weights.assign(after["weights"], keeps)
+        self._slots.assign(after["slots"], keeps)
+        self._states.assign(after["states"], keeps)
+        self._metrics.assign(after["metrics"])
+        for (_, variable), value in zip(self._common, after["common"], strict=True):
+            # The same for all networks.
+            variable.assign(value[0])
+
+    def _test_on(self, batch: Any) -> None:
+        own, common = self._now()
+        after = for_each_network(lambda one: self._forward(one, batch, common, False), own)
+        self._metrics.assign(after["metrics"])
+
+    def _now(self) -> tuple[dict[str, Any], list[tuple[keras.Variable, tf.Tensor]]]:
+        """What a pass depends on: by network, and for all networks in common."""
+        own = {"weights": self._weights.now(), "states": self._states.now()}
+        own |= {"metrics": self._metrics.now()}
+        own |= {"has": self._has.value(), "factors": self._factors.value()}
+        return own, [(variable, value.value()) for variable, value in self._common]
+
+    def _forward(
+        self, one: Mapping[str, Any], batch: Any, common: Any, training: bool
+    ) -> dict[str, Any]:
+        """The joint loss of one network on a batch, and the values of variables after it."""
+        mapping = [*self._weights.of(one["weights"]), *self._states.of(one["states"]), *common]
+        mapping += self._metrics.of(one["metrics"])
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        model, losses = self.model, self.model.task_losses
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            predictions = model(x, training=training)
+            of_tasks, labels = losses(y, predictions, sample_weight)
+            terms = [
+                tf.where(has, loss * tf.cast(factor, loss.dtype), 0.0)
+                for loss, has, factor in zip(
+                    of_tasks, tf.unstack(one["has"]), tf.unstack(one["factors"]), strict=True
+                )
+            ]
+            loss = tf.add_n([*terms, *self._own_losses(tf.unstack(one["has"]))])
+            losses.track(of_tasks, labels, training)
+            model.logs_after(x, y, predictions, sample_weight, loss)
+        return {
+            "loss": loss,
+            "states": self._states.after(scope),
+            "metrics": self._metrics.after(scope),
+            "common": [scope.get_current_value(variable) for variable, _ in common],
+        }
+
+    def _own_losses(self, has: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """What layers add to the loss, such as regularisers; of the heads that a network has."""
+        found = [of_one_replica(loss) for loss in self.model.encoder.losses]
+        if found and self._has_parts:
+            raise NotStackedError("layers of its Functional model add losses, such as regularisers")
+        for task, is_own in zip(self.model.tasks, has, strict=True):
+            of_head = [of_one_replica(loss) for loss in self.model.heads[task].losses]
+            found += [tf.where(is_own, loss, 0.0) for loss in of_head]
+        return found
+
+    def _step(self, one: Mapping[str, Any], batch: Any, common: Any) -> dict[str, Any]:
+        """The values of one network's variables after a training step."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(one["weights"])
+            after = self._forward(one, batch, common, training=True)
+        gradients = tape.gradient(after["loss"], one["weights"])
+        variables = self._weights.variables
+        pairs = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        view = stateless_view(self.model.optimizer, variables)
+        mapping = [*self._weights.of(one["weights"]), *self._slots.of(one["slots"])]
+        with keras.StatelessScope(mapping) as scope:
+            view.apply(*zip(*pairs, strict=True))
+        return {**after, "weights": self._weights.after(scope), "slots": self._slots.after(scope)}
+
+    def _results_now(self) -> dict[str, tf.Tensor]:
+        def results(values: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+            with keras.StatelessScope(self._metrics.of(values)):
+                found = self.model.get_metrics_result()
+                return {name: tf.convert_to_tensor(value) for name, value in found.items()}
+
+        return dict(for_each_network(results, self._metrics.now()))
+
+    def _is_common_seed(self, variable: keras.Variable, starts: Sequence[Start]) -> bool:
+        """Whether a variable is a seed of random numbers, and all networks begin with the same."""
+        if "seed_generator_state" not in variable.path or len(set(self._streams)) > 1:
+            return False
+        found = [start.values[id(variable)] for start in starts if id(variable) in start.values]
+        return all(np.array_equal(one, found[0]) for one in found)
+
+
+def _by_network(batches: Sequence[Any], streams: Sequence[int]) -> Any:
+    """The batch that each network sees: a structure of tensors (K, B, ...)."""
+    return keras.tree.map_structure(lambda *ones: tf.gather(tf.stack(ones), streams), *batches)
+
+
+def _owner(name: str, tasks: Sequence[str]) -> str | None:
+    """The task that a name in the logs belongs to: the longest, as one may begin another's."""
+    return max((task for task in tasks if name.startswith(f"{task}_")), key=len, default=None)

@@ -1,0 +1,121 @@
+"""What a stack cannot hold, found before any training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tag_keras.backend.optimizers import accumulated_batches, inner_optimizer, slots_by_variable
+from tag_keras.backend.pass_state import PassState, operations_in
+from tag_keras.model import MultiTaskModel
+from tag_keras.sweep.inputs import listed
+
+# They ask a network for no more than its logs, weights and learning rate.
+CALLBACKS = (
+    keras.callbacks.EarlyStopping,
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+)
+# The arguments of `fit` that a stack knows.
+ARGUMENTS = (
+    *("batch_size", "callbacks", "epochs", "initial_epoch", "shuffle", "steps_per_epoch"),
+    *("validation_batch_size", "validation_data", "validation_freq", "validation_steps", "verbose"),
+)
+# Operations whose results depend on what ran before, or that run Python.
+_NOT_REPEATED = {
+    *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
+    *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoissonV2", "RandomShuffle"),
+    *("Multinomial", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
+}
+
+
+class NotStackedError(Exception):
+    """Networks cannot be trained in one graph; the message says why."""
+
+
+def check_fit(fit: Mapping[str, Any]) -> None:
+    """Raises a `NotStackedError` if `fit` has arguments that a stack cannot follow."""
+    if unknown := sorted({*fit} - {*ARGUMENTS}):
+        raise NotStackedError(f"`fit` has {', '.join(unknown)}")
+    if fit.get("verbose") not in (None, 0, "0"):
+        raise NotStackedError(f"verbose={fit['verbose']!r} asks for the lines of each network")
+    callbacks = fit.get("callbacks")
+    if callable(callbacks) or isinstance(callbacks, keras.callbacks.CallbackList):
+        raise NotStackedError("the callbacks may look at a model")
+    for callback in listed(callbacks):
+        if type(callback) not in CALLBACKS:
+            raise NotStackedError(f"the callback {type(callback).__name__} may look at a model")
+
+
+def check_model(model: MultiTaskModel) -> None:
+    """Raises a `NotStackedError` if a compiled model is trained in a way that a stack cannot."""
+    optimizer = model.optimizer
+    reasons = {
+        f"it is a {type(model).__name__}": type(model) is not MultiTaskModel,
+        "it is compiled with `run_eagerly`": model.run_eagerly,
+        "it measures affinities": model.measures_affinity,
+        "it has a gradient method": model.gradient_method is not None,
+        "it has a loss weighting": model.loss_weighting is not None,
+        "its loss weights are variables": any(map(_is_variable, model.task_losses.weights)),
+        "it trains on several replicas": model.distribute_strategy.num_replicas_in_sync > 1,
+        "its optimizer scales the loss": inner_optimizer(optimizer) is not optimizer,
+        "its optimizer accumulates gradients": accumulated_batches(optimizer) is not None,
+        "its optimizer averages the weights": bool(getattr(optimizer, "use_ema", False)),
+    }
+    if found := [reason for reason, is_so in reasons.items() if is_so]:
+        raise NotStackedError(found[0])
+
+
+def check_built(model: MultiTaskModel, batch: Any) -> int:
+    """Checks what only a built model shows.
+
+    Args:
+        model: A model that has all its variables.
+        batch: A batch of the data.
+
+    Returns:
+        Bytes of the tensors that a forward pass computes.
+
+    Raises:
+        NotStackedError: If the model has a state that Keras does not know, or draws numbers that
+            depend on what was drawn before.
+    """
+    try:
+        slots_by_variable(model.optimizer)
+    except ValueError as error:
+        raise NotStackedError(str(error)) from None
+    for variable in model.optimizer.variables:
+        values = keras.ops.convert_to_numpy(variable)
+        if values.size and np.any(values != values.flat[0]):
+            raise NotStackedError("the optimizer begins with values of the weights")
+
+    def forward(x: Any, y: Any, sample_weight: Any) -> Any:
+        return model.task_losses.sums(y, model(x, training=True), sample_weight)
+
+    state = PassState()
+    try:
+        graph = state.find(model, forward, keras.utils.unpack_x_y_sample_weight(batch))
+    except ValueError as error:
+        raise NotStackedError(str(error)) from None
+    if names := state.unknown_to(model):
+        raise NotStackedError(f"a forward pass changes {', '.join(names)}")
+    if found := sorted(operations_in(graph) & _NOT_REPEATED):
+        raise NotStackedError(f"a forward pass has the operations {', '.join(found)}")
+    return _bytes(graph)
+
+
+def _is_variable(weight: Any) -> bool:
+    return isinstance(weight, keras.Variable) or tf.is_tensor(weight)
+
+
+def _bytes(graph: Any) -> int:
+    """Bytes of all tensors of a graph."""
+    tensors = [one for operation in graph.get_operations() for one in operation.outputs]
+    sizes = [one.shape.num_elements() for one in tensors]
+    return sum(
+        (size or 0) * one.dtype.size
+        for one, size in zip(tensors, sizes, strict=True)
+        if one.dtype not in (tf.resource, tf.variant, tf.string)
+    )

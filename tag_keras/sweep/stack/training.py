@@ -1,0 +1,112 @@
+"""Trains and evaluates a stack of networks over epochs, with callbacks for each network."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tag_keras.backend.epochs import Epochs
+from tag_keras.sweep.stack.network_stack import NetworkStack
+
+
+def train_stack(
+    stack: NetworkStack,
+    streams: Sequence[Epochs],
+    callbacks: Sequence[Sequence[keras.callbacks.Callback]],
+    validation: Epochs | None,
+    fit: Mapping[str, Any],
+    on_step: Callable[[int, int], None],
+) -> None:
+    """Trains all networks, each as `fit` would train it alone.
+
+    Args:
+        stack: Networks at their start.
+        streams: Streams of batches; all networks of a stream see the same batches.
+        callbacks: By network, its own callbacks. They may ask for logs, weights, learning rate.
+        validation: Batches to evaluate on after epochs; `None` for no evaluation.
+        fit: Other arguments of `fit`.
+        on_step: Called after each step with the indices of epoch and step.
+    """
+    views = [_View(stack, index) for index in range(stack.size)]
+    pairs = [(view, one) for view, own in zip(views, callbacks, strict=True) for one in own]
+    first, last = fit.get("initial_epoch", 0), fit.get("epochs", 1)
+    for view, callback in pairs:
+        callback.set_params({"epochs": last, "verbose": 0})
+        callback.set_model(view)
+        callback.on_train_begin()
+    for epoch in range(first, last):
+        pairs = [(view, one) for view, one in pairs if not view.has_stopped]
+        stack.reset_metrics()
+        for _, callback in pairs:
+            callback.on_epoch_begin(epoch)
+        for step, batches in enumerate(zip(*(one.batches() for one in streams), strict=True)):
+            stack.train_on(batches)
+            on_step(epoch, step)
+        logs = stack.logs() if pairs else [{}] * stack.size
+        if pairs and validation is not None and _is_due(epoch, fit.get("validation_freq", 1)):
+            evaluate_stack(stack, validation)
+            for own, of_validation in zip(logs, stack.logs(), strict=True):
+                own.update({f"val_{name}": value for name, value in of_validation.items()})
+        for view, callback in pairs:
+            callback.on_epoch_end(epoch, logs[view.index])
+        for view in views:
+            view.stop_if_asked()
+        if all(view.has_stopped for view in views):
+            break
+    for of_network in callbacks:
+        for callback in of_network:
+            callback.on_train_end()
+
+
+def evaluate_stack(stack: NetworkStack, data: Epochs) -> None:
+    """Evaluates all networks; `stack.logs()` then gives the results."""
+    stack.reset_metrics()
+    for batch in data.batches():
+        stack.test_on(batch)
+
+
+def _is_due(epoch: int, frequency: Any) -> bool:
+    """Whether `fit` evaluates after an epoch: every so many, or after those in a list."""
+    if isinstance(frequency, int):
+        return (epoch + 1) % frequency == 0
+    return epoch + 1 in frequency
+
+
+class _View:
+    """A network of a stack, as its callbacks see it."""
+
+    def __init__(self, stack: NetworkStack, index: int) -> None:
+        self._stack, self.index = stack, index
+        self.metrics = stack.model.metrics
+        self.optimizer = _OptimizerView(stack, index)
+        self.stop_training = self.has_stopped = False
+
+    def get_weights(self) -> list[np.ndarray]:
+        """The values of the network's weights and states."""
+        return self._stack.row(self.index)
+
+    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+        """Sets what `get_weights` gave."""
+        self._stack.set_row(self.index, values)
+
+    def stop_if_asked(self) -> None:
+        """Ends the training of the network if a callback has asked for it."""
+        if self.stop_training and not self.has_stopped:
+            self._stack.stop(self.index)
+            self.has_stopped = True
+
+
+class _OptimizerView:
+    """The optimizer of a network of a stack."""
+
+    def __init__(self, stack: NetworkStack, index: int) -> None:
+        self._stack, self._index = stack, index
+
+    @property
+    def learning_rate(self) -> Any:
+        return self._stack.learning_rate(self._index)
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self._stack.set_learning_rate(self._index, value)

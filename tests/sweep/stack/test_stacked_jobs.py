@@ -1,0 +1,313 @@
+"""Which networks of a sweep are trained together, and what they leave behind."""
+
+import functools
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tag_keras
+from tag_keras.results import load_results
+from tag_keras.sweep import Job, Network, SweepError, run_sweep
+from tag_keras.sweep.stack import jobs, memory
+from tag_keras.sweep.stack.jobs import StackedJobs
+from tag_keras.sweep.stack.refusals import NotStackedError
+from tag_keras.utils.progress import Progress
+
+L = keras.layers
+TASKS = ("a", "b")
+NETWORKS = [
+    Network(name, tasks, seed)
+    for seed in (0, 1)
+    for name, tasks in (("joint", TASKS), ("a", ("a",)), ("b", ("b",)))
+]
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 3)).astype("float32")
+    y = {task: rng.normal(size=(20, 1)).astype("float32") for task in TASKS}
+    return {"train": (x, y), "test": (x, y)}
+
+
+def build_model(tasks, make=tag_keras.MultiTaskModel, rate=0.01, layers=(), **options):
+    encoder = keras.Sequential([L.Dense(2), *(layer() for layer in layers)])
+    model = make(encoder, {task: L.Dense(1) for task in tasks})
+    model.compile(**{"optimizer": keras.optimizers.SGD(rate), "loss": "mse", **options})
+    return model
+
+
+def sweep(folder, build_model, networks=NETWORKS, data=None, processes=0, **fit):
+    listed = [Job(network, build_model, {"epochs": 1, **fit}) for network in networks]
+    return run_sweep(folder, listed, data or make_data(), processes=processes)
+
+
+def stacked(rows):
+    return {(row.network, row.seed) for row in rows if row.stacked}
+
+
+@keras.saving.register_keras_serializable()
+class Counts(L.Layer):
+    """Changes a variable that Keras knows, one that it does not know, or draws numbers."""
+
+    def __init__(self, kind, **kwargs):
+        super().__init__(**kwargs)
+        self.kind = kind
+        if kind == "weight":
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+        elif kind == "variable":
+            self.count = tf.Variable(0.0)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+    def call(self, x):
+        if self.kind == "random":
+            return x + tf.random.normal(tf.shape(x))
+        self.count.assign(self.count + 1.0)
+        return x
+
+
+class StatefulLoss(keras.losses.Loss):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seen = keras.Variable(0.0, trainable=False)
+
+    def call(self, labels, predictions):
+        self.seen.assign(self.seen + 1.0)
+        return keras.ops.mean((labels - predictions) ** 2, axis=-1)
+
+
+class OtherModel(tag_keras.MultiTaskModel):
+    pass
+
+
+def tasks_wide(tasks):
+    encoder = keras.Sequential([L.Dense(len(tasks))])
+    model = tag_keras.MultiTaskModel(encoder, {task: L.Dense(1) for task in tasks})
+    model.compile("sgd", "mse")
+    return model
+
+
+def other_loss(tasks):
+    return build_model(tasks, loss="mae" if len(tasks) > 1 else "mse")
+
+
+REASONS = {
+    "a OtherModel": {"make": OtherModel},
+    "run_eagerly": {"run_eagerly": True},
+    "measures affinities": {"affinity": tag_keras.CosineAffinity()},
+    "a gradient method": {"gradient_method": tag_keras.PCGrad()},
+    "a loss weighting": {"loss_weighting": tag_keras.UncertaintyWeighting()},
+    "accumulates": {"optimizer": lambda: keras.optimizers.SGD(gradient_accumulation_steps=2)},
+    "averages": {"optimizer": lambda: keras.optimizers.SGD(use_ema=True)},
+    "begins with values of the weights": {"optimizer": keras.optimizers.ScheduleFreeAdamW},
+    "scales the loss": {
+        "optimizer": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    },
+    "tf.Variable": {"layers": [lambda: Counts("variable")]},
+    "RandomStandardNormal": {"layers": [lambda: Counts("random")]},
+    "changes variable": {"loss": StatefulLoss},
+}
+
+
+def with_options(options):
+    def build(tasks):
+        made = {
+            name: value() if name in ("optimizer", "loss") else value
+            for name, value in options.items()
+        }
+        return build_model(tasks, **made)
+
+    return build
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_models_that_are_trained_alone(tmp_path, reason):
+    check_reason(tmp_path, with_options(REASONS[reason]), reason)
+
+
+def check_reason(folder, build, reason, **fit):
+    listed = [Job(network, build, {"epochs": 1, **fit}) for network in NETWORKS]
+    with pytest.raises(NotStackedError, match=reason):
+        for _ in StackedJobs(folder, listed, make_data(), Progress("", 6, "", sys.stderr)).train():
+            pass
+
+
+def functional(tasks, **options):
+    inputs = keras.Input((3,))
+    trunk = L.Dense(2, **options)(inputs)
+    # Alone, a task has a layer for itself.
+    joint = L.Dense(2, "relu" if len(tasks) == 1 and not options else "tanh")(trunk)
+    model = keras.Model(inputs, {task: L.Dense(1)(joint) for task in tasks})
+    model = tag_keras.MultiTaskModel.from_functional(model)
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (functional, "the layer 'dense_1' is another one in the network for a"),
+        (
+            functools.partial(functional, kernel_regularizer="l2"),
+            "layers of its Functional model add losses",
+        ),
+        (tasks_wide, "the encoder of the network for a differs: units of dense was 2 and is 1"),
+        (other_loss, "the training of 'a' of the network for a differs: loss .*mae"),
+    ],
+)
+def test_models_that_depend_on_the_tasks(tmp_path, build, reason):
+    check_reason(tmp_path, build, reason)
+
+
+@pytest.mark.parametrize(
+    ("fit", "reason"),
+    [
+        ({"verbose": 2}, "verbose=2 asks for the lines of each network"),
+        ({"class_weight": {}}, "`fit` has class_weight"),
+        ({"callbacks": [keras.callbacks.TerminateOnNaN()]}, "TerminateOnNaN may look at a model"),
+        ({"callbacks": lambda network: []}, "the callbacks may look at a model"),
+    ],
+)
+def test_arguments_that_need_a_network_alone(tmp_path, fit, reason):
+    check_reason(tmp_path, build_model, reason, **fit)
+
+
+def test_networks_that_cannot_be_stacked_are_trained_one_by_one_and_a_line_says_why(
+    tmp_path, capsys
+):
+    rows = sweep(tmp_path, tasks_wide, NETWORKS[:4])
+    assert {(row.network, row.seed) for row in rows} == {
+        (network.name, network.seed) for network in NETWORKS[:4]
+    }
+    assert not stacked(rows)
+    text = "4 networks are trained one by one: the encoder of the network for a differs: units of"
+    assert text in capsys.readouterr().out
+
+
+def test_a_network_that_is_not_finite_is_reported_and_the_others_go_on(tmp_path):
+    def build(tasks):
+        return build_model(tasks, rate=1e20 if tasks == ("a",) else 0.01)
+
+    with pytest.raises(SweepError, match=r"(?s)2 of 6 .* the others are done.* is inf"):
+        sweep(tmp_path, build)
+    rows = load_results(tmp_path / "results.json")
+    names = {(network.name, network.seed) for network in NETWORKS if network.name != "a"}
+    assert stacked(rows) == names
+
+
+def test_a_split_without_labels_is_reported_as_alone(tmp_path):
+    data = make_data()
+    x, y = data["test"]
+    data["test"] = lambda: (x, {**y, "a": np.full_like(y["a"], np.nan)})
+    with pytest.raises(SweepError, match=r"no label of the tasks \['a'\]"):
+        sweep(tmp_path, build_model, data=data)
+    assert stacked(load_results(tmp_path / "results.json")) == {("b", 0), ("b", 1)}
+
+
+def test_a_stopped_run_goes_on_after_its_last_stack(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "most_networks", lambda *_: 2)
+    train, calls = jobs.train_stack, []
+
+    def stops(stack, *arguments):
+        calls.append(stack.size)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        train(stack, *arguments)
+
+    monkeypatch.setattr(jobs, "train_stack", stops)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path / "stopped", build_model)
+    assert len(stacked(load_results(tmp_path / "stopped" / "results.json"))) == 2
+    rows = sweep(tmp_path / "stopped", build_model)
+    assert calls == [2, 2, 2, 2]
+    whole = sweep(tmp_path / "whole", build_model)
+    assert [row.loss for row in rows] == pytest.approx([row.loss for row in whole], rel=1e-6)
+    # Nothing is trained twice.
+    calls.clear()
+    assert sweep(tmp_path / "stopped", build_model) == rows
+    assert not calls
+
+
+def test_a_stack_that_does_not_fit_is_halved(tmp_path, monkeypatch):
+    train, sizes = jobs.train_stack, []
+
+    def fits_two(stack, *arguments):
+        sizes.append(stack.size)
+        if stack.size > 2:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        train(stack, *arguments)
+
+    monkeypatch.setattr(jobs, "train_stack", fits_two)
+    assert len(stacked(sweep(tmp_path, build_model))) == 6
+    assert sizes == [6, 3, 1, 2, 3, 1, 2]
+
+
+def test_the_memory_limits_a_stack(monkeypatch):
+    model = build_model(TASKS)
+    model(keras.KerasTensor((None, 3)))
+    model.optimizer.build(model.trainable_variables)
+    monkeypatch.setattr(memory, "_free_bytes", lambda: 10**6)
+    assert memory.most_networks(model, 0) == 256
+    assert memory.most_networks(model, 10_000) == 14
+    assert memory.most_networks(model, 10**9) == 1
+
+
+def test_few_networks_are_trained_alone_unless_asked(tmp_path):
+    assert not stacked(sweep(tmp_path / "few", build_model, NETWORKS[:2]))
+    one = [Job(NETWORKS[0], build_model, {"epochs": 1})]
+    rows = run_sweep(tmp_path / "one", one, make_data(), processes=0, stack=True)
+    assert stacked(rows) == {("joint", 0)}
+    with pytest.raises(ValueError, match='`stack` should be "auto", True or False'):
+        run_sweep(tmp_path, one, make_data(), stack="yes")
+
+
+def test_layers_made_once_are_found_before_any_training(tmp_path):
+    backbone = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+
+    def build(tasks):
+        model = tag_keras.MultiTaskModel(backbone, {task: L.Dense(1) for task in tasks})
+        model.compile("sgd", "mse")
+        return model
+
+    with pytest.raises(SweepError, match="`build_model` should make all that a training changes"):
+        sweep(tmp_path, build)
+    frozen = keras.Sequential([keras.Input((3,)), Counts("weight")])
+    frozen.trainable = False
+    backbone = frozen
+    with pytest.raises(SweepError, match="which all networks have in common"):
+        sweep(tmp_path / "frozen", build)
+
+
+def test_one_model_is_built_for_the_seeds_of_the_same_tasks(tmp_path, monkeypatch):
+    built = []
+
+    def build(tasks):
+        built.append(tasks)
+        return build_model(tasks)
+
+    networks = [Network("joint", TASKS, seed) for seed in range(4)]
+    networks += [Network("a", ("a",), seed) for seed in range(4)]
+    assert len(stacked(sweep(tmp_path / "known", build, networks))) == 8
+    # For all tasks from two seeds, and each network once.
+    assert len(built) == 4
+    built.clear()
+
+    def by_numpy(tasks):
+        model = build(tasks)
+        model.compile(keras.optimizers.SGD(float(np.random.uniform(0.1, 0.2))), "mse")
+        return model
+
+    assert len(stacked(sweep(tmp_path / "numpy", by_numpy, networks))) == 8
+    assert len(built) == 10
+
+
+@pytest.mark.slow
+def test_processes_share_the_networks(tmp_path):
+    rows = sweep(tmp_path / "two", build_model, processes=2)
+    expected = sweep(tmp_path / "here", build_model)
+    assert stacked(rows) == stacked(expected) == {(one.name, one.seed) for one in NETWORKS}
+    assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected], rel=1e-5)
