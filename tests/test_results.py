@@ -61,6 +61,7 @@ def test_the_file_has_the_fields_that_other_programs_read(tmp_path):
         "index": None,
         "early": False,
         "half_size": False,
+        "stacked": False,
     }
 
 

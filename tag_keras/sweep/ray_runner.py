@@ -79,7 +79,9 @@ class OnRay:
         self._write(job, contents)
         return None
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
+    def train_stack(
+        self, jobs: Sequence[Job], progress: Progress, large: bool
+    ) -> Iterator[list[Job]]:
         # A cluster trains each network on a machine of its own.
         return iter(())
 

@@ -20,7 +20,7 @@ import keras
 from tag_keras.sweep.console import progress_of
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.sweep.network import Data, Network
-from tag_keras.sweep.stack.jobs import train_stacked
+from tag_keras.sweep.stack.jobs import ONE_BY_ONE, train_stacked
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
 
@@ -38,8 +38,13 @@ class Runner(Protocol):
         In this process, `progress` shows the steps.
         """
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
-        """Trains jobs together, and gives those that are done; the others must be trained alone."""
+    def train_stack(
+        self, jobs: Sequence[Job], progress: Progress, large: bool
+    ) -> Iterator[list[Job]]:
+        """Trains jobs together, and gives those that are done; the others must be trained alone.
+
+        Large networks only if asked for.
+        """
 
     def close(self) -> None:
         """Stops all trainings; any thread may call it."""
@@ -60,8 +65,10 @@ class InThisProcess:
             return Failure(f"{type(error).__name__}: {error}", is_lasting(error), error)
         return None
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
-        yield from train_stacked(self._folder, jobs, self._data, progress)
+    def train_stack(
+        self, jobs: Sequence[Job], progress: Progress, large: bool
+    ) -> Iterator[list[Job]]:
+        yield from train_stacked(self._folder, jobs, self._data, progress, large)
 
     def close(self) -> None:
         pass
@@ -97,29 +104,34 @@ class InProcesses:
             return None
         return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
 
-    def train_stack(self, jobs: Sequence[Job], progress: Progress) -> Iterator[list[Job]]:
+    def train_stack(
+        self, jobs: Sequence[Job], progress: Progress, large: bool
+    ) -> Iterator[list[Job]]:
         # As even parts as there are processes.
         parts = [one for one in (jobs[i :: self.threads] for i in range(self.threads)) if one]
         with ThreadPoolExecutor(len(parts)) as pool:
-            running = {pool.submit(self._train_part, part) for part in parts}
+            running = {pool.submit(self._train_part, part, large) for part in parts}
             left = {job.network: job for job in jobs}
+            reasons: dict[str, None] = {}
             while left:
                 ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 if done := [network for network in left if self._files(network).rows.exists()]:
                     yield [left.pop(network) for network in done]
-                for future in ended:
-                    if words := future.result():
-                        progress.say(words)
+                reasons |= dict.fromkeys(future.result() for future in ended)
                 if not running:
                     break
+        for reason in reasons if left else ():
+            progress.say(reason)
 
-    def _train_part(self, jobs: Sequence[Job]) -> str:
-        """Trains jobs together in a process; returns why some have to be trained one by one."""
-        log, arguments = self._files(jobs[0].network).log, (jobs, self._data, self._policy)
+    def _train_part(self, jobs: Sequence[Job], large: bool) -> str:
+        """Trains jobs together in a process; returns why some may have to be trained one by one."""
+        log = self._files(jobs[0].network).log
+        arguments = (jobs, self._data, self._policy, large)
         call = functools.partial(_train_stack_in_child, self._folder, *arguments)
         if (code := self._call(call, log)) == 0:
-            return ""
-        return f"{len(jobs)} networks are trained one by one: {_reason(code, log)}"
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            return next((line for line in reversed(lines) if ONE_BY_ONE in line), "")
+        return f"{len(jobs)} {ONE_BY_ONE}: {_reason(code, log)}"
 
     def _files(self, network: Network) -> JobFiles:
         return JobFiles(self._folder, network)
@@ -144,11 +156,13 @@ def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
     train_job(folder, job, pickle.loads(data))
 
 
-def _train_stack_in_child(folder: Path, jobs: Sequence[Job], data: bytes, policy: str) -> None:
+def _train_stack_in_child(
+    folder: Path, jobs: Sequence[Job], data: bytes, policy: str, large: bool
+) -> None:
     keras.config.set_dtype_policy(policy)
     fit = {"verbose": 0, **jobs[0].fit}
     with contextlib.closing(progress_of([fit] * len(jobs))) as progress:
-        for done in train_stacked(folder, jobs, pickle.loads(data), progress):
+        for done in train_stacked(folder, jobs, pickle.loads(data), progress, large):
             progress.add(len(done))
 
 

@@ -71,10 +71,11 @@ def run_sweep(
         stack: Whether to train networks of the same `build_model` and `fit` in one graph, with
             their weights stacked, if each is made of parts of the network for all tasks. They end
             as they end alone, to about 1e-6, in a small part of the time. `"auto"` does so from
-            four networks on. Those that cannot be stacked are trained one by one, and a line says
-            why: models of other classes, with affinities, gradient methods or loss weightings, or
-            with state that Keras does not know; callbacks but `EarlyStopping`,
-            `LearningRateScheduler` and `ReduceLROnPlateau`; Keras' lines of each network.
+            four networks on, of up to a million weights: large ones gain nothing. Those that cannot
+            be stacked are trained one by one, and a line says why: models of other classes, with
+            affinities, gradient methods or loss weightings, or with state that Keras does not know;
+            callbacks but `EarlyStopping`, `LearningRateScheduler` and `ReduceLROnPlateau`; Keras'
+            lines of each network.
 
     Returns:
         All rows of results.json. New networks stand in the order of the jobs.
@@ -241,7 +242,8 @@ def _outcomes(
     if stack:
         for together in _find_stacks(left, 1 if stack is True else _FEWEST_STACKED):
             by_key = {_key(twins[0]): twins for twins in together}
-            for done in runner.train_stack([twins[0] for twins in together], progress):
+            first = [twins[0] for twins in together]
+            for done in runner.train_stack(first, progress, large=stack is True):
                 groups = [by_key[_key(job)] for job in done]
                 left = [twins for twins in left if twins not in groups]
                 yield groups, None

@@ -71,7 +71,7 @@ def all_networks():
 def main(folder, processes):
     fit = {"epochs": 20, "verbose": 0}
     jobs = [job.Job(network, build_model, fit) for network in all_networks()]
-    sweep.run_sweep(folder, jobs, DATA, int(processes))
+    sweep.run_sweep(folder, jobs, DATA, int(processes), stack=False)
 
 
 if __name__ == "__main__":

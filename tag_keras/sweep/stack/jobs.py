@@ -20,18 +20,23 @@ from tag_keras.sweep.job import Job, JobFiles, keep_network
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.stack.memory import most_networks
 from tag_keras.sweep.stack.network_stack import NetworkStack
-from tag_keras.sweep.stack.parts import Parts
+from tag_keras.sweep.stack.parts import MANY_WEIGHTS, Parts
 from tag_keras.sweep.stack.refusals import NotStackedError, check_built, check_fit
 from tag_keras.sweep.stack.training import evaluate_stack, train_stack
 from tag_keras.utils.progress import Progress
 
+ONE_BY_ONE = "networks are trained one by one"
 # Networks of one seed see the same batches, which is faster: from this number on, they have a stack
 # of their own.
 _FEWEST_OF_A_SEED = 8
 
 
 def train_stacked(
-    folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], progress: Progress
+    folder: Path,
+    jobs: Sequence[Job],
+    data: Mapping[str, Data],
+    progress: Progress,
+    large: bool = False,
 ) -> Iterator[list[Job]]:
     """Trains jobs together, and gives those that are done; the others must be trained alone.
 
@@ -40,7 +45,7 @@ def train_stacked(
     left = len(jobs)
     with without_retracing_warnings():
         try:
-            for done in StackedJobs(folder, jobs, data, progress).train():
+            for done in StackedJobs(folder, jobs, data, progress, large).train():
                 left -= len(done)
                 yield done
         except NotStackedError as error:
@@ -50,7 +55,7 @@ def train_stacked(
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         else:
             return
-    progress.say(f"{left} networks are trained one by one: {reason.rstrip('.')}.")
+    progress.say(f"{left} {ONE_BY_ONE}: {reason.rstrip('.')}.")
 
 
 class StackedJobs:
@@ -61,13 +66,20 @@ class StackedJobs:
         jobs: The jobs.
         data: `"train"` and the splits to evaluate on.
         progress: Shows the steps.
+        large: Whether to train networks of more than a million weights, too. Their steps take
+            longer than what a stack saves, and a network also computes the heads that it lacks.
 
     Raises:
         NotStackedError: If they cannot be trained in one graph.
     """
 
     def __init__(
-        self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], progress: Progress
+        self,
+        folder: Path,
+        jobs: Sequence[Job],
+        data: Mapping[str, Data],
+        progress: Progress,
+        large: bool = False,
     ) -> None:
         check_fit(jobs[0].fit)
         self._folder, self._jobs, self._data = folder, list(jobs), data
@@ -82,6 +94,8 @@ class StackedJobs:
         other = others[0] if others else None
         self._parts = Parts(jobs[0], self._tasks, first, other, _symbolic_inputs(batch))
         self._whole = self._parts.whole
+        if self._whole.count_params() > MANY_WEIGHTS and not large:
+            raise NotStackedError("large networks gain nothing in a stack")
         build_for(self._whole, batch)
         self._most = most_networks(self._whole, check_built(self._whole, batch))
         self._stack: NetworkStack | None = None

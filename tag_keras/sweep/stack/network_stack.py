@@ -174,6 +174,10 @@ class NetworkStack:
             variable.assign(value[0])
         return self.model.tasks_without_labels()
 
+    def tell_missing_labels(self) -> None:
+        """Warns, once, of tasks that had no label in the training since `reset_metrics`."""
+        self.model.tell_missing_labels("training", self.tasks_without_labels())
+
     def logs(self) -> list[dict[str, Any]]:
         """The logs of each network since `reset_metrics`, by the names that `evaluate` gives."""
         together = {name: one.numpy() for name, one in self._results().items()}

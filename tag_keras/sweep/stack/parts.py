@@ -18,9 +18,9 @@ from tag_keras.sweep.stack.network_stack import Start
 from tag_keras.sweep.stack.refusals import NotStackedError, check_model
 from tag_keras.sweep.stack.starts import Draws
 
-# Models above this number of weights are not kept for other seeds: they would take memory, and
-# building them is a small part of their training.
-_MOST_KEPT = 10**6
+# Building a model with more weights is a small part of its training, and keeping it for other seeds
+# takes memory.
+MANY_WEIGHTS = 10**6
 
 
 class Part:
@@ -100,7 +100,7 @@ class Parts:
         self.whole, _ = self._build(tasks, seed)
         draws = Draws(self.whole, seed)
         self._redraws = False
-        if other_seed is not None and self.whole.count_params() <= _MOST_KEPT:
+        if other_seed is not None and self.whole.count_params() <= MANY_WEIGHTS:
             other, _ = self._build(tasks, other_seed)
             self._redraws = draws.tell(other, match(self.whole, other), other_seed)
         self._known: dict[tuple[str, ...], Part] = {}

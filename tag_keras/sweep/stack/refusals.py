@@ -53,16 +53,16 @@ def check_model(model: MultiTaskModel) -> None:
     """Raises a `NotStackedError` if a compiled model is trained in a way that a stack cannot."""
     optimizer = model.optimizer
     reasons = {
-        f"it is a {type(model).__name__}": type(model) is not MultiTaskModel,
-        "it is compiled with `run_eagerly`": model.run_eagerly,
-        "it measures affinities": model.measures_affinity,
-        "it has a gradient method": model.gradient_method is not None,
-        "it has a loss weighting": model.loss_weighting is not None,
-        "its loss weights are variables": any(map(_is_variable, model.task_losses.weights)),
-        "it trains on several replicas": model.distribute_strategy.num_replicas_in_sync > 1,
-        "its optimizer scales the loss": inner_optimizer(optimizer) is not optimizer,
-        "its optimizer accumulates gradients": accumulated_batches(optimizer) is not None,
-        "its optimizer averages the weights": bool(getattr(optimizer, "use_ema", False)),
+        f"the model is a {type(model).__name__}": type(model) is not MultiTaskModel,
+        "the model is compiled with `run_eagerly`": model.run_eagerly,
+        "the model measures affinities": model.measures_affinity,
+        "the model has a gradient method": model.gradient_method is not None,
+        "the model has a loss weighting": model.loss_weighting is not None,
+        "the loss weights are variables": any(map(_is_variable, model.task_losses.weights)),
+        "the model trains on several replicas": model.distribute_strategy.num_replicas_in_sync > 1,
+        "the optimizer scales the loss": inner_optimizer(optimizer) is not optimizer,
+        "the optimizer accumulates gradients": accumulated_batches(optimizer) is not None,
+        "the optimizer averages the weights": bool(getattr(optimizer, "use_ema", False)),
     }
     if found := [reason for reason, is_so in reasons.items() if is_so]:
         raise NotStackedError(found[0])

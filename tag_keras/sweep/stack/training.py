@@ -43,6 +43,7 @@ def train_stack(
         for step, batches in enumerate(zip(*(one.batches() for one in streams), strict=True)):
             stack.train_on(batches)
             on_step(epoch, step)
+        stack.tell_missing_labels()
         logs = stack.logs() if pairs else [{}] * stack.size
         if pairs and validation is not None and _is_due(epoch, fit.get("validation_freq", 1)):
             evaluate_stack(stack, validation)

@@ -13,12 +13,8 @@ from tag_keras.sweep.stack.parts import Parts
 
 L = keras.layers
 TASKS = ("a", "b", "c")
-# All tasks; some in another order; one from another seed.
-NETWORKS = [
-    Network("joint", TASKS),
-    Network("cb", ("c", "b")),
-    Network("c", ("c",), 1),
-]
+# All tasks; some in another order, from another seed.
+NETWORKS = [Network("joint", TASKS), Network("cb", ("c", "b"), 1)]
 
 
 def data(shape=(6,), kind="float32"):
@@ -91,7 +87,11 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+def some_slow(names, fast):
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", some_slow(OPTIMIZERS, fast=["adam", "global_clipnorm"]))
 def test_optimizers(name):
     """Three steps by hand: `fit` would trace a graph for each network."""
     build_model = builder(lambda: [L.Dense(4, "relu")], OPTIMIZERS[name])
@@ -173,23 +173,18 @@ LAYERS = {
 }
 
 
-FAST = ("batch_norm_and_dropout", "convolution", "embedding")
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
-)
+@pytest.mark.parametrize("name", some_slow(LAYERS, fast=["batch_norm_and_dropout"]))
 def test_layers(tmp_path, name):
     layers, own = LAYERS[name]
     build_model = builder(layers, metrics=lambda tasks: {task: ["mae"] for task in tasks})
-    networks = NETWORKS[::2] if name in ("lstm", "gru") else NETWORKS
-    check_equal(*run(tmp_path, build_model, own, networks), networks)
+    check_equal(*run(tmp_path, build_model, own))
 
 
 def dense(optimizer="adam", **options):
     return builder(lambda: [L.Dense(4, "tanh")], optimizer, **options)
 
 
+@pytest.mark.slow
 def test_loss_weights_of_each_network_and_its_learning_rate(tmp_path):
     # Both depend on the number of tasks.
     def build_model(tasks):
@@ -220,6 +215,7 @@ def test_callbacks_of_each_network(tmp_path):
     check_equal(*run(tmp_path / "plateau", dense("sgd"), data(), epochs=3, callbacks=plateau))
 
 
+@pytest.mark.slow
 def test_arguments_of_fit(tmp_path):
     x, y = data()["train"]
     endless = tf.data.Dataset.from_tensor_slices((x, y)).batch(16).repeat()
@@ -231,6 +227,7 @@ def test_arguments_of_fit(tmp_path):
     check_equal(*run(tmp_path / "order", dense(), data(), shuffle=False, initial_epoch=1))
 
 
+@pytest.mark.slow
 def test_sample_weights_and_metrics(tmp_path):
     def weighed(x, y):
         weights = np.linspace(0, 1, len(x))
@@ -244,6 +241,7 @@ def test_sample_weights_and_metrics(tmp_path):
     check_equal(*run(tmp_path, dense(weighted_metrics=metrics), splits))
 
 
+@pytest.mark.slow
 def test_datasets_and_functions_of_them(tmp_path):
     def shuffled():
         x, y = data()["train"]
@@ -252,6 +250,7 @@ def test_datasets_and_functions_of_them(tmp_path):
     check_equal(*run(tmp_path, dense(), {**data(), "train": shuffled}, batch_size=None))
 
 
+@pytest.mark.slow
 def test_mixed_precision(tmp_path):
     """In bfloat16, the loss needs no scale. Numbers have 8 bits."""
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -261,6 +260,7 @@ def test_mixed_precision(tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 def test_names_of_layers_that_are_not_given(tmp_path):
     """Heads made before the encoder have its layers count on from theirs."""
 

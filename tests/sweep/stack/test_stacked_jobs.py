@@ -1,11 +1,15 @@
 """Which networks of a sweep are trained together, and what they leave behind."""
 
 import functools
+import os
+import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
 import pytest
+import stack_job
 import tensorflow as tf
 
 import tag_keras
@@ -265,6 +269,21 @@ def test_few_networks_are_trained_alone_unless_asked(tmp_path):
         run_sweep(tmp_path, one, make_data(), stack="yes")
 
 
+def test_large_networks_are_stacked_only_if_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "MANY_WEIGHTS", 3)
+    check_reason(tmp_path, build_model, "large networks gain nothing in a stack")
+    listed = [Job(network, build_model, {"epochs": 1}) for network in NETWORKS]
+    assert len(stacked(run_sweep(tmp_path, listed, make_data(), processes=0, stack=True))) == 6
+
+
+def test_a_task_without_labels_in_training_is_told(tmp_path):
+    x, y = make_data()["train"]
+    nothing = {**y, "a": np.full_like(y["a"], np.nan)}
+    data = {**make_data(), "train": tf.data.Dataset.from_tensor_slices((x, nothing)).batch(8)}
+    with pytest.warns(UserWarning, match=r"training data have no label of the tasks \['a'\]"):
+        assert len(stacked(sweep(tmp_path, build_model, data=data))) == 6
+
+
 def test_layers_made_once_are_found_before_any_training(tmp_path):
     backbone = keras.Sequential([keras.Input((3,)), L.Dense(2)])
 
@@ -306,8 +325,33 @@ def test_one_model_is_built_for_the_seeds_of_the_same_tasks(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_processes_share_the_networks(tmp_path):
+def test_processes_share_the_networks(tmp_path, capfd):
     rows = sweep(tmp_path / "two", build_model, processes=2)
     expected = sweep(tmp_path / "here", build_model)
     assert stacked(rows) == stacked(expected) == {(one.name, one.seed) for one in NETWORKS}
     assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected], rel=1e-5)
+    assert not stacked(sweep(tmp_path / "wide", tasks_wide, NETWORKS[:4], processes=1))
+    text = "4 networks are trained one by one: the encoder of the network for a differs: units of"
+    assert text in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_it_ends_with_the_same_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "most_networks", lambda *_: 2)
+    command = [sys.executable, stack_job.__file__, tmp_path / "killed"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    files = tmp_path / "killed" / "networks"
+    # With no network done, in the midst of the files of a stack, and between two stacks.
+    for number in (0, 1, 4):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(files.glob("*.trained.json"))) <= number:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+    stack_job.main(tmp_path / "killed")
+    stack_job.main(tmp_path / "whole")
+    rows, whole = (load_results(tmp_path / one / "results.json") for one in ("killed", "whole"))
+    assert stacked(rows) == stacked(whole) and len(stacked(rows)) == 7
+    assert [row.loss for row in rows] == pytest.approx([row.loss for row in whole], rel=1e-6)
+    one, other = ({*os.listdir(tmp_path / name / "networks")} for name in ("killed", "whole"))
+    assert one == other
