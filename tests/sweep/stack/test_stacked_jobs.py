@@ -1,5 +1,6 @@
 """Which networks of a sweep are trained together, and what they leave behind."""
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -15,6 +16,7 @@ import tensorflow as tf
 import tag_keras
 from tag_keras.results import load_results
 from tag_keras.sweep import Job, Network, SweepError, run_sweep
+from tag_keras.sweep.runners import InProcesses
 from tag_keras.sweep.stack import jobs, memory
 from tag_keras.sweep.stack.jobs import StackedJobs
 from tag_keras.sweep.stack.refusals import NotStackedError
@@ -325,14 +327,17 @@ def test_one_model_is_built_for_the_seeds_of_the_same_tasks(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_processes_share_the_networks(tmp_path, capfd):
+def test_processes_share_the_networks(tmp_path, capsys):
     rows = sweep(tmp_path / "two", build_model, processes=2)
     expected = sweep(tmp_path / "here", build_model)
     assert stacked(rows) == stacked(expected) == {(one.name, one.seed) for one in NETWORKS}
     assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected], rel=1e-5)
-    assert not stacked(sweep(tmp_path / "wide", tasks_wide, NETWORKS[:4], processes=1))
-    text = "4 networks are trained one by one: the encoder of the network for a differs: units of"
-    assert text in capfd.readouterr().out
+    listed = [Job(network, tasks_wide, {"epochs": 1}) for network in NETWORKS]
+    runner = InProcesses(tmp_path / "wide", listed, make_data(), 1)
+    with contextlib.closing(runner), contextlib.closing(Progress("", 6, "", sys.stdout)) as shown:
+        assert list(runner.train_stack(listed, shown, large=False)) == []
+    text = "6 networks are trained one by one: the encoder of the network for a differs: units of"
+    assert text in capsys.readouterr().out
 
 
 @pytest.mark.slow
