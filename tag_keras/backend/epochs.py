@@ -32,6 +32,10 @@ class Epochs:
             distribute_strategy=tf.distribute.get_strategy(),
             steps_per_execution=1,
         )
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins again with the first batch."""
         self._iterator.reset()
 
     @property

@@ -75,6 +75,11 @@ class PassState:
             )
         return function.graph
 
+    @property
+    def changes_anything(self) -> bool:
+        """Whether a forward pass changes a variable."""
+        return bool(self._variables or self._handles)
+
     def unknown_to(self, model: keras.Model) -> list[str]:
         """Names of what a forward pass changes beside the variables of the model."""
         known = {id(one) for one in model.variables}

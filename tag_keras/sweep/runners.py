@@ -24,6 +24,9 @@ from tag_keras.sweep.stack.jobs import ONE_BY_ONE, train_stacked
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
 
+# A process takes as long to start as a few networks to train.
+_FEWEST_OF_A_PROCESS = 4
+
 
 class Runner(Protocol):
     """Trains jobs."""
@@ -107,9 +110,12 @@ class InProcesses:
     def train_stack(
         self, jobs: Sequence[Job], progress: Progress, large: bool
     ) -> Iterator[list[Job]]:
-        # As even parts as there are processes.
-        parts = [one for one in (jobs[i :: self.threads] for i in range(self.threads)) if one]
-        with ThreadPoolExecutor(len(parts)) as pool:
+        number = max(1, min(self.threads, len(jobs) // _FEWEST_OF_A_PROCESS))
+        parts = [jobs[place::number] for place in range(number)]
+        for job in jobs:
+            # Of an earlier run, perhaps for other splits.
+            self._files(job.network).rows.unlink(missing_ok=True)
+        with ThreadPoolExecutor(number) as pool, self._closing_after_errors():
             running = {pool.submit(self._train_part, part, large) for part in parts}
             left = {job.network: job for job in jobs}
             reasons: dict[str, None] = {}
@@ -117,7 +123,7 @@ class InProcesses:
                 ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 if done := [network for network in left if self._files(network).rows.exists()]:
                     yield [left.pop(network) for network in done]
-                reasons |= dict.fromkeys(future.result() for future in ended)
+                reasons |= {words: None for future in ended if (words := future.result())}
                 if not running:
                     break
         for reason in reasons if left else ():
@@ -126,12 +132,22 @@ class InProcesses:
     def _train_part(self, jobs: Sequence[Job], large: bool) -> str:
         """Trains jobs together in a process; returns why some may have to be trained one by one."""
         log = self._files(jobs[0].network).log
+        log.unlink(missing_ok=True)
         arguments = (jobs, self._data, self._policy, large)
         call = functools.partial(_train_stack_in_child, self._folder, *arguments)
         if (code := self._call(call, log)) == 0:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
             return next((line for line in reversed(lines) if ONE_BY_ONE in line), "")
         return f"{len(jobs)} {ONE_BY_ONE}: {_reason(code, log)}"
+
+    @contextlib.contextmanager
+    def _closing_after_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # Also after Ctrl-C: the pool would wait for its processes.
+            self.close()
+            raise
 
     def _files(self, network: Network) -> JobFiles:
         return JobFiles(self._folder, network)

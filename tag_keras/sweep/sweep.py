@@ -203,11 +203,14 @@ def _find_twins(jobs: Sequence[Job]) -> list[list[Job]]:
     return list(found.values())
 
 
-def _find_stacks(left: Sequence[list[Job]], fewest: int) -> list[list[list[Job]]]:
+def _find_stacks(folder: Path, left: Sequence[list[Job]], fewest: int) -> list[list[list[Job]]]:
     """Groups jobs that may be trained in one graph; of groups below `fewest`, none."""
     found: dict[Hashable, list[list[Job]]] = {}
     for twins, how in zip(left, _ways([twins[0] for twins in left]), strict=True):
-        found.setdefault((twins[0].saves, twins[0].measures, how), []).append(twins)
+        paths = JobFiles(folder, twins[0].network)
+        # Networks that measure affinities train alone; those that are there are only evaluated.
+        if not twins[0].measures and not (paths.trained.exists() and paths.are_there(twins[0])):
+            found.setdefault((twins[0].saves, how), []).append(twins)
     return [stack for stack in found.values() if len(stack) >= fewest]
 
 
@@ -240,7 +243,7 @@ def _outcomes(
 ) -> Generator[tuple[list[list[Job]], Failure | None], None, None]:
     """Trains the first job of each group; yields groups whose trainings have ended together."""
     if stack:
-        for together in _find_stacks(left, 1 if stack is True else _FEWEST_STACKED):
+        for together in _find_stacks(folder, left, 1 if stack is True else _FEWEST_STACKED):
             by_key = {_key(twins[0]): twins for twins in together}
             first = [twins[0] for twins in together]
             for done in runner.train_stack(first, progress, large=stack is True):
@@ -373,7 +376,7 @@ class SweepTable:
             with files.replacing(new) as partial:
                 shutil.copyfile(path, partial)
         self._own[_key(job)] = [
-            job.network.row(row.task, row.split, row.loss, row.metrics, row.seconds)
+            job.network.row(row.task, row.split, row.loss, row.metrics, row.seconds, row.stacked)
             for row in self._own[_key(source)]
         ]
 

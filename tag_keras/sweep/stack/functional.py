@@ -21,6 +21,7 @@ def matched_layers(whole: keras.Model, part: keras.Model, tasks: Sequence[str]) 
     Raises:
         NotStackedError: If the output of a task is computed in another way.
     """
+    _check_states(whole)
     left = [(whole.output[task], part.output[task]) for task in tasks]
     calls: dict[tuple[int, Any], tuple[int, Any]] = {}
     found: dict[int, tuple[Any, Any]] = {}
@@ -39,8 +40,26 @@ def matched_layers(whole: keras.Model, part: keras.Model, tasks: Sequence[str]) 
         calls[here] = there
         left += zip(one.inputs, other.inputs, strict=True)
     if len({id(one) for one, _ in found.values()}) < len(found):
-        raise NotStackedError(f"the network for {', '.join(tasks)} has a layer in common twice")
+        raise NotStackedError(f"tasks of the network for {', '.join(tasks)} share other layers")
     return [pair for pair in found.values() if isinstance(pair[0], keras.layers.Layer)]
+
+
+def _check_states(model: keras.Model) -> None:
+    """Raises a `NotStackedError` if a layer with a state is called more than once."""
+    left = list(model.output.values())
+    calls: dict[int, set[int]] = {}
+    while left:
+        call = call_of(left.pop())
+        places = calls.setdefault(id(call.operation), set())
+        if call.place[0] in places:
+            continue
+        places.add(call.place[0])
+        if len(places) > 1 and getattr(call.operation, "non_trainable_variables", None):
+            # Networks of some tasks may call it less often.
+            raise NotStackedError(
+                f"the layer {call.operation.name!r}, which has a state, is called more than once"
+            )
+        left += call.inputs
 
 
 def _of_call(call: Call) -> Any:

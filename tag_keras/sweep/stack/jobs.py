@@ -1,6 +1,7 @@
 """Trains jobs of a sweep in stacks. They leave the same files as jobs that are trained alone."""
 
 import collections
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import tensorflow as tf
 from tag_keras.backend.epochs import Epochs
 from tag_keras.backend.steps import build_for
 from tag_keras.results import Row, save_results
-from tag_keras.sweep.console import without_retracing_warnings
+from tag_keras.sweep.console import is_quiet, without_retracing_warnings
 from tag_keras.sweep.evaluation import rows_of
 from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed, validation_of_fit
 from tag_keras.sweep.job import Job, JobFiles, keep_network
@@ -52,10 +53,12 @@ def train_stacked(
             reason = str(error)
         except Exception as error:
             # If it is an error of the model or of the data, it comes again where each is alone.
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            lines = str(error).strip().splitlines() or ["no message"]
+            reason = f"{type(error).__name__}: {lines[0]}"
         else:
             return
-    progress.say(f"{left} {ONE_BY_ONE}: {reason.rstrip('.')}.")
+    if not is_quiet(jobs[0].fit):
+        progress.say(f"{left} {ONE_BY_ONE}: {reason.rstrip('.')}.")
 
 
 class StackedJobs:
@@ -140,7 +143,7 @@ class StackedJobs:
         done = []
         for job, part, values in zip(chunk, parts, self._stack.values(), strict=True):
             part.check_common(values)
-            if not (rows[job.network] and part.is_finite(values)):
+            if job.network not in rows or not part.is_finite(values):
                 continue
             paths = JobFiles(self._folder, job.network)
             if job.saves:
@@ -153,7 +156,7 @@ class StackedJobs:
     def _evaluate(
         self, stack: NetworkStack, chunk: Sequence[Job], seconds: float
     ) -> dict[Any, list[Row]]:
-        """The rows of each network; none if it cannot be evaluated."""
+        """The rows of each network, without those that cannot be evaluated."""
         rows: dict[Any, list[Row]] = {job.network: [] for job in chunk}
         failed = set()
         for split in self._data:
@@ -169,7 +172,7 @@ class StackedJobs:
                 except ValueError:
                     # Alone, it shows why.
                     failed.add(network)
-        return {network: [] if network in failed else own for network, own in rows.items()}
+        return {network: own for network, own in rows.items() if network not in failed}
 
     @property
     def _fit(self) -> Mapping[str, Any]:
@@ -187,7 +190,12 @@ class StackedJobs:
         is_train = split == "train"
         what = "The training data" if is_train else f"The split {split!r}"
         # A network without labels to be evaluated on is found by itself.
+        state = random.getstate()
         parts = arguments(what, self._data[split], self._tasks if is_train else ())
+        is_listed = isinstance(parts["x"], keras.utils.PyDataset)
+        if is_train and (random.getstate() != state or is_listed):
+            # Alone, building a network draws such numbers, too.
+            raise NotStackedError("the order of the data depends on Python's random numbers")
         if len(parts) == 1 and not can_shuffle(parts["x"]) and "shuffle" in order:
             order["shuffle"] = self._fit.get("shuffle", False)
         return Epochs(parts, **order)

@@ -35,6 +35,9 @@ def match(whole: MultiTaskModel, part: MultiTaskModel) -> Pairs:
     pairs = [
         pair for one, other in layers for pair in zip(one.variables, other.variables, strict=True)
     ]
+    matched = {id(other) for _, other in pairs}
+    if any(id(one) not in matched for one in (*part.encoder.variables, *part.trainable_variables)):
+        raise NotStackedError("the encoder has outputs that no task uses")
     _compare("the optimizer", _optimizer_of(whole), _optimizer_of(part), part)
     for task in part.tasks:
         _compare(f"the training of {task!r}", _task_of(whole, task), _task_of(part, task), part)

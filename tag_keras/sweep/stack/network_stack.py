@@ -112,10 +112,7 @@ class NetworkStack:
         self._has, self._factors = tf.Variable(tf.zeros(shape, bool)), tf.Variable(tf.zeros(shape))
         self._stopped = tf.Variable(tf.zeros(self.size, bool))
         self._may_stop = False
-        # The variables of a Functional encoder may belong to some tasks only.
-        self._has_parts = not all(
-            id(one) in start.values for one in model.encoder.variables for start in starts
-        )
+        self._has_parts = self._are_parts(starts)
         self._trace()
         self._start(starts)
 
@@ -126,6 +123,8 @@ class NetworkStack:
         if [start.stream for start in starts] != self._streams or len(common) != len(self._common):
             return False
         if not all(self._is_common_seed(one, starts) for one in common):
+            return False
+        if self._are_parts(starts) != self._has_parts:
             return False
         self._start(starts)
         return True
@@ -139,9 +138,16 @@ class NetworkStack:
         for kind in (self._weights, self._states, self._slots):
             kind.begin(starts)
         for variable, value in self._common:
-            value.assign(starts[0].values.get(id(variable), value))
+            known = (one.values for one in starts if id(variable) in one.values)
+            own = keras.ops.convert_to_numpy(variable)
+            value.assign(next(known, {id(variable): own})[id(variable)])
         self._stopped.assign(tf.zeros_like(self._stopped))
         self.reset_metrics()
+
+    def _are_parts(self, starts: Sequence[Start]) -> bool:
+        """Whether variables of a Functional encoder belong to some of the networks only."""
+        ids = [id(one) for one in self.model.encoder.variables]
+        return not all(one in start.values for one in ids for start in starts)
 
     def _trace(self) -> None:
         self._train = tf.function(self._train_on, autograph=False, reduce_retracing=True)

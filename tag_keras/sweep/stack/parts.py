@@ -102,9 +102,10 @@ class Parts:
         self._redraws = False
         if other_seed is not None and self.whole.count_params() <= MANY_WEIGHTS:
             other, _ = self._build(tasks, other_seed)
-            self._redraws = draws.tell(other, match(self.whole, other), other_seed)
+            is_told = draws.tell(other, match(self.whole, other), other_seed)
+            self._redraws = is_told and _numbers_of(self.whole) == _numbers_of(other)
         self._known: dict[tuple[str, ...], Part] = {}
-        # What a training of networks built so far changes.
+        # What networks have in common, the model for all tasks has, too.
         self._changed = changed_by_training(self.whole)
 
     def part(self, tasks: tuple[str, ...], seed: int) -> Part:
@@ -113,13 +114,11 @@ class Parts:
         if known is not None and self._redraws and known.draws.are_whole:
             return known
         model, described = self._build(tasks, seed)
-        changed = changed_by_training(model)
         try:
-            check_apart(changed, self._changed)
+            check_apart(changed_by_training(model), self._changed)
         except ValueError as error:
             # Alone, it says the same before any training.
             raise NotStackedError(str(error)) from error
-        self._changed |= changed
         self._known[tasks] = Part(self.whole, model, seed, described)
         if self._job.saves:
             check_loadable(model)
@@ -134,3 +133,10 @@ class Parts:
             described = of_model(model) if self._job.saves else {}
             model(self._inputs)
         return model, described
+
+
+def _numbers_of(model: MultiTaskModel) -> list[float]:
+    """Learning rate and loss weights, which may be random, too."""
+    rate = variables_of_all(model.optimizer)[1]
+    rates = [float(rate)] if isinstance(rate, keras.Variable) else []
+    return [*rates, *map(float, model.task_losses.weights)]

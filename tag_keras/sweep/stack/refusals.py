@@ -1,5 +1,6 @@
 """What a stack cannot hold, found before any training."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,11 +25,7 @@ ARGUMENTS = (
     *("validation_batch_size", "validation_data", "validation_freq", "validation_steps", "verbose"),
 )
 # Operations whose results depend on what ran before, or that run Python.
-_NOT_REPEATED = {
-    *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
-    *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoissonV2", "RandomShuffle"),
-    *("Multinomial", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
-}
+_NOT_REPEATED = re.compile("(?!Stateless).*(Random|Normal$|Sampl|Multinomial|PyFunc)")
 
 
 class NotStackedError(Exception):
@@ -64,6 +61,8 @@ def check_model(model: MultiTaskModel) -> None:
         "the optimizer accumulates gradients": accumulated_batches(optimizer) is not None,
         "the optimizer averages the weights": bool(getattr(optimizer, "use_ema", False)),
     }
+    names = [one for one in model.tasks for other in model.tasks if one.startswith(f"{other}_")]
+    reasons["the names of tasks begin with those of others"] = bool(names)
     if found := [reason for reason, is_so in reasons.items() if is_so]:
         raise NotStackedError(found[0])
 
@@ -94,15 +93,20 @@ def check_built(model: MultiTaskModel, batch: Any) -> int:
     def forward(x: Any, y: Any, sample_weight: Any) -> Any:
         return model.task_losses.sums(y, model(x, training=True), sample_weight)
 
+    parts = keras.utils.unpack_x_y_sample_weight(batch)
     state = PassState()
     try:
-        graph = state.find(model, forward, keras.utils.unpack_x_y_sample_weight(batch))
-    except ValueError as error:
-        raise NotStackedError(str(error)) from None
+        graph = state.find(model, forward, parts)
+    except ValueError:
+        raise NotStackedError("a forward pass changes tables, queues or iterators") from None
     if names := state.unknown_to(model):
         raise NotStackedError(f"a forward pass changes {', '.join(names)}")
-    if found := sorted(operations_in(graph) & _NOT_REPEATED):
+    if found := sorted(filter(_NOT_REPEATED.match, operations_in(graph))):
         raise NotStackedError(f"a forward pass has the operations {', '.join(found)}")
+    evaluated = PassState()
+    evaluated.find(model, lambda x, y, sample_weight: model(x, training=False), parts)
+    if evaluated.changes_anything:
+        raise NotStackedError("evaluating the model changes its state")
     return _bytes(graph)
 
 

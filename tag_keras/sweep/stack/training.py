@@ -63,6 +63,7 @@ def train_stack(
 def evaluate_stack(stack: NetworkStack, data: Epochs) -> None:
     """Evaluates all networks; `stack.logs()` then gives the results."""
     stack.reset_metrics()
+    data.reset()
     for batch in data.batches():
         stack.test_on(batch)
 

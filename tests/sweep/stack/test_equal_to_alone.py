@@ -8,6 +8,7 @@ import tensorflow as tf
 import tag_keras
 from tag_keras.results import load_results
 from tag_keras.sweep import Job, Network, load_network, run_sweep
+from tag_keras.sweep.stack import jobs
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.parts import Parts
 
@@ -296,3 +297,26 @@ def test_functional_models(tmp_path):
 
     networks = [*NETWORKS, Network("b", ("b",))]
     check_equal(*run(tmp_path, build_model, data(), networks), networks)
+
+
+def test_one_stack_after_the_other_and_dropout_in_heads(tmp_path, monkeypatch):
+    """Stacks of two of the same seed, in one graph. The first networks lack the head "c"."""
+    monkeypatch.setattr(jobs, "most_networks", lambda *_: 2)
+    sets = [("a",), ("b",), ("b", "c"), ("c",)]
+    networks = [Network("".join(tasks), tasks, seed) for seed in (0, 1) for tasks in sets]
+    monkeypatch.setattr(jobs, "_FEWEST_OF_A_SEED", 2)
+
+    def head(task):
+        return keras.Sequential([L.Dense(3), L.Dropout(0.4), L.Dense(1)])
+
+    build_model = builder(lambda: [L.Dense(4, "tanh"), L.Dropout(0.2)], "sgd", head)
+    check_equal(*run(tmp_path, build_model, data(), networks, epochs=1), networks)
+
+
+@pytest.mark.slow
+def test_the_first_batches_of_each_validation(tmp_path):
+    stops = [keras.callbacks.EarlyStopping("val_loss", patience=0)]
+    fit = {"validation_steps": 1, "validation_batch_size": 4, "epochs": 6, "callbacks": stops}
+    own = data()
+    together, alone = run(tmp_path, dense("sgd"), own, validation_data=own["validation"], **fit)
+    check_equal(together, alone)
