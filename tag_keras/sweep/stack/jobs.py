@@ -21,7 +21,7 @@ from tag_keras.sweep.job import Job, JobFiles, keep_network
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.stack.memory import most_networks
 from tag_keras.sweep.stack.network_stack import NetworkStack
-from tag_keras.sweep.stack.parts import MANY_WEIGHTS, Parts
+from tag_keras.sweep.stack.parts import MANY_WEIGHTS, Part, Parts
 from tag_keras.sweep.stack.refusals import NotStackedError, check_built, check_fit
 from tag_keras.sweep.stack.training import evaluate_stack, train_stack
 from tag_keras.utils.progress import Progress
@@ -92,7 +92,7 @@ class StackedJobs:
         self._tasks = tuple(dict.fromkeys(task for job in largest for task in job.network.tasks))
         keras.utils.clear_session()
         keras.utils.set_random_seed(jobs[0].network.seed)
-        batch = next(self._epochs("train", **self._order()).batches())
+        self._batch = batch = next(self._epochs("train", **self._order()).batches())
         first, *others = dict.fromkeys(job.network.seed for job in jobs)
         other = others[0] if others else None
         self._parts = Parts(jobs[0], self._tasks, first, other, _symbolic_inputs(batch))
@@ -130,6 +130,7 @@ class StackedJobs:
         ]
         if self._stack is None or not self._stack.begin(starts):
             self._stack = NetworkStack(self._whole, starts)
+        self._check_losses(self._stack, chunk, parts)
         streams = []
         for seed in seeds:
             keras.utils.set_random_seed(seed)
@@ -152,6 +153,25 @@ class StackedJobs:
             save_results(paths.rows, rows[job.network])
             done.append(job)
         return done
+
+    def _check_losses(
+        self, stack: NetworkStack, chunk: Sequence[Job], parts: Sequence[Part]
+    ) -> None:
+        """Compares the losses on one batch with those of the networks themselves.
+
+        It finds what configurations do not show, such as an attribute that depends on the tasks.
+        """
+        stack.reset_metrics()
+        stack.test_on(self._batch)
+        for job, part, logs in zip(chunk, parts, stack.logs(), strict=True):
+            if part.seed != job.network.seed:
+                continue
+            for task, loss in part.losses(self._batch).items():
+                if not np.isclose(logs[f"{task}_loss"], loss, rtol=1e-2, equal_nan=True):
+                    raise NotStackedError(
+                        f"the network for {', '.join(job.network.tasks)} computes something else "
+                        "than the one for all tasks does"
+                    )
 
     def _evaluate(
         self, stack: NetworkStack, chunk: Sequence[Job], seconds: float

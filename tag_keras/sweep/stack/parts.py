@@ -37,7 +37,7 @@ class Part:
         self, whole: MultiTaskModel, model: MultiTaskModel, seed: int, described: Fingerprint
     ) -> None:
         self.model, self.described = model, described
-        self._whole, self._seed = whole, seed
+        self._whole, self.seed = whole, seed
         self.draws = Draws(model, seed)
         self.pairs = match(whole, model)
         self._first = {id(own): keras.ops.convert_to_numpy(own) for _, own in self.pairs}
@@ -52,8 +52,18 @@ class Part:
             values[id(rate)] = keras.ops.convert_to_numpy(own_rate)
         return Start(self.model.tasks, stream, weights, values)
 
+    def losses(self, batch: Any) -> dict[str, float]:
+        """The losses of the network as it was built, on a batch."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        predictions = self.model(x, training=False)
+        losses, labels = self.model.task_losses(y, predictions, sample_weight)
+        return {
+            task: float(loss) if number else float("nan")
+            for task, loss, number in zip(self.model.tasks, losses, labels.numpy(), strict=True)
+        }
+
     def _value(self, variable: keras.Variable, seed: int) -> Any:
-        value = None if seed == self._seed else self.draws.value(variable, seed)
+        value = None if seed == self.seed else self.draws.value(variable, seed)
         return self._first[id(variable)] if value is None else value
 
     def check_common(self, values: Mapping[int, Any]) -> None:

@@ -155,6 +155,22 @@ def check_reason(folder, build, reason, **fit):
             pass
 
 
+@keras.saving.register_keras_serializable()
+class Shifted(L.Layer):
+    """Adds a number that its configuration does not tell."""
+
+    _number = 0
+
+    def call(self, x):
+        return x + self._number
+
+
+def hidden(tasks):
+    layer = Shifted()
+    layer._number = len(tasks)
+    return build_model(tasks, layers=[lambda: layer])
+
+
 def one_dropout_for_all(tasks):
     inputs, dropout = keras.Input((3,)), L.Dropout(0.5)
     trunk = L.Dense(2)(inputs)
@@ -188,6 +204,7 @@ def functional(tasks, **options):
     ("build", "reason"),
     [
         (one_dropout_for_all, "'dropout', which has a state, is called more than once"),
+        (hidden, "the network for a computes something else than the one for all tasks does"),
         (more_outputs, "the encoder has outputs that no task uses"),
         (functional, "the layer 'dense_1' is another one in the network for a"),
         (
