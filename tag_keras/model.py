@@ -15,7 +15,7 @@ from tag_keras.estimators.statistics import ProbeStatistics
 from tag_keras.gradient_methods.base import GradientMethod, check_method
 from tag_keras.loss_weighting.base import LossWeighting, WeightingEpochs
 from tag_keras.multitask.task_model import TaskModel
-from tag_keras.train_step import TaskStep, probing_steps, step_without_probe
+from tag_keras.train_step import ProbeStep, TaskStep, probing_steps, step_without_probe
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
@@ -111,7 +111,7 @@ class MultiTaskModel(TaskModel):
         check_strategy(self)
         self._affinity_options = affinity
         if self.encoder.built and not self._is_loading:
-            self._check_encoder()
+            self.check_encoder()
         self._held_out = None
         if affinity is not None:
             self._statistics.start()
@@ -134,7 +134,7 @@ class MultiTaskModel(TaskModel):
         if options is None:
             self.train_function = compiled(self, step_without_probe(self))
         else:
-            self.train_function = probing_steps(self, options, self._statistics, self._held_out)
+            self.train_function = probing_steps(self, self.probe_step(), self._held_out)
         if options is not None or self.gradient_method is not None:
             self.train_function = self._building_first(self.train_function)
         elif not self.run_eagerly and self.distribute_strategy.num_replicas_in_sync == 1:
@@ -149,7 +149,7 @@ class MultiTaskModel(TaskModel):
             if not built:
                 batch, iterator = peek(iterator)
                 build_for(self, batch)
-                self._check_encoder()
+                self.check_encoder()
                 if self.measures_affinity:
                     self._find_state(batch)
                 built = True
@@ -169,7 +169,11 @@ class MultiTaskModel(TaskModel):
         parts = keras.utils.unpack_x_y_sample_weight(batch)
         self.pass_state.find(self, forward, parts)
 
-    def _check_encoder(self) -> None:
+    def probe_step(self) -> ProbeStep:
+        """The training step that measures affinities; only after `compile(affinity=...)`."""
+        return ProbeStep(self, self._affinity_options, self._statistics)
+
+    def check_encoder(self) -> None:
         """Raises a `ValueError` if the built encoder lacks variables that an option needs."""
         if self._affinity_options is not None:
             self.check_shares("an affinity could be measured on")

@@ -152,23 +152,24 @@ class ProbeStep(TaskStep):
         self, model: TaskModel, estimator: AffinityEstimator, statistics: ProbeStatistics
     ) -> None:
         super().__init__(model)
-        self._estimator = estimator
-        self._statistics = statistics
+        self.estimator, self.statistics = estimator, statistics
         self._is_held_out = estimator.target_data() is not None
         self._full_precision = FullPrecision(model)
 
     def __call__(self, data: Any) -> dict[str, Any]:
         batch, target = data if self._is_held_out else (data, data)
         # Before the forward pass moves the state that lookaheads start from.
-        sums_at = self._loss_sums_on(target)
+        sums_at = self.loss_sums_on(target)
         passes = self.passes(batch)
-        self._measure(passes, sums_at)
+        size = tf.shape(passes.predictions[self._model.tasks[0]])[0]
+        self.measure(passes.losses, passes.labels, passes.gradients, size, sums_at)
         return self.update(passes)
 
-    def _loss_sums_on(self, target: Any) -> Callable[[Sequence[Any]], tf.Tensor]:
+    def loss_sums_on(self, target: Any) -> Callable[[Sequence[Any]], tf.Tensor]:
         """A function from values of the shared variables to the losses on a batch.
 
-        It gives a float32 tensor (3, T): this replica's sums, divisors and numbers of labels.
+        All its passes start from the present state. It gives a float32 tensor (3, T): this
+        replica's sums, divisors and numbers of labels.
         """
         model, task_losses = self._model, self._model.task_losses
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(target)
@@ -184,47 +185,61 @@ class ProbeStep(TaskStep):
 
         return sums_at
 
-    def _measure(self, passes: Passes, sums_at: Callable[[Sequence[Any]], tf.Tensor]) -> None:
+    def measure(
+        self,
+        losses: Sequence[tf.Tensor],
+        labels: tf.Tensor,
+        gradients: Gradients,
+        size: tf.Tensor,
+        sums_at: Callable[[Sequence[Any]], tf.Tensor],
+    ) -> None:
+        """Measures the affinities on a batch, and adds them to the statistics.
+
+        Args:
+            losses: T scalars: this replica's shares of the losses.
+            labels: Tensor (T,): number of labels in the batch of all replicas.
+            gradients: Gradients of the T losses on the batch of all replicas, with respect to the
+                shared variables.
+            size: Number of examples in this replica's part.
+            sums_at: What `loss_sums_on` gave before the forward pass.
+        """
         model, shared = self._model, self._model.shared_variables
-        stacked = tf.stack([tf.cast(loss, "float32") for loss in passes.losses])
-        size = tf.shape(passes.predictions[model.tasks[0]])[0]
+        stacked = tf.stack([tf.cast(loss, "float32") for loss in losses])
         # Both are float32: TensorFlow does not reduce tensors of host and device together.
-        losses, whole_size = sum_over_replicas([stacked, tf.cast(size, "float32")])
-        has_labels = has_target_labels = passes.labels > 0
+        whole_losses, whole_size = sum_over_replicas([stacked, tf.cast(size, "float32")])
+        has_labels = has_target_labels = labels > 0
         if self._is_held_out:
             (whole,) = sum_over_replicas([sums_at([tf.convert_to_tensor(one) for one in shared])])
-            losses = tf.math.divide_no_nan(whole[0], whole[1])
+            whole_losses = tf.math.divide_no_nan(whole[0], whole[1])
             has_target_labels = whole[2] > 0
         probe = Probe(
-            losses=losses,
-            gradients=passes.gradients,
+            losses=whole_losses,
+            gradients=gradients,
             variables=shared,
             optimizer=model.optimizer,
             loss_sums=lambda values: sums_at(values)[:2],
             low_precision=not self._is_held_out and self._full_precision.is_needed(),
         )
-        values = self._estimator.measure(probe)
+        values = self.estimator.measure(probe)
         too_large = None
         if loss_scale(model.optimizer) is not None:
-            too_large = has_labels & overflowed(passes.gradients)
+            too_large = has_labels & overflowed(gradients)
             # A ReLU takes NaN for 0, so losses may be numbers again after a step to no number.
             values = tf.where(too_large[:, None], float("nan"), values)
-        self._statistics.update(values, whole_size, has_labels, too_large, has_target_labels)
+        self.statistics.update(values, whole_size, has_labels, too_large, has_target_labels)
 
 
 def probing_steps(
-    model: TaskModel,
-    estimator: AffinityEstimator,
-    statistics: ProbeStatistics,
-    held_out: HeldOutBatches | None = None,
+    model: TaskModel, step: ProbeStep, held_out: HeldOutBatches | None = None
 ) -> Cadence:
-    """A train function that probes one step of the optimizer in `estimator.every`.
+    """A train function that makes the probing step once in `every` steps of the optimizer.
 
     The losses are measured on `held_out`, by default on the training batches.
     """
-    every = estimator.every * (accumulated_batches(model.optimizer) or 1)
+    statistics = step.statistics
+    every = step.estimator.every * (accumulated_batches(model.optimizer) or 1)
     plain = steps_of(model, step_without_probe(model))
-    probing = steps_of(model, ProbeStep(model, estimator, statistics))
+    probing = steps_of(model, step)
     if held_out is not None:
         held_out.open(model.distribute_strategy)
         probing = _with_held_out(model, probing, held_out, statistics, every)

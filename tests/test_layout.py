@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "report": ("comparison", "selection", "affinity", "results", "utils"),
     "sweep": (
         *("saved_classes", "grouped_model", "model", "multitask", "selection", "results"),
-        *("backend", "utils"),
+        *("estimators", "backend", "utils"),
     ),
     "study": (
         *("sweep", "report", "selection", "model", "gradient_methods", "loss_weighting"),

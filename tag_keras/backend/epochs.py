@@ -15,6 +15,8 @@ class Epochs:
         batch_size: Batch size for arrays; by default Keras'.
         steps: Number of batches of an epoch; by default all.
         shuffle: Whether to shuffle arrays.
+        is_one_of_several: Whether other epochs are taken at the same time. Then TensorFlow does not
+            tune its pipelines: several that are tuned at once wait for each other, up to minutes.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class Epochs:
         batch_size: int | None = None,
         steps: int | None = None,
         shuffle: Any = False,
+        is_one_of_several: bool = False,
     ) -> None:
         self._iterator = TFEpochIterator(
             **data,
@@ -32,6 +35,11 @@ class Epochs:
             distribute_strategy=tf.distribute.get_strategy(),
             steps_per_execution=1,
         )
+        if is_one_of_several:
+            options = tf.data.Options()
+            options.autotune.enabled = False
+            dataset = self._iterator._distributed_dataset
+            self._iterator._distributed_dataset = dataset.with_options(options)
         self.reset()
 
     def reset(self) -> None:

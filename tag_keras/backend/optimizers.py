@@ -6,6 +6,8 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tag_keras.backend.scopes import InnerScope, outside_of_scopes
+
 
 def inner_optimizer(optimizer: Any) -> Any:
     """The optimizer inside the wrapper that scales losses, if there is one."""
@@ -28,6 +30,12 @@ def loss_scale(optimizer: Any) -> tf.Tensor | None:
 def variables_of_all(optimizer: Any) -> list[keras.Variable]:
     """The variables that an optimizer has once for all weights: iterations and learning rate."""
     return [optimizer.iterations, optimizer._learning_rate]
+
+
+def rate_variable(optimizer: Any) -> keras.Variable | None:
+    """The variable that holds the learning rate; `None` if the rate follows a schedule."""
+    rate = optimizer._learning_rate
+    return rate if isinstance(rate, keras.Variable) else None
 
 
 def slots_by_variable(
@@ -99,7 +107,7 @@ def lookahead_step(
             for variable, gradient in zip(variables, gradients, strict=True)
         ]
     view = stateless_view(optimizer, variables)
-    with keras.StatelessScope() as scope:
+    with InnerScope() as scope:
         view.apply(list(gradients), list(variables))
     return [scope.get_current_value(variable) for variable in variables]
 
@@ -168,8 +176,10 @@ def stateless_view(
     kind = type("StatelessView", (type(optimizer), _StatelessUpdates), {})
     view: Any = object.__new__(kind)
     view.__dict__.update(optimizer.__dict__)
+    with outside_of_scopes():
+        keys = {id(variable): optimizer._var_key(variable) for variable in variables}
     view.__dict__.update(
-        _keys={id(variable): optimizer._var_key(variable) for variable in variables},
+        _keys=keys,
         _steps_of_one_update=optimizer.gradient_accumulation_steps or 1,
         _more_updates=more_updates,
         loss_scale_factor=None,

@@ -10,6 +10,8 @@ from tensorflow.python.framework.auto_control_deps_utils import (
     get_read_only_resource_input_indices_graph,
 )
 
+from tag_keras.backend.scopes import InnerScope
+
 # Values of Keras variables.
 Values = Sequence[tuple[keras.Variable, tf.Tensor]]
 # Operations that change other things than variables: that cannot be undone.
@@ -118,7 +120,7 @@ class Moment(NamedTuple):
         _write(self.others)
         mapping = [*self.variables, *values]
         try:
-            with keras.StatelessScope(state_mapping=mapping, collect_losses=collect_losses):
+            with InnerScope(state_mapping=mapping, collect_losses=collect_losses):
                 yield
         finally:
             _write(present)

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
 
-from tag_keras.estimators.statistics import ProbeStatistics
+from tag_keras.estimators.statistics import ProbeStatistics, saved_statistics
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
@@ -44,7 +43,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if self.best_epoch == epoch:
-            self._probes = [_saved(statistics) for statistics in self._statistics()]
+            self._probes = [saved_statistics(statistics) for statistics in self._statistics()]
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         super().on_train_end(logs)
@@ -63,10 +62,3 @@ class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
 
     def _statistics(self) -> list[ProbeStatistics]:
         return [one for one in self.model.layers if isinstance(one, ProbeStatistics)]
-
-
-def _saved(statistics: ProbeStatistics) -> dict[str, npt.NDArray[Any]]:
-    """A copy of the arrays that a checkpoint would hold."""
-    store: dict[str, Any] = {}
-    statistics.save_own_variables(store)
-    return {name: np.array(value) for name, value in store.items()}

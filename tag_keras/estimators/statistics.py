@@ -208,6 +208,13 @@ class ProbeStatistics(StepCounter):
         }
 
 
+def saved_statistics(statistics: ProbeStatistics) -> dict[str, npt.NDArray[Any]]:
+    """A copy of the arrays that a checkpoint holds; for `load_own_variables`."""
+    store: dict[str, Any] = {}
+    statistics.save_own_variables(store)
+    return {name: np.array(value) for name, value in store.items()}
+
+
 def _merged(means: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Means and counts (S, T, T) with each two neighbours merged, and empty slots at the end."""
     shape = [_SLOTS // 2, 2, *means.shape[1:]]

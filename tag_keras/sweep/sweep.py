@@ -73,9 +73,9 @@ def run_sweep(
             as they end alone, to about 1e-6, in a small part of the time. `"auto"` does so from
             four networks on, of up to a million weights: large ones gain nothing. Those that cannot
             be stacked are trained one by one, and a line says why: models of other classes, with
-            affinities, gradient methods or loss weightings, or with state that Keras does not know;
-            callbacks but `EarlyStopping`, `LearningRateScheduler` and `ReduceLROnPlateau`; Keras'
-            lines of each network.
+            gradient methods or loss weightings, or with state that Keras does not know; callbacks
+            but `EarlyStopping`, `LearningRateScheduler` and `ReduceLROnPlateau`; Keras' lines of
+            each network. Networks that measure affinities are stacked if all have the same tasks.
 
     Returns:
         All rows of results.json. New networks stand in the order of the jobs.
@@ -208,9 +208,10 @@ def _find_stacks(folder: Path, left: Sequence[list[Job]], fewest: int) -> list[l
     found: dict[Hashable, list[list[Job]]] = {}
     for twins, how in zip(left, _ways([twins[0] for twins in left]), strict=True):
         paths = JobFiles(folder, twins[0].network)
-        # Networks that measure affinities train alone; those that are there are only evaluated.
-        if not twins[0].measures and not (paths.trained.exists() and paths.are_there(twins[0])):
-            found.setdefault((twins[0].saves, how), []).append(twins)
+        # Networks that are there are only evaluated.
+        if not (paths.trained.exists() and paths.are_there(twins[0])):
+            tasks = twins[0].network.tasks if twins[0].measures else ()
+            found.setdefault((twins[0].saves, tasks, how), []).append(twins)
     return [stack for stack in found.values() if len(stack) >= fewest]
 
 

@@ -22,6 +22,7 @@ from tag_keras.sweep.network import Data
 from tag_keras.sweep.stack.memory import most_networks
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.parts import MANY_WEIGHTS, Part, Parts
+from tag_keras.sweep.stack.probes import StackedProbes
 from tag_keras.sweep.stack.refusals import NotStackedError, check_built, check_fit
 from tag_keras.sweep.stack.training import evaluate_stack, train_stack
 from tag_keras.utils.progress import Progress
@@ -99,7 +100,12 @@ class StackedJobs:
         self._whole = self._parts.whole
         if self._whole.count_params() > MANY_WEIGHTS and not large:
             raise NotStackedError("large networks gain nothing in a stack")
+        if self._whole.measures_affinity and any(job.network.tasks != self._tasks for job in jobs):
+            raise NotStackedError(
+                "networks of other tasks, or in another order, measure affinities"
+            )
         build_for(self._whole, batch)
+        self._whole.check_encoder()
         self._most = most_networks(self._whole, check_built(self._whole, batch))
         self._stack: NetworkStack | None = None
 
@@ -134,21 +140,32 @@ class StackedJobs:
         streams = []
         for seed in seeds:
             keras.utils.set_random_seed(seed)
-            streams.append(self._epochs("train", **self._order()))
+            order = {**self._order(), "is_one_of_several": len(seeds) > 1}
+            streams.append(self._epochs("train", **order))
         callbacks = [listed(callbacks_of(self._fit.get("callbacks"), job.network)) for job in chunk]
         begin = time.perf_counter()
         shows = self._shows(len(chunk), streams[0])
-        train_stack(self._stack, streams, callbacks, self._validation(), self._fit, shows)
+        probes = StackedProbes(self._stack) if self._whole.measures_affinity else None
+        train_stack(self._stack, streams, callbacks, self._validation(), self._fit, shows, probes)
         seconds = (time.perf_counter() - begin) / len(chunk)
         rows = self._evaluate(self._stack, chunk, seconds)
+        measured = [None] * len(chunk) if probes is None else probes.of_networks
         done = []
-        for job, part, values in zip(chunk, parts, self._stack.values(), strict=True):
+        for job, part, values, statistics in zip(
+            chunk, parts, self._stack.values(), measured, strict=True
+        ):
             part.check_common(values)
             if job.network not in rows or not part.is_finite(values):
                 continue
             paths = JobFiles(self._folder, job.network)
+            if statistics is not None:
+                try:
+                    statistics.measured_affinity(self._tasks).save(paths.affinity)
+                except ValueError:
+                    # Nothing could be measured: alone, it shows why.
+                    continue
             if job.saves:
-                part.end(values)
+                part.end(values, statistics)
                 keep_network(job.network, paths, part.model, seconds, part.described, stacked=True)
             save_results(paths.rows, rows[job.network])
             done.append(job)

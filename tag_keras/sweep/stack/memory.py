@@ -25,6 +25,10 @@ def most_networks(model: MultiTaskModel, bytes_of_pass: int) -> int:
     # A step holds old and new values, and what the forward pass computes until the gradients are
     # done, which are about as large.
     size = 2 * sum(keras.ops.convert_to_numpy(one).nbytes for one in variables) + 2 * bytes_of_pass
+    if model.measures_affinity:
+        # The gradients of every task, and the passes of lookaheads.
+        own = sum(keras.ops.convert_to_numpy(one).nbytes for one in model.shared_variables)
+        size += 2 * len(model.tasks) * own + bytes_of_pass
     return int(max(1, min(_MOST, _SHARE * _free_bytes() // max(1, size))))
 
 

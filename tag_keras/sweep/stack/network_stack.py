@@ -1,82 +1,20 @@
 """Networks that are trained in one graph: their weights stacked along a first axis."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tag_keras.backend.optimizers import stateless_view, variables_of_all
+from tag_keras.backend.gradients import looped_gradients, of_whole_batch, task_gradients
+from tag_keras.backend.optimizers import rate_variable, stateless_view
 from tag_keras.backend.vectorized import for_each_network
 from tag_keras.model import MultiTaskModel
+from tag_keras.multitask.backward_passes import is_looped
 from tag_keras.multitask.task_losses import of_one_replica
 from tag_keras.sweep.stack.refusals import NotStackedError
-
-
-class Start(NamedTuple):
-    """What a network begins with.
-
-    Args:
-        tasks: Its tasks.
-        stream: Index of the stream of batches that it sees.
-        loss_weights: Weight of each of its tasks in the joint loss.
-        values: Values of variables of the model for all tasks, by `id`. The network does not have
-            those that are absent: they belong to heads of other tasks, or are the same for all.
-    """
-
-    tasks: tuple[str, ...]
-    stream: int
-    loss_weights: Mapping[str, float]
-    values: Mapping[int, Any]
-
-
-class _Stacked:
-    """Variables of the model, each with a value for every network.
-
-    Args:
-        variables: The variables.
-        size: The number K of networks.
-    """
-
-    def __init__(self, variables: Sequence[keras.Variable], size: int) -> None:
-        self.variables = list(variables)
-        self.values = [tf.Variable(tf.zeros([size, *one.shape], one.dtype)) for one in variables]
-
-    def begin(self, starts: Sequence[Start]) -> None:
-        """Gives each network the values that it begins with."""
-        for variable, value in zip(self.variables, self.values, strict=True):
-            own = keras.ops.convert_to_numpy(variable)
-            value.assign(np.stack([start.values.get(id(variable), own) for start in starts]))
-
-    def now(self) -> list[tf.Tensor]:
-        """The values of all networks."""
-        return [one.value() for one in self.values]
-
-    def assign(self, values: Sequence[tf.Tensor], keeps: tf.Tensor | None = None) -> None:
-        """Assigns new values; networks where `keeps` is true keep theirs."""
-        for variable, value in zip(self.values, values, strict=True):
-            if keeps is not None:
-                shape = [-1] + [1] * (len(variable.shape) - 1)
-                value = tf.where(tf.reshape(keeps, shape), variable, value)
-            variable.assign(value)
-
-    def of(self, values: Sequence[tf.Tensor]) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """The variables with values of one network."""
-        return list(zip(self.variables, values, strict=True))
-
-    def after(self, scope: keras.StatelessScope) -> list[tf.Tensor]:
-        """Values of one network at the end of a scope."""
-        return [scope.get_current_value(one) for one in self.variables]
-
-    def row(self, index: int) -> list[Any]:
-        """The values of a network, as arrays."""
-        return [one[index].numpy() for one in self.values]
-
-    def set_row(self, index: int, values: Sequence[Any]) -> None:
-        """Sets the values of a network."""
-        for variable, value in zip(self.values, values, strict=True):
-            variable[index].assign(value)
+from tag_keras.sweep.stack.values import Stacked, Start
 
 
 class NetworkStack:
@@ -104,10 +42,13 @@ class NetworkStack:
             if self._is_common_seed(one, starts)
         ]
         common = {id(one) for one, _ in self._common}
-        self._weights = _Stacked(model.trainable_variables, self.size)
-        self._states = _Stacked([one for one in states if id(one) not in common], self.size)
-        self._slots = _Stacked(model.optimizer.variables, self.size)
-        self._metrics = _Stacked(model.metrics_variables, self.size)
+        self._weights = Stacked(model.trainable_variables, self.size)
+        self._states = Stacked([one for one in states if id(one) not in common], self.size)
+        self._slots = Stacked(model.optimizer.variables, self.size)
+        self._metrics = Stacked(model.metrics_variables, self.size)
+        kinds = (self._weights, self._states, self._slots, self._metrics)
+        self._values = {id(one): value for kind in kinds for one, value in kind.of(kind.values)}
+        self._probe: Any = model.probe_step() if model.measures_affinity else None
         shape = (self.size, len(model.tasks))
         self._has, self._factors = tf.Variable(tf.zeros(shape, bool)), tf.Variable(tf.zeros(shape))
         self._stopped = tf.Variable(tf.zeros(self.size, bool))
@@ -165,6 +106,15 @@ class NetworkStack:
         """Makes one training step of all networks, with a batch of each stream."""
         self._train(tuple(batches))
 
+    def probe_on(self, batches: Sequence[Any], held_out: Any = None) -> None:
+        """Makes the training step that measures affinities.
+
+        Args:
+            batches: A batch of each stream.
+            held_out: Batch to measure the losses on; by default the training batch.
+        """
+        self._train(tuple(batches), True, held_out)
+
     def test_on(self, batch: Any) -> None:
         """Adds a batch to the losses and metrics of all networks."""
         self._test(batch)
@@ -204,6 +154,15 @@ class NetworkStack:
         self._weights.set_row(index, values[:number])
         self._states.set_row(index, values[number:])
 
+    def get(self, variables: Sequence[keras.Variable], index: int) -> list[Any]:
+        """A network's values of variables that each network has for itself, as arrays."""
+        return [self._values[id(one)][index].numpy() for one in variables]
+
+    def set(self, variables: Sequence[keras.Variable], index: int, values: Sequence[Any]) -> None:
+        """Sets what `get` gives."""
+        for variable, value in zip(variables, values, strict=True):
+            self._values[id(variable)][index].assign(value)
+
     def learning_rate(self, index: int) -> Any:
         """The learning rate of a network."""
         rates = self._learning_rates()
@@ -219,9 +178,7 @@ class NetworkStack:
 
     def _learning_rates(self) -> tf.Variable | None:
         """The learning rates of all networks; `None` where they follow a schedule."""
-        _, rate = variables_of_all(self.model.optimizer)
-        pairs = zip(self._slots.variables, self._slots.values, strict=True)
-        return next((value for variable, value in pairs if variable is rate), None)
+        return self._values.get(id(rate_variable(self.model.optimizer)))
 
     def stop(self, index: int) -> None:
         """Ends the training of a network: from now on its values stay."""
@@ -231,14 +188,19 @@ class NetworkStack:
             self._may_stop = True
             self._trace()
 
-    def _train_on(self, batches: Sequence[Any]) -> None:
+    def _train_on(self, batches: Sequence[Any], probes: bool = False, held_out: Any = None) -> None:
         own, common = self._now()
         own["slots"] = self._slots.now()
         if len(batches) > 1:
             own["batch"] = _by_network(batches, self._streams)
-        after = for_each_network(
-            lambda one: self._step(one, one.get("batch", batches[0]), common), own
-        )
+
+        def step(one: dict[str, Any]) -> dict[str, Any]:
+            batch = one.get("batch", batches[0])
+            if not probes:
+                return self._step(one, batch, common)
+            return self._probing_step(one, batch, common, batch if held_out is None else held_out)
+
+        after = for_each_network(step, own)
         keeps = self._stopped.value() if self._may_stop else None
         self._weights.assign(after["weights"], keeps)
         self._slots.assign(after["slots"], keeps)
@@ -264,8 +226,7 @@ class NetworkStack:
         self, one: Mapping[str, Any], batch: Any, common: Any, training: bool
     ) -> dict[str, Any]:
         """The joint loss of one network on a batch, and the values of variables after it."""
-        mapping = [*self._weights.of(one["weights"]), *self._states.of(one["states"]), *common]
-        mapping += self._metrics.of(one["metrics"])
+        mapping = [*self._mapping(one, common), *self._metrics.of(one["metrics"])]
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         model, losses = self.model, self.model.task_losses
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
@@ -282,6 +243,8 @@ class NetworkStack:
             model.logs_after(x, y, predictions, sample_weight, loss)
         return {
             "loss": loss,
+            "losses": of_tasks,
+            "labels": labels,
             "states": self._states.after(scope),
             "metrics": self._metrics.after(scope),
             "common": [scope.get_current_value(variable) for variable, _ in common],
@@ -302,7 +265,41 @@ class NetworkStack:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(one["weights"])
             after = self._forward(one, batch, common, training=True)
-        gradients = tape.gradient(after["loss"], one["weights"])
+        return self._update(one, after, tape.gradient(after["loss"], one["weights"]))
+
+    def _probing_step(
+        self, one: Mapping[str, Any], batch: Any, common: Any, target: Any
+    ) -> dict[str, Any]:
+        """A training step that measures affinities by the losses on `target`."""
+        probe, shared = self._probe, self.model.shared_variables
+        with keras.StatelessScope(self._mapping(one, common)):
+            sums_at = probe.loss_sums_on(target)
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(one["weights"])
+            after = self._forward(one, batch, common, training=True)
+        tensors = {id(variable): tensor for variable, tensor in self._weights.of(one["weights"])}
+        chosen = [tensors[id(variable)] for variable in shared]
+        by_task = looped_gradients if is_looped(self.model) else task_gradients
+        gradients = of_whole_batch(by_task(tape, after["losses"], chosen), chosen)
+        moved = {"weights": one["weights"], "states": after["states"]}
+        common = [
+            (variable, value) for (variable, _), value in zip(common, after["common"], strict=True)
+        ]
+        mapping = [*self._mapping(moved, common), *self._slots.of(one["slots"])]
+        size = tf.shape(keras.tree.flatten(batch)[0])[0]
+        with keras.StatelessScope(mapping) as scope:
+            probe.measure(after["losses"], after["labels"], gradients, size, sums_at)
+        after["states"] = self._states.after(scope)
+        return self._update(one, after, tape.gradient(after["loss"], one["weights"]))
+
+    def _mapping(self, one: Mapping[str, Any], common: Any) -> list[Any]:
+        """Variables of the model with their values in one network."""
+        return [*self._weights.of(one["weights"]), *self._states.of(one["states"]), *common]
+
+    def _update(
+        self, one: Mapping[str, Any], after: dict[str, Any], gradients: Sequence[Any]
+    ) -> dict[str, Any]:
+        """Makes the step of the optimizer."""
         variables = self._weights.variables
         pairs = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
         view = stateless_view(self.model.optimizer, variables)

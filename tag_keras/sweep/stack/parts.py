@@ -7,16 +7,17 @@ import keras
 import numpy as np
 
 from tag_keras.backend.layers import build_from_seed, names_kept
-from tag_keras.backend.optimizers import variables_of_all
+from tag_keras.backend.optimizers import rate_variable
+from tag_keras.estimators.statistics import ProbeStatistics, saved_statistics
 from tag_keras.model import MultiTaskModel
 from tag_keras.sweep.fingerprint import Fingerprint, of_model
 from tag_keras.sweep.job import Job, build_function
 from tag_keras.sweep.network import check_loadable
 from tag_keras.sweep.own_weights import changed_by_training, check_apart
 from tag_keras.sweep.stack.matching import match, slots
-from tag_keras.sweep.stack.network_stack import Start
 from tag_keras.sweep.stack.refusals import NotStackedError, check_model
 from tag_keras.sweep.stack.starts import Draws
+from tag_keras.sweep.stack.values import Start
 
 # Building a model with more weights is a small part of its training, and keeping it for other seeds
 # takes memory.
@@ -46,9 +47,8 @@ class Part:
         """What the network begins with from a seed, if it sees the batches of a stream."""
         weights = dict(zip(self.model.tasks, self.model.task_losses.weights, strict=True))
         values = {id(one): self._value(own, seed) for one, own in self.pairs}
-        _, rate = variables_of_all(self._whole.optimizer)
-        if isinstance(rate, keras.Variable):
-            _, own_rate = variables_of_all(self.model.optimizer)
+        if (rate := rate_variable(self._whole.optimizer)) is not None:
+            own_rate = rate_variable(self.model.optimizer)
             values[id(rate)] = keras.ops.convert_to_numpy(own_rate)
         return Start(self.model.tasks, stream, weights, values)
 
@@ -81,13 +81,15 @@ class Part:
             for is_trained, one in own
         )
 
-    def end(self, values: Mapping[int, Any]) -> None:
-        """Sets what a training has made of the network."""
+    def end(self, values: Mapping[int, Any], statistics: ProbeStatistics | None = None) -> None:
+        """Sets what a training has made of the network, and what it has measured, if it has."""
         for one, own in self.pairs:
             own.assign(values[id(one)])
         self.model.optimizer.build(self.model.trainable_variables)
         for one, own in slots(self._whole, self.model, self.pairs):
             own.assign(values[id(one)])
+        if statistics is not None:
+            self.model.probe_step().statistics.load_own_variables(saved_statistics(statistics))
 
 
 class Parts:
@@ -147,6 +149,6 @@ class Parts:
 
 def _numbers_of(model: MultiTaskModel) -> list[float]:
     """Learning rate and loss weights, which may be random, too."""
-    rate = variables_of_all(model.optimizer)[1]
-    rates = [float(rate)] if isinstance(rate, keras.Variable) else []
+    rate = rate_variable(model.optimizer)
+    rates = [] if rate is None else [float(rate)]
     return [*rates, *map(float, model.task_losses.weights)]

@@ -10,11 +10,13 @@ import tensorflow as tf
 
 from tag_keras.backend.optimizers import accumulated_batches, inner_optimizer, slots_by_variable
 from tag_keras.backend.pass_state import PassState, operations_in
+from tag_keras.estimators.early_stopping import EarlyStopping
 from tag_keras.model import MultiTaskModel
 from tag_keras.sweep.inputs import listed
 
-# They ask a network for no more than its logs, weights and learning rate.
+# They ask a network for no more than its logs, weights, learning rate and statistics of probes.
 CALLBACKS = (
+    EarlyStopping,
     keras.callbacks.EarlyStopping,
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
@@ -52,7 +54,6 @@ def check_model(model: MultiTaskModel) -> None:
     reasons = {
         f"the model is a {type(model).__name__}": type(model) is not MultiTaskModel,
         "the model is compiled with `run_eagerly`": model.run_eagerly,
-        "the model measures affinities": model.measures_affinity,
         "the model has a gradient method": model.gradient_method is not None,
         "the model has a loss weighting": model.loss_weighting is not None,
         "the loss weights are variables": any(map(_is_variable, model.task_losses.weights)),
@@ -61,6 +62,9 @@ def check_model(model: MultiTaskModel) -> None:
         "the optimizer accumulates gradients": accumulated_batches(optimizer) is not None,
         "the optimizer averages the weights": bool(getattr(optimizer, "use_ema", False)),
     }
+    if model.measures_affinity and model.gradient_method is None:
+        is_function = callable(model.probe_step().estimator.target_data())
+        reasons["a function gives the held-out data"] = is_function
     names = [one for one in model.tasks for other in model.tasks if one.startswith(f"{other}_")]
     reasons["the names of tasks begin with those of others"] = bool(names)
     if found := [reason for reason, is_so in reasons.items() if is_so]:
@@ -94,7 +98,8 @@ def check_built(model: MultiTaskModel, batch: Any) -> int:
         return model.task_losses.sums(y, model(x, training=True), sample_weight)
 
     parts = keras.utils.unpack_x_y_sample_weight(batch)
-    state = PassState()
+    # Also for probes, which leave the state as it is.
+    state = model.pass_state
     try:
         graph = state.find(model, forward, parts)
     except ValueError:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tag_keras.backend.epochs import Epochs
 from tag_keras.sweep.stack.network_stack import NetworkStack
+from tag_keras.sweep.stack.probes import StackedProbes
 
 
 def train_stack(
@@ -17,6 +18,7 @@ def train_stack(
     validation: Epochs | None,
     fit: Mapping[str, Any],
     on_step: Callable[[int, int], None],
+    probes: StackedProbes | None = None,
 ) -> None:
     """Trains all networks, each as `fit` would train it alone.
 
@@ -27,8 +29,15 @@ def train_stack(
         validation: Batches to evaluate on after epochs; `None` for no evaluation.
         fit: Other arguments of `fit`.
         on_step: Called after each step with the indices of epoch and step.
+        probes: Affinities that the networks measure, if they do.
     """
     views = [_View(stack, index) for index in range(stack.size)]
+    needs_logs, train_on = any(callbacks), stack.train_on
+    if probes is not None:
+        train_on = probes.train_on
+        callbacks = [[*probes.callbacks(i), *own] for i, own in enumerate(callbacks)]
+        for view, statistics in zip(views, probes.of_networks, strict=True):
+            view.layers = [statistics]
     pairs = [(view, one) for view, own in zip(views, callbacks, strict=True) for one in own]
     first, last = fit.get("initial_epoch", 0), fit.get("epochs", 1)
     for view, callback in pairs:
@@ -41,11 +50,13 @@ def train_stack(
         for _, callback in pairs:
             callback.on_epoch_begin(epoch)
         for step, batches in enumerate(zip(*(one.batches() for one in streams), strict=True)):
-            stack.train_on(batches)
+            train_on(batches)
             on_step(epoch, step)
         stack.tell_missing_labels()
-        logs = stack.logs() if pairs else [{}] * stack.size
-        if pairs and validation is not None and _is_due(epoch, fit.get("validation_freq", 1)):
+        logs = stack.logs() if needs_logs else [{}] * stack.size
+        if needs_logs and validation is not None and _is_due(epoch, fit.get("validation_freq", 1)):
+            for _, callback in pairs:
+                callback.on_test_begin()
             evaluate_stack(stack, validation)
             for own, of_validation in zip(logs, stack.logs(), strict=True):
                 own.update({f"val_{name}": value for name, value in of_validation.items()})
@@ -80,7 +91,10 @@ class _View:
 
     def __init__(self, stack: NetworkStack, index: int) -> None:
         self._stack, self.index = stack, index
+        self.tasks = stack.starts[index].tasks
         self.metrics = stack.model.metrics
+        # The statistics of probes, if there are any.
+        self.layers: list[keras.layers.Layer] = []
         self.optimizer = _OptimizerView(stack, index)
         self.stop_training = self.has_stopped = False
 

@@ -4,57 +4,26 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks_together import TASKS, check_equal, check_same_variables, data
 
 import tag_keras
-from tag_keras.results import load_results
 from tag_keras.sweep import Job, Network, load_network, run_sweep
 from tag_keras.sweep.stack import jobs
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.parts import Parts
 
 L = keras.layers
-TASKS = ("a", "b", "c")
 # All tasks; some in another order, from another seed.
 NETWORKS = [Network("joint", TASKS), Network("cb", ("c", "b"), 1)]
 
 
-def data(shape=(6,), kind="float32"):
-    rng = np.random.default_rng(0)
-
-    def split(number):
-        x = rng.normal(size=(number, *shape))
-        x = (np.abs(x) * 3).astype(kind) if kind == "int32" else x.astype(kind)
-        y = {task: rng.normal(size=(number, 1)).astype("float32") for task in TASKS}
-        y["b"][rng.random((number, 1)) < 0.3] = np.nan
-        return x, y
-
-    return {"train": split(40), "validation": split(24), "test": split(10)}
-
-
 def run(folder, build_model, data, networks=NETWORKS, **fit):
-    """Trains networks together, and alone; gives both folders."""
+    """Trains networks together, and alone; gives both folders, and the networks."""
     fit = {"epochs": 2, "batch_size": 16, "verbose": 0, **fit}
     jobs = [Job(network, build_model, fit) for network in networks]
     for stack in (True, False):
         run_sweep(folder / str(stack), jobs, data, processes=0, stack=stack)
-    return folder / "True", folder / "False"
-
-
-def check_equal(together, alone, networks=NETWORKS, tolerance=1e-5):
-    rows, expected = (load_results(folder / "results.json") for folder in (together, alone))
-    assert all(row.stacked for row in rows)
-    assert not any(row.stacked for row in expected)
-    assert len(rows) == len(expected) == 2 * sum(len(network.tasks) for network in networks)
-    for row, other in zip(rows, expected, strict=True):
-        assert (row.network, row.seed, row.task, row.split) == (
-            *(other.network, other.seed),
-            *(other.task, other.split),
-        )
-        assert row.loss == pytest.approx(other.loss, abs=tolerance, rel=tolerance)
-        assert row.metrics == pytest.approx(other.metrics, abs=tolerance, rel=tolerance)
-    for network in networks:
-        model, other = (load_network(f / "networks" / network.file) for f in (together, alone))
-        check_same_variables(model, other, tolerance)
+    return folder / "True", folder / "False", networks
 
 
 def builder(layers, optimizer="adam", heads=lambda task: L.Dense(1), **options):
@@ -115,15 +84,6 @@ def check_steps(build_model, x, y):
             alone.train_step(keras.tree.map_structure(tf.constant, batch))
         part.end(values)
         check_same_variables(part.model, alone)
-
-
-def check_same_variables(model, other, tolerance=1e-5):
-    """Weights and slots of the optimizer. Files do not have the seeds of dropout."""
-    pairs = [(model.weights, other.weights)]
-    pairs.append((model.optimizer.variables, other.optimizer.variables))
-    for ones, others in pairs:
-        for one, wanted in zip(ones, others, strict=True):
-            np.testing.assert_allclose(one, wanted, atol=tolerance, rtol=tolerance)
 
 
 @keras.saving.register_keras_serializable()
@@ -210,8 +170,8 @@ def test_callbacks_of_each_network(tmp_path):
     ]
     fit = {"epochs": 6, "callbacks": given, "validation_batch_size": 7}
     build_model = dense(lambda: keras.optimizers.Adam(0.1))
-    together, alone = run(tmp_path, build_model, data(), **fit)
-    check_equal(together, alone)
+    together, alone, networks = run(tmp_path, build_model, data(), **fit)
+    check_equal(together, alone, networks)
     steps = {
         load_network(together / "networks" / network.file).optimizer.iterations.numpy()
         for network in NETWORKS
@@ -296,7 +256,7 @@ def test_functional_models(tmp_path):
         return model
 
     networks = [*NETWORKS, Network("b", ("b",))]
-    check_equal(*run(tmp_path, build_model, data(), networks), networks)
+    check_equal(*run(tmp_path, build_model, data(), networks))
 
 
 def test_one_stack_after_the_other_and_dropout_in_heads(tmp_path, monkeypatch):
@@ -310,7 +270,7 @@ def test_one_stack_after_the_other_and_dropout_in_heads(tmp_path, monkeypatch):
         return keras.Sequential([L.Dense(3), L.Dropout(0.4), L.Dense(1)])
 
     build_model = builder(lambda: [L.Dense(4, "tanh"), L.Dropout(0.2)], "sgd", head)
-    check_equal(*run(tmp_path, build_model, data(), networks, epochs=1), networks)
+    check_equal(*run(tmp_path, build_model, data(), networks, epochs=1))
 
 
 @pytest.mark.slow
@@ -318,5 +278,7 @@ def test_the_first_batches_of_each_validation(tmp_path):
     stops = [keras.callbacks.EarlyStopping("val_loss", patience=0)]
     fit = {"validation_steps": 1, "validation_batch_size": 4, "epochs": 6, "callbacks": stops}
     own = data()
-    together, alone = run(tmp_path, dense("sgd"), own, validation_data=own["validation"], **fit)
-    check_equal(together, alone)
+    together, alone, networks = run(
+        tmp_path, dense("sgd"), own, validation_data=own["validation"], **fit
+    )
+    check_equal(together, alone, networks)

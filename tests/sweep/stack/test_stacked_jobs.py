@@ -116,7 +116,10 @@ class Samples(L.Layer):
 REASONS = {
     "a OtherModel": {"make": OtherModel},
     "run_eagerly": {"run_eagerly": True},
-    "measures affinities": {"affinity": tag_keras.CosineAffinity()},
+    "of other tasks, or in another order, measure": {"affinity": tag_keras.CosineAffinity()},
+    "a function gives the held-out data": {
+        "affinity": tag_keras.LookaheadAffinity(on=lambda: make_data()["test"])
+    },
     "a gradient method": {"gradient_method": tag_keras.PCGrad()},
     "a loss weighting": {"loss_weighting": tag_keras.UncertaintyWeighting()},
     "accumulates": {"optimizer": lambda: keras.optimizers.SGD(gradient_accumulation_steps=2)},

@@ -1,0 +1,87 @@
+"""Affinities that the networks of a stack measure, each with statistics of its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tag_keras.estimators.cadence import EpochEnds
+from tag_keras.estimators.held_out import HeldOutBatches, HeldOutLabels
+from tag_keras.estimators.statistics import ProbeStatistics
+from tag_keras.sweep.stack.network_stack import NetworkStack
+
+
+class StackedProbes:
+    """Makes the steps of a stack whose networks measure affinities.
+
+    The statistics of the running epoch are in the stack; `of_networks` hold the epochs before.
+
+    Args:
+        stack: Networks of the same tasks, at their start.
+
+    Raises:
+        ValueError: If the held-out data of the estimator cannot be used.
+    """
+
+    def __init__(self, stack: NetworkStack) -> None:
+        self._stack, model = stack, stack.model
+        step = model.probe_step()
+        self._every, self._weights = step.estimator.every, step.statistics.weights
+        self.of_networks = [ProbeStatistics(len(model.tasks)) for _ in range(stack.size)]
+        for statistics in self.of_networks:
+            statistics.start()
+        self._held_out: HeldOutBatches | None = None
+        if (data := step.estimator.target_data()) is not None:
+            self._held_out = HeldOutBatches(data, model.tasks)
+            self._held_out.open(model.distribute_strategy)
+        self.steps = 0
+
+    def train_on(self, batches: Sequence[Any]) -> None:
+        """Makes a step with a batch of each stream, and probes if it is one in `every`."""
+        probe, is_between = divmod(self.steps, self._every)
+        self.steps += 1
+        if is_between:
+            self._stack.train_on(batches)
+        elif self._held_out is None:
+            self._stack.probe_on(batches)
+        else:
+            (largest,) = self._stack.get(self._weights[-1:], 0)
+            self._stack.probe_on(batches, self._held_out.batch(probe, batches[0], int(largest)))
+
+    def callbacks(self, index: int) -> list[keras.callbacks.Callback]:
+        """What a network calls at the ends of epochs, before other callbacks."""
+        found: list[keras.callbacks.Callback] = [_EpochsOfNetwork(self, index)]
+        if self._held_out is not None:
+            found.append(HeldOutLabels(self._held_out, self.of_networks[index]))
+        return found
+
+    def load(self, index: int) -> None:
+        """Takes the statistics of the running epoch out of the stack."""
+        own = self.of_networks[index]
+        for weight, value in zip(own.weights, self._stack.get(self._weights, index), strict=True):
+            weight.assign(value)
+
+    def store(self, index: int) -> None:
+        """Puts the statistics of the running epoch into the stack."""
+        self._stack.set(self._weights, index, self.of_networks[index].get_weights())
+
+    def labels_seen(self, index: int) -> list[float]:
+        """Number of labels of each task that a network has seen since the metrics were reset."""
+        trackers = self._stack.model.task_losses.trackers
+        return [float(one) for one in self._stack.get([one.count for one in trackers], index)]
+
+
+class _EpochsOfNetwork(EpochEnds):
+    """Closes the epochs of a network of a stack."""
+
+    def __init__(self, probes: StackedProbes, index: int) -> None:
+        self._probes, self._index = probes, index
+        tasks = probes._stack.model.tasks
+        super().__init__(probes.of_networks[index], tasks, lambda: probes.labels_seen(index))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._probes.load(self._index)
+        # The callback is not called any more once the network has stopped.
+        self._statistics.steps = self._probes.steps
+        super().on_epoch_end(epoch, logs)
+        self._probes.store(self._index)

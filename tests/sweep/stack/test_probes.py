@@ -1,0 +1,107 @@
+"""Affinities that networks measure in a stack are those that they measure alone."""
+
+import keras
+import numpy as np
+import pytest
+from networks_together import TASKS, check_equal, data
+
+import tag_keras
+from tag_keras.affinity import Affinity
+from tag_keras.multitask import backward_passes
+from tag_keras.sweep import Job, Network, load_network, run_sweep
+from tag_keras.sweep.job import JobFiles
+
+L = keras.layers
+SEEDS = [Network("joint", TASKS, seed) for seed in (0, 1)]
+
+
+def build(affinity, layers, optimizer="adam"):
+    def build_model(tasks):
+        model = tag_keras.MultiTaskModel(
+            keras.Sequential(layers()), {task: L.Dense(1) for task in tasks}
+        )
+        rate = optimizer() if callable(optimizer) else optimizer
+        model.compile(rate, "mse", affinity=affinity)
+        return model
+
+    return build_model
+
+
+def measure(folder, build_model, **fit):
+    """Trains networks together, and alone, and compares all that is left."""
+    fit = {"epochs": 2, "batch_size": 16, "verbose": 0, **fit}
+    jobs = [Job(network, build_model, fit, measures=True) for network in SEEDS]
+    folders = folder / "together", folder / "alone"
+    for path, stack in zip(folders, (True, False), strict=True):
+        run_sweep(path, jobs, data(), processes=0, stack=stack)
+    check_equal(*folders, SEEDS)
+    affinities = []
+    for network in SEEDS:
+        paths = [JobFiles(path, network) for path in folders]
+        together, alone = (Affinity.load(path.affinity) for path in paths)
+        check_same(together, alone)
+        check_same(load_network(paths[0].model).get_affinity(), alone)
+        affinities.append(together)
+    assert not np.allclose(*(one.mean for one in affinities), atol=1e-4)
+    return affinities
+
+
+def check_same(affinity, other):
+    assert affinity.tasks == other.tasks
+    for name in ("mean", "history", "standard_error"):
+        one, wanted = getattr(affinity, name), getattr(other, name)
+        np.testing.assert_allclose(one, wanted, atol=1e-5, rtol=1e-4, err_msg=name)
+    for name in ("count", "skipped"):
+        np.testing.assert_array_equal(getattr(affinity, name), getattr(other, name), name)
+
+
+def with_state():
+    """Layers whose passes move statistics and draw masks."""
+    # A bias before BatchNormalization would have a gradient of 0, but for rounding.
+    first = L.Dense(5, use_bias=False)
+    return [first, L.BatchNormalization(), L.ReLU(), L.Dropout(0.3), L.Dense(4, "tanh")]
+
+
+def dense():
+    return [L.Dense(4, "tanh")]
+
+
+def test_lookaheads_with_state_and_missing_labels(tmp_path):
+    found = measure(tmp_path, build(tag_keras.LookaheadAffinity(every=2), with_state))
+    # Of three batches in an epoch, the last has less than half of the examples of the others.
+    assert found[0].history.shape == (2, 3, 3)
+
+
+HELD_OUT = data()["validation"]
+ESTIMATORS = {
+    "sgd": tag_keras.LookaheadAffinity(every=1, update="sgd", baseline=True),
+    "held out": tag_keras.LookaheadAffinity(every=2, on=HELD_OUT),
+    "first order": tag_keras.FirstOrderAffinity(every=1),
+    "cosine": tag_keras.CosineAffinity(every=1),
+}
+
+
+def momentum():
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 6)
+    return keras.optimizers.SGD(rate, momentum=0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators(tmp_path, name):
+    measure(tmp_path, build(ESTIMATORS[name], dense, momentum))
+
+
+@pytest.mark.slow
+def test_a_loop_over_many_tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(backward_passes, "_MOST_UNROLLED", 2)
+    measure(tmp_path, build(tag_keras.LookaheadAffinity(every=1), dense))
+
+
+@pytest.mark.slow
+def test_the_affinities_of_the_best_epoch(tmp_path):
+    """Networks stop at different epochs, and go back to what they had measured until their best."""
+    stop = tag_keras.EarlyStopping(patience=0)
+    build_model = build(tag_keras.CosineAffinity(every=1), dense, lambda: keras.optimizers.SGD(0.5))
+    found = measure(tmp_path, build_model, epochs=6, callbacks=[stop])
+    assert len({len(one.history) for one in found}) == 2
