@@ -53,7 +53,8 @@ def select_groups(
         score: A task's score in a group: `"mean"`, as in the paper, or `"sum"` of the affinities of
             the group's other tasks onto it. The sum takes up to 15 tasks, and affinities that add
             up as differences of losses do, such as those of `anchor_affinity`; a task alone then
-            scores 0, so use `singletons="baseline"`.
+            scores 0, so use `singletons="baseline"`. Sums with an affinity of 1e9, as of a training
+            that diverged, tie all families that differ by less than 1.
         partition: Whether groups may not overlap: each task is in the one group that serves it.
         max_group_size: Largest number of tasks in a group. Defaults to no limit.
         together: Lists of tasks; a group holds all tasks of a list, or none.
