@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -94,6 +95,9 @@ def _read_attributes(path: Path) -> dict[str, Labels]:
             )
         names.append(name)
         bits.append(row)
+    if len({*names}) < len(names):
+        again = next(name for name, number in Counter(names).items() if number > 1)
+        raise ValueError(f"{path} has several rows of {again}. Download it again.")
     labels = np.frombuffer("".join(bits).encode(), np.int8).reshape(len(names), len(ATTRIBUTES))
     return dict(zip(names, labels[:, columns] - ord("0"), strict=True))
 
@@ -102,8 +106,10 @@ def _read_partition(path: Path) -> dict[str, int]:
     """Number of the split by file name."""
     rows = _rows(path)
     rows = rows[1:] if path.suffix == ".csv" else rows
-    splits = {}
+    splits: dict[str, int] = {}
     for line, row in rows:
+        if row[0] in splits:
+            raise ValueError(f"{path}, line {line}, names {row[0]} again. Download it again.")
         if len(row) != 2 or row[1] not in ("0", "1", "2"):
             raise ValueError(
                 f"{path}, line {line}, should have a file name and 0, 1 or 2. "
@@ -117,7 +123,10 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """Numbers and fields of the lines that are not empty."""
     with open(path, encoding="utf-8-sig", newline=None) as file:
         lines = csv.reader(file) if path.suffix == ".csv" else (line.split() for line in file)
-        rows = [(number, row) for number, row in enumerate(lines, start=1) if row]
+        try:
+            rows = [(number, row) for number, row in enumerate(lines, start=1) if row]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is no list of text ({error}). Download it again.") from None
     if not rows:
         raise ValueError(f"{path} is empty. Download it again.")
     return rows

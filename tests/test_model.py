@@ -512,14 +512,21 @@ def encoder_of_a_list():
     tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
 
 
-def fit_with_layer_of_a_list():
-    class Pair(layers.Layer):
-        def call(self, inputs):
-            return [inputs, inputs]
+def fit_with_layers(encoder=lambda x: x, head=lambda x: x[:, :1]):
+    class Function(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
 
-    model = tag_keras.MultiTaskModel(Pair(), {task: layers.Dense(1) for task in TASKS})
-    model.compile("sgd", "mse")
-    fit(model)
+        def call(self, inputs):
+            return self.function(inputs)
+
+    def run():
+        model = tag_keras.MultiTaskModel(Function(encoder), {t: Function(head) for t in TASKS})
+        model.compile("sgd", "mse")
+        fit(model)
+
+    return run
 
 
 def without_batches(method):
@@ -611,7 +618,29 @@ def share(*parts, built):
             encoder_of_a_list,
             r"^The encoder should give one tensor .* \['b', 'a', 'c'\]. Received: a list of 2\.$",
         ),
-        (fit_with_layer_of_a_list, "should give one tensor .* Received: a list of 2"),
+        (
+            fit_with_layers(encoder=lambda x: [x, x]),
+            "should give one tensor .* Received: a list of 2",
+        ),
+        (
+            fit_with_layers(encoder=lambda x: None),
+            "encoder should give one tensor .* Received: None; does its `call` lack a `return`",
+        ),
+        (
+            fit_with_layers(encoder=lambda x: {"a": x, "b": None, "c": x}),
+            r"features for every task. Missing: \['b'\]",
+        ),
+        *(
+            (
+                fit_with_layers(head=head),
+                f"The head 'b' should give one tensor. Received: {received}",
+            )
+            for head, received in (
+                (lambda x: [x[:, :1]], "a list of 1"),
+                (lambda x: {"logit": x[:, :1]}, "a dict of 1"),
+                (lambda x: None, "None; does its `call` lack a `return`"),
+            )
+        ),
         *(
             (without_batches(method), r"`x` should be a dataset of batches.*add `\.batch\(32\)`")
             for method in ("fit", "evaluate")

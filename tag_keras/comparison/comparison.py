@@ -9,6 +9,7 @@ import numpy as np
 from tag_keras import results
 from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
+from tag_keras.utils.text import fixed
 
 
 def serving_networks(grouping: Grouping) -> dict[str, dict[str, str]]:
@@ -119,10 +120,10 @@ def losses_as_text(grouping: Grouping, rows: Sequence[Row]) -> str:
         lines.append([label])
         for losses in comparison.losses.values():
             mean, deviation = results.mean_and_deviation(losses[place])
-            after = f" +- {deviation:.4f}" if np.isfinite(deviation) else ""
-            lines[-1].append(f"{mean:.4f}{after}")
+            after = f" +- {fixed(deviation, 4)}" if np.isfinite(deviation) else ""
+            lines[-1].append(fixed(mean, 4) + after)
     return "\n".join(
-        label.ljust(20) + "".join(cell.rjust(18) for cell in cells) for label, *cells in lines
+        label.ljust(20) + "".join(f"  {cell:>16}" for cell in cells) for label, *cells in lines
     )
 
 

@@ -10,7 +10,7 @@ from tag_keras.comparison.comparison import serving_networks
 from tag_keras.results import JOINT, Array, ResultTable, Row, mean_and_deviation, total_error
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.checks import check
-from tag_keras.utils.text import cells_as_markdown
+from tag_keras.utils.text import cells_as_markdown, fixed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,16 +129,16 @@ def method_cells(line: MethodLine) -> dict[str, str]:
     return {
         "name": line.name,
         "networks": str(line.networks),
-        "total": _with_deviation(line.total, "{:.3f}"),
-        "change": _with_deviation(100 * line.change, "{:+.1f}") + " %",
+        "total": _with_deviation(line.total, 3),
+        "change": _with_deviation(100 * line.change, 1, "+") + " %",
         "cost": f"{line.cost:.1f}" if math.isfinite(line.cost) else "",
     }
 
 
-def _with_deviation(values: Array, form: str) -> str:
+def _with_deviation(values: Array, decimals: int, sign: str = "") -> str:
     mean, deviation = mean_and_deviation(values)
-    after = f" ± {form.format(deviation).lstrip('+')}" if math.isfinite(deviation) else ""
-    return form.format(mean) + after
+    after = f" ± {fixed(deviation, decimals)}" if math.isfinite(deviation) else ""
+    return fixed(mean, decimals, sign) + after
 
 
 def _seconds(table: ResultTable, method: Method) -> float:

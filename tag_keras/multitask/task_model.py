@@ -32,6 +32,13 @@ def _symbolic_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return keras.KerasTensor(tensor.shape, tensor.dtype, sparse=tensor.sparse)
 
 
+def _described(value: Any) -> str:
+    """What a layer gave in place of a tensor, in words."""
+    if value is None:
+        return "None; does its `call` lack a `return`?"
+    return f"a {type(value).__name__} of {len(value)}."
+
+
 class TaskModel(TaskTrainer):
     """Model made of an encoder and one head per task, which trains on labels by task.
 
@@ -153,6 +160,11 @@ class TaskModel(TaskTrainer):
         one_by_task = {
             task: self.heads[task](features[task], training=training) for task in self.tasks
         }
+        for task, prediction in one_by_task.items():
+            if prediction is None or isinstance(prediction, list | tuple | Mapping):
+                raise ValueError(
+                    f"The head {task!r} should give one tensor. Received: {_described(prediction)}"
+                )
         if not self.built:
             # Layers may have got their variables just now.
             self._check_apart()
@@ -174,14 +186,14 @@ class TaskModel(TaskTrainer):
 
     def _see_features(self, features: Any, inputs: Any) -> None:
         """Checks features; if they are by task, remembers the specs of their inputs."""
-        if isinstance(features, list | tuple):
+        if features is None or isinstance(features, list | tuple):
             raise ValueError(
                 "The encoder should give one tensor for all tasks, or a dict of one for each of "
-                f"{list(self.tasks)}. Received: a {type(features).__name__} of {len(features)}."
+                f"{list(self.tasks)}. Received: {_described(features)}"
             )
         if not isinstance(features, Mapping):
             return
-        if missing := [task for task in self.tasks if task not in features]:
+        if missing := [task for task in self.tasks if features.get(task) is None]:
             raise ValueError(
                 f"The encoder should give features for every task. Missing: {missing}. "
                 f"Received: {sorted(features)}."

@@ -12,7 +12,7 @@ from tag_keras.comparison.serving import WAYS_TO_SERVE, Move, Serving
 from tag_keras.report.plots import with_minus
 from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
-from tag_keras.utils.text import plus_minus, sentence
+from tag_keras.utils.text import fixed, plus_minus, sentence
 
 # What training a network is for, by its role.
 _STAGES = {
@@ -34,7 +34,9 @@ def losses_table(grouping: Grouping, comparison: Comparison) -> list[dict[str, A
         for kind, cell in cells.items():
             cell["best"] = len(values) > 1 and values[kind].mean() == lowest
             change = changes[kind][place].mean() if kind in changes else np.nan
-            cell["change"] = with_minus(f"{100 * change:+.1f} %") if np.isfinite(change) else ""
+            cell["change"] = (
+                with_minus(f"{fixed(100 * change, 1, '+')} %") if np.isfinite(change) else ""
+            )
         lines.append({"label": label, "cells": cells})
     return lines
 
@@ -67,8 +69,8 @@ def _cell(values: Array, decimals: int) -> dict[str, Any]:
     if not values.size:
         return {"mean": "", "deviation": ""}
     mean, deviation = results.mean_and_deviation(values)
-    after = f"{deviation:.{decimals}f}" if np.isfinite(deviation) else ""
-    return {"mean": with_minus(f"{mean:.{decimals}f}"), "deviation": after}
+    after = fixed(deviation, decimals) if np.isfinite(deviation) else ""
+    return {"mean": with_minus(fixed(mean, decimals)), "deviation": after}
 
 
 def _decimals(series: Iterable[Array]) -> int:

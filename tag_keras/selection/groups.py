@@ -175,6 +175,8 @@ def _solve(
     if surplus.any():
         found = _solve(tasks, lowered, start, numbers, time_limit)
         return [_with_scores_of(problem, one) for one in found]
+    if found := _with_sums_lowered(tasks, problem, start, numbers, time_limit):
+        return found
     if len(tasks) > TABLE_TASKS:
         return _generate(tasks, problem, start, numbers, time_limit)
     members = all_groups(len(tasks))
@@ -193,6 +195,33 @@ def _solve(
             clipped = closer
             groupings[index] = solve(clipped, [number])[0]
     return groupings
+
+
+def _with_sums_lowered(
+    tasks: tuple[str, ...],
+    problem: GroupProblem,
+    start: list[tuple[int, ...]],
+    numbers: Sequence[int],
+    time_limit: float | None,
+) -> list[Grouping]:
+    """The groupings of a problem of sums, found with less of its far too large affinities.
+
+    A family loses by that at most what all of them lose. So one that is best with less and loses
+    all of it, since every task is served beside all such sources, is best. If one does not: none.
+    """
+    limit = problem.usual_limit()
+    huge = problem.used() & (problem.affinity > limit)
+    if problem.score != "sum" or not huge.any():
+        return []
+    lowered = dataclasses.replace(problem, affinity=np.minimum(problem.affinity, limit))
+    found = _solve(tasks, lowered, start, numbers, time_limit)
+    needed = {
+        task: {tasks[source] for source in np.flatnonzero(huge[:, target])}
+        for target, task in enumerate(tasks)
+    }
+    if all(needed[task] <= {*one.groups[one.serves[task]]} for one in found for task in tasks):
+        return [_with_scores_of(problem, one) for one in found]
+    return []
 
 
 def _with_scores_of(problem: GroupProblem, grouping: Grouping) -> Grouping:

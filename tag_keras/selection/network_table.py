@@ -217,17 +217,18 @@ class NetworkTable:
 
         In the returned table, the loss of a task in a network of three or more is the mean of its
         losses in the pairs with each of the others. Networks of one and two tasks keep theirs. If
-        the table has no larger network, as where only pairs were trained, all groups of up to 15
-        tasks whose pairs it has are added, at the cost that these pairs have in common.
+        the table has no larger network, as where only pairs were trained, all groups whose pairs it
+        has are added, at the cost that these pairs have in common.
 
         Raises:
-            ValueError: If the table lacks a pair of a larger network.
+            ValueError: If the table lacks a pair of a larger network; or if it has no larger one,
+                and more than 15 tasks, or no three tasks whose pairs have a cost in common.
         """
         of_pair: dict[frozenset[str], list[int]] = {}
         for row, network in enumerate(self.networks):
             of_pair.setdefault(frozenset(network), []).append(row)
         table = self
-        if len(self.tasks) <= 15 and all(len(network) < 3 for network in self.networks):
+        if len(self.tasks) > 2 and all(len(network) < 3 for network in self.networks):
             table = self._with_larger(of_pair)
         scores = np.array(table.scores)
         for row, network in enumerate(table.networks):
@@ -241,18 +242,31 @@ class NetworkTable:
 
     def _with_larger(self, of_pair: Mapping[frozenset[str], Sequence[int]]) -> "NetworkTable":
         """The table, and after it all groups whose pairs it has at one cost, with scores of 0."""
+        number = len(self.tasks)
+        if number > 15:
+            raise ValueError(
+                "The table should have the networks to estimate: of more than 15 tasks, not all "
+                "groups are made. Add those that you want, with losses of 0. Received: "
+                f"{number} tasks, and networks of one and two only."
+            )
         costs = {
             pair: {float(f"{self.costs[row]:.9g}") for row in rows}
             for pair, rows in of_pair.items()
         }
         networks, prices = list(self.networks), list(self.costs)
         names = np.array(self.tasks, dtype=object)
-        for members in all_groups(len(self.tasks)):
+        for members in all_groups(number):
             group = tuple(names[members])
             pairs = [costs.get(frozenset(pair), set()) for pair in itertools.combinations(group, 2)]
             for cost in sorted(set.intersection(*pairs)) if len(group) > 2 else ():
                 networks.append(group)
                 prices.append(cost)
+        if len(networks) == len(self.networks):
+            raise ValueError(
+                "The table should have the pairs of at least three tasks, at one cost, to estimate "
+                f"larger networks from. Received: the networks {self.networks} at the costs "
+                f"{self.costs.tolist()}."
+            )
         inside = [[task in network for task in self.tasks] for network in networks]
         scores = np.where(inside, 0.0, np.nan)
         scores[: len(self.networks)] = self.scores

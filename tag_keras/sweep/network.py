@@ -45,6 +45,8 @@ BuildModel = Callable[[tuple[str, ...]], MultiTaskModel]
 Data = Any
 
 IF_NOT_FINITE = "Lower the learning rate, or look for NaN in the data."
+# The product of two such numbers is infinite in float32.
+_TOO_LARGE = 1e19
 # File systems allow 255 bytes. Beside the file of a network lie some with longer endings.
 _LONGEST = 255 - len(".partial-" + ".trained.json")
 
@@ -261,21 +263,27 @@ def train_network(
     if not is_finite(model):
         raise ValueError(
             f"The network {network.name!r}, seed {network.seed}, of the tasks "
-            f"{list(network.tasks)} has weights that are not finite after its training, so that it "
-            f"would predict NaN. {IF_NOT_FINITE}"
+            f"{list(network.tasks)} has weights that are not finite or far too large after its "
+            f"training, so that it would predict NaN. {IF_NOT_FINITE}"
         )
     return model, seconds
 
 
 def is_finite(model: keras.Model) -> bool:
-    """Whether all weights that predict are finite, also means of inputs that are not trained."""
+    """Whether all weights that predict are finite, also means of inputs that are not trained.
+
+    Trained ones that are so large that their products are not finite do not count as finite.
+    """
     # A loss weighting begins with losses of NaN.
     methods = getattr(model, "compiled_methods", None)
     others = {id(one) for one in methods.weights} if methods else set()
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight)
-        # A constant may be infinite, such as the mask of an attention.
-        is_valid = np.isfinite(values) if weight.trainable else ~np.isnan(values)
+        if weight.trainable:
+            is_valid = np.abs(values.astype("float64")) < _TOO_LARGE
+        else:
+            # A constant may be infinite, such as the mask of an attention.
+            is_valid = ~np.isnan(values)
         if id(weight) not in others and not is_valid.all():
             return False
     return True

@@ -14,6 +14,11 @@ def plus_minus(mean: float, noise: float) -> str:
     return f"{mean:{kind}} ± {noise:{kind}}"
 
 
+def fixed(value: float, decimals: int, sign: str = "") -> str:
+    """A number with so many decimals; a huge one as a power of ten, such as "2.3e+20"."""
+    return f"{value:{sign}.{decimals}f}" if abs(value) < 1e9 else f"{value:{sign}.1e}"
+
+
 def percent(share: float) -> str:
     """A share between 0 and 1 in whole percent."""
     return f"{100 * share:.0f} %"

@@ -87,6 +87,9 @@ def test_an_archive_that_is_cut_off_is_told(tmp_path):
         ("eval", ".jpg 2", ".jpg 1", r"images of all splits\. Without any: \['test'\]"),
         ("eval", None, "", "is empty"),
         ("attr", None, "\n\n", "is empty"),
+        # Once in the training data and once in those of the test.
+        ("eval", "000023.jpg 2", "000001.jpg 2", "txt, line 23, names 000001\\.jpg again"),
+        ("attr", "000007.jpg", "000002.jpg", "has several rows of 000002\\.jpg"),
     ],
 )
 def test_lists_that_are_wrong_are_told(folder, file, old, new, message):
@@ -94,6 +97,21 @@ def test_lists_that_are_wrong_are_told(folder, file, old, new, message):
     path.write_text(new if old is None else path.read_text().replace(old, new))
     with pytest.raises(ValueError, match=message):
         CelebA(folder).prepare()
+
+
+def test_lists_that_are_no_text_are_told(folder, tmp_path):
+    (path,) = folder.glob("list_eval*")
+    # A zip file under the name of the list, and a csv file without the ends of its lines.
+    path.write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(
+        ValueError, match=r"partition\.txt is no list of text \(.*invalid start byte"
+    ):
+        CelebA(folder).prepare()
+    kaggle = tmp_path / "kaggle"
+    celeba_files.make_kaggle(kaggle)
+    (kaggle / "list_eval_partition.csv").write_text("0" * 200_000)
+    with pytest.raises(ValueError, match=r"partition\.csv is no list of text \(field larger"):
+        CelebA(kaggle).prepare()
 
 
 def test_prepared_files_without_a_split_are_told(prepared, tmp_path):

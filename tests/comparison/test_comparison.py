@@ -25,5 +25,10 @@ def test_the_losses_as_text():
         "c                     0.5000 +- 0.2500  0.5000 +- 0.0000",
         "total                 2.0000 +- 1.0000  2.0000 +- 0.0000",
     ]
+    # Of a training that diverged.
+    rows = rows_with_totals(joint=[1.0, 2.0, 3e20], grouped=[1e8, 1e8, 1e8])
+    assert losses_as_text(make_grouping(**ABC_GROUPING), rows).splitlines()[-1] == (
+        "total                 1.0e+20 +- 1.7e+20  100000000.0000 +- 0.0000"
+    )
     one = losses_as_text(make_grouping(**ABC_GROUPING), rows_with_totals(joint=[1.0]))
     assert one.splitlines()[-1] == "total                           1.0000"

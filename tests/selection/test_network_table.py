@@ -317,6 +317,27 @@ def test_names_the_pair_that_is_missing(more, message):
         NetworkTable.from_losses(rows).higher_order()
 
 
+@pytest.mark.parametrize(
+    ("pairs", "costs", "message"),
+    [
+        (
+            itertools.combinations("abcdefghijklmnop", 2),
+            [1],
+            "of more than 15 tasks, not all groups",
+        ),
+        # Each pair costs what its latency is.
+        (["ab", "bc", "ac"], [1.0, 1.2, 0.9], r"at one cost.*costs \[1\.0, 1\.2, 0\.9\]"),
+        (["ab", "bc", "cd"], [1], "the pairs of at least three tasks"),
+    ],
+)
+def test_higher_order_says_why_there_is_nothing_to_estimate(pairs, costs, message):
+    rows = [(dict.fromkeys(pair, 0.5), cost) for pair, cost in zip(pairs, itertools.cycle(costs))]
+    with pytest.raises(ValueError, match=message):
+        NetworkTable.from_losses(rows).higher_order()
+    # Of two tasks, there is no larger network.
+    assert NetworkTable.from_losses(rows[:1]).higher_order().networks == (tuple(rows[0][0]),)
+
+
 # --- Errors.
 
 RIGHT = {

@@ -183,6 +183,40 @@ def test_a_positive_factor_changes_no_group(factor):
     assert two.score == pytest.approx(one.score * factor, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "huge",
+    [
+        {(0, 1): 2**45},
+        {(0, 1): 2**45, (2, 1): 2**40},
+        {(0, 1): 2**45, (3, 2): 2**44 + 1, (1, 0): -(2**45)},
+    ],
+)
+def test_a_huge_affinity_does_not_hide_the_others(huge):
+    """As of a single network that diverged; whole numbers, so that Python adds them up exactly."""
+    for seed in range(3):
+        mean = np.random.default_rng(seed).integers(-20, 21, (5, 5)).tolist()
+        for (source, target), value in huge.items():
+            mean[source][target] = value
+
+        def total(groups, mean=mean):
+            return sum(
+                max(
+                    sum(mean[source][task] for source in group if source != task)
+                    for group in groups
+                    if task in group
+                )
+                for task in range(5)
+            )
+
+        every = list_groups([0.0] * 5)
+        families = [(one, two) for one in every for two in every if len({*one} | {*two}) == 5]
+        affinity = make_affinity(np.array(mean, float))
+        found = tag_keras.select_groups(affinity, 2, "baseline", score="sum")
+        groups = [[affinity.tasks.index(task) for task in group] for group in found.groups]
+        assert total(groups) == max(map(total, families)) and found.optimal
+        assert found.score == pytest.approx(total(groups) / 5)
+
+
 def test_fifteen_tasks_are_exact():
     # Clusters of 5 whose members gain 1 from each other, and lose 10 from all others.
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], 5))

@@ -181,6 +181,17 @@ def test_a_network_that_would_predict_nan_is_refused_and_not_kept(tmp_path):
     assert [path.name for path in tmp_path.glob("*.keras")] == ["group_0_seed0.keras"]
 
 
+def test_a_network_that_one_step_has_made_huge_is_refused():
+    def build(tasks):
+        model = build_model(tasks)
+        model.compile(keras.optimizers.SGD(3e25), "mse", run_eagerly=True)
+        return model
+
+    # After its only step, all weights are finite, and all losses NaN.
+    with pytest.raises(ValueError, match=r"'group_0', seed 0, .* not finite or far too large"):
+        tag_keras.train_groups(build, GROUPING, DATA["train"], batch_size=64, verbose=0)
+
+
 @pytest.mark.filterwarnings("ignore:The training data have no label")
 def test_weights_that_are_not_finite():
     x, y = DATA["train"]

@@ -30,7 +30,8 @@ class SelectiveTaskGroupUpdates(GradientMethod):
 
     The tasks i of the group share a change equally. Each task is in one group. At first every task
     is a group; after the warm-up, affinity propagation on B forms new groups after every batch.
-    `model.get_affinity()` gives B, and `groups` the groups.
+    Tasks of a group look alike, because they are measured together: groups that have formed tend to
+    stay, right or wrong. `model.get_affinity()` gives B, and `groups` the groups.
 
     A batch costs one forward and one backward pass for each group, and one more forward pass with
     `measure_last`. With several replicas of `tf.distribute`, it makes these passes for each task.

@@ -59,11 +59,15 @@ class GroupProblem:
         used = self.used()
         between = np.where(used, self.affinity, -np.inf)
         top = np.maximum(between.max(axis=0), self.alone)
-        sizes = np.abs(self.affinity[used & (self.affinity != 0)])
-        usual = float(np.median(sizes)) if sizes.size and self.score == "mean" else np.inf
-        surplus = np.where(np.isfinite(top) & (np.abs(top) > 1000 * usual), top, 0.0)
+        limit = self.usual_limit() if self.score == "mean" else np.inf
+        surplus = np.where(np.isfinite(top) & (np.abs(top) > limit), top, 0.0)
         less = np.where(used, self.affinity - surplus, 0.0)
         return dataclasses.replace(self, affinity=less, alone=self.alone - surplus), surplus
+
+    def usual_limit(self) -> float:
+        """A thousand times the usual size of affinities: larger ones are far too large."""
+        sizes = np.abs(self.affinity[self.used() & (self.affinity != 0)])
+        return 1000 * float(np.median(sizes)) if sizes.size else np.inf
 
     # Let top[t] bound the scores of task t, and S be a sum of scores that some family reaches. In a
     # family as good, no task scores below top[t] - gap, where gap = sum of top - S. A mean over at
