@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from quick_start import python_path
 
 import tag_keras
 
@@ -207,7 +208,8 @@ def test_keras_that_was_imported_first_knows_every_class_of_a_saved_model(after_
 )
 def test_keras_knows_every_class_of_a_saved_model_and_modules_have_their_names(python, imports):
     served = "print(tag_keras.experiment.run.__module__, tag_keras.results.load_results.__module__)"
-    process = python(f"{imports}\n{KNOWN}\n{served}", TF_CPP_MIN_LOG_LEVEL="3")
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": python_path()}
+    process = python(f"{imports}\n{KNOWN}\n{served}", **environment)
     assert process.returncode == 0, process.stderr
     *known, modules = process.stdout.splitlines()
     assert_knows_every_class(known)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import TASKS, make_data, make_deep_model, make_model
+from small_models import TASKS, in_batches, make_data, make_deep_model, make_model
 
 import tag_keras
 from tag_keras.estimators.base import AffinityEstimator
@@ -19,8 +19,9 @@ def state(model):
 
 
 def fit(model, epochs=2, batch_size=16, **kwargs):
-    x, y = make_data()
-    return model.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=0, **kwargs)
+    return model.fit(
+        in_batches(*make_data(), batch_size), epochs=epochs, shuffle=False, verbose=0, **kwargs
+    )
 
 
 OPTIMIZERS = {
@@ -51,6 +52,7 @@ def test_probes_leave_no_trace_in_training(optimizer, jit_compile):
         )
         # Another function to be compiled.
         validation = None if jit_compile else make_data(seed=1)
+        validation = validation and in_batches(*validation, 32)
         logs.append(fit(model, batch_size=32, validation_data=validation).history)
         ends.append(state(model))
     for without, with_probes in zip(*ends, strict=True):
@@ -72,7 +74,7 @@ def test_probes_leave_no_trace_in_an_embedding(regularizer):
         encoder = keras.Sequential([embedding, layers.Flatten()])
         model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
         model.compile("adam", "mse", affinity=affinity, run_eagerly=True)
-        model.fit(words, labels, batch_size=16, shuffle=False, verbose=0)
+        model.fit(in_batches(words, labels, 16), shuffle=False, verbose=0)
         ends.append(state(model))
     for without, with_probes in zip(*ends, strict=True):
         np.testing.assert_allclose(with_probes, without, atol=1e-6)
@@ -93,7 +95,7 @@ def test_training_equals_a_plain_keras_model():
         one.compile(optimizer, losses, weights, run_eagerly=True)
         labels = {task: y[task] for task in TASKS}
         histories.append(
-            one.fit(x, labels, batch_size=32, epochs=2, shuffle=False, verbose=0).history
+            one.fit(in_batches(x, labels, 32), epochs=2, shuffle=False, verbose=0).history
         )
     assert set(histories[0]) == {"loss", "a_loss", "b_loss", "c_loss"}
     np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-5)
@@ -156,7 +158,7 @@ def test_affinities_equal_real_steps_undone(probes_by_hand, baseline):
     model = make_deep_model(dropout=0.0)
     options = tag_keras.LookaheadAffinity(every=2, baseline=baseline)
     model.compile(keras.optimizers.Adam(0.02), "mse", affinity=options, run_eagerly=True)
-    model.fit(*PROBED, batch_size=16, shuffle=False, verbose=0)
+    model.fit(in_batches(*PROBED, 16), shuffle=False, verbose=0)
     probes = probes_by_hand[:, int(baseline)]
     affinity = model.get_affinity()
     np.testing.assert_allclose(affinity.mean, probes.mean(axis=0), atol=2e-5)
@@ -263,7 +265,8 @@ def test_a_plain_step_is_traced_once(steps_per_execution):
     # The other variables are new: of the heads, the optimizer and the metrics.
     encoder = keras.Sequential([keras.Input(make_data()[0].shape[1:]), Counted(2)])
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
-    model.compile("adam", "mse", metrics={"a": ["mae"]}, steps_per_execution=steps_per_execution)
+    optimizer = keras.optimizers.SGD(momentum=0.9)
+    model.compile(optimizer, "mse", metrics={"a": ["mae"]}, steps_per_execution=steps_per_execution)
     fit(model, batch_size=32)
     assert traces.count(True) == 1
 
@@ -303,23 +306,23 @@ def test_a_layer_for_training_only_may_come_with_the_first_step():
             return found + self.helper(inputs) if training else found
 
     model = tag_keras.MultiTaskModel(Helped(), {task: layers.Dense(1) for task in TASKS})
-    model.compile("adam", "mse")
-    x, y = make_data()
-    history = model.fit(x, y, batch_size=32, verbose=0).history
+    model.compile(keras.optimizers.SGD(momentum=0.9), "mse")
+    history = fit(model, epochs=1, batch_size=32).history
     assert np.isfinite(history["loss"]).all()
 
 
-@pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("c", "a", "b")])
+@pytest.mark.parametrize("tasks", [("a",), ("c", "a", "b")])
 def test_logs_for_any_number_of_tasks(tasks):
     model = make_model(tasks)
     metrics = {"metrics": ["mae"], "weighted_metrics": {"a": ["mse"]}}
     # Of one task Keras treats the output apart, in its graphs as well.
     model.compile("sgd", "mse", **metrics, run_eagerly=len(tasks) > 1)
     x, y = make_data()
-    history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    batches = in_batches(x, y, 32)
+    history = model.fit(batches, validation_data=batches, shuffle=False, verbose=0).history
     names = {"loss", "a_mse", *(f"{t}_loss" for t in tasks), *(f"{t}_mae" for t in tasks)}
     assert set(history) == names | {f"val_{name}" for name in names}
-    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    logs = model.evaluate(batches, verbose=0, return_dict=True)
     assert set(logs) == names
     np.testing.assert_allclose(logs["loss"], sum(logs[f"{t}_loss"] for t in tasks), rtol=1e-5)
     predictions = model.predict(x, verbose=0)
@@ -383,10 +386,9 @@ def test_save_and_load(tmp_path):
     loaded.run_eagerly = True
     x, y = make_data()
     assert loaded.tasks == TASKS
-    for task in TASKS:
-        np.testing.assert_array_equal(
-            loaded.predict(x, verbose=0)[task], model.predict(x, verbose=0)[task]
-        )
+    predictions = model.predict(x, verbose=0)
+    for task, values in loaded.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(values, predictions[task])
     for name in ("mean", "standard_error", "count", "history"):
         np.testing.assert_array_equal(
             getattr(loaded.get_affinity(), name), getattr(model.get_affinity(), name)
@@ -394,7 +396,7 @@ def test_save_and_load(tmp_path):
     # Both go on in the same way, probes and optimizer included.
     for one in (model, loaded):
         keras.utils.set_random_seed(1)
-        one.fit(x, y, batch_size=48, shuffle=False, verbose=0)
+        one.fit(in_batches(x, y, 48), shuffle=False, verbose=0)
     assert (loaded.get_affinity().count == model.get_affinity().count).all()
     np.testing.assert_allclose(loaded.get_affinity().mean, model.get_affinity().mean, atol=1e-6)
 

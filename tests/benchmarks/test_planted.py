@@ -13,6 +13,14 @@ from benchmarks import planted
 SEEDS = range(10)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def loop_over_the_tasks():
+    """As for more than twelve tasks: the graph of these ten takes half the time, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tag_keras.multitask.backward_passes._MOST_UNROLLED", 0)
+        yield
+
+
 def make_model(seed):
     keras.utils.set_random_seed(seed)
     encoder = keras.Sequential([keras.layers.Dense(64, activation="relu") for _ in range(2)])
@@ -111,6 +119,6 @@ def test_noise_does_not_hide_the_clusters():
     shares = []
     for scale in (1, 10):
         scaled = tag_keras.Affinity(planted.TASKS[:-1], mean, scale * error)
-        shares.append(tag_keras.grouping_stability(scaled, 3, num_samples=50).share[same])
+        shares.append(tag_keras.grouping_stability(scaled, 3, num_samples=25).share[same])
     assert shares[0].min() > 0.9
     assert shares[1].mean() < shares[0].mean() - 0.1

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from held_out_cases import NAN, TASKS, dataset_of, make_data, make_model
+from small_models import in_batches
 
 import tag_keras
 from tag_keras import LookaheadAffinity
@@ -178,7 +179,7 @@ def test_a_rare_label_may_be_in_no_held_out_batch_that_was_probed():
     rare = {**Y, "a": np.where(np.arange(8) < 7, NAN, Y["a"])}
     for on in (dataset_of(X, rare).batch(4), (X, rare)):
         model = make_model(LookaheadAffinity(10, on=on))
-        model.fit(*make_data(12), batch_size=4, shuffle=False, verbose=0)
+        model.fit(in_batches(*make_data(12), 4), shuffle=False, verbose=0)
         assert (model.get_affinity().count[:, 0] == 1).all()
 
 

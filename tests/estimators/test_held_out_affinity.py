@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from held_out_cases import NAN, TASKS, dataset_of, make_data, make_model
+from small_models import in_batches
 
 import tag_keras
 from tag_keras import LookaheadAffinity
@@ -60,7 +61,7 @@ def test_quadratic_losses_with_other_centres_have_a_closed_form(momentum, baseli
     optimizer.build(model.trainable_variables)
     if momentum:
         optimizer.momentums[0].assign(slot)
-    model.fit(*centres(TRAINING), verbose=0)
+    model.fit(in_batches(*centres(TRAINING), 4), shuffle=False, verbose=0)
     np.testing.assert_allclose(model.get_affinity().mean, expected, atol=1e-6)
 
 
@@ -122,7 +123,7 @@ def test_steps_by_hand_where_labels_are_missing():
             for (v, c), one in zip(heads, gradients, strict=True)
         ]
 
-    model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    model.fit(in_batches(x, y, 8), epochs=2, shuffle=False, verbose=0)
     affinity = model.get_affinity()
     np.testing.assert_array_equal(affinity.count, (~np.isnan(found)).sum(axis=0))
     # Of 6 probes "a" was a source in 4, and "c" a target in 3, of which "a" took part in 2.
@@ -219,7 +220,7 @@ def test_batches_grow_with_those_of_the_training(monkeypatch):
 
     monkeypatch.setattr(HeldOutBatches, "batch", batch)
     model = make_model(LookaheadAffinity(1, on=make_data(48, seed=1)))
-    model.fit(*make_data(12), batch_size=8, shuffle=False, verbose=0)
-    model.fit(*make_data(32), batch_size=16, shuffle=False, verbose=0)
+    model.fit(in_batches(*make_data(12), 8), shuffle=False, verbose=0)
+    model.fit(in_batches(*make_data(32), 16), shuffle=False, verbose=0)
     # The remainder of 4 changes nothing. That batches are larger is known after the first of them.
     assert sizes == [8, 8, 8, 16]

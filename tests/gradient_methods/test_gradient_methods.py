@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gradient_oracles import by_scipy, projected
+from small_models import in_batches
 
 import tag_keras
 from tag_keras.gradient_methods.base import GradientMethod
@@ -73,8 +74,8 @@ def train(method, optimizer=None, model=None, data=None, batch_size=SIZE, epochs
     model = model or make_model()
     optimizer = optimizer or keras.optimizers.SGD(0.1)
     model.compile(optimizer, "mse", gradient_method=method, **{"loss_weights": WEIGHTS, **kwargs})
-    x, y = data or make_data()
-    history = model.fit(x, y, batch_size, epochs, verbose=0, shuffle=False).history
+    data = in_batches(*(data or make_data()), batch_size)
+    history = model.fit(data, epochs=epochs, shuffle=False, verbose=0).history
     return model, history
 
 

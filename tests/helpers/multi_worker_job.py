@@ -16,14 +16,15 @@ import tensorflow as tf
 
 import tag_keras
 
-TASKS = ("a", "b", "c")
+# Two tasks and few layers: each process traces all of their steps.
+TASKS = ("a", "b")
 SIZE, BATCH = 64, 16
 
 
 def make_data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(SIZE, 6)).astype("float32")
-    y = {"a": 1 + x[:, :1], "b": (x[:, 1:2] > 0).astype("float32"), "c": 1 + x[:, :1] * x[:, 2:3]}
+    y = {"a": 1 + x[:, :1], "b": (x[:, 1:2] > 0).astype("float32")}
     return x, y
 
 
@@ -52,11 +53,9 @@ def make_own_dataset():
 def make_model(strategy, optimizer, affinity=None):
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        encoder = keras.Sequential(
-            [keras.layers.Dense(8, "relu", kernel_regularizer="l2"), keras.layers.Dense(8, "tanh")]
-        )
+        encoder = keras.Sequential([keras.layers.Dense(8, "relu", kernel_regularizer="l2")])
         model = tag_keras.MultiTaskModel(encoder, {t: keras.layers.Dense(1) for t in TASKS})
-        loss = {"a": "mse", "b": keras.losses.BinaryCrossentropy(from_logits=True), "c": "mse"}
+        loss = {"a": "mse", "b": keras.losses.BinaryCrossentropy(from_logits=True)}
         # One device eagerly, because tracing takes longer than its few steps.
         alone = strategy.num_replicas_in_sync == 1
         model.compile(optimizer(), loss, metrics=["mae"], affinity=affinity, run_eagerly=alone)

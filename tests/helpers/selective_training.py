@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from small_models import make_data, make_model
+from small_models import in_batches, make_data, make_model
 
 import tag_keras
 
@@ -25,11 +25,12 @@ def compiled(model, optimizer="adam", groups=None, compiled_with=None, **options
     return model
 
 
-def fit(model, batches=6, data=None, **kwargs):
+def fit(model, batches=6, data=None, batch_size=16, **kwargs):
     """Trains on batches of 16, by default in epochs of three batches."""
-    x, y = data or make_data(16 * min(batches, 3))
-    options = {"batch_size": 16, "shuffle": False, "verbose": 0, "epochs": -(-batches // 3)}
-    return model.fit(x, y, **{**options, **kwargs}).history
+    data = in_batches(*(data or make_data(16 * min(batches, 3))), batch_size)
+    return model.fit(
+        data, shuffle=False, verbose=0, **{"epochs": -(-batches // 3), **kwargs}
+    ).history
 
 
 def falling_rate():

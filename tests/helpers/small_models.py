@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import tag_keras
 
@@ -14,6 +15,11 @@ def make_data(size=96, seed=0):
     x = rng.normal(size=(size, 5)).astype("float32")
     noise = rng.normal(size=(4, size)).astype("float32")
     return x, {task: x[:, i] + noise[i] for i, task in enumerate(("a", "b", "c", "unused"))}
+
+
+def in_batches(x, y, size):
+    """A dataset: Keras would make one of the arrays, too, by functions that it traces each time."""
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
 
 
 def make_model(tasks=TASKS, regularizer=None):

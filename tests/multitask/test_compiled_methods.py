@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import Kill
+from small_models import Kill, in_batches
 
 import tag_keras
 
@@ -80,8 +80,8 @@ def compiled(method, model=None, **kwargs):
 
 
 def fit(model, data=None, epochs=2, **kwargs):
-    x, y = data or make_data()
-    return model.fit(x, y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, **kwargs).history
+    data = in_batches(*(data or make_data()), 8)
+    return model.fit(data, epochs=epochs, shuffle=False, verbose=0, **kwargs).history
 
 
 def assert_same_weights(one, two, atol=0.0):

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,17 +79,18 @@ def trained(monkeypatch):
     return names
 
 
+def leave_out_fit(build, network, train, saves, **fit):
+    """Builds a network from its seed."""
+    keras.utils.set_random_seed(network.seed)
+    model = build(network.tasks)
+    model(DATA["train"][0])
+    return model, 0.5
+
+
 @pytest.fixture
 def untrained(monkeypatch):
-    """Builds networks from their seeds and leaves out `fit`, which takes most of the time."""
-
-    def train_network(build, network, train, saves, **fit):
-        keras.utils.set_random_seed(network.seed)
-        model = build(network.tasks)
-        model(DATA["train"][0])
-        return model, 0.5
-
-    monkeypatch.setattr(job, "train_network", train_network)
+    """Leaves out `fit`, which takes most of the time."""
+    monkeypatch.setattr(job, "train_network", leave_out_fit)
 
 
 # Python runs it as it starts: the first process of a sweep is killed, like one that takes too much
@@ -688,7 +690,8 @@ def test_a_split_or_row_that_is_missing_costs_an_evaluation(tmp_path, monkeypatc
     ]
     assert [row.loss for row in rows[2:4]] == pytest.approx([row.loss for row in first[:2]])
     assert [row.seconds for row in rows[:4]] == [first[0].seconds] * 4
-    for lost in range(4):
+    # One of each split.
+    for lost in (0, 3):
         path = tmp_path / "results.json"
         results.save_results(path, [row for index, row in enumerate(rows) if index != lost])
         again = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
@@ -696,10 +699,20 @@ def test_a_split_or_row_that_is_missing_costs_an_evaluation(tmp_path, monkeypatc
         assert [row.loss for row in again] == pytest.approx([row.loss for row in rows])
 
 
-@pytest.mark.parametrize("what", ["networks", "networks and records", "seeds", "old networks"])
-def test_swapped_files_are_trained_anew(tmp_path, monkeypatch, untrained, capsys, what):
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A folder of three networks, their jobs and their rows."""
+    folder = tmp_path_factory.mktemp("swept")
     jobs = [make_job("one", "a"), make_job("other", "b"), make_job("one", "a", seed=1)]
-    rows = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "train_network", leave_out_fit)
+        return folder, jobs, sweep.run_sweep(folder, jobs, ONE_SPLIT, processes=0)
+
+
+@pytest.mark.parametrize("what", ["networks", "networks and records", "seeds", "old networks"])
+def test_swapped_files_are_trained_anew(swept, tmp_path, untrained, capsys, what):
+    folder, jobs, rows = swept
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     losses = [row.loss for row in rows]
     left, right = (
         job.JobFiles(tmp_path, jobs[index].network) for index in (0, 2 if what == "seeds" else 1)
@@ -715,8 +728,7 @@ def test_swapped_files_are_trained_anew(tmp_path, monkeypatch, untrained, capsys
             known = json.loads(paths.trained.read_text())
             paths.trained.write_text(json.dumps({n: known[n] for n in ("tasks", "seconds")}))
     (tmp_path / "results.json").unlink()
-    capsys.readouterr()
-    again = sweep.run_sweep(tmp_path, jobs, DATA, processes=0)
+    again = sweep.run_sweep(tmp_path, jobs, ONE_SPLIT, processes=0)
     assert [row.loss for row in again] == pytest.approx(losses)
     assert [(row.network, row.seed) for row in again] == [(row.network, row.seed) for row in rows]
     wanted = {

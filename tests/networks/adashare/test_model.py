@@ -6,7 +6,7 @@ import pytest
 import restarts
 import tensorflow as tf
 from adashare_blocks import make_data, make_layers
-from small_models import Kill
+from small_models import Kill, in_batches
 
 import tag_keras
 from tag_keras.networks.adashare.policy import sharing_loss, sparsity_loss
@@ -82,7 +82,7 @@ def after_11_steps(traced):
 def fit(model, batches, batch_size=16, **kwargs):
     x, y = make_data(batches * batch_size)
     y = {task: y[task] for task in model.tasks}
-    return model.fit(x, y, batch_size=batch_size, shuffle=False, verbose=0, **kwargs).history
+    return model.fit(in_batches(x, y, batch_size), shuffle=False, verbose=0, **kwargs).history
 
 
 class Watch(keras.callbacks.Callback):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from restarts import restart, start_of
+from small_models import in_batches
 
 import tag_keras
 
@@ -138,14 +139,15 @@ def test_every_task_is_as_likely_to_be_drawn(traced):
 def test_a_loaded_model_draws_what_would_have_come(traced, tmp_path):
     ids = drawn(traced(jit_compile=False), 20)
     model, (x, y) = traced(jit_compile=False), make_data()
-    model.fit(x, y, batch_size=4, verbose=0)
+    batches = in_batches(x, y, 4)
+    model.fit(batches, shuffle=False, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert drawn(loaded, 16) == ids[4:]
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
     # It is compiled, and trains on.
     loaded.run_eagerly = True
-    loaded.fit(x, y, batch_size=4, verbose=0)
+    loaded.fit(batches, shuffle=False, verbose=0)
     assert loaded.optimizer.iterations == 8
 
 
@@ -157,7 +159,8 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
             model = make_model(optimizer=keras.optimizers.SGD(0.1, momentum=0.9), **EAGER)
             folder = tmp_path / str(len(epochs))
             backup = keras.callbacks.BackupAndRestore(folder, delete_checkpoint=False)
-            model.fit(x, y, batch_size=8, epochs=last, shuffle=False, callbacks=[backup], verbose=0)
+            data = in_batches(x, y, 8)
+            model.fit(data, epochs=last, shuffle=False, callbacks=[backup], verbose=0)
         ends.append(values(model))
     for one, other in zip(*ends, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -261,7 +264,7 @@ def test_labels_by_task_equal_an_array():
     start, ends = start_of(model), []
     for labels in (y, {task: y[:, i] for i, task in enumerate(TASKS)}):
         restart(model, start)
-        model.fit(x, labels, batch_size=4, shuffle=False, verbose=0)
+        model.fit(in_batches(x, labels, 4), shuffle=False, verbose=0)
         ends.append(values(model))
     for one, other in zip(*ends, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -291,7 +294,7 @@ def test_the_graph_has_the_same_size_for_2_and_for_312_tasks(sampling):
 def test_several_steps_in_one_execution_draw_anew(traced):
     model, (x, y) = make_model(steps_per_execution=4), make_data()
     before = model.head.bias.numpy()
-    model.fit(x, y, batch_size=4, verbose=0)
+    model.fit(in_batches(x, y, 4), shuffle=False, verbose=0)
     assert changed(model, before) == sorted(set(drawn(traced(jit_compile=False), 4)))
 
 
@@ -309,9 +312,9 @@ def test_mixed_precision_trains():
     model = tag_keras.TaskRoutingModel(trunk, TASKS)
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     model.compile(optimizer, "mse", **EAGER)
-    x, y = make_data()
     before = values(model)
-    model.fit(x, y, batch_size=4, verbose=0)
+    x, y = make_data()
+    model.fit(in_batches(x, y, 4), shuffle=False, verbose=0)
     assert all((now != was).any() for now, was in zip(values(model), before, strict=True))
     assert model(x).dtype == "float32"
 
@@ -331,7 +334,7 @@ def test_a_strategy_of_one_device_is_supported_and_several_replicas_are_refused(
     x, y = make_data()
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         model = make_model(metrics=["mae"])
-        model.fit(x, y, batch_size=4, verbose=0)
+        model.fit(in_batches(x, y, 4), shuffle=False, verbose=0)
     message = (
         "TaskRoutingModel trains on one device. For several, use MultiTaskModel with "
         "task_routing_encoder. Received: replicas=2"
