@@ -1,22 +1,18 @@
 """Several workers of tf.distribute.MultiWorkerMirroredStrategy, in processes of this machine."""
 
-import contextlib
 import json
-import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 import types
 
+import forks
 import keras
 import multi_worker_job as job
 import numpy as np
 import pytest
 import tensorflow as tf
 from ports import free_ports
-from quick_start import python_path
 
 from tag_keras.backend import multi_worker
 
@@ -35,30 +31,20 @@ def run_workers(folder, *arguments, number=2):
     processes = []
     try:
         for index, log in enumerate(logs):
+            log.write_text("")
             worker = {"type": "worker", "index": index}
             config = {"cluster": {"worker": addresses}, "task": worker}
-            with open(log, "w") as stream:
-                process = subprocess.Popen(
-                    [sys.executable, job.__file__, str(folder), *arguments],
-                    env={
-                        **os.environ,
-                        "TF_CONFIG": json.dumps(config),
-                        "CUDA_VISIBLE_DEVICES": "-1",
-                        "PYTHONPATH": python_path(),
-                    },
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                )
-            processes.append(process)
+            environment = {"TF_CONFIG": json.dumps(config), "CUDA_VISIBLE_DEVICES": "-1"}
+            options = {"environment": environment, "log": log}
+            processes.append(forks.start(job.main, str(folder), *arguments, **options))
         deadline = time.monotonic() + PATIENCE
         for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(deadline - time.monotonic(), 0.1))
+            process.join(max(deadline - time.monotonic(), 0.1))
     finally:
         for process in processes:
             process.kill()
-            process.wait()
-    return [(p.returncode, log.read_text()) for p, log in zip(processes, logs, strict=True)]
+            process.join()
+    return [(p.exitcode, log.read_text()) for p, log in zip(processes, logs, strict=True)]
 
 
 def load_results(folder, outcomes):

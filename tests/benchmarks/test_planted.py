@@ -53,7 +53,7 @@ def measure(seed, missing=0.0):
     x, y = planted.make_data(seed)
     rng = np.random.default_rng(seed)
     y = {task: np.where(rng.uniform(size=len(x)) < missing, np.nan, y[task]) for task in y}
-    model.fit(x, y, batch_size=64, epochs=10, verbose=0)
+    model.fit(x, y, batch_size=64, epochs=5, verbose=0)
     return model.get_affinity()
 
 

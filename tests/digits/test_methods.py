@@ -3,11 +3,7 @@
 import contextlib
 import functools
 import io
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import digits_eagerly
 import keras
@@ -20,7 +16,6 @@ from digits import methods, train
 from tag_keras.results import load_results
 from tag_keras.sweep.network import load_network
 
-ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("is_even", "ink")
 
 
@@ -56,14 +51,6 @@ def test_the_methods_differ_in_what_they_say(name, encoder):
 FLAGS = ("--tasks=is_even,ink", "--epochs=1", "--num_groups=2")
 
 
-def run_script(folder, *flags):
-    command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}", *FLAGS, *flags]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-
-
 def assert_trained(folder, name, seeds):
     """Asserts that a method has finite losses of every seed, task and split."""
     rows = [row for row in load_results(folder / name / "results.json") if row.network == name]
@@ -73,9 +60,37 @@ def assert_trained(folder, name, seeds):
     assert np.isfinite([row.loss for row in rows]).all()
 
 
+@pytest.fixture(scope="module")
+def run():
+    """Trains networks of two blocks in this process, with few steps, made sooner than graphs.
+
+    Gives a function that runs the script in a folder, and returns what it prints.
+    """
+
+    def run(script, folder, *flags):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            script(f"--output_dir={folder}", *FLAGS, *flags)
+        return printed.getvalue()
+
+    with pytest.MonkeyPatch.context() as patched, script(train) as one:
+        digits_eagerly.patch(patched)
+        patched.setattr(train, "STEPS_PER_EPOCH", 2)
+        encoders = (methods.small_resnet, *methods._ENCODERS.values())
+        for sizes in (methods.SIZES, *(one.keywords for one in encoders)):
+            patched.setitem(sizes, "depth", (2,))
+            patched.setitem(sizes, "widths", (8,))
+        patched.setattr(methods, "_LAST_BLOCK", "stage1_block2")
+        # The search gets to all of its turns.
+        patched.setattr(
+            methods, "_SEARCH", {**methods._SEARCH, "weight_steps": 1, "policy_steps": 1}
+        )
+        yield functools.partial(run, one)
+
+
 @pytest.mark.slow
-def test_the_script_compares_one_method_with_joint_training(tmp_path):
-    lines = run_script(tmp_path, "--method=uw", "--seeds=0,1").splitlines()
+def test_the_script_compares_one_method_with_joint_training(run, tmp_path):
+    lines = run(tmp_path, "--method=uw", "--seeds=0,1").splitlines()
     table = [line for line in lines if line.startswith("| ")]
     assert [line.split()[1] for line in table] == ["method", "------", "mtl", "uw"]
     assert "+0.0 ± 0.0 %" in table[2]
@@ -84,34 +99,11 @@ def test_the_script_compares_one_method_with_joint_training(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def run_all():
-    """Trains all methods in this process, with few steps, which are made sooner than graphs.
-
-    Gives a function that runs the script in a folder, and returns what it prints.
-    """
-    pytest.importorskip("matplotlib")
-
-    def run(script, folder):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            script(f"--output_dir={folder}", *FLAGS, "--method=all", "--seeds=0")
-        return printed.getvalue()
-
-    with pytest.MonkeyPatch.context() as patched, script(train) as one:
-        digits_eagerly.patch(patched)
-        patched.setattr(train, "STEPS_PER_EPOCH", 2)
-        # The search gets to all of its turns.
-        patched.setattr(
-            methods, "_SEARCH", {**methods._SEARCH, "weight_steps": 1, "policy_steps": 1}
-        )
-        yield functools.partial(run, one)
-
-
-@pytest.fixture(scope="module")
-def all_methods(tmp_path_factory, run_all):
+def all_methods(tmp_path_factory, run):
     """The folder of the script that has trained all methods, and what it printed."""
+    pytest.importorskip("matplotlib")
     folder = tmp_path_factory.mktemp("all")
-    return folder, run_all(folder)
+    return folder, run(folder, "--method=all", "--seeds=0")
 
 
 @pytest.mark.slow
@@ -127,11 +119,11 @@ def test_the_script_compares_all_methods(all_methods):
 
 
 @pytest.mark.slow
-def test_a_method_is_trained_once(all_methods, run_all):
+def test_a_method_is_trained_once(all_methods, run):
     folder, printed = all_methods
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.keras")}
     assert len(before) >= len(methods.RIVALS)
-    again = run_all(folder).splitlines()
+    again = run(folder, "--method=all", "--seeds=0").splitlines()
     assert printed.splitlines()[-1] in again
     assert again[-1].startswith(f"Nothing to train: everything in {folder} was trained by ")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.keras")} == before

@@ -4,7 +4,6 @@ A program that only loads a saved model runs in the same process, before the scr
 takes its time to import TensorFlow.
 """
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import digits_eagerly
+import forks
 import keras
 import numpy as np
 import pytest
@@ -28,22 +29,17 @@ DIGITS = ["--tasks=is_even,ink", "--seeds=0", "--epochs=2", "--num_groups=2"]
 
 def train_digits(folder, until=None, flags=()):
     """Runs the digits script; kills it as soon as `until(folder)` is true."""
-    command = [sys.executable, "-m", "digits.train", f"--output_dir={folder}", *DIGITS, *flags]
     # One thread, because the order in which several add up is not fixed.
     threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **threads},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while until and process.poll() is None:
+    arguments = [f"--output_dir={folder}", *DIGITS, *flags]
+    process = forks.start(digits_eagerly.run_script, *arguments, environment=threads)
+    while until and process.is_alive():
         if until(folder):
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             break
         time.sleep(0.005)
-    return process.wait()
+    process.join()
+    return process.exitcode
 
 
 WRONG_FLAGS = [

@@ -50,7 +50,7 @@ def coverage(statistics, update, values, epochs, truth):
 
 @pytest.mark.slow
 def test_at_fixed_weights_the_interval_covers_the_mean_of_all_batches():
-    tasks, steps, probes = ("a", "b", "c"), 4000, 40
+    tasks, steps, probes = ("a", "b", "c"), 2000, 40
     keras.utils.set_random_seed(0)
     encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu")])
     model = tag_keras.MultiTaskModel(encoder, {task: keras.layers.Dense(1) for task in tasks})
@@ -79,7 +79,7 @@ def test_at_fixed_weights_the_interval_covers_the_mean_of_all_batches():
 def test_every_tenth_step_of_a_run_tells_the_mean_of_all_its_steps(update):
     epochs, per_epoch = 15, 20
     keras.utils.set_random_seed(0)
-    tasks = data.TASKS[:5]
+    tasks = data.TASKS[:3]
     options = recorded(epochs * per_epoch, len(tasks), update=update, baseline=True)
     model = network.build_model(tasks, steps=epochs * per_epoch, affinity=options)
     batches = data.batches(data.load(100)["train"], batch_size=25)
@@ -90,6 +90,6 @@ def test_every_tenth_step_of_a_run_tells_the_mean_of_all_its_steps(update):
         coverage(
             *statistics, values[offset::10], steps[offset::10] // per_epoch, values.mean(axis=0)
         )
-        for offset in range(0, 10, 3)
+        for offset in range(10)
     ]
     assert np.mean(shares) >= 0.90

@@ -1,4 +1,4 @@
-"""The program of every worker in test_multi_worker.py; one device runs its cases, too."""
+"""What every worker in test_multi_worker.py does; one device runs its cases, too."""
 
 import json
 import os
@@ -24,8 +24,7 @@ SIZE, BATCH = 64, 16
 def make_data():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(SIZE, 6)).astype("float32")
-    y = {"a": 1 + x[:, :1], "b": (x[:, 1:2] > 0).astype("float32")}
-    return x, y
+    return x, {"a": 1 + x[:, :1], "b": (x[:, 1:2] > 0).astype("float32")}
 
 
 def make_dataset(batch=BATCH):
@@ -53,7 +52,7 @@ def make_own_dataset():
 def make_model(strategy, optimizer, affinity=None):
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        encoder = keras.Sequential([keras.layers.Dense(8, "relu", kernel_regularizer="l2")])
+        encoder = keras.Sequential([keras.layers.Dense(8, "tanh", kernel_regularizer="l2")])
         model = tag_keras.MultiTaskModel(encoder, {t: keras.layers.Dense(1) for t in TASKS})
         loss = {"a": "mse", "b": keras.losses.BinaryCrossentropy(from_logits=True)}
         # One device eagerly, because tracing takes longer than its few steps.
@@ -167,7 +166,7 @@ class Kill(keras.callbacks.Callback):
 def train_with_backup(strategy, folder=None, victim=None):
     """Four epochs, in each of which the probes are at other steps."""
     affinity = tag_keras.LookaheadAffinity(every=3)
-    model = make_model(strategy, adam, affinity)
+    model = make_model(strategy, momentum, affinity)
     callbacks = []
     if folder:
         callbacks += [keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True)]
@@ -196,7 +195,3 @@ def main(folder, kind, argument=None):
     else:
         found = train_with_backup(strategy, folder, argument and int(argument))
     (folder / f"{own_index()}.pickle").write_bytes(pickle.dumps(found))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,13 +1,9 @@
-"""Small networks that a sweep can send to other processes, and a command that sweeps many.
-
-python tests/sweep_job.py FOLDER PROCESSES
-"""
+"""Small networks that a sweep can send to other processes, and a program that sweeps some."""
 
 import contextlib
 import itertools
 import os
 import signal
-import sys
 from pathlib import Path
 
 import keras
@@ -68,14 +64,11 @@ def all_networks():
     return [training.Network("".join(tasks), tasks) for tasks in sets]
 
 
-def main(folder, processes):
-    fit = {"epochs": 20, "verbose": 0}
-    jobs = [job.Job(network, build_model, fit) for network in all_networks()]
-    sweep.run_sweep(folder, jobs, DATA, int(processes), stack=False)
-
-
-if __name__ == "__main__":
+def main(folder, processes, number):
+    """Sweeps so many networks, as a program that a terminal has started."""
     # Processes in the background of a shell ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    fit = {"epochs": 20, "verbose": 0}
+    jobs = [job.Job(network, build_model, fit) for network in all_networks()[:number]]
     with contextlib.suppress(KeyboardInterrupt):
-        main(*sys.argv[1:])
+        sweep.run_sweep(folder, jobs, DATA, processes, stack=False)

@@ -9,12 +9,11 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
 
+import forks
 import keras
 import numpy as np
 import pytest
@@ -550,25 +549,28 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path, trained):
 
 
 class Sweep:
-    """A sweep of seven networks in another process, to be killed."""
+    """A sweep of four networks in another process, to be killed."""
+
+    NUMBER = 4
 
     def __init__(self, folder):
         self.folder, self.builds = folder / "killed", folder / "builds"
         self.process, self.parents = None, set()
 
     def start(self, folder=None, processes=2):
-        command = [sys.executable, sweep_job.__file__, folder or self.folder, str(processes)]
         environment = {"PYTHONPATH": python_path(), "TF_CPP_MIN_LOG_LEVEL": "3"}
         # One thread, because the order in which several add up is not fixed.
         environment |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
         environment |= {} if folder else {BUILDS: str(self.builds)}
-        self.process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
+        arguments = (folder or self.folder, processes, self.NUMBER)
+        self.process = forks.start(
+            sweep_job.main, *arguments, environment=environment, own_group=True
         )
         self.parents.add(str(self.process.pid))
+
+    def end(self):
+        self.process.join()
+        return self.process.exitcode
 
     def built(self):
         """Networks that were built, each twice, without those that the sweep builds to compare."""
@@ -579,12 +581,12 @@ class Sweep:
         return len(self.built()) >= number
 
     def unfinished(self):
-        """Tasks of networks that were built, but not trained to the end."""
+        """Those built, of networks that are not trained to the end."""
         ends = ("*.rows.json", "*.trained.json")
         names = {path.name.partition("_")[0] for end in ends for path in self.folder.rglob(end)}
         if (self.folder / "results.json").exists():
             names |= {r.network for r in results.load_results(self.folder / "results.json")}
-        return {tasks for tasks, _ in self.built()} - names
+        return {one for one in self.built() if one[0] not in names}
 
 
 def states():
@@ -619,31 +621,32 @@ def group_ended(number):
 def test_killed_at_random_times_it_ends_with_the_same_results(tmp_path):
     one, draw = Sweep(tmp_path), random.Random(0)
     one.start()
-    cut_off = collections.Counter()
+    # Each network that was built and cut off once, however many are killed until it is built again.
+    cut_off = set()
     for kind in ("parent", "child", "Ctrl-C"):
-        more = len(one.built()) + draw.randint(1, 2)
-        wait_for(one.has_built, more)
+        wait_for(one.has_built, len(one.built()) + 1)
         time.sleep(draw.uniform(0, 1))
         if kind == "child":
-            tasks, pid = one.built()[-1]
+            last = _, pid = one.built()[-1]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
             wait_for(process_ended, int(pid))
-            cut_off.update(one.unfinished() & {tasks})
+            cut_off |= one.unfinished() & {last}
             continue
         kill = os.kill if kind == "parent" else os.killpg
         kill(one.process.pid, signal.SIGINT if kind == "Ctrl-C" else signal.SIGKILL)
-        one.process.wait()
+        one.end()
         # Children whose parent was killed end by themselves.
         wait_for(group_ended, one.process.pid)
-        cut_off.update(one.unfinished())
+        cut_off |= one.unfinished()
         one.start()
-    assert one.process.wait() == 0
+    assert one.end() == 0
     built = collections.Counter(tasks for tasks, _ in one.built())
-    names = [network.name for network in sweep_job.all_networks()]
-    assert built == {name: 1 + cut_off[name] for name in names}
+    repeated = collections.Counter(tasks for tasks, _ in cut_off)
+    names = [network.name for network in sweep_job.all_networks()[: Sweep.NUMBER]]
+    assert built == {name: 1 + repeated[name] for name in names}
     one.start(tmp_path / "undisturbed", processes=0)
-    assert one.process.wait() == 0
+    assert one.end() == 0
     assert contents(one.folder) == contents(tmp_path / "undisturbed")
 
 
