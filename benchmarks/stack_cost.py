@@ -3,10 +3,11 @@
     python -m benchmarks.stack_cost
 
 Every group of the tasks is trained with several seeds by `run_sweep` with `processes=0`: all of
-them with `stack=True`, and a sample with `stack=False`. Each is a process of its own, in turns. A
-ratio is the CPU time that a network takes one by one, over that in the stack, with all that both
-take once: making the graph, building, evaluating, writing files. Memory is the peak of the process
-above that of one network alone.
+them with `stack=True`, and a sample with `stack=False`. For "lookahead", the networks for all tasks
+measure affinities, with eight seeds or more. Each is a process of its own, in turns. A ratio is the
+CPU time that a network takes one by one, over that in the stack, with all that both take once:
+making the graph, building, evaluating, writing files. Memory is the peak of the process above that
+of one network alone.
 """
 
 import argparse
@@ -42,6 +43,7 @@ class SelfAttention(layers.Layer):
         return self.attention(x, x)
 
 
+MEASURING = "lookahead"
 # By kind: the shape of an example, the number of tasks, and the layers.
 KINDS = {
     "perceptron": (
@@ -64,6 +66,7 @@ KINDS = {
         lambda: [layers.Dense(16), SelfAttention(2, 8), layers.GlobalAveragePooling1D()],
     ),
 }
+KINDS[MEASURING] = KINDS["perceptron"]
 
 
 def train(kind: str, stack: bool, seeds: int, sample: int) -> dict[str, float]:
@@ -80,15 +83,21 @@ def train(kind: str, stack: bool, seeds: int, sample: int) -> dict[str, float]:
         heads = {task: layers.Dense(1) for task in group}
         model = tag_keras.MultiTaskModel(keras.Sequential(make_layers()), heads)
         rate = keras.optimizers.schedules.CosineDecay(0.01, 400)
-        model.compile(keras.optimizers.Adam(rate), "mse")
+        model.compile(keras.optimizers.Adam(rate), "mse", affinity=affinity)
         return model
 
+    measures, smallest = kind == MEASURING, 1
+    affinity = tag_keras.LookaheadAffinity(every=10) if measures else None
+    if measures:
+        smallest, seeds = number, max(8, seeds)
     groups = [
-        group for size in range(1, number + 1) for group in itertools.combinations(tasks, size)
+        group
+        for size in range(smallest, number + 1)
+        for group in itertools.combinations(tasks, size)
     ]
     fit = {"batch_size": 32, "epochs": 10, "verbose": 0}
     jobs = [
-        Job(Network("-".join(group), group, seed), build_model, fit, saves=False)
+        Job(Network("-".join(group), group, seed), build_model, fit, saves=False, measures=measures)
         for seed in range(seeds)
         for group in groups
     ]
