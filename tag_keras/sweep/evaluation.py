@@ -66,14 +66,17 @@ def rows_of(
                 f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on the "
                 f"split {split!r}. {IF_NOT_FINITE}"
             )
-        if owners := [task for task in network.tasks if name.startswith(f"{task}_")]:
-            # The longest name, because one task's name may begin another's.
-            owner = max(owners, key=len)
+        if (owner := task_of(name, network.tasks)) is not None:
             metrics[owner][name.removeprefix(f"{owner}_")] = value
     return [
         network.row(task, split, values.pop("loss"), values, seconds, stacked)
         for task, values in metrics.items()
     ]
+
+
+def task_of(name: str, tasks: Sequence[str]) -> str | None:
+    """The task that a name in the logs belongs to: the longest, as one may begin another's."""
+    return max((task for task in tasks if name.startswith(f"{task}_")), key=len, default=None)
 
 
 def _numbers(logs: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

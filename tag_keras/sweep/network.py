@@ -270,23 +270,23 @@ def train_network(
 
 
 def is_finite(model: keras.Model) -> bool:
-    """Whether all weights that predict are finite, also means of inputs that are not trained.
-
-    Trained ones that are so large that their products are not finite do not count as finite.
-    """
+    """Whether all weights that predict are finite, also means of inputs that are not trained."""
     # A loss weighting begins with losses of NaN.
     methods = getattr(model, "compiled_methods", None)
     others = {id(one) for one in methods.weights} if methods else set()
-    for weight in model.weights:
-        values = keras.ops.convert_to_numpy(weight)
-        if weight.trainable:
-            is_valid = np.abs(values.astype("float64")) < _TOO_LARGE
-        else:
-            # A constant may be infinite, such as the mask of an attention.
-            is_valid = ~np.isnan(values)
-        if id(weight) not in others and not is_valid.all():
-            return False
-    return True
+    own = [weight for weight in model.weights if id(weight) not in others]
+    return all(are_valid(keras.ops.convert_to_numpy(one), one.trainable) for one in own)
+
+
+def are_valid(values: Any, is_trained: bool) -> bool:
+    """Whether values of a weight can predict.
+
+    Trained ones that are so large that their products are not finite cannot. A constant may be
+    infinite, such as the mask of an attention.
+    """
+    if is_trained:
+        return bool(np.all(np.abs(values.astype("float64")) < _TOO_LARGE))
+    return not np.isnan(values).any()
 
 
 def save_network(model: keras.Model, path: Path) -> None:

@@ -19,6 +19,7 @@ from tag_keras.sweep.evaluation import rows_of
 from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed, validation_of_fit
 from tag_keras.sweep.job import Job, JobFiles, keep_network
 from tag_keras.sweep.network import Data
+from tag_keras.sweep.own_weights import symbolic_inputs
 from tag_keras.sweep.stack.memory import most_networks
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.parts import MANY_WEIGHTS, Part, Parts
@@ -101,9 +102,7 @@ class StackedJobs:
         if self._whole.count_params() > MANY_WEIGHTS and not large:
             raise NotStackedError("large networks gain nothing in a stack")
         if self._whole.measures_affinity and any(job.network.tasks != self._tasks for job in jobs):
-            raise NotStackedError(
-                "networks of other tasks, or in another order, measure affinities"
-            )
+            raise NotStackedError("networks that measure affinities have different tasks")
         build_for(self._whole, batch)
         self._whole.check_encoder()
         self._most = most_networks(self._whole, check_built(self._whole, batch))
@@ -149,7 +148,7 @@ class StackedJobs:
         train_stack(self._stack, streams, callbacks, self._validation(), self._fit, shows, probes)
         seconds = (time.perf_counter() - begin) / len(chunk)
         rows = self._evaluate(self._stack, chunk, seconds)
-        measured = [None] * len(chunk) if probes is None else probes.of_networks
+        measured = [None] * len(chunk) if probes is None else probes.statistics
         done = []
         for job, part, values, statistics in zip(
             chunk, parts, self._stack.values(), measured, strict=True
@@ -160,7 +159,7 @@ class StackedJobs:
             paths = JobFiles(self._folder, job.network)
             if statistics is not None:
                 try:
-                    statistics.measured_affinity(self._tasks).save(paths.affinity)
+                    statistics.measured_affinity(self._whole.tasks).save(paths.affinity)
                 except ValueError:
                     # Nothing could be measured: alone, it shows why.
                     continue
@@ -275,6 +274,4 @@ def _symbolic_inputs(batch: Any) -> Any:
     x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if any(isinstance(one, tf.SparseTensor | tf.RaggedTensor) for one in keras.tree.flatten(x)):
         raise NotStackedError("the inputs are sparse or ragged")
-    return keras.tree.map_structure(
-        lambda one: keras.KerasTensor((None, *one.shape[1:]), one.dtype.name), x
-    )
+    return symbolic_inputs((x,))

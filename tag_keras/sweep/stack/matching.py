@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tag_keras.backend.optimizers import slots_by_variable
 from tag_keras.model import MultiTaskModel
@@ -41,7 +42,28 @@ def match(whole: MultiTaskModel, part: MultiTaskModel) -> Pairs:
     _compare("the optimizer", _optimizer_of(whole), _optimizer_of(part), part)
     for task in part.tasks:
         _compare(f"the training of {task!r}", _task_of(whole, task), _task_of(part, task), part)
+    _check_probes(whole, part)
     return pairs
+
+
+def _check_probes(whole: MultiTaskModel, part: MultiTaskModel) -> None:
+    """Checks that both models measure the same affinities, or none."""
+    measures = [model.measures_affinity for model in (whole, part)]
+    if not any(measures):
+        return
+    if not all(measures):
+        raise NotStackedError("only some of the networks measure affinities")
+    if part.tasks != whole.tasks:
+        raise NotStackedError("networks that measure affinities have heads in different orders")
+    one, other = whole.probe_step().estimator, part.probe_step().estimator
+    settings = [{type(each).__name__: each.settings()} for each in (one, other)]
+    _compare("the estimator", settings[0], settings[1], part)
+    # Arrays are in the settings, by their checksum.
+    if (
+        isinstance(one.target_data(), tf.data.Dataset)
+        and one.target_data() is not other.target_data()
+    ):
+        raise NotStackedError("each network has a held-out dataset of its own")
 
 
 def _compare(what: str, one: Any, other: Any, part: MultiTaskModel) -> None:

@@ -13,6 +13,7 @@ from tag_keras.backend.vectorized import for_each_network
 from tag_keras.model import MultiTaskModel
 from tag_keras.multitask.backward_passes import is_looped
 from tag_keras.multitask.task_losses import of_one_replica
+from tag_keras.sweep.evaluation import task_of
 from tag_keras.sweep.stack.refusals import NotStackedError
 from tag_keras.sweep.stack.values import Stacked, Start
 
@@ -55,6 +56,8 @@ class NetworkStack:
         self._may_stop = False
         self._has_parts = self._are_parts(starts)
         self._trace()
+        self._test = tf.function(self._test_on, autograph=False, reduce_retracing=True)
+        self._results = tf.function(self._results_now, autograph=False)
         self._start(starts)
 
     def begin(self, starts: Sequence[Start]) -> bool:
@@ -92,8 +95,6 @@ class NetworkStack:
 
     def _trace(self) -> None:
         self._train = tf.function(self._train_on, autograph=False, reduce_retracing=True)
-        self._test = tf.function(self._test_on, autograph=False, reduce_retracing=True)
-        self._results = tf.function(self._results_now, autograph=False)
 
     def values(self) -> list[dict[int, Any]]:
         """By network, the values of the model's variables, by `id`."""
@@ -140,7 +141,7 @@ class NetworkStack:
         found = []
         for index, start in enumerate(self.starts):
             others = [task for task in self.model.tasks if task not in start.tasks]
-            names = [name for name in together if _owner(name, self.model.tasks) not in others]
+            names = [name for name in together if task_of(name, self.model.tasks) not in others]
             found.append({name: together[name][index] for name in names})
         return found
 
@@ -327,8 +328,3 @@ class NetworkStack:
 def _by_network(batches: Sequence[Any], streams: Sequence[int]) -> Any:
     """The batch that each network sees: a structure of tensors (K, B, ...)."""
     return keras.tree.map_structure(lambda *ones: tf.gather(tf.stack(ones), streams), *batches)
-
-
-def _owner(name: str, tasks: Sequence[str]) -> str | None:
-    """The task that a name in the logs belongs to: the longest, as one may begin another's."""
-    return max((task for task in tasks if name.startswith(f"{task}_")), key=len, default=None)

@@ -12,7 +12,7 @@ from tag_keras.estimators.statistics import ProbeStatistics, saved_statistics
 from tag_keras.model import MultiTaskModel
 from tag_keras.sweep.fingerprint import Fingerprint, of_model
 from tag_keras.sweep.job import Job, build_function
-from tag_keras.sweep.network import check_loadable
+from tag_keras.sweep.network import are_valid, check_loadable
 from tag_keras.sweep.own_weights import changed_by_training, check_apart
 from tag_keras.sweep.stack.matching import match, slots
 from tag_keras.sweep.stack.refusals import NotStackedError, check_model
@@ -74,12 +74,8 @@ class Part:
                 raise NotStackedError(f"the training changes {own.path}, which they have in common")
 
     def is_finite(self, values: Mapping[int, Any]) -> bool:
-        """Whether all weights that a training has made are finite; a constant may be infinite."""
-        own = [(own.trainable, values[id(one)]) for one, own in self.pairs]
-        return all(
-            np.isfinite(one).all() if is_trained else not np.isnan(one).any()
-            for is_trained, one in own
-        )
+        """Whether all weights that a training has made can predict."""
+        return all(are_valid(values[id(one)], own.trainable) for one, own in self.pairs)
 
     def end(self, values: Mapping[int, Any], statistics: ProbeStatistics | None = None) -> None:
         """Sets what a training has made of the network, and what it has measured, if it has."""

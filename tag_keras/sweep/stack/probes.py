@@ -14,7 +14,7 @@ from tag_keras.sweep.stack.network_stack import NetworkStack
 class StackedProbes:
     """Makes the steps of a stack whose networks measure affinities.
 
-    The statistics of the running epoch are in the stack; `of_networks` hold the epochs before.
+    `statistics` of each network hold the epochs that have ended; the running epoch is in the stack.
 
     Args:
         stack: Networks of the same tasks, at their start.
@@ -25,10 +25,11 @@ class StackedProbes:
 
     def __init__(self, stack: NetworkStack) -> None:
         self._stack, model = stack, stack.model
+        self.tasks = model.tasks
         step = model.probe_step()
         self._every, self._weights = step.estimator.every, step.statistics.weights
-        self.of_networks = [ProbeStatistics(len(model.tasks)) for _ in range(stack.size)]
-        for statistics in self.of_networks:
+        self.statistics = [ProbeStatistics(len(model.tasks)) for _ in range(stack.size)]
+        for statistics in self.statistics:
             statistics.start()
         self._held_out: HeldOutBatches | None = None
         if (data := step.estimator.target_data()) is not None:
@@ -45,25 +46,26 @@ class StackedProbes:
         elif self._held_out is None:
             self._stack.probe_on(batches)
         else:
-            (largest,) = self._stack.get(self._weights[-1:], 0)
-            self._stack.probe_on(batches, self._held_out.batch(probe, batches[0], int(largest)))
+            # A network that has stopped knows no later batch.
+            sizes = [self._stack.get(self._weights[-1:], i)[0] for i in range(self._stack.size)]
+            self._stack.probe_on(batches, self._held_out.batch(probe, batches[0], int(max(sizes))))
 
     def callbacks(self, index: int) -> list[keras.callbacks.Callback]:
         """What a network calls at the ends of epochs, before other callbacks."""
         found: list[keras.callbacks.Callback] = [_EpochsOfNetwork(self, index)]
         if self._held_out is not None:
-            found.append(HeldOutLabels(self._held_out, self.of_networks[index]))
+            found.append(HeldOutLabels(self._held_out, self.statistics[index]))
         return found
 
     def load(self, index: int) -> None:
         """Takes the statistics of the running epoch out of the stack."""
-        own = self.of_networks[index]
+        own = self.statistics[index]
         for weight, value in zip(own.weights, self._stack.get(self._weights, index), strict=True):
             weight.assign(value)
 
     def store(self, index: int) -> None:
         """Puts the statistics of the running epoch into the stack."""
-        self._stack.set(self._weights, index, self.of_networks[index].get_weights())
+        self._stack.set(self._weights, index, self.statistics[index].get_weights())
 
     def labels_seen(self, index: int) -> list[float]:
         """Number of labels of each task that a network has seen since the metrics were reset."""
@@ -76,8 +78,7 @@ class _EpochsOfNetwork(EpochEnds):
 
     def __init__(self, probes: StackedProbes, index: int) -> None:
         self._probes, self._index = probes, index
-        tasks = probes._stack.model.tasks
-        super().__init__(probes.of_networks[index], tasks, lambda: probes.labels_seen(index))
+        super().__init__(probes.statistics[index], probes.tasks, lambda: probes.labels_seen(index))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._probes.load(self._index)

@@ -10,7 +10,10 @@ import tensorflow as tf
 
 from tag_keras.backend.optimizers import accumulated_batches, inner_optimizer, slots_by_variable
 from tag_keras.backend.pass_state import PassState, operations_in
+from tag_keras.estimators.cosine import CosineAffinity
 from tag_keras.estimators.early_stopping import EarlyStopping
+from tag_keras.estimators.first_order import FirstOrderAffinity
+from tag_keras.estimators.lookahead import LookaheadAffinity
 from tag_keras.model import MultiTaskModel
 from tag_keras.sweep.inputs import listed
 
@@ -21,6 +24,8 @@ CALLBACKS = (
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
 )
+# They have no state, and draw no numbers.
+ESTIMATORS = (CosineAffinity, FirstOrderAffinity, LookaheadAffinity)
 # The arguments of `fit` that a stack knows.
 ARGUMENTS = (
     *("batch_size", "callbacks", "epochs", "initial_epoch", "shuffle", "steps_per_epoch"),
@@ -63,8 +68,13 @@ def check_model(model: MultiTaskModel) -> None:
         "the optimizer averages the weights": bool(getattr(optimizer, "use_ema", False)),
     }
     if model.measures_affinity and model.gradient_method is None:
-        is_function = callable(model.probe_step().estimator.target_data())
-        reasons["a function gives the held-out data"] = is_function
+        step = model.probe_step()
+        estimator = step.estimator
+        reasons |= {
+            f"{type(estimator).__name__} may have a state": type(estimator) not in ESTIMATORS,
+            "a function gives the held-out data": callable(estimator.target_data()),
+            "`build_model` trains the model": step.statistics.steps > 0,
+        }
     names = [one for one in model.tasks for other in model.tasks if one.startswith(f"{other}_")]
     reasons["the names of tasks begin with those of others"] = bool(names)
     if found := [reason for reason, is_so in reasons.items() if is_so]:

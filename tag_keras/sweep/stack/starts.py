@@ -2,15 +2,15 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from tag_keras.backend.layers import layers_in, own_variables
+from tag_keras.sweep.stack.matching import Pairs
 
-Pairs = Sequence[tuple[keras.Variable, keras.Variable]]
 # Building draws no more seeds than this.
 _MOST_DRAWS = 10_000
 

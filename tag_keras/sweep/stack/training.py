@@ -36,7 +36,7 @@ def train_stack(
     if probes is not None:
         train_on = probes.train_on
         callbacks = [[*probes.callbacks(i), *own] for i, own in enumerate(callbacks)]
-        for view, statistics in zip(views, probes.of_networks, strict=True):
+        for view, statistics in zip(views, probes.statistics, strict=True):
             view.layers = [statistics]
     pairs = [(view, one) for view, own in zip(views, callbacks, strict=True) for one in own]
     first, last = fit.get("initial_epoch", 0), fit.get("epochs", 1)
