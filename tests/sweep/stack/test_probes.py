@@ -1,8 +1,11 @@
 """Affinities that networks measure in a stack are those that they measure alone."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from networks_together import TASKS, check_equal, data
 
 import tag_keras
@@ -10,6 +13,7 @@ from tag_keras.affinity import Affinity
 from tag_keras.multitask import backward_passes
 from tag_keras.sweep import Job, Network, load_network, run_sweep
 from tag_keras.sweep.job import JobFiles
+from tag_keras.sweep.stack.probes import StackedProbes
 
 L = keras.layers
 SEEDS = [Network("joint", TASKS, seed) for seed in (0, 1)]
@@ -73,6 +77,22 @@ def test_lookaheads_with_state_and_missing_labels(tmp_path):
 
 
 HELD_OUT = data()["validation"]
+
+
+def test_held_out_batches_are_as_large_as_the_largest_of_any_network():
+    """A network that has stopped has not seen the largest batch."""
+    seen = []
+    stack = types.SimpleNamespace(
+        model=build(tag_keras.LookaheadAffinity(on=HELD_OUT), dense)(TASKS),
+        size=2,
+        get=lambda variables, index: [np.float32((4, 8)[index])],
+        probe_on=lambda batches, held_out: seen.append(held_out),
+    )
+    batch = keras.tree.map_structure(lambda one: tf.constant(one[:4]), data()["train"])
+    StackedProbes(stack).train_on([batch])
+    assert seen[0][0].shape == (8, 6)
+
+
 ESTIMATORS = {
     "sgd": tag_keras.LookaheadAffinity(every=1, update="sgd", baseline=True),
     "held out": tag_keras.LookaheadAffinity(every=2, on=HELD_OUT),
