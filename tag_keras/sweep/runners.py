@@ -116,7 +116,7 @@ class InProcesses:
             # Of an earlier run, perhaps for other splits.
             self._files(job.network).rows.unlink(missing_ok=True)
         with ThreadPoolExecutor(number) as pool, self._closing_after_errors():
-            running = {pool.submit(self._train_part, part, large) for part in parts}
+            running = {pool.submit(self._train_part, part, large, number) for part in parts}
             left = {job.network: job for job in jobs}
             reasons: dict[str, None] = {}
             while left:
@@ -129,11 +129,11 @@ class InProcesses:
         for reason in reasons if left else ():
             progress.say(reason)
 
-    def _train_part(self, jobs: Sequence[Job], large: bool) -> str:
-        """Trains jobs together in a process; returns why some may have to be trained one by one."""
+    def _train_part(self, jobs: Sequence[Job], large: bool, processes: int) -> str:
+        """Trains jobs in one of several processes; returns why some may have to be trained alone."""
         log = self._files(jobs[0].network).log
         log.unlink(missing_ok=True)
-        arguments = (jobs, self._data, self._policy, large)
+        arguments = (jobs, self._data, self._policy, large, processes)
         call = functools.partial(_train_stack_in_child, self._folder, *arguments)
         if (code := self._call(call, log)) == 0:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -173,12 +173,12 @@ def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
 
 
 def _train_stack_in_child(
-    folder: Path, jobs: Sequence[Job], data: bytes, policy: str, large: bool
+    folder: Path, jobs: Sequence[Job], data: bytes, policy: str, large: bool, processes: int
 ) -> None:
     keras.config.set_dtype_policy(policy)
     fit = {"verbose": 0, **jobs[0].fit}
     with contextlib.closing(progress_of([fit] * len(jobs))) as progress:
-        for done in train_stacked(folder, jobs, pickle.loads(data), progress, large):
+        for done in train_stacked(folder, jobs, pickle.loads(data), progress, large, processes):
             progress.add(len(done))
 
 

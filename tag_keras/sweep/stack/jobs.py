@@ -40,15 +40,16 @@ def train_stacked(
     data: Mapping[str, Data],
     progress: Progress,
     large: bool = False,
+    processes: int = 1,
 ) -> Iterator[list[Job]]:
     """Trains jobs together, and gives those that are done; the others must be trained alone.
 
-    A line says why, if none can be trained together.
+    A line says why, if none can be trained together. Arguments are those of `StackedJobs`.
     """
     left = len(jobs)
     with without_retracing_warnings():
         try:
-            for done in StackedJobs(folder, jobs, data, progress, large).train():
+            for done in StackedJobs(folder, jobs, data, progress, large, processes).train():
                 left -= len(done)
                 yield done
         except NotStackedError as error:
@@ -73,6 +74,7 @@ class StackedJobs:
         progress: Shows the steps.
         large: Whether to train networks of more than a million weights, too. Their steps take
             longer than what a stack saves, and a network also computes the heads that it lacks.
+        processes: Number of processes that train stacks at once, and share the memory.
 
     Raises:
         NotStackedError: If they cannot be trained in one graph.
@@ -85,6 +87,7 @@ class StackedJobs:
         data: Mapping[str, Data],
         progress: Progress,
         large: bool = False,
+        processes: int = 1,
     ) -> None:
         check_fit(jobs[0].fit)
         self._folder, self._jobs, self._data = folder, list(jobs), data
@@ -105,7 +108,7 @@ class StackedJobs:
             raise NotStackedError("networks that measure affinities have different tasks")
         build_for(self._whole, batch)
         self._whole.check_encoder()
-        self._most = most_networks(self._whole, check_built(self._whole, batch))
+        self._most = most_networks(self._whole, check_built(self._whole, batch), processes)
         self._stack: NetworkStack | None = None
 
     def train(self) -> Iterator[list[Job]]:

@@ -14,12 +14,13 @@ _MOST = 256
 _SHARE = 0.3
 
 
-def most_networks(model: MultiTaskModel, bytes_of_pass: int) -> int:
+def most_networks(model: MultiTaskModel, bytes_of_pass: int, processes: int = 1) -> int:
     """Number of networks that can be trained at once.
 
     Args:
         model: The built model for all tasks.
         bytes_of_pass: Bytes of the tensors that a forward pass of one network computes.
+        processes: Number of processes that train stacks at once.
     """
     variables = [*model.variables, *model.trainable_variables, *model.optimizer.variables]
     # A step holds old and new values, and what the forward pass computes until the gradients are
@@ -29,7 +30,7 @@ def most_networks(model: MultiTaskModel, bytes_of_pass: int) -> int:
         # The gradients of every task, and the passes of lookaheads.
         own = sum(keras.ops.convert_to_numpy(one).nbytes for one in model.shared_variables)
         size += 2 * len(model.tasks) * own + bytes_of_pass
-    return int(max(1, min(_MOST, _SHARE * _free_bytes() // max(1, size))))
+    return int(max(1, min(_MOST, _SHARE * _free_bytes() // (processes * max(1, size)))))
 
 
 def _free_bytes() -> int:

@@ -110,6 +110,7 @@ def test_the_memory_limits_a_stack(monkeypatch):
     monkeypatch.setattr(memory, "_free_bytes", lambda: 10**6)
     assert memory.most_networks(model, 0) == 256
     assert memory.most_networks(model, 10_000) == 14
+    assert memory.most_networks(model, 10_000, processes=2) == 7
     assert memory.most_networks(model, 10**9) == 1
 
 
