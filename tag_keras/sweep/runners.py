@@ -130,7 +130,7 @@ class InProcesses:
             progress.say(reason)
 
     def _train_part(self, jobs: Sequence[Job], large: bool, processes: int) -> str:
-        """Trains jobs in one of several processes; returns why some may have to be trained alone."""
+        """Trains jobs in one of several processes; returns why some may be trained alone."""
         log = self._files(jobs[0].network).log
         log.unlink(missing_ok=True)
         arguments = (jobs, self._data, self._policy, large, processes)

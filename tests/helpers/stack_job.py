@@ -1,9 +1,4 @@
-"""A command that sweeps seven small networks in stacks of two.
-
-python tests/helpers/stack_job.py FOLDER
-"""
-
-import sys
+"""A sweep of seven small networks in stacks of two, for processes that are killed."""
 
 import keras
 from sweep_job import DATA, all_networks
@@ -21,10 +16,6 @@ def build_model(tasks):
 
 
 def main(folder):
+    jobs.most_networks = lambda *_: 2
     fit = {"epochs": 3, "verbose": 0}
     run_sweep(folder, [Job(one, build_model, fit) for one in all_networks()], DATA, processes=0)
-
-
-if __name__ == "__main__":
-    jobs.most_networks = lambda *_: 2
-    main(sys.argv[1])

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import subprocess
 import sys
 import time
 
+import forks
 import keras
 import numpy as np
 import pytest
@@ -218,17 +218,19 @@ def test_processes_share_the_networks(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_killed_at_any_time_it_ends_with_the_same_results(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "most_networks", lambda *_: 2)
-    command = [sys.executable, stack_job.__file__, tmp_path / "killed"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    monkeypatch.setattr(jobs, "most_networks", jobs.most_networks)
     files = tmp_path / "killed" / "networks"
-    # With no network done, in the midst of the files of a stack, and between two stacks.
-    for number in (0, 1, 4):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list(files.glob("*.trained.json"))) <= number:
-            time.sleep(0.002)
+    rng = np.random.default_rng(0)
+    # In the midst of the files of a stack, between two stacks, and while it builds and trains.
+    for number in (None, None, None, 0, None, None, 1, None, None, 4):
+        process = forks.start(stack_job.main, tmp_path / "killed")
+        if number is None:
+            time.sleep(rng.uniform(0.2, 3.0))
+        else:
+            while process.is_alive() and len(list(files.glob("*.trained.json"))) <= number:
+                time.sleep(0.002)
         process.kill()
-        process.wait()
+        process.join()
     stack_job.main(tmp_path / "killed")
     stack_job.main(tmp_path / "whole")
     rows, whole = (load_results(tmp_path / one / "results.json") for one in ("killed", "whole"))
