@@ -282,6 +282,7 @@ class NetworkStack:
         chosen = [tensors[id(variable)] for variable in shared]
         by_task = looped_gradients if is_looped(self.model) else task_gradients
         gradients = of_whole_batch(by_task(tape, after["losses"], chosen), chosen)
+        # The statistics are added to the states after the forward pass.
         moved = {"weights": one["weights"], "states": after["states"]}
         common = [
             (variable, value) for (variable, _), value in zip(common, after["common"], strict=True)

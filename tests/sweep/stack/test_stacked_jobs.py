@@ -218,6 +218,7 @@ def test_processes_share_the_networks(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_killed_at_any_time_it_ends_with_the_same_results(tmp_path, monkeypatch):
+    # `stack_job` sets it; the tests after this one get it back.
     monkeypatch.setattr(jobs, "most_networks", jobs.most_networks)
     files = tmp_path / "killed" / "networks"
     rng = np.random.default_rng(0)
