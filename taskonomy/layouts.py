@@ -57,7 +57,8 @@ def find_layout(data_dir: str | Path, domains: Sequence[str], layout: str | None
 
     Raises:
         FileNotFoundError: If there is no such folder, or no layout that is known in it.
-        ValueError: If a domain is missing, or if `layout` is none of `LAYOUTS`.
+        ValueError: If a domain is missing, if a tar file is a folder, a pipe or a link to nothing,
+            or if `layout` is none of `LAYOUTS`.
     """
     check(
         layout is None or layout in LAYOUTS, f"`layout` should be one of {LAYOUTS}", layout=layout
@@ -85,6 +86,11 @@ def find_layout(data_dir: str | Path, domains: Sequence[str], layout: str | None
             "it tells where depth, normals and edges of occlusion have no label). Looked for: "
             f"{_readable(chosen, missing[0])}. {WHERE_TO_GET_IT}."
         )
+    if broken := [str(path) for path in places.values() if not _is_place(path, chosen)]:
+        raise ValueError(
+            f"{broken[0]} should be a tar file, but is a folder, a pipe or a link to nothing. Repair "
+            f"or remove it{f', and {len(broken) - 1} more' if broken[1:] else ''}."
+        )
     return Layout(chosen, places, others)
 
 
@@ -96,10 +102,16 @@ def _places(root: Path, pattern: str, domains: Sequence[str]) -> dict[tuple[str,
         name = pattern.replace(".", r"\.").format(domain=domain, building="([^/]+)")
         for path in sorted(root.glob(pattern.format(domain=domain, building="*"))):
             match = re.fullmatch(name, path.relative_to(root).as_posix())
-            right = path.is_file() if pattern.endswith(".tar") else path.is_dir()
+            # What only has the name of a tar file is told later.
+            right = pattern.endswith(".tar") or _is_place(path, pattern)
             if match and right and not _belongs_elsewhere(match[1], domain):
                 places[match[1].lower(), domain] = path
     return places
+
+
+def _is_place(path: Path, pattern: str) -> bool:
+    """Whether a path is what the layout has: a folder, or a tar file."""
+    return path.is_file() if pattern.endswith(".tar") else path.is_dir()
 
 
 def _belongs_elsewhere(building: str, domain: str) -> bool:

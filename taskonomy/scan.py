@@ -160,7 +160,14 @@ class _Found:
         if problem:
             self.problems.append((name, problem))
         part = None if problem else Part(match[3] or "", offset, size)
-        self.parts[int(match[1]), int(match[2])] = part
+        view = int(match[1]), int(match[2])
+        # Which of them the labels belong to, nobody knows. In a tar file the last of a name counts.
+        other = self.parts.get(view, part)
+        if part and other and other.suffix != part.suffix:
+            both = " and ".join(sorted(file_name(view, one.suffix) for one in (part, other)))
+            self.problems.append(("", f"one view has two files, {both}"))
+            part = None
+        self.parts[view] = other and part
 
 
 def _files(folder: Path) -> _Found:

@@ -75,6 +75,56 @@ def test_numbers_that_are_too_long_are_left_out(tmp_path, capsys):
         assert len(printed) < 1500
 
 
+@pytest.mark.parametrize("pattern", ["{domain}/{building}", TAR])
+def test_a_view_with_two_files_is_left_out(tmp_path, capsys, pattern):
+    """Or with three: which one the labels belong to, nobody knows."""
+    root = write(tmp_path, FILES, pattern)
+    for suffix in ("_domain_rgb (1)", "_domain_rgb (2)"):
+        data = FILES["hanson", "rgb", (10, 0)]
+        if pattern == TAR:
+            info = tarfile.TarInfo(f"rgb/point_1_view_0{suffix}.png")
+            info.size = len(data)
+            with tarfile.open(root / "hanson_rgb.tar", "a") as tar:
+                tar.addfile(info, io.BytesIO(data))
+        else:
+            (root / "rgb" / "hanson" / f"point_1_view_0{suffix}.png").write_bytes(data)
+    data = prepare(root)
+    assert data.sizes == {"train": 5, "validation": 3, "test": 3}
+    printed = capsys.readouterr().out
+    assert "Left out as unreadable: 1: " in printed
+    assert "one view has two files, point_1_view_0_domain_rgb" in printed
+    # It is left out in the index that is there, too, and looked for no second time.
+    data.prepare()
+    assert "Looking" not in capsys.readouterr().err
+
+
+def test_the_last_member_with_a_name_counts(tmp_path):
+    root = write(tmp_path, FILES, TAR)
+    with tarfile.open(root / "hanson_rgb.tar", "a") as tar:
+        data = FILES["hanson", "rgb", (10, 0)]
+        info = tarfile.TarInfo("rgb/point_1_view_0_domain_rgb.png")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    images = np.concatenate([x for x, _ in prepare(root).batches("train", 2)])
+    assert len(images) == 6
+    # In the order of the names, the view at 1, 0 now has the image of the one at 10, 0.
+    assert sum(np.array_equal(one, other) for one in images for other in images) == 6 + 2
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_only_has_the_name_of_a_tar_file_is_refused(tmp_path, kind):
+    path = write(tmp_path, FILES, TAR) / f"hanson_{KEYPOINTS}.tar"
+    path.unlink()
+    if kind == "link":
+        path.symlink_to(tmp_path / "not_here.tar")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    with pytest.raises(ValueError, match=f"{path.name} should be a tar file, but is a folder"):
+        prepare(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["4 TB", "small"])
 def test_a_sparse_member_is_left_out(tmp_path, capsys, kind):
     key = ("hanson", KEYPOINTS, (1, 1))
