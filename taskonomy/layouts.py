@@ -88,8 +88,8 @@ def find_layout(data_dir: str | Path, domains: Sequence[str], layout: str | None
         )
     if broken := [str(path) for path in places.values() if not _is_place(path, chosen)]:
         raise ValueError(
-            f"{broken[0]} should be a tar file, but is a folder, a pipe or a link to nothing. Repair "
-            f"or remove it{f', and {len(broken) - 1} more' if broken[1:] else ''}."
+            f"{broken[0]} should be a tar file, but is a folder, a pipe or a link to nothing. "
+            f"Repair or remove it{f', and {len(broken) - 1} more' if broken[1:] else ''}."
         )
     return Layout(chosen, places, others)
 

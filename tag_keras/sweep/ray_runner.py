@@ -11,6 +11,7 @@ import keras
 
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.sweep.network import Data
+from tag_keras.sweep.stack.jobs import StackOptions
 from tag_keras.utils import files
 from tag_keras.utils.child_processes import is_lasting
 from tag_keras.utils.progress import Progress
@@ -80,7 +81,7 @@ class OnRay:
         return None
 
     def train_stack(
-        self, jobs: Sequence[Job], progress: Progress, large: bool
+        self, jobs: Sequence[Job], progress: Progress, options: StackOptions
     ) -> Iterator[list[Job]]:
         # A cluster trains each network on a machine of its own.
         return iter(())

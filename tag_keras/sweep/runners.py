@@ -20,7 +20,7 @@ import keras
 from tag_keras.sweep.console import progress_of
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
 from tag_keras.sweep.network import Data, Network
-from tag_keras.sweep.stack.jobs import ONE_BY_ONE, train_stacked
+from tag_keras.sweep.stack.jobs import ONE_BY_ONE, StackOptions, train_stacked
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
 
@@ -42,12 +42,9 @@ class Runner(Protocol):
         """
 
     def train_stack(
-        self, jobs: Sequence[Job], progress: Progress, large: bool
+        self, jobs: Sequence[Job], progress: Progress, options: StackOptions
     ) -> Iterator[list[Job]]:
-        """Trains jobs together, and gives those that are done; the others must be trained alone.
-
-        Large networks only if asked for.
-        """
+        """Trains jobs together, and gives those that are done; the others must be trained alone."""
 
     def close(self) -> None:
         """Stops all trainings; any thread may call it."""
@@ -69,9 +66,9 @@ class InThisProcess:
         return None
 
     def train_stack(
-        self, jobs: Sequence[Job], progress: Progress, large: bool
+        self, jobs: Sequence[Job], progress: Progress, options: StackOptions
     ) -> Iterator[list[Job]]:
-        yield from train_stacked(self._folder, jobs, self._data, progress, large)
+        yield from train_stacked(self._folder, jobs, self._data, progress, options)
 
     def close(self) -> None:
         pass
@@ -108,15 +105,16 @@ class InProcesses:
         return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
 
     def train_stack(
-        self, jobs: Sequence[Job], progress: Progress, large: bool
+        self, jobs: Sequence[Job], progress: Progress, options: StackOptions
     ) -> Iterator[list[Job]]:
         number = max(1, min(self.threads, len(jobs) // _FEWEST_OF_A_PROCESS))
+        options = options._replace(processes=number)
         parts = [jobs[place::number] for place in range(number)]
         for job in jobs:
             # Of an earlier run, perhaps for other splits.
             self._files(job.network).rows.unlink(missing_ok=True)
         with ThreadPoolExecutor(number) as pool, self._closing_after_errors():
-            running = {pool.submit(self._train_part, part, large, number) for part in parts}
+            running = {pool.submit(self._train_part, part, options) for part in parts}
             left = {job.network: job for job in jobs}
             reasons: dict[str, None] = {}
             while left:
@@ -129,11 +127,11 @@ class InProcesses:
         for reason in reasons if left else ():
             progress.say(reason)
 
-    def _train_part(self, jobs: Sequence[Job], large: bool, processes: int) -> str:
+    def _train_part(self, jobs: Sequence[Job], options: StackOptions) -> str:
         """Trains jobs in one of several processes; returns why some may be trained alone."""
         log = self._files(jobs[0].network).log
         log.unlink(missing_ok=True)
-        arguments = (jobs, self._data, self._policy, large, processes)
+        arguments = (jobs, self._data, self._policy, options)
         call = functools.partial(_train_stack_in_child, self._folder, *arguments)
         if (code := self._call(call, log)) == 0:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -173,12 +171,12 @@ def _train_in_child(folder: Path, job: Job, data: bytes, policy: str) -> None:
 
 
 def _train_stack_in_child(
-    folder: Path, jobs: Sequence[Job], data: bytes, policy: str, large: bool, processes: int
+    folder: Path, jobs: Sequence[Job], data: bytes, policy: str, options: StackOptions
 ) -> None:
     keras.config.set_dtype_policy(policy)
     fit = {"verbose": 0, **jobs[0].fit}
     with contextlib.closing(progress_of([fit] * len(jobs))) as progress:
-        for done in train_stacked(folder, jobs, pickle.loads(data), progress, large, processes):
+        for done in train_stacked(folder, jobs, pickle.loads(data), progress, options):
             progress.add(len(done))
 
 

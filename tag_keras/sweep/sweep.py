@@ -20,6 +20,8 @@ from tag_keras.sweep.inputs import check_build_model, check_callbacks, check_dat
 from tag_keras.sweep.job import Failure, Job, JobFiles, trained_model
 from tag_keras.sweep.network import Data, delete_damaged
 from tag_keras.sweep.runners import InProcesses, InThisProcess, Runner, visible_gpus
+from tag_keras.sweep.stack import checkpoint
+from tag_keras.sweep.stack.jobs import StackOptions
 from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.child_processes import exit_if_imported_by_child
@@ -41,6 +43,7 @@ def run_sweep(
     processes: int = 1,
     cluster: bool = False,
     stack: bool | Literal["auto"] = "auto",
+    save_every: float = 600.0,
 ) -> list[Row]:
     """Trains and evaluates networks: together in one graph where that works, or one by one.
 
@@ -76,6 +79,8 @@ def run_sweep(
             gradient methods or loss weightings, or with state that Keras does not know; callbacks
             but `EarlyStopping`, `LearningRateScheduler` and `ReduceLROnPlateau`; Keras' lines of
             each network. Networks that measure affinities are stacked if all have the same tasks.
+        save_every: Seconds after which networks that are trained together write a checkpoint, at
+            the end of an epoch. A network that is trained alone begins anew after a kill.
 
     Returns:
         All rows of results.json. New networks stand in the order of the jobs.
@@ -94,6 +99,8 @@ def run_sweep(
         '`stack` should be "auto", True or False',
         stack=stack,
     )
+    check(save_every >= 0, "`save_every` should be at least 0", save_every=save_every)
+    options = StackOptions(large=stack is True, save_every=save_every) if stack else None
     keys = [_key(job) for job in jobs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
@@ -122,7 +129,7 @@ def run_sweep(
         what = "Measuring affinities" if measure else "Training networks"
         with (
             contextlib.closing(progress_of(fits, what, done)) as progress,
-            contextlib.closing(_outcomes(runner, folder, left, progress, stack)) as outcomes,
+            contextlib.closing(_outcomes(runner, folder, left, progress, options)) as outcomes,
         ):
             for groups, failure in outcomes:
                 if failure is None:
@@ -131,6 +138,8 @@ def run_sweep(
                 else:
                     failed += [(job, failure) for job in groups[0]]
                     progress.say(f"Failed: {_describe(groups[0][0], failure, folder)}")
+    # Of stacks that were cut off, and whose networks were trained otherwise since.
+    checkpoint.delete_all(folder / "networks")
     if failed:
         others = "; the others are done" if len(failed) < len(jobs) else ""
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
@@ -240,14 +249,14 @@ def _outcomes(
     folder: Path,
     left: Sequence[list[Job]],
     progress: Progress,
-    stack: bool | str = False,
+    options: StackOptions | None = None,
 ) -> Generator[tuple[list[list[Job]], Failure | None], None, None]:
     """Trains the first job of each group; yields groups whose trainings have ended together."""
-    if stack:
-        for together in _find_stacks(folder, left, 1 if stack is True else _FEWEST_STACKED):
+    if options:
+        for together in _find_stacks(folder, left, 1 if options.large else _FEWEST_STACKED):
             by_key = {_key(twins[0]): twins for twins in together}
             first = [twins[0] for twins in together]
-            for done in runner.train_stack(first, progress, large=stack is True):
+            for done in runner.train_stack(first, progress, options):
                 groups = [by_key[_key(job)] for job in done]
                 left = [twins for twins in left if twins not in groups]
                 yield groups, None

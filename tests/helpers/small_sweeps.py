@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tag_keras
 from tag_keras.sweep import Job, Network, run_sweep
-from tag_keras.sweep.stack.jobs import StackedJobs
+from tag_keras.sweep.stack.jobs import StackedJobs, StackOptions
 from tag_keras.sweep.stack.refusals import NotStackedError
 from tag_keras.utils.progress import Progress
 
@@ -76,6 +76,7 @@ def tasks_wide(tasks):
 
 def check_reason(folder, build, reason, networks=NETWORKS, **fit):
     listed = [Job(network, build, {"epochs": 1, **fit}) for network in networks]
+    shown = Progress("", 6, "", sys.stderr)
     with pytest.raises(NotStackedError, match=reason):
-        for _ in StackedJobs(folder, listed, make_data(), Progress("", 6, "", sys.stderr)).train():
+        for _ in StackedJobs(folder, listed, make_data(), shown, StackOptions()).train():
             pass

@@ -97,7 +97,7 @@ def features_by_task(
 ) -> tf.Tensor:
     """Features (K, B, ...) of inputs (B, ...) for K tasks, in one pass through the trunk."""
     count, size = tf.shape(task_ids)[0], tf.shape(inputs)[0]
-    repeated = tf.tile(inputs, [count, *[1] * (inputs.shape.rank - 1)])
+    repeated = tf.tile(inputs, [count, *[1] * (len(inputs.shape) - 1)])
     ids = tf.reshape(tf.tile(task_ids[:, None], [1, size]), [-1])
     features = trunk([repeated, ids], training=training)
     return tf.reshape(features, [count, size, *features.shape[1:]])

@@ -2,10 +2,9 @@
 
 import collections
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,6 +19,7 @@ from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed,
 from tag_keras.sweep.job import Job, JobFiles, keep_network
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.own_weights import symbolic_inputs
+from tag_keras.sweep.stack.checkpoint import Checkpoint
 from tag_keras.sweep.stack.memory import most_networks
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.parts import MANY_WEIGHTS, Part, Parts
@@ -34,13 +34,27 @@ ONE_BY_ONE = "networks are trained one by one"
 _FEWEST_OF_A_SEED = 8
 
 
+class StackOptions(NamedTuple):
+    """How stacks are trained.
+
+    Args:
+        large: Whether to train networks of more than a million weights, too. Their steps take
+            longer than what a stack saves, and a network also computes the heads that it lacks.
+        save_every: Seconds after which a stack writes a checkpoint, at the end of an epoch.
+        processes: Number of processes that train stacks at once, and share the memory.
+    """
+
+    large: bool = False
+    save_every: float = 600.0
+    processes: int = 1
+
+
 def train_stacked(
     folder: Path,
     jobs: Sequence[Job],
     data: Mapping[str, Data],
     progress: Progress,
-    large: bool = False,
-    processes: int = 1,
+    options: StackOptions,
 ) -> Iterator[list[Job]]:
     """Trains jobs together, and gives those that are done; the others must be trained alone.
 
@@ -49,7 +63,7 @@ def train_stacked(
     left = len(jobs)
     with without_retracing_warnings():
         try:
-            for done in StackedJobs(folder, jobs, data, progress, large, processes).train():
+            for done in StackedJobs(folder, jobs, data, progress, options).train():
                 left -= len(done)
                 yield done
         except NotStackedError as error:
@@ -72,9 +86,7 @@ class StackedJobs:
         jobs: The jobs.
         data: `"train"` and the splits to evaluate on.
         progress: Shows the steps.
-        large: Whether to train networks of more than a million weights, too. Their steps take
-            longer than what a stack saves, and a network also computes the heads that it lacks.
-        processes: Number of processes that train stacks at once, and share the memory.
+        options: How stacks are trained.
 
     Raises:
         NotStackedError: If they cannot be trained in one graph.
@@ -86,12 +98,11 @@ class StackedJobs:
         jobs: Sequence[Job],
         data: Mapping[str, Data],
         progress: Progress,
-        large: bool = False,
-        processes: int = 1,
+        options: StackOptions,
     ) -> None:
         check_fit(jobs[0].fit)
         self._folder, self._jobs, self._data = folder, list(jobs), data
-        self._progress = progress
+        self._progress, self._save_every = progress, options.save_every
         # The largest network first: the others are made of its parts.
         largest = sorted(jobs, key=lambda job: len(job.network.tasks), reverse=True)
         self._tasks = tuple(dict.fromkeys(task for job in largest for task in job.network.tasks))
@@ -102,13 +113,13 @@ class StackedJobs:
         other = others[0] if others else None
         self._parts = Parts(jobs[0], self._tasks, first, other, _symbolic_inputs(batch))
         self._whole = self._parts.whole
-        if self._whole.count_params() > MANY_WEIGHTS and not large:
+        if self._whole.count_params() > MANY_WEIGHTS and not options.large:
             raise NotStackedError("large networks gain nothing in a stack")
         if self._whole.measures_affinity and any(job.network.tasks != self._tasks for job in jobs):
             raise NotStackedError("networks that measure affinities have different tasks")
         build_for(self._whole, batch)
         self._whole.check_encoder()
-        self._most = most_networks(self._whole, check_built(self._whole, batch), processes)
+        self._most = most_networks(self._whole, check_built(self._whole, batch), options.processes)
         self._stack: NetworkStack | None = None
 
     def train(self) -> Iterator[list[Job]]:
@@ -145,11 +156,13 @@ class StackedJobs:
             order = {**self._order(), "is_one_of_several": len(seeds) > 1}
             streams.append(self._epochs("train", **order))
         callbacks = [listed(callbacks_of(self._fit.get("callbacks"), job.network)) for job in chunk]
-        begin = time.perf_counter()
         shows = self._shows(len(chunk), streams[0])
         probes = StackedProbes(self._stack) if self._whole.measures_affinity else None
-        train_stack(self._stack, streams, callbacks, self._validation(), self._fit, shows, probes)
-        seconds = (time.perf_counter() - begin) / len(chunk)
+        identity = [[one.name, one.seed, *one.tasks] for one in networks], self._parts.described
+        checkpoint = Checkpoint(self._folder / "networks", identity, self._save_every)
+        how = self._validation(), self._fit, shows, probes, checkpoint
+        train_stack(self._stack, streams, callbacks, *how)
+        seconds = checkpoint.seconds() / len(chunk)
         rows = self._evaluate(self._stack, chunk, seconds)
         measured = [None] * len(chunk) if probes is None else probes.statistics
         done = []
@@ -171,6 +184,7 @@ class StackedJobs:
                 keep_network(job.network, paths, part.model, seconds, part.described, stacked=True)
             save_results(paths.rows, rows[job.network])
             done.append(job)
+        checkpoint.delete()
         return done
 
     def _check_losses(

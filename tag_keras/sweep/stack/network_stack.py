@@ -103,6 +103,28 @@ class NetworkStack:
         common = {id(variable): value.numpy() for variable, value in self._common}
         return [{**common, **{key: one[k] for key, one in whole.items()}} for k in range(self.size)]
 
+    def state(self) -> dict[str, Any]:
+        """All that a training changes, between two epochs, as arrays; for `set_state`."""
+        kinds = (self._weights, self._states, self._slots)
+        values = [one for kind in kinds for one in kind.values]
+        return {
+            "values": [one.numpy() for one in values],
+            "common": [value.numpy() for _, value in self._common],
+            "stopped": [bool(one) for one in self._stopped.numpy()],
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        kinds = (self._weights, self._states, self._slots)
+        values = [one for kind in kinds for one in kind.values]
+        pairs = list(zip(values, state["values"], strict=True))
+        common = [value for _, value in self._common]
+        for variable, value in [*pairs, *zip(common, state["common"], strict=True)]:
+            variable.assign(tf.cast(value, variable.dtype))
+        for index, has_stopped in enumerate(state["stopped"]):
+            if has_stopped:
+                self.stop(index)
+
     def train_on(self, batches: Sequence[Any]) -> None:
         """Makes one training step of all networks, with a batch of each stream."""
         self._train(tuple(batches))

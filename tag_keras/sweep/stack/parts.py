@@ -105,7 +105,7 @@ class Parts:
         self, job: Job, tasks: tuple[str, ...], seed: int, other_seed: int | None, inputs: Any
     ) -> None:
         self._job, self._inputs = job, inputs
-        self.whole, _ = self._build(tasks, seed)
+        self.whole, self.described = self._build(tasks, seed)
         draws = Draws(self.whole, seed)
         self._redraws = False
         if other_seed is not None and self.whole.count_params() <= MANY_WEIGHTS:
@@ -138,7 +138,7 @@ class Parts:
             model = build_from_seed(lambda: build_function(self._job)(tasks), seed)
             check_model(model)
             # Before it has variables, as alone.
-            described = of_model(model) if self._job.saves else {}
+            described = of_model(model)
             model(self._inputs)
         return model, described
 

@@ -1,13 +1,13 @@
 """Affinities that the networks of a stack measure, each with statistics of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from tag_keras.estimators.cadence import EpochEnds
 from tag_keras.estimators.held_out import HeldOutBatches, HeldOutLabels
-from tag_keras.estimators.statistics import ProbeStatistics
+from tag_keras.estimators.statistics import ProbeStatistics, saved_statistics
 from tag_keras.sweep.stack.network_stack import NetworkStack
 
 
@@ -57,6 +57,17 @@ class StackedProbes:
             found.append(HeldOutLabels(self._held_out, self.statistics[index]))
         return found
 
+    def state(self) -> dict[str, Any]:
+        """The epochs that have ended; for `set_state`. The running one is in the stack."""
+        statistics = [saved_statistics(one) for one in self.statistics]
+        return {"steps": self.steps, "statistics": statistics}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` gave."""
+        self.steps = state["steps"]
+        for own, saved in zip(self.statistics, state["statistics"], strict=True):
+            own.load_own_variables(saved)
+
     def load(self, index: int) -> None:
         """Takes the statistics of the running epoch out of the stack."""
         own = self.statistics[index]
@@ -77,12 +88,12 @@ class _EpochsOfNetwork(EpochEnds):
     """Closes the epochs of a network of a stack."""
 
     def __init__(self, probes: StackedProbes, index: int) -> None:
-        self._probes, self._index = probes, index
+        self._stacked, self._index = probes, index
         super().__init__(probes.statistics[index], probes.tasks, lambda: probes.labels_seen(index))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._probes.load(self._index)
+        self._stacked.load(self._index)
         # The callback is not called any more once the network has stopped.
-        self._statistics.steps = self._probes.steps
+        self._statistics.steps = self._stacked.steps
         super().on_epoch_end(epoch, logs)
-        self._probes.store(self._index)
+        self._stacked.store(self._index)

@@ -7,8 +7,15 @@ import keras
 import numpy as np
 
 from tag_keras.backend.epochs import Epochs
+from tag_keras.sweep.stack.checkpoint import Checkpoint
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.probes import StackedProbes
+
+# What the callbacks that a stack may have remember of the epochs before.
+_OF_CALLBACKS = (
+    *("best", "best_epoch", "best_weights", "cooldown_counter", "stopped_epoch", "wait"),
+    *("_probes", "_is_checked"),
+)
 
 
 def train_stack(
@@ -19,6 +26,7 @@ def train_stack(
     fit: Mapping[str, Any],
     on_step: Callable[[int, int], None],
     probes: StackedProbes | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Trains all networks, each as `fit` would train it alone.
 
@@ -30,6 +38,7 @@ def train_stack(
         fit: Other arguments of `fit`.
         on_step: Called after each step with the indices of epoch and step.
         probes: Affinities that the networks measure, if they do.
+        checkpoint: Where to go on from, and to write to at the ends of epochs.
     """
     views = [_View(stack, index) for index in range(stack.size)]
     needs_logs, train_on = any(callbacks), stack.train_on
@@ -44,6 +53,15 @@ def train_stack(
         callback.set_params({"epochs": last, "verbose": 0})
         callback.set_model(view)
         callback.on_train_begin()
+    training = _Training(stack, views, callbacks, probes)
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None:
+        training.set_state(saved)
+        for _ in range(first, saved["epoch"]):
+            # The batches of the epochs before: the order of the next follows from theirs.
+            for _ in zip(*(one.batches() for one in streams), strict=True):
+                pass
+        first = saved["epoch"]
     for epoch in range(first, last):
         pairs = [(view, one) for view, one in pairs if not view.has_stopped]
         stack.reset_metrics()
@@ -66,6 +84,8 @@ def train_stack(
             view.stop_if_asked()
         if all(view.has_stopped for view in views):
             break
+        if checkpoint is not None and checkpoint.is_due() and epoch + 1 < last:
+            checkpoint.save({"epoch": epoch + 1, **training.state()})
     for of_network in callbacks:
         for callback in of_network:
             callback.on_train_end()
@@ -84,6 +104,37 @@ def _is_due(epoch: int, frequency: Any) -> bool:
     if isinstance(frequency, int):
         return (epoch + 1) % frequency == 0
     return epoch + 1 in frequency
+
+
+class _Training:
+    """What the next epochs depend on: the stack, and what callbacks and probes remember."""
+
+    def __init__(
+        self,
+        stack: NetworkStack,
+        views: Sequence["_View"],
+        callbacks: Sequence[Sequence[keras.callbacks.Callback]],
+        probes: StackedProbes | None,
+    ) -> None:
+        self._stack, self._views, self._probes = stack, views, probes
+        self._callbacks = [one for own in callbacks for one in own]
+
+    def state(self) -> dict[str, Any]:
+        of_callbacks = [
+            {name: vars(one)[name] for name in _OF_CALLBACKS if name in vars(one)}
+            for one in self._callbacks
+        ]
+        probes = None if self._probes is None else self._probes.state()
+        return {"stack": self._stack.state(), "callbacks": of_callbacks, "probes": probes}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self._stack.set_state(state["stack"])
+        for view, has_stopped in zip(self._views, state["stack"]["stopped"], strict=True):
+            view.stop_training = view.has_stopped = has_stopped
+        for callback, own in zip(self._callbacks, state["callbacks"], strict=True):
+            vars(callback).update(own)
+        if self._probes is not None:
+            self._probes.set_state(state["probes"])
 
 
 class _View:

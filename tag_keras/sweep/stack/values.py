@@ -70,4 +70,4 @@ class Stacked:
     def set_row(self, index: int, values: Sequence[Any]) -> None:
         """Sets the values of a network."""
         for variable, value in zip(self.values, values, strict=True):
-            variable[index].assign(value)
+            variable[index].assign(tf.cast(value, variable.dtype))

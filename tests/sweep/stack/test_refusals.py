@@ -14,7 +14,7 @@ from small_sweeps import NETWORKS, TASKS, Counts, build_model, check_reason, mak
 import tag_keras
 from tag_keras.sweep import Job
 from tag_keras.sweep.stack import refusals
-from tag_keras.sweep.stack.jobs import StackedJobs
+from tag_keras.sweep.stack.jobs import StackedJobs, StackOptions
 from tag_keras.sweep.stack.refusals import NotStackedError
 from tag_keras.utils.progress import Progress
 
@@ -230,4 +230,4 @@ def test_data_in_an_order_by_chance_are_for_networks_alone(tmp_path):
     listed = [Job(network, build_model, {"epochs": 1}) for network in NETWORKS]
     data = {**make_data(), "train": shuffled}
     with pytest.raises(NotStackedError, match="depends on Python's random numbers"):
-        StackedJobs(tmp_path, listed, data, Progress("", 6, "", sys.stderr))
+        StackedJobs(tmp_path, listed, data, Progress("", 6, "", sys.stderr), StackOptions())

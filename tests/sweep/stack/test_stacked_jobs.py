@@ -211,7 +211,7 @@ def test_processes_share_the_networks(tmp_path, capsys):
     listed = [Job(network, tasks_wide, {"epochs": 1}) for network in NETWORKS]
     runner = InProcesses(tmp_path / "wide", listed, make_data(), 1)
     with contextlib.closing(runner), contextlib.closing(Progress("", 6, "", sys.stdout)) as shown:
-        assert list(runner.train_stack(listed, shown, large=False)) == []
+        assert list(runner.train_stack(listed, shown, jobs.StackOptions())) == []
     text = "6 networks are trained one by one: the encoder of the network for a differs: units of"
     assert text in capsys.readouterr().out
 
