@@ -1,6 +1,7 @@
 # `make demo` and `make test` need Python 3.11 or later and nothing else: both set up .venv first.
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+# Python compiles what is imported; pip would compile all.
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test
 
@@ -8,7 +9,7 @@ demo: .venv/demo
 	.venv/bin/python -m digits.train --output_dir=runs/digits
 
 test: .venv/test
-	.venv/bin/python -m pytest --numprocesses=auto --dist=loadfile
+	.venv/bin/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

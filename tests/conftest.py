@@ -9,12 +9,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
-import tensorflow as tf
-
-# Two devices, so that tests can run MirroredStrategy; the others use the first.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,6 +24,8 @@ def leave_what_is_there():
 @pytest.fixture(scope="session")
 def two_replicas():
     """One strategy for all tests: TensorFlow may fail where one process makes several."""
+    import tensorflow as tf
+
     return tf.distribute.MirroredStrategy(tf.config.list_logical_devices("CPU")[:2])
 
 
@@ -39,15 +35,35 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes long; runs with --runslow")
+    config.addinivalue_line("markers", "slow_cases: all but its first case are slow")
+    # The process that gives the tests to workers does not need TensorFlow.
+    if config.getoption("dist", "no") == "no":
+        make_two_devices()
 
 
+def make_two_devices():
+    """So that tests can run MirroredStrategy; the others use the first."""
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
+    seen = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if "slow_cases" in item.keywords and test in seen:
+            item.add_marker("slow")
+        seen.add(test)
     if not config.getoption("--runslow"):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --runslow"))
-        return
-    # Files with few slow tests have the longest ones. They come first, so that at the end no worker
+    # Files with few tests have the longest ones. They come first, so that at the end no worker
     # waits long for another (with --no-loadscope-reorder of pytest-xdist).
-    slow = collections.Counter(item.path for item in items if "slow" in item.keywords)
-    items.sort(key=lambda item: slow[item.path])
+    runs = [item for item in items if ("slow" in item.keywords) == config.getoption("--runslow")]
+    numbers = collections.Counter(item.path for item in runs)
+    items.sort(key=lambda item: numbers[item.path])
