@@ -330,7 +330,8 @@ class NetworkStack:
         mapping = [*self._weights.of(one["weights"]), *self._slots.of(one["slots"])]
         with keras.StatelessScope(mapping) as scope:
             view.apply(*zip(*pairs, strict=True))
-        return {**after, "weights": self._weights.after(scope), "slots": self._slots.after(scope)}
+        moved = {"weights": self._weights.after(scope), "slots": self._slots.after(scope)}
+        return moved | {kind: after[kind] for kind in ("states", "metrics", "common")}
 
     def _results_now(self) -> dict[str, tf.Tensor]:
         def results(values: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
