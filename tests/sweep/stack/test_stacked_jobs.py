@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import stack_job
 import tensorflow as tf
+from quick_start import python_path
 from small_sweeps import (
     NETWORKS,
     TASKS,
@@ -209,7 +210,8 @@ def test_one_model_is_built_for_the_seeds_of_the_same_tasks(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_processes_share_the_networks(tmp_path, capsys, together):
+def test_processes_share_the_networks(tmp_path, monkeypatch, capsys, together):
+    monkeypatch.setenv("PYTHONPATH", python_path(), prepend=os.pathsep)
     rows = sweep(tmp_path / "two", build_model, processes=2)
     expected = together[1]
     assert stacked(rows) == stacked(expected) == {(one.name, one.seed) for one in NETWORKS}
