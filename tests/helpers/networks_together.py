@@ -9,7 +9,8 @@ from tag_keras.sweep import load_network
 TASKS = ("a", "b", "c")
 
 
-def data(shape=(6,), kind="float32"):
+def data(shape=(6,), kind="float32", sizes=(40, 24, 10)):
+    """Splits of so many examples. Batches of different sizes are traced once for each size."""
     rng = np.random.default_rng(0)
 
     def split(number):
@@ -19,7 +20,23 @@ def data(shape=(6,), kind="float32"):
         y["b"][rng.random((number, 1)) < 0.3] = np.nan
         return x, y
 
-    return {"train": split(40), "validation": split(24), "test": split(10)}
+    names = ("train", "validation", "test")
+    return {name: split(size) for name, size in zip(names, sizes, strict=True)}
+
+
+# Two batches of 16 in an epoch, and one for each evaluation.
+EVEN = {"sizes": (32, 16, 16)}
+
+
+def eagerly(build_model):
+    """The same networks for a training alone, whose few steps take less time than their graph."""
+
+    def build(tasks):
+        model = build_model(tasks)
+        model.run_eagerly = True
+        return model
+
+    return build
 
 
 def check_equal(together, alone, networks, tolerance=1e-5):

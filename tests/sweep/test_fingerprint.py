@@ -2,12 +2,14 @@
 
 import functools
 import json
+import os
 import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from quick_start import python_path
 from sweep_job import DATA, build_model
 
 import tag_keras
@@ -357,6 +359,7 @@ def test_callbacks_count_but_not_where_they_write():
 
 
 def test_another_process_describes_a_model_alike(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", python_path(), prepend=os.pathsep)
     here = of_network(build_model, ("a", "b"), 0)
     assert of_network(build_model, ("a", "b"), 0, gpus=["0"]) == here
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks_together import TASKS, check_equal, data
+from networks_together import EVEN, check_equal, data, eagerly
 
 import tag_keras
 from tag_keras.affinity import Affinity
@@ -16,6 +16,8 @@ from tag_keras.sweep.job import JobFiles
 from tag_keras.sweep.stack.probes import StackedProbes
 
 L = keras.layers
+# The labels of the second are missing for some examples.
+TASKS = ("a", "b")
 SEEDS = [Network("joint", TASKS, seed) for seed in (0, 1)]
 
 
@@ -31,13 +33,13 @@ def build(affinity, layers, optimizer="adam"):
     return build_model
 
 
-def measure(folder, build_model, **fit):
+def measure(folder, build_model, sizes=EVEN["sizes"], **fit):
     """Trains networks together, and alone, and compares all that is left."""
     fit = {"epochs": 2, "batch_size": 16, "verbose": 0, **fit}
-    jobs = [Job(network, build_model, fit, measures=True) for network in SEEDS]
     folders = folder / "together", folder / "alone"
-    for path, stack in zip(folders, (True, False), strict=True):
-        run_sweep(path, jobs, data(), processes=0, stack=stack)
+    for path, build in zip(folders, (build_model, eagerly(build_model)), strict=True):
+        jobs = [Job(network, build, fit, measures=True) for network in SEEDS]
+        run_sweep(path, jobs, data(sizes=sizes), processes=0, stack=build is build_model)
     check_equal(*folders, SEEDS)
     affinities = []
     for network in SEEDS:
@@ -63,7 +65,7 @@ def with_state():
     """Layers whose passes move statistics and draw masks."""
     # A bias before BatchNormalization would have a gradient of 0, but for rounding.
     first = L.Dense(5, use_bias=False)
-    return [first, L.BatchNormalization(), L.ReLU(), L.Dropout(0.3), L.Dense(4, "tanh")]
+    return [first, L.BatchNormalization(), L.ReLU(), L.Dropout(0.3)]
 
 
 def dense():
@@ -71,9 +73,10 @@ def dense():
 
 
 def test_lookaheads_with_state_and_missing_labels(tmp_path):
-    found = measure(tmp_path, build(tag_keras.LookaheadAffinity(every=2), with_state))
+    affinity = tag_keras.LookaheadAffinity(every=2)
+    found = measure(tmp_path, build(affinity, with_state), sizes=(40, 16, 16))
     # Of three batches in an epoch, the last has less than half of the examples of the others.
-    assert found[0].history.shape == (2, 3, 3)
+    assert found[0].history.shape == (2, 2, 2)
 
 
 HELD_OUT = data()["validation"]
@@ -94,10 +97,8 @@ def test_held_out_batches_are_as_large_as_the_largest_of_any_network():
 
 
 ESTIMATORS = {
-    "sgd": tag_keras.LookaheadAffinity(every=1, update="sgd", baseline=True),
-    "held out": tag_keras.LookaheadAffinity(every=2, on=HELD_OUT),
+    "held out": tag_keras.LookaheadAffinity(every=2, update="sgd", baseline=True, on=HELD_OUT),
     "first order": tag_keras.FirstOrderAffinity(every=1),
-    "cosine": tag_keras.CosineAffinity(every=1),
 }
 
 
@@ -114,8 +115,8 @@ def test_estimators(tmp_path, name):
 
 @pytest.mark.slow
 def test_a_loop_over_many_tasks(tmp_path, monkeypatch):
-    monkeypatch.setattr(backward_passes, "_MOST_UNROLLED", 2)
-    measure(tmp_path, build(tag_keras.LookaheadAffinity(every=1), dense))
+    monkeypatch.setattr(backward_passes, "_MOST_UNROLLED", 1)
+    measure(tmp_path, build(tag_keras.LookaheadAffinity(every=1), dense, momentum))
 
 
 @pytest.mark.slow
@@ -123,5 +124,5 @@ def test_the_affinities_of_the_best_epoch(tmp_path):
     """Networks stop at different epochs, and go back to what they had measured until their best."""
     stop = tag_keras.EarlyStopping(patience=0)
     build_model = build(tag_keras.CosineAffinity(every=1), dense, lambda: keras.optimizers.SGD(0.5))
-    found = measure(tmp_path, build_model, epochs=6, callbacks=[stop])
+    found = measure(tmp_path, build_model, sizes=(32, 20, 20), epochs=6, callbacks=[stop])
     assert len({len(one.history) for one in found}) == 2

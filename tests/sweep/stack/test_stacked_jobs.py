@@ -1,7 +1,9 @@
 """Which networks of a sweep are trained together, and what they leave behind."""
 
 import contextlib
+import json
 import os
+import shutil
 import sys
 import time
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import stack_job
 import tensorflow as tf
+from quick_start import python_path
 from small_sweeps import (
     NETWORKS,
     TASKS,
@@ -33,6 +36,13 @@ from tag_keras.utils.progress import Progress
 L = keras.layers
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder of six networks that one stack has trained, and their rows."""
+    folder = tmp_path_factory.mktemp("together")
+    return folder, sweep(folder, build_model)
+
+
 def test_networks_that_cannot_be_stacked_are_trained_one_by_one_and_a_line_says_why(
     tmp_path, capsys
 ):
@@ -49,11 +59,10 @@ def test_a_network_that_is_not_finite_is_reported_and_the_others_go_on(tmp_path)
     def build(tasks):
         return build_model(tasks, rate=1e20 if tasks == ("a",) else 0.01)
 
-    with pytest.raises(SweepError, match=r"(?s)2 of 6 .* others are done.* far too large"):
-        sweep(tmp_path, build)
+    with pytest.raises(SweepError, match=r"(?s)1 of 4 .* others are done.* far too large"):
+        sweep(tmp_path, build, NETWORKS[:4])
     rows = load_results(tmp_path / "results.json")
-    names = {(network.name, network.seed) for network in NETWORKS if network.name != "a"}
-    assert stacked(rows) == names
+    assert stacked(rows) == {("joint", 0), ("b", 0), ("joint", 1)}
 
 
 def test_a_split_without_labels_is_reported_as_alone(tmp_path):
@@ -61,11 +70,11 @@ def test_a_split_without_labels_is_reported_as_alone(tmp_path):
     x, y = data["test"]
     data["test"] = lambda: (x, {**y, "a": np.full_like(y["a"], np.nan)})
     with pytest.raises(SweepError, match=r"no label of the tasks \['a'\]"):
-        sweep(tmp_path, build_model, data=data)
+        sweep(tmp_path, build_model, [*NETWORKS[:3], NETWORKS[5]], data=data)
     assert stacked(load_results(tmp_path / "results.json")) == {("b", 0), ("b", 1)}
 
 
-def test_a_stopped_run_goes_on_after_its_last_stack(tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_after_its_last_stack(tmp_path, monkeypatch, together):
     monkeypatch.setattr(jobs, "most_networks", lambda *_: 2)
     train, calls = jobs.train_stack, []
 
@@ -81,7 +90,7 @@ def test_a_stopped_run_goes_on_after_its_last_stack(tmp_path, monkeypatch):
     assert len(stacked(load_results(tmp_path / "stopped" / "results.json"))) == 2
     rows = sweep(tmp_path / "stopped", build_model)
     assert calls == [2, 2, 2, 2]
-    whole = sweep(tmp_path / "whole", build_model)
+    whole = together[1]
     assert [row.loss for row in rows] == pytest.approx([row.loss for row in whole], rel=1e-6)
     # Nothing is trained twice.
     calls.clear()
@@ -92,15 +101,16 @@ def test_a_stopped_run_goes_on_after_its_last_stack(tmp_path, monkeypatch):
 def test_a_stack_that_does_not_fit_is_halved(tmp_path, monkeypatch):
     train, sizes = jobs.train_stack, []
 
-    def fits_two(stack, *arguments):
+    def fits_one(stack, *arguments):
         sizes.append(stack.size)
-        if stack.size > 2:
+        if stack.size > 1:
             raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
         train(stack, *arguments)
 
-    monkeypatch.setattr(jobs, "train_stack", fits_two)
-    assert len(stacked(sweep(tmp_path, build_model))) == 6
-    assert sizes == [6, 3, 1, 2, 3, 1, 2]
+    monkeypatch.setattr(jobs, "train_stack", fits_one)
+    listed = [Job(network, build_model, {"epochs": 1}) for network in NETWORKS[:3]]
+    assert len(stacked(run_sweep(tmp_path, listed, make_data(), processes=0, stack=True))) == 3
+    assert sizes == [3, 1, 2, 1, 1]
 
 
 def test_the_memory_limits_a_stack(monkeypatch):
@@ -114,8 +124,8 @@ def test_the_memory_limits_a_stack(monkeypatch):
     assert memory.most_networks(model, 10**9) == 1
 
 
-def test_networks_that_are_there_are_only_evaluated(tmp_path, monkeypatch):
-    sweep(tmp_path, build_model)
+def test_networks_that_are_there_are_only_evaluated(tmp_path, monkeypatch, together):
+    shutil.copytree(together[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(jobs, "train_stack", None)
     monkeypatch.setattr("tag_keras.sweep.job.train_network", None)
     rows = sweep(tmp_path, build_model, data={**make_data(), "more": make_data()["test"]})
@@ -123,15 +133,17 @@ def test_networks_that_are_there_are_only_evaluated(tmp_path, monkeypatch):
     assert len(stacked(rows)) == 6
 
 
-def test_training_data_alone_are_enough(tmp_path):
-    data = {"train": make_data()["train"]}
-    assert sweep(tmp_path, build_model, data=data) == []
-    assert len(list((tmp_path / "networks").glob("*.keras"))) == 6
-
-
-def test_twins_are_stacked_as_their_twin_is(tmp_path):
-    twin = Network("twin", TASKS, 0)
-    assert len(stacked(sweep(tmp_path, build_model, [*NETWORKS, twin]))) == 7
+def test_training_data_alone_are_enough_and_a_task_without_labels_is_told(tmp_path):
+    x, y = make_data()["train"]
+    nothing = {**y, "a": np.full_like(y["a"], np.nan)}
+    data = {"train": tf.data.Dataset.from_tensor_slices((x, nothing)).batch(8)}
+    with pytest.warns(UserWarning, match=r"training data have no label of the tasks \['a'\]"):
+        assert sweep(tmp_path, build_model, data=data) == []
+    files = tmp_path / "networks"
+    assert len(list(files.glob("*.keras"))) == 6
+    assert [json.loads(one.read_text())["stacked"] for one in files.glob("*.trained.json")] == (
+        [True] * 6
+    )
 
 
 def test_few_networks_are_trained_alone_unless_asked(tmp_path):
@@ -143,19 +155,12 @@ def test_few_networks_are_trained_alone_unless_asked(tmp_path):
         run_sweep(tmp_path, one, make_data(), stack="yes")
 
 
-def test_large_networks_are_stacked_only_if_asked(tmp_path, monkeypatch):
+def test_large_networks_are_stacked_only_if_asked_and_twins_as_their_twin_is(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "MANY_WEIGHTS", 3)
     check_reason(tmp_path, build_model, "large networks gain nothing in a stack")
-    listed = [Job(network, build_model, {"epochs": 1}) for network in NETWORKS]
-    assert len(stacked(run_sweep(tmp_path, listed, make_data(), processes=0, stack=True))) == 6
-
-
-def test_a_task_without_labels_in_training_is_told(tmp_path):
-    x, y = make_data()["train"]
-    nothing = {**y, "a": np.full_like(y["a"], np.nan)}
-    data = {**make_data(), "train": tf.data.Dataset.from_tensor_slices((x, nothing)).batch(8)}
-    with pytest.warns(UserWarning, match=r"training data have no label of the tasks \['a'\]"):
-        assert len(stacked(sweep(tmp_path, build_model, data=data))) == 6
+    networks = [*NETWORKS, Network("twin", TASKS, 0)]
+    listed = [Job(network, build_model, {"epochs": 1}) for network in networks]
+    assert len(stacked(run_sweep(tmp_path, listed, make_data(), processes=0, stack=True))) == 7
 
 
 def test_layers_made_once_are_found_before_any_training(tmp_path, monkeypatch):
@@ -186,6 +191,8 @@ def test_one_model_is_built_for_the_seeds_of_the_same_tasks(tmp_path, monkeypatc
         built.append(tasks)
         return build_model(tasks)
 
+    # Only what is built counts.
+    monkeypatch.setattr(jobs, "train_stack", lambda *_: None)
     networks = [Network("joint", TASKS, seed) for seed in range(4)]
     networks += [Network("a", ("a",), seed) for seed in range(4)]
     assert len(stacked(sweep(tmp_path / "known", build, networks))) == 8
@@ -203,9 +210,10 @@ def test_one_model_is_built_for_the_seeds_of_the_same_tasks(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_processes_share_the_networks(tmp_path, capsys):
+def test_processes_share_the_networks(tmp_path, monkeypatch, capsys, together):
+    monkeypatch.setenv("PYTHONPATH", python_path(), prepend=os.pathsep)
     rows = sweep(tmp_path / "two", build_model, processes=2)
-    expected = sweep(tmp_path / "here", build_model)
+    expected = together[1]
     assert stacked(rows) == stacked(expected) == {(one.name, one.seed) for one in NETWORKS}
     assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected], rel=1e-5)
     listed = [Job(network, tasks_wide, {"epochs": 1}) for network in NETWORKS]
@@ -226,7 +234,7 @@ def test_killed_at_any_time_it_ends_with_the_same_results(tmp_path, monkeypatch)
     for number in (None, None, None, 0, None, None, 1, None, None, 4):
         process = forks.start(stack_job.main, tmp_path / "killed")
         if number is None:
-            time.sleep(rng.uniform(0.2, 3.0))
+            time.sleep(rng.uniform(0.2, 2.5))
         else:
             while process.is_alive() and len(list(files.glob("*.trained.json"))) <= number:
                 time.sleep(0.002)
