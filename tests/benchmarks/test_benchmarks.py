@@ -13,6 +13,7 @@ from selection_oracle import score_in_group, search_exhaustively
 import tag_keras
 from benchmarks import measuring, memory, method_cost, selection, stack_cost, study_cost
 from benchmarks.original_selection import original_groups, original_selection
+from tag_keras.study.methods import METHODS
 
 
 @pytest.mark.parametrize("kind", selection.KINDS)
@@ -183,8 +184,14 @@ def test_selective_updates_form_the_planted_groups_after_every_batch():
 @pytest.mark.slow
 def test_the_quick_run_has_a_row_for_every_method(capsys, monkeypatch):
     monkeypatch.setattr(
-        method_cost, "NETWORK", {"input_shape": (16, 16, 3), "depth": (2,), "widths": (16,)}
+        method_cost, "NETWORK", {"input_shape": (8, 8, 3), "depth": (2,), "widths": (4,)}
     )
+    monkeypatch.setattr(method_cost, "BATCH_SIZE", 4)
+
+    def one_turn(steps, turns, seconds):
+        return measuring.time_in_turns(steps, 1, seconds)
+
+    monkeypatch.setattr(method_cost, "time_in_turns", one_turn)
     monkeypatch.setattr(method_cost, "LAST_SHARED", "stage1_block2_second_convolution")
     build = method_cost.build_model
 
@@ -210,12 +217,19 @@ def test_the_cost_of_choosing_is_printed_in_times_of_tag(capsys, monkeypatch):
     digits_eagerly.patch(monkeypatch)
     monkeypatch.setattr(study_cost.network, "build_model", digits_eagerly.build_model)
     monkeypatch.setattr(study_cost, "STEPS_PER_EPOCH", 2)
+    monkeypatch.setattr(study_cost, "TASKS", study_cost.TASKS[:2])
     monkeypatch.setattr(sys, "argv", ["study_cost", "--quick"])
     study_cost.main()
     lines = capsys.readouterr().out.splitlines()[-3:]
-    # Of three tasks: one joint training; three single tasks and three pairs; all seven groups.
-    assert [line.split()[:2] for line in lines] == [["tag", "1"], ["hoa", "6"], ["optimal", "7"]]
+    # Of two tasks: one joint training; two single tasks and a pair, which are all groups.
+    assert [line.split()[:2] for line in lines] == [["tag", "1"], ["hoa", "3"], ["optimal", "3"]]
     assert lines[0].split()[3] == "1.0"
+
+
+def test_what_is_trained_to_choose_among_three_tasks():
+    # One joint training; three single tasks and three pairs; all seven groups.
+    chosen = [METHODS[method].networks(study_cost.TASKS[:3]) for method in study_cost.METHODS]
+    assert [len(networks) for networks in chosen] == [1, 6, 7]
 
 
 @pytest.mark.parametrize("kind", [memory.PLAIN, memory.MEASURING])

@@ -49,9 +49,14 @@ def test_the_benchmark_prints_a_row_for_each_kind(capsys, monkeypatch, tmp_path)
         assert forks.run(forks.run_module, module, *options, log=log) == 0
         return log.read_text()
 
+    def make_few_files(folder, number):
+        make_files(folder, min(number, 40))
+
+    make_files = celeba_pipeline.make_files
+    monkeypatch.setattr(celeba_pipeline, "make_files", make_few_files)
     monkeypatch.setattr(celeba_pipeline, "run_apart", run_forked)
-    monkeypatch.setattr(celeba_pipeline, "CELEBA", {"train": 2000, "validation": 20, "test": 20})
-    celeba_pipeline.main(["--images=40", "--batch_size=16", "--turns=2"])
+    monkeypatch.setattr(celeba_pipeline, "CELEBA", {"train": 200, "validation": 20, "test": 20})
+    celeba_pipeline.main(["--images=16", "--batch_size=8", "--turns=2"])
     lines = capsys.readouterr().out.splitlines()
     for kind in (*celeba_pipeline.PIXELS, celeba_pipeline.NOTEBOOK):
         assert sum(line.startswith(f"  {kind} ") for line in lines) == (

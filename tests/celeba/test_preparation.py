@@ -2,11 +2,11 @@
 
 import errno
 import fcntl
-import multiprocessing
 import os
 import shutil
 
 import celeba_files
+import forks
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -265,6 +265,6 @@ def _sum_of(data):
 @pytest.mark.slow
 def test_of_two_processes_one_decodes(folder):
     data = CelebA(folder, tasks=("Male",))
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with forks.pool(2) as pool:
         found = pool.map(_sum_of, [data, data])
     assert found == [pytest.approx(_sum_of(data))] * 2

@@ -62,7 +62,7 @@ def assert_trained(folder, name, seeds):
 
 @pytest.fixture(scope="module")
 def run():
-    """Trains networks of two blocks in this process, with few steps, made sooner than graphs.
+    """Trains networks of a block in this process, with few steps, made sooner than graphs.
 
     Gives a function that runs the script in a folder, and returns what it prints.
     """
@@ -78,9 +78,11 @@ def run():
         patched.setattr(train, "STEPS_PER_EPOCH", 2)
         encoders = (methods.small_resnet, *methods._ENCODERS.values())
         for sizes in (methods.SIZES, *(one.keywords for one in encoders)):
-            patched.setitem(sizes, "depth", (2,))
+            patched.setitem(sizes, "depth", (1,))
             patched.setitem(sizes, "widths", (8,))
-        patched.setattr(methods, "_LAST_BLOCK", "stage1_block2")
+        # MTAN looks between two blocks.
+        patched.setitem(methods._ENCODERS["mtan"].keywords, "depth", (2,))
+        patched.setattr(methods, "_LAST_BLOCK", "stage1_block1")
         # The search gets to all of its turns.
         patched.setattr(
             methods, "_SEARCH", {**methods._SEARCH, "weight_steps": 1, "policy_steps": 1}

@@ -71,7 +71,7 @@ model = tag_keras.load_network({path!r})
 import numpy as np
 print("predicts", float(model.predict(np.ones((4, 3), "float32"), verbose=0)["a"][0, 0]))
 """
-# With few weights, as it takes most of the time to trace their training.
+# With few weights and without Adam's slots, as it takes most of the time to trace their training.
 RUN = """
 import keras, runpy
 from absl import app
@@ -81,6 +81,7 @@ from tag_keras.study.command import command
 network.conv_encoder = lambda tasks: keras.Sequential(
     [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4, "relu")]
 )
+keras.optimizers.Adam = keras.optimizers.SGD
 sys.argv = ["train", "--output_dir={folder}/right", *{digits}]
 try:
     runpy.run_module("digits.train", run_name="__main__", alter_sys=True)

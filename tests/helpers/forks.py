@@ -40,6 +40,11 @@ def run(function, *args, **options):
     return process.exitcode
 
 
+def pool(number):
+    """A pool of so many processes, as `multiprocessing.Pool` makes it."""
+    return _context.Pool(number)
+
+
 def run_module(name, *arguments):
     """Runs a module as `python -m` does."""
     sys.argv = [name, *arguments]

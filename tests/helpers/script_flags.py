@@ -1,6 +1,7 @@
 """Runs a script of the papers' experiments in this process, as its command line would."""
 
 import contextlib
+import functools
 
 from absl import flags
 
@@ -25,3 +26,15 @@ def script(train):
     finally:
         for name in set(FLAGS) - before:
             delattr(FLAGS, name)
+
+
+@contextlib.contextmanager
+def many_methods(monkeypatch, train, data):
+    """Reports nothing, and makes each data set once: `data` is the class that makes them.
+
+    Reading files is traced anew for each data set, which takes longer than a small network.
+    """
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "write_study_report", lambda *args: "")
+        patched.setattr(data, "batches", functools.cache(data.batches))
+        yield
