@@ -24,35 +24,23 @@ def fit(model, epochs=2, batch_size=16, **kwargs):
     )
 
 
-OPTIMIZERS = {
-    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    "adam": lambda: keras.optimizers.Adam(0.01),
-}
-
-
 # Measuring, which touches the state, is compiled; the plain training need not be. With XLA, which
-# draws dropout in its own way, both are; for a smaller network it is in test_ways_to_train.py.
-@pytest.mark.parametrize(
-    ("optimizer", "jit_compile"),
-    [("momentum", False), pytest.param("adam", True, marks=pytest.mark.slow)],
-)
-def test_probes_leave_no_trace_in_training(optimizer, jit_compile):
+# draws dropout in its own way, Adam's state is compared in test_held_out_affinity.py.
+def test_probes_leave_no_trace_in_training():
     ends, logs = [], []
     options = tag_keras.LookaheadAffinity(every=2, baseline=True)
     for affinity in (None, options):
         model = make_deep_model(regularizer="l2")
         model.compile(
-            OPTIMIZERS[optimizer](),
+            keras.optimizers.SGD(0.05, momentum=0.9),
             "mse",
             loss_weights={"a": 2.0},
             metrics={"a": ["mae"]},
             affinity=affinity,
-            jit_compile=jit_compile,
-            run_eagerly=affinity is None and not jit_compile,
+            jit_compile=False,
+            run_eagerly=affinity is None,
         )
-        # Another function to be compiled.
-        validation = None if jit_compile else make_data(seed=1)
-        validation = validation and in_batches(*validation, 32)
+        validation = in_batches(*make_data(seed=1), 32)
         logs.append(fit(model, batch_size=32, validation_data=validation).history)
         ends.append(state(model))
     for without, with_probes in zip(*ends, strict=True):
