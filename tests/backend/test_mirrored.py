@@ -258,7 +258,8 @@ def test_an_encoder_with_a_layer_that_is_never_built(two_replicas):
         keras.utils.set_random_seed(0)
         with strategy.scope():
             model = tag_keras.MultiTaskModel(Spare(), {task: layers.Dense(1) for task in TASKS})
-            model.compile("sgd", "mse", affinity=tag_keras.CosineAffinity(every=1))
+            options = {"run_eagerly": strategy is not two_replicas}
+            model.compile("sgd", "mse", affinity=tag_keras.CosineAffinity(every=1), **options)
         model.fit(x, y, batch_size=16, verbose=0)
         means.append(model.get_affinity().mean)
     np.testing.assert_allclose(*means, atol=1e-6)
