@@ -158,14 +158,6 @@ def test_affinities_equal_real_steps_undone(probes_by_hand, baseline):
     assert affinity.tasks == TASKS
 
 
-def test_lookaheads_share_the_dropout_masks_of_the_step():
-    # With nothing to learn from (rate 0) every lookahead is the same forward pass again: Z = 0.
-    model = make_deep_model(dropout=0.5)
-    model.compile(keras.optimizers.SGD(0.0), "mse", affinity=tag_keras.LookaheadAffinity(every=1))
-    fit(model, batch_size=48)
-    np.testing.assert_allclose(model.get_affinity().mean, 0.0, atol=1e-6)
-
-
 def test_affinities_do_not_depend_on_loss_weights_or_regularisers():
     means = []
     for weights, regularizer in ((None, None), ({"a": 5.0}, "l2")):
