@@ -24,35 +24,23 @@ def fit(model, epochs=2, batch_size=16, **kwargs):
     )
 
 
-OPTIMIZERS = {
-    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    "adam": lambda: keras.optimizers.Adam(0.01),
-}
-
-
 # Measuring, which touches the state, is compiled; the plain training need not be. With XLA, which
-# draws dropout in its own way, both are; for a smaller network it is in test_ways_to_train.py.
-@pytest.mark.parametrize(
-    ("optimizer", "jit_compile"),
-    [("momentum", False), pytest.param("adam", True, marks=pytest.mark.slow)],
-)
-def test_probes_leave_no_trace_in_training(optimizer, jit_compile):
+# draws dropout in its own way, Adam's state is compared in test_held_out_affinity.py.
+def test_probes_leave_no_trace_in_training():
     ends, logs = [], []
     options = tag_keras.LookaheadAffinity(every=2, baseline=True)
     for affinity in (None, options):
         model = make_deep_model(regularizer="l2")
         model.compile(
-            OPTIMIZERS[optimizer](),
+            keras.optimizers.SGD(0.05, momentum=0.9),
             "mse",
             loss_weights={"a": 2.0},
             metrics={"a": ["mae"]},
             affinity=affinity,
-            jit_compile=jit_compile,
-            run_eagerly=affinity is None and not jit_compile,
+            jit_compile=False,
+            run_eagerly=affinity is None,
         )
-        # Another function to be compiled.
-        validation = None if jit_compile else make_data(seed=1)
-        validation = validation and in_batches(*validation, 32)
+        validation = in_batches(*make_data(seed=1), 32)
         logs.append(fit(model, batch_size=32, validation_data=validation).history)
         ends.append(state(model))
     for without, with_probes in zip(*ends, strict=True):
@@ -62,16 +50,18 @@ def test_probes_leave_no_trace_in_training(optimizer, jit_compile):
         np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("regularizer", [None, "l2"])
-def test_probes_leave_no_trace_in_an_embedding(regularizer):
+def test_probes_leave_no_trace_in_embeddings():
     # Three words, each many times in a batch: Adam's slices of one row.
     words = np.random.default_rng(0).integers(0, 3, (32, 4))
     labels = {task: np.random.default_rng(i).normal(size=32) for i, task in enumerate(TASKS)}
     ends = []
     for affinity in (None, tag_keras.LookaheadAffinity(every=1)):
         keras.utils.set_random_seed(0)
-        embedding = layers.Embedding(3, 4, embeddings_regularizer=regularizer)
-        encoder = keras.Sequential([embedding, layers.Flatten()])
+        # Without and with the gradient of a regularizer, which is dense.
+        inputs = keras.Input((4,), dtype="int32")
+        parts = [layers.Embedding(3, 4), layers.Embedding(3, 4, embeddings_regularizer="l2")]
+        features = layers.Concatenate()([part(inputs) for part in parts])
+        encoder = keras.Model(inputs, layers.Flatten()(features))
         model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
         model.compile("adam", "mse", affinity=affinity, run_eagerly=True)
         model.fit(in_batches(words, labels, 16), shuffle=False, verbose=0)
@@ -166,14 +156,6 @@ def test_affinities_equal_real_steps_undone(probes_by_hand, baseline):
     np.testing.assert_allclose(affinity.standard_error, error, atol=2e-5)
     np.testing.assert_array_equal(affinity.count, np.full((3, 3), 3))
     assert affinity.tasks == TASKS
-
-
-def test_lookaheads_share_the_dropout_masks_of_the_step():
-    # With nothing to learn from (rate 0) every lookahead is the same forward pass again: Z = 0.
-    model = make_deep_model(dropout=0.5)
-    model.compile(keras.optimizers.SGD(0.0), "mse", affinity=tag_keras.LookaheadAffinity(every=1))
-    fit(model, batch_size=48)
-    np.testing.assert_allclose(model.get_affinity().mean, 0.0, atol=1e-6)
 
 
 def test_affinities_do_not_depend_on_loss_weights_or_regularisers():

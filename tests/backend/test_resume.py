@@ -68,12 +68,11 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    # Single steps, saved after the 4th and the 8th; or pairs, of which the second one is saved; or
-    # once an epoch.
+    # Single steps, saved after the 4th and the 8th, killed after the 6th, the 5th and the 9th; or
+    # pairs, of which the second one is saved; or once an epoch.
     ("steps_per_execution", "save_freq", "kills", "on"),
     [
-        (1, 4, [9], held_out),
-        (1, 4, [6, 1], None),
+        (1, 4, [6, 1, 5], held_out),
         (2, 4, [5], None),
         (1, "epoch", [None], None),
     ],

@@ -209,16 +209,14 @@ def unrolled(kind):
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_a_loop_over_the_tasks_measures_what_copies_measure(kind):
-    # The graphs of the others are compiled by XLA below.
+    # The graphs of the others, one of steps and one of gradients, are compiled by XLA below.
     eagerly = kind != "first order"
     assert_same(unrolled(kind), run(kind, most_unrolled=0, jit_compile=False, run_eagerly=eagerly))
     affinity = unrolled(kind)[0].get_affinity()
     assert (affinity.count == 2).all() and np.abs(affinity.mean).min() > 1e-5
 
 
-@pytest.mark.parametrize(
-    "kind", ["lookahead", pytest.param("first order", marks=pytest.mark.slow), "cosine"]
-)
+@pytest.mark.parametrize("kind", ["lookahead", "cosine"])
 def test_a_loop_over_the_tasks_under_xla(kind):
     assert_same(unrolled(kind), run(kind, most_unrolled=0, jit_compile=True), atol=2e-6)
 
@@ -322,11 +320,7 @@ def test_float16_is_not_blamed_for_a_loss_scale_in_float32(loss, message):
     [
         (lambda: keras.optimizers.SGD(0.01), True),
         (lambda: keras.optimizers.SGD(0.01), False),
-        pytest.param(
-            lambda: keras.optimizers.SGD(0.01, clipvalue=1.0), True, marks=pytest.mark.slow
-        ),
         (lambda: keras.optimizers.SGD(0.01, clipvalue=1.0), False),
-        pytest.param(lambda: keras.optimizers.Lion(1e-4), True, marks=pytest.mark.slow),
         (lambda: keras.optimizers.Lion(1e-4), False),
     ],
 )

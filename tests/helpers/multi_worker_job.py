@@ -79,9 +79,19 @@ def momentum():
 
 
 def train_on_own_part(strategy):
+    """With a Keras whose reduction of logs leaves their axes alone."""
+    trainer = sys.modules["keras.src.backend.tensorflow.trainer"]
+
+    def reduce(values, strategy, reduction):
+        return keras.tree.map_structure(lambda v: strategy.reduce("MEAN", v, axis=None), values)
+
     model = make_model(strategy, momentum)
     steps = {"steps_per_epoch": SIZE // BATCH, "epochs": 2, "shuffle": False}
-    return results(model, model.fit(make_own_dataset(), verbose=0, **steps))
+    original, trainer.reduce_per_replica = trainer.reduce_per_replica, reduce
+    try:
+        return results(model, model.fit(make_own_dataset(), verbose=0, **steps))
+    finally:
+        trainer.reduce_per_replica = original
 
 
 def train_and_evaluate(strategy):
@@ -103,21 +113,6 @@ def train_on_arrays(strategy):
     return found | {"shuffled": shuffled.history}
 
 
-def train_with_keras_mended(strategy):
-    """With a reduction of logs that leaves their axes alone."""
-    trainer = sys.modules["keras.src.backend.tensorflow.trainer"]
-
-    def reduce(values, strategy, reduction):
-        return keras.tree.map_structure(lambda v: strategy.reduce("MEAN", v, axis=None), values)
-
-    original, trainer.reduce_per_replica = trainer.reduce_per_replica, reduce
-    try:
-        model = make_model(strategy, momentum)
-        return results(model, model.fit(make_dataset(), epochs=1, shuffle=False, verbose=0))
-    finally:
-        trainer.reduce_per_replica = original
-
-
 def start_apart(strategy):
     """As when one worker finds a backup and the other does not."""
     model = make_model(strategy, momentum)
@@ -129,16 +124,12 @@ def start_apart(strategy):
     return {"error": None}
 
 
-def adam():
-    return keras.optimizers.Adam(0.01)
-
-
 def probe_held_out(strategy):
     # Of batches of 15 the first worker gets 8 examples, the second 7; held out are two and a half.
     on = keras.tree.map_structure(lambda array: array[:38], make_data())
     # A probe in each step: one function to be traced.
     affinity = tag_keras.LookaheadAffinity(every=1, baseline=True, on=on)
-    model = make_model(strategy, adam, affinity)
+    model = make_model(strategy, momentum, affinity)
     return results(model, model.fit(make_dataset(15), epochs=2, shuffle=False, verbose=0))
 
 
@@ -146,7 +137,6 @@ CASES = {
     "momentum": train_and_evaluate,
     "own_part": train_on_own_part,
     "arrays": train_on_arrays,
-    "mended": train_with_keras_mended,
     "apart": start_apart,
     "held_out": probe_held_out,
 }
@@ -165,7 +155,7 @@ class Kill(keras.callbacks.Callback):
 
 def train_with_backup(strategy, folder=None, victim=None):
     """Four epochs, in each of which the probes are at other steps."""
-    affinity = tag_keras.LookaheadAffinity(every=3)
+    affinity = tag_keras.CosineAffinity(every=3)
     model = make_model(strategy, momentum, affinity)
     callbacks = []
     if folder:
