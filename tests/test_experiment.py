@@ -194,6 +194,7 @@ def test_run_writes_everything(whole):
         run(folder, seeds=(0,))
 
 
+@pytest.mark.slow
 def test_cut_off_it_ends_with_the_same_files(whole):
     trained = run_stopped_before_each_training(whole.cut_off)
     # A yardstick, and groups with both seeds.
@@ -201,6 +202,7 @@ def test_cut_off_it_ends_with_the_same_files(whole):
     assert contents(whole.cut_off) == contents(whole.folder)
 
 
+@pytest.mark.slow
 def test_stopped_before_each_training_it_trains_the_same_networks(whole, pieces):
     names = ["joint", *(f"single_{task}" for task in TASKS)]
     # Each once; the group of all tasks is the joint network, which is not trained again.
@@ -406,6 +408,7 @@ def test_a_run_is_alone_in_its_folder_from_beginning_to_end(whole, tmp_path, mon
     assert contents(tmp_path) == kept
 
 
+@pytest.mark.slow
 def test_damaged_networks_are_made_anew(whole, tmp_path, monkeypatch, capsys):
     shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
     grouped, x = tmp_path / "grouped.keras", DATA["test"][0]
@@ -444,6 +447,7 @@ def approximately(rows):
     ]
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("what", ["a split", "a row", "all"])
 def test_results_that_are_lost_cost_an_evaluation(whole, tmp_path, monkeypatch, what):
     shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
@@ -467,6 +471,7 @@ def test_results_that_are_lost_cost_an_evaluation(whole, tmp_path, monkeypatch, 
     assert tag_keras.Serving.load(tmp_path / "served.json").networks == serving.networks
 
 
+@pytest.mark.slow
 def test_another_file_than_the_run_wrote_is_not_served(whole, tmp_path, monkeypatch, capsys):
     shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
     grouped, x = tmp_path / "grouped.keras", DATA["test"][0]

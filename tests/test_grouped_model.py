@@ -55,6 +55,7 @@ def test_save_and_load(grouped, predictions, tmp_path):
         np.testing.assert_array_equal(found[task], predictions[task])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_export_to_saved_model(grouped, predictions, tmp_path):
     grouped.export(tmp_path / "saved_model", verbose=False)

@@ -175,6 +175,7 @@ def after_keras(tmp_path_factory):
     return process.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_importing_the_modules_defines_no_flags(after_keras):
     # Flags are for whole programs: they would clash with those of the program that imports.
     assert after_keras[-1] == "[]"

@@ -349,6 +349,7 @@ def test_sample_weights_by_task():
         np.testing.assert_allclose(logs[f"{task}_loss"], error, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_save_and_load(tmp_path):
     # Without Dropout, whose seeds Keras does not save.
     model = make_model()
@@ -427,6 +428,7 @@ def test_the_rest_of_the_data_in_a_small_batch_is_not_measured():
     np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 4))
 
 
+@pytest.mark.slow
 def test_embeddings_of_integers_through_fit_and_export(tmp_path):
     keras.utils.set_random_seed(0)
     encoder = keras.Sequential(

@@ -166,6 +166,7 @@ def looped(two_replicas):
         return train(two_replicas, make_data(WHOLE), options)
 
 
+@pytest.mark.slow
 def test_a_loop_over_the_tasks(looped):
     options = tag_keras.LookaheadAffinity(every=1, baseline=True)
     unrolled = train(tf.distribute.get_strategy(), make_data(WHOLE), options)
@@ -250,6 +251,7 @@ class Spare(layers.Layer):
 
 
 # Keras says so, too, and goes on.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*unbuilt state:UserWarning")
 def test_an_encoder_with_a_layer_that_is_never_built(two_replicas):
     x, y = make_data(16)

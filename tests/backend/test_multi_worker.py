@@ -89,6 +89,7 @@ def assert_case(workers, case):
         assert (np.abs(expected["affinity"]) > 1e-4).all()
 
 
+@pytest.mark.slow
 def test_two_workers_find_what_one_device_finds(workers):
     assert_case(workers, "momentum")
 

@@ -67,6 +67,7 @@ def uninterrupted(tmp_path_factory):
     return train
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     # Single steps, saved after the 4th and the 8th, killed after the 6th, the 5th and the 9th; or
     # pairs, of which the second one is saved; or once an epoch.

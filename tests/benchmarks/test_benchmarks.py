@@ -242,6 +242,7 @@ def test_memory_is_measured_for_each_network_but_the_first(kind, monkeypatch):
     assert trained == [(kind, 4, seed) for seed in range(5)]
 
 
+@pytest.mark.slow
 def test_a_stack_is_timed_beside_a_sample_of_its_networks(monkeypatch, capsys):
     small = ((3,), 2, lambda: [keras.layers.Dense(2)])
     monkeypatch.setattr(stack_cost, "KINDS", {"small": small})

@@ -52,6 +52,7 @@ def test_the_real_set_has_forty_attributes_of_which_the_paper_takes_nine():
     assert set(TASKS) < set(ATTRIBUTES)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("form", MAKERS)
 def test_every_form_gives_the_pixels_of_the_notebook_and_the_same_labels(forms, form):
     if form not in forms:
@@ -139,6 +140,7 @@ def test_the_object_can_be_pickled(folder):
     assert data.tasks == ("Male",)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one(folder, two_replicas):
     data = CelebA(folder, tasks=("Male",), image_size=16)
 

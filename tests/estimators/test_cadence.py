@@ -144,6 +144,7 @@ def make_batches(number=10, unknown=False):
     return data.filter(lambda x, y: True) if unknown else data
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("unknown", [False, True])
 @pytest.mark.parametrize(
     ("run_eagerly", "jit_compile"), [(True, False), (False, False), (False, True)]

@@ -66,6 +66,7 @@ def curve(seed, kind):
     return (np.arange(100) / random.uniform(5, 60) - 1) ** 2 + random.uniform(0, 0.5) * noise
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("kind", ["noise", "walk", "valley"])
 @pytest.mark.parametrize("patience", [10, 3])
 def test_stops_where_the_original_stops_and_brings_back_the_same_epoch(kind, patience):
@@ -127,6 +128,7 @@ class Losses(keras.callbacks.Callback):
         logs.update({f"val_{task}_loss": self.losses[epoch] for task in TASKS})
 
 
+@pytest.mark.slow
 def test_affinities_after_the_best_epoch_are_dropped():
     # The best epoch is 3, and 10 more show that it is.
     losses = [5.0, 4.0, 3.0, 1.0, *[2.0] * 20]

@@ -183,6 +183,7 @@ def test_a_rare_label_may_be_in_no_held_out_batch_that_was_probed():
         assert (model.get_affinity().count[:, 0] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_dataset_whose_later_passes_have_no_batch_of_the_same_size():
     passes = iter([4, 4, 3, 3, 3, 3])
 

@@ -181,6 +181,7 @@ def test_the_training_batch_held_out_gives_what_is_measured_without(arguments):
         assert_same_state([trained(None, **arguments), *probed])
 
 
+@pytest.mark.slow
 def test_training_is_as_without_a_probe():
     arrays = make_data(20, seed=1)
     models, drawn = [], []
@@ -194,6 +195,7 @@ def test_training_is_as_without_a_probe():
     assert drawn == pytest.approx([drawn[0]] * 3, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_may_end_where_a_probe_would_be():
     # Of unknown size, so that only the end of the data shows the end of an epoch.
@@ -224,6 +226,7 @@ def test_mixed_precision():
     np.testing.assert_allclose(means[1], means[0], atol=0.02 * np.abs(means[0]).max())
 
 
+@pytest.mark.slow
 def test_batches_grow_with_those_of_the_training(monkeypatch):
     sizes = []
     original = HeldOutBatches.batch

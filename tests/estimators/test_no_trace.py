@@ -132,6 +132,7 @@ XLA = pytest.param(
 )
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("affinity", "arguments"),
     [

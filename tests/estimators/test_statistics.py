@@ -122,6 +122,7 @@ def test_few_probes_are_the_replicates_themselves(sizes, last_ends):
 
 
 # Probes by epoch, and how many successive ones make one of the eight batches.
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("sizes", "batch"),
     [([16], 2), ([128], 16), ([1024], 128), ([32] * 4, 16), ([16, 32, 16], 8)],

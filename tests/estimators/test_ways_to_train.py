@@ -94,6 +94,7 @@ def test_several_steps_at_once_measure_what_single_ones_measure(one_by_one, at_o
     np.testing.assert_array_equal(found[0].get_affinity().count, [[4, 3], [3, 3]])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_several_steps_at_once_without_xla_and_over_data_of_unknown_length(one_by_one):
     model, history = several(4, jit_compile=False)
@@ -207,6 +208,7 @@ def unrolled(kind):
     return run(kind, most_unrolled=2, jit_compile=False, run_eagerly=True)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_a_loop_over_the_tasks_measures_what_copies_measure(kind):
     # The graphs of the others, one of steps and one of gradients, are compiled by XLA below.

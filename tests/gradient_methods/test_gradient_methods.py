@@ -156,6 +156,7 @@ def plain():
 
 
 # `test_several_steps_at_once` shows that a graph without XLA does the same as the eager steps.
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("method", "jit_compile"),
     [("half", False), ("pcgrad", False), ("upgrad", False), ("both", True)],
@@ -263,6 +264,7 @@ def test_accumulated_gradients_are_combined_batch_by_batch():
         np.testing.assert_allclose(value.numpy(), wanted, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_several_steps_at_once():
     method = Both("random")
     one_by_one = train(method, batch_size=8, run_eagerly=True)

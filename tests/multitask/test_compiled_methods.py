@@ -200,6 +200,7 @@ def test_an_epoch_that_was_interrupted_counts_once(affinity, tmp_path):
     assert seen.numbers == [[16.0] * 3] * 2
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("method", some_of(MERGED, "both"))
 def test_two_replicas_train_as_one_device(method, two_replicas):
     # GradNorm's step and PCGrad's projections depend on signs, and the order of the random seeds
@@ -366,6 +367,7 @@ def test_what_is_no_weighting(given):
         make_model().compile("sgd", "mse", loss_weighting=given)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("method", some_of(MERGED, "both", "uncertainty"))
 def test_mixed_precision(method):
     results = []

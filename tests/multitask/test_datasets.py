@@ -83,6 +83,7 @@ def test_passes_are_mixed_alike_or_anew(anew):
     assert first == runs[0][0] * 2 or anew
 
 
+@pytest.mark.slow
 def test_every_order_is_equally_likely():
     arrays = {"a": np.zeros((2, 1)), "b": np.ones((2, 1))}
     datasets = {task: from_slices((x, x)) for task, x in arrays.items()}

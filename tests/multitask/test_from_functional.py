@@ -278,6 +278,7 @@ def quantize(functional):
     enable_lora(functional)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("change", [enable_lora, quantize])
 @pytest.mark.parametrize("shared", ["trunk", lambda model: model.get_layer("trunk"), None])
 def test_what_a_layer_replaces_and_adds_later_is_shared(shared, change, tmp_path):
@@ -394,6 +395,7 @@ def test_layers_that_encoder_and_heads_have_in_common_can_be_saved(tmp_path):
         np.testing.assert_array_equal(predictions[task], values)
 
 
+@pytest.mark.slow
 def test_two_replicas_measure_what_one_device_measures(two_replicas):
     x = np.random.default_rng(0).integers(0, 9, size=(32, 4)).astype("int32")
     y = {task: make_data()[1][task] for task in TASKS}

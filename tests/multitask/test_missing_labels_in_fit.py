@@ -34,6 +34,7 @@ def compiled(model, affinity=None, rate=0.1, **kwargs):
     return model
 
 
+@pytest.mark.slow
 def test_nan_labels_measure_and_train_as_weights_of_zero_do():
     x, y, known = make_data(48)
     filled = {task: np.where(known[task], y[task], 7.0).astype("float32") for task in TASKS}

@@ -44,6 +44,7 @@ def count(variables):
     return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("build", ENCODERS)
 def test_it_trains_in_a_multi_task_model_and_is_saved(models, build, tmp_path):
     model = models[build]
@@ -177,6 +178,7 @@ def test_mtan_needs_two_blocks_in_a_stage():
         tag_keras.mtan_encoder(TASKS, depth=(2, 1), widths=(8, 16))
 
 
+@pytest.mark.slow
 def test_the_adashare_encoder_is_the_resnet_plus_a_policy(tmp_path):
     keras.utils.set_random_seed(0)
     tasks, sizes = TASKS[:2], {**SMALL, "depth": (1, 1)}

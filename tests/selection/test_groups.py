@@ -325,6 +325,7 @@ def test_an_affinity_that_no_group_uses_does_not_blur_the_others():
     assert grouping.groups == (("task0", "task2"), ("task1",))
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("table_tasks", [15, 4])
 @pytest.mark.parametrize("huge", [-1e6, -4.5e10, -1e20, -1e299])
 def test_a_huge_affinity_that_serves_no_task_does_not_blur_the_others(
@@ -344,6 +345,7 @@ def test_a_huge_affinity_that_serves_no_task_does_not_blur_the_others(
             assert grouping.optimal and grouping.score == pytest.approx(best, abs=1e-7)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("table_tasks", [15, 4])
 @pytest.mark.parametrize("huge", [1e6, 1e9, 1e12, 1e299])
 def test_a_huge_affinity_that_serves_a_task_does_not_blur_the_others(

@@ -61,6 +61,7 @@ def test_networks_that_are_there_do_not_count_for_the_speed(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("Nothing to train")
 
 
+@pytest.mark.slow
 def test_keras_bars_come_when_asked_for_and_verbose_0_is_silent(tmp_path, capsys):
     train_groups(verbose=2)
     printed = capsys.readouterr().out

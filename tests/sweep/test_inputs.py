@@ -111,6 +111,7 @@ def test_callbacks_that_cannot_be_copied_are_refused(tmp_path, make, message):
     getattr(getattr(callback, "value", None), "close", lambda: None)()
 
 
+@pytest.mark.slow
 def test_callbacks_that_watch_the_validation_get_it(tmp_path):
     class Stops(keras.callbacks.EarlyStopping):
         def on_epoch_end(self, epoch, logs=None):

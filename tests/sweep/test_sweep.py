@@ -280,6 +280,7 @@ def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatc
     assert built == ["ab", "ab", "c", "ab", "ab"]
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(1)])
 def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, affinity, request):
     if affinity is None:
@@ -305,6 +306,7 @@ def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, a
     )
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     "what", ["a wrong value", "no model", "damaged", "a byte", "seconds", "no JSON", "tasks"]
 )
@@ -712,6 +714,7 @@ def swept(tmp_path_factory):
         return folder, jobs, sweep.run_sweep(folder, jobs, ONE_SPLIT, processes=0)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("what", ["networks", "networks and records", "seeds", "old networks"])
 def test_swapped_files_are_trained_anew(swept, tmp_path, untrained, capsys, what):
     folder, jobs, rows = swept

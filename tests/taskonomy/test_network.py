@@ -148,6 +148,7 @@ def data(tmp_path_factory):
     return Taskonomy(root, buildings=SPLITS, image_size=32)
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_evaluated_saved_and_loaded(small_decoders, data, tmp_path):
     tasks = ("segment_semantic", "normal")
     # Few steps are made sooner than a graph of them.
@@ -231,6 +232,7 @@ def test_the_scaling_of_gradients_is_saved_and_loaded():
     assert again.scale == 0.5
 
 
+@pytest.mark.slow
 def test_mtan(small_decoders, tmp_path):
     def build_encoder(tasks):
         return mtan_encoder(tasks, 32, SMALL)

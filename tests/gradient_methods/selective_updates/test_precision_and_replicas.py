@@ -19,6 +19,7 @@ def mixed_float16():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 def test_mixed_precision():
     results = {}
     for policy in ("float32", "mixed_float16", "mixed_bfloat16"):

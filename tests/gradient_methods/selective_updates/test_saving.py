@@ -55,6 +55,7 @@ class Kill(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_as_an_uninterrupted_one(tmp_path, traced):
     def run(folder, model, *callbacks):
         backup = keras.callbacks.BackupAndRestore(tmp_path / folder)

@@ -187,6 +187,7 @@ def test_a_policy_step_is_one_of_gradient_descent_on_its_loss():
     np.testing.assert_allclose([logs["sparsity_loss"][0], logs["sharing_loss"][0]], expected, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_search_learns_who_needs_a_block():
     # Task "a" is what one block, given as it is to be, adds to the input; "b" is the input.
     rng = np.random.default_rng(0)
@@ -223,6 +224,7 @@ def test_the_logs_are_those_of_every_step_and_of_validation(model):
     assert once == twice and once["loss"] == pytest.approx(logs["val_loss"][0], rel=1e-5)
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("options", [{"steps_per_execution": 4}, EAGER], ids=str)
 def test_ways_to_train(after_11_steps, options):
     model = make_twin(**options)
@@ -276,6 +278,7 @@ def after_3_epochs(traced):
     return [variable.numpy() for variable in restarts.state_of(model)]
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(("save_freq", "kills"), [("epoch", [8]), (2, [3, 3])])
 def test_a_killed_search_ends_as_an_uninterrupted_one(
     traced, after_3_epochs, tmp_path, save_freq, kills
@@ -303,6 +306,7 @@ def test_a_killed_search_ends_as_an_uninterrupted_one(
             np.testing.assert_allclose(variable, value, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_saved_goes_on_as_if_it_were_not(model, tmp_path):
     fit(model, 8)
     model.save(tmp_path / "model.keras")

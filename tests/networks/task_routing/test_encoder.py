@@ -88,6 +88,7 @@ def test_it_is_an_encoder_for_a_multi_task_model():
     assert model.get_affinity().mean.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_it_trains_on_several_devices(two_replicas):
     # Equal parts of the batch: the mean of the losses of the parts is that of the batch. Without
     # batch normalization, whose statistics would be those of each part.

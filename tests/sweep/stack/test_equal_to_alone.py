@@ -61,6 +61,7 @@ def some_slow(names, fast):
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("name", some_slow(OPTIMIZERS, fast=["adam", "global_clipnorm"]))
 def test_optimizers(name):
     check_steps(builder(lambda: [L.Dense(4, "relu")], OPTIMIZERS[name]), *data()["train"])
@@ -132,6 +133,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("name", some_slow(LAYERS, fast=["convolution", "embedding"]))
 def test_layers(name):
     layers, own, optimizer = LAYERS[name]
@@ -193,6 +195,7 @@ def test_what_the_model_the_data_and_fit_say(tmp_path):
     check_equal(*run(tmp_path, build_model, splits, shuffle=False, initial_epoch=1, epochs=3))
 
 
+@pytest.mark.slow
 def test_callbacks_of_each_network(tmp_path):
     """Networks stop at different epochs, and go back to their best weights."""
     given = [
@@ -243,6 +246,7 @@ def test_mixed_precision(tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 def test_functional_models(tmp_path):
     """Two tasks have a branch in common; layers have the names that Keras gives them."""
 
@@ -263,6 +267,7 @@ def test_functional_models(tmp_path):
     check_equal(*run(tmp_path, build_model, data(**EVEN), networks))
 
 
+@pytest.mark.slow
 def test_one_stack_after_the_other_and_dropout_in_heads(tmp_path, monkeypatch):
     """Two stacks in one graph, each of one seed. The networks of the first lack the head "a".
 

@@ -72,6 +72,7 @@ def dense():
     return [L.Dense(4, "tanh")]
 
 
+@pytest.mark.slow
 def test_lookaheads_with_state_and_missing_labels(tmp_path):
     affinity = tag_keras.LookaheadAffinity(every=2)
     found = measure(tmp_path, build(affinity, with_state), sizes=(40, 16, 16))

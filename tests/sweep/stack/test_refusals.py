@@ -83,6 +83,7 @@ def with_options(options):
     return build
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize("reason", REASONS)
 def test_models_that_are_trained_alone(tmp_path, reason):
     check_reason(tmp_path, with_options(REASONS[reason]), reason)
@@ -133,6 +134,7 @@ def functional(tasks, **options):
     return model
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
@@ -181,6 +183,7 @@ def held_out_dataset(tasks):
     return build_model(tasks, affinity=tag_keras.LookaheadAffinity(on=on))
 
 
+@pytest.mark.slow_cases
 @pytest.mark.parametrize(
     ("build", "reason"),
     [

@@ -55,6 +55,7 @@ def test_networks_that_cannot_be_stacked_are_trained_one_by_one_and_a_line_says_
     assert text in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_finite_is_reported_and_the_others_go_on(tmp_path):
     def build(tasks):
         return build_model(tasks, rate=1e20 if tasks == ("a",) else 0.01)
@@ -65,6 +66,7 @@ def test_a_network_that_is_not_finite_is_reported_and_the_others_go_on(tmp_path)
     assert stacked(rows) == {("joint", 0), ("b", 0), ("joint", 1)}
 
 
+@pytest.mark.slow
 def test_a_split_without_labels_is_reported_as_alone(tmp_path):
     data = make_data()
     x, y = data["test"]
@@ -98,6 +100,7 @@ def test_a_stopped_run_goes_on_after_its_last_stack(tmp_path, monkeypatch, toget
     assert not calls
 
 
+@pytest.mark.slow
 def test_a_stack_that_does_not_fit_is_halved(tmp_path, monkeypatch):
     train, sizes = jobs.train_stack, []
 
@@ -124,6 +127,7 @@ def test_the_memory_limits_a_stack(monkeypatch):
     assert memory.most_networks(model, 10**9) == 1
 
 
+@pytest.mark.slow
 def test_networks_that_are_there_are_only_evaluated(tmp_path, monkeypatch, together):
     shutil.copytree(together[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(jobs, "train_stack", None)
@@ -146,6 +150,7 @@ def test_training_data_alone_are_enough_and_a_task_without_labels_is_told(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_few_networks_are_trained_alone_unless_asked(tmp_path):
     assert not stacked(sweep(tmp_path / "few", build_model, NETWORKS[:2]))
     one = [Job(NETWORKS[0], build_model, {"epochs": 1})]
@@ -163,6 +168,7 @@ def test_large_networks_are_stacked_only_if_asked_and_twins_as_their_twin_is(tmp
     assert len(stacked(run_sweep(tmp_path, listed, make_data(), processes=0, stack=True))) == 7
 
 
+@pytest.mark.slow
 def test_layers_made_once_are_found_before_any_training(tmp_path, monkeypatch):
     backbone = keras.Sequential([keras.Input((3,)), L.Dense(2)])
 
@@ -184,6 +190,7 @@ def test_layers_made_once_are_found_before_any_training(tmp_path, monkeypatch):
         sweep(tmp_path / "frozen", build)
 
 
+@pytest.mark.slow
 def test_one_model_is_built_for_the_seeds_of_the_same_tasks(tmp_path, monkeypatch):
     built = []
 
