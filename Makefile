@@ -1,7 +1,6 @@
 # `make demo` and `make test` need Python 3.11 or later and nothing else: both set up .venv first.
 PYTHON ?= python3
-# Python compiles what is imported; pip would compile all.
-PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test
 

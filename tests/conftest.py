@@ -55,9 +55,10 @@ def pytest_collection_modifyitems(config, items):
     seen = set()
     for item in items:
         test = item.nodeid.partition("[")[0]
-        if "slow_cases" in item.keywords and test in seen:
-            item.add_marker("slow")
-        seen.add(test)
+        if "slow_cases" in item.keywords and "slow" not in item.keywords:
+            if test in seen:
+                item.add_marker("slow")
+            seen.add(test)
     if not config.getoption("--runslow"):
         for item in items:
             if "slow" in item.keywords:

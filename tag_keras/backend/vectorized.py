@@ -6,6 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 
+class LoopGradientError(ValueError):
+    """A gradient that TensorFlow cannot vectorise; that of vectorised operations it can take."""
+
+
 def for_each_network(function: Callable[[Any], Any], values: Any) -> Any:
     """Applies a function to each network's values, all at once.
 
@@ -18,5 +22,17 @@ def for_each_network(function: Callable[[Any], Any], values: Any) -> Any:
 
     Returns:
         Structure of tensors whose first axis has the K results.
+
+    Raises:
+        LoopGradientError: If the function takes the gradient of a loop, such as that of a recurrent
+            layer, with respect to what the loop gets.
     """
-    return tf.vectorized_map(function, values, fallback_to_while_loop=True, warn=False)
+    try:
+        return tf.vectorized_map(function, values, fallback_to_while_loop=True, warn=False)
+    except TypeError as error:
+        # The lists of tensors that such a gradient reads.
+        if "variant" in str(error):
+            raise LoopGradientError(
+                "TensorFlow cannot vectorise gradients through a recurrent layer"
+            ) from error
+        raise

@@ -1,6 +1,6 @@
 """Networks that are trained in one graph: their weights stacked along a first axis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tag_keras.backend.gradients import looped_gradients, of_whole_batch, task_gradients
 from tag_keras.backend.optimizers import rate_variable, stateless_view
-from tag_keras.backend.vectorized import for_each_network
+from tag_keras.backend.vectorized import LoopGradientError, for_each_network
 from tag_keras.model import MultiTaskModel
 from tag_keras.multitask.backward_passes import is_looped
 from tag_keras.multitask.task_losses import of_one_replica
@@ -223,7 +223,12 @@ class NetworkStack:
                 return self._step(one, batch, common)
             return self._probing_step(one, batch, common, batch if held_out is None else held_out)
 
-        after = for_each_network(step, own)
+        try:
+            after = for_each_network(step, own)
+        except LoopGradientError as error:
+            if probes:
+                raise NotStackedError(str(error)) from error
+            after = self._steps_after_all_forward(own, batches[0], common)
         keeps = self._stopped.value() if self._may_stop else None
         self._weights.assign(after["weights"], keeps)
         self._slots.assign(after["slots"], keeps)
@@ -283,12 +288,36 @@ class NetworkStack:
             found += [tf.where(is_own, loss, 0.0) for loss in of_head]
         return found
 
-    def _step(self, one: Mapping[str, Any], batch: Any, common: Any) -> dict[str, Any]:
+    def _step(self, one: dict[str, Any], batch: Any, common: Any) -> dict[str, Any]:
         """The values of one network's variables after a training step."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(one["weights"])
-            after = self._forward(one, batch, common, training=True)
-        return self._update(one, after, tape.gradient(after["loss"], one["weights"]))
+        after, gradients = _gradients(
+            lambda own: self._forward(own, batch, common, training=True), one
+        )
+        return self._update(one, after, gradients)
+
+    def _steps_after_all_forward(self, own: dict[str, Any], batch: Any, common: Any) -> Any:
+        """The values of all networks after a step, by the gradient of all forward passes at once.
+
+        It is of use with recurrent layers only: its graph takes longer to make.
+        """
+
+        def forward(one: dict[str, Any]) -> dict[str, Any]:
+            return self._forward(one, one.get("batch", batch), common, training=True)
+
+        first = keras.tree.map_structure(lambda one: one[0], own)
+        if any(isinstance(one, tf.IndexedSlices) for one in _gradients(forward, first)[1]):
+            # Adam squares the slices before it adds them up. Here they would be added up.
+            raise NotStackedError("a recurrent layer follows an Embedding")
+        after, gradients = _gradients(lambda every: for_each_network(forward, every), own)
+        found = [index for index, one in enumerate(gradients) if one is not None]
+
+        def update(one: dict[str, Any]) -> dict[str, Any]:
+            known = dict(zip(found, one["gradients"], strict=True))
+            each = [known.get(index) for index in range(len(gradients))]
+            return self._update(one["own"], one["after"], each)
+
+        stacked = [gradients[index] for index in found]
+        return for_each_network(update, {"own": own, "after": after, "gradients": stacked})
 
     def _probing_step(
         self, one: Mapping[str, Any], batch: Any, common: Any, target: Any
@@ -347,6 +376,17 @@ class NetworkStack:
             return False
         found = [start.values[id(variable)] for start in starts if id(variable) in start.values]
         return all(np.array_equal(one, found[0]) for one in found)
+
+
+def _gradients(
+    forward: Callable[[dict[str, Any]], dict[str, Any]], own: dict[str, Any]
+) -> tuple[dict[str, Any], list[Any]]:
+    """What a forward pass gives, and the gradients of its losses with respect to the weights."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(own["weights"])
+        after = forward(own)
+        loss = tf.reduce_sum(after["loss"])
+    return after, tape.gradient(loss, own["weights"])
 
 
 def _by_network(batches: Sequence[Any], streams: Sequence[int]) -> Any:

@@ -106,7 +106,6 @@ class Attention(L.Layer):
 
 LAYERS = {
     "sequence": (
-        # TensorFlow vectorises the loop of a recurrent layer only if no layer before it is trained.
         lambda: [
             L.Bidirectional(
                 L.LSTM(3, return_sequences=True),
@@ -119,6 +118,12 @@ LAYERS = {
         ],
         data((3, 3)),
         "sgd",
+    ),
+    # TensorFlow vectorises the gradient of a loop only if no layer before it is trained.
+    "recurrent": (
+        lambda: [L.Dense(3, kernel_regularizer="l2"), L.LSTM(3, return_sequences=True), L.GRU(2)],
+        data((3, 3)),
+        "adam",
     ),
     "embedding": (
         lambda: [L.Embedding(20, 3), L.GlobalAveragePooling1D(), L.Dense(4)],

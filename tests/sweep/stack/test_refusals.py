@@ -12,7 +12,7 @@ import tensorflow as tf
 from small_sweeps import NETWORKS, TASKS, Counts, build_model, check_reason, make_data, tasks_wide
 
 import tag_keras
-from tag_keras.sweep import Job
+from tag_keras.sweep import Job, Network
 from tag_keras.sweep.stack import refusals
 from tag_keras.sweep.stack.jobs import StackedJobs, StackOptions
 from tag_keras.sweep.stack.refusals import NotStackedError
@@ -197,6 +197,34 @@ def held_out_dataset(tasks):
 def test_affinities_that_are_measured_alone(tmp_path, build, reason):
     joint = [network for network in NETWORKS if network.name == "joint"]
     check_reason(tmp_path, build, reason, joint)
+
+
+@pytest.mark.slow_cases
+@pytest.mark.parametrize(
+    ("layers", "options", "reason"),
+    [
+        # Adam squares the gradients of an example's rows one by one.
+        ([L.ReLU(), L.Embedding(9, 2)], {}, "a recurrent layer follows an Embedding"),
+        (
+            [L.Reshape((3, 1)), L.Dense(2)],
+            {"affinity": tag_keras.LookaheadAffinity()},
+            "cannot vectorise gradients through a recurrent layer",
+        ),
+    ],
+    ids=["embedding", "probe"],
+)
+def test_gradients_through_a_recurrent_layer(tmp_path, layers, options, reason):
+    def build(tasks):
+        encoder = keras.Sequential([*map(clone, layers), L.LSTM(2)])
+        model = tag_keras.MultiTaskModel(encoder, {task: L.Dense(1) for task in tasks})
+        model.compile("adam", "mse", **options)
+        return model
+
+    check_reason(tmp_path, build, reason, [Network("joint", TASKS, seed) for seed in (0, 1)])
+
+
+def clone(layer):
+    return type(layer).from_config(layer.get_config())
 
 
 def test_only_some_networks_measure(tmp_path):
