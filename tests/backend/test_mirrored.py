@@ -173,6 +173,7 @@ def test_a_loop_over_the_tasks(looped):
     assert_same(unrolled, looped, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_mixed_precision(two_replicas):
     # One step, before which all weights are the same.
     step = {"data": make_data(16), "affinity": tag_keras.LookaheadAffinity(), "epochs": 1}
@@ -181,6 +182,7 @@ def test_mixed_precision(two_replicas):
     np.testing.assert_allclose(measured, exact, atol=0.02 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_a_model_is_evaluated_saved_and_loaded_as_on_one_device(looped, tmp_path):
     model, affinity, _ = looped
     model.save(tmp_path / "model.keras")

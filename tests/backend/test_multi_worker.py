@@ -101,6 +101,7 @@ def test_two_workers_find_it_with_other_data(slow_workers, case):
     assert_case(slow_workers, case)
 
 
+@pytest.mark.slow
 def test_workers_that_start_from_different_steps_are_refused(workers):
     for found in workers:
         assert found["apart"]["error"] == (

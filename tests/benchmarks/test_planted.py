@@ -71,6 +71,7 @@ def check(seeds):
     assert (np.abs(random) < within / 10).all()
 
 
+@pytest.mark.slow
 def test_tasks_of_one_cluster_have_the_highest_affinities():
     check([0])
 

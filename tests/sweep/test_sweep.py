@@ -107,6 +107,7 @@ if "--multiprocessing-fork" in sys.orig_argv:
 """
 
 
+@pytest.mark.slow
 def test_networks_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(BUILDS, str(tmp_path / "builds"))
     killed = tmp_path / "killed"

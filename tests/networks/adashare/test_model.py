@@ -356,6 +356,7 @@ def test_halves_of_the_data_for_weights_and_policy():
     assert of_policy == [False] * 3 + [False, False, True] * 2
 
 
+@pytest.mark.slow
 def test_two_replicas_search_what_one_device_searches(two_replicas):
     # With slots and a rate that falls with the iterations; Adam, which would hide a gradient of
     # another size, trains the policy.

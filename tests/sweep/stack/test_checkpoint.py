@@ -62,6 +62,7 @@ def checkpoints(folder):
     return list((folder / "networks").glob(".stack-*"))
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_the_last_epoch(tmp_path, monkeypatch):
     """With slots, statistics, dropout, two orders of the data, early stopping and plateaus."""
     fit = {"callbacks": callbacks()}
@@ -97,6 +98,7 @@ def test_affinities_go_on(tmp_path, monkeypatch):
         np.testing.assert_allclose(one.standard_error, other.standard_error, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_or_one_of_another_model_does_not_count(tmp_path, monkeypatch, capsys):
     given = {"networks": NETWORKS[:4], "monkeypatch": monkeypatch}
     train(tmp_path, build_model, stop=1, **given)
