@@ -138,8 +138,10 @@ def run_sweep(
                 else:
                     failed += [(job, failure) for job in groups[0]]
                     progress.say(f"Failed: {_describe(groups[0][0], failure, folder)}")
-    # Of stacks that were cut off, and whose networks were trained otherwise since.
-    checkpoint.delete_all(folder / "networks")
+    if left:
+        # Of stacks that were cut off, and whose networks were trained otherwise since. A sweep that
+        # trains nothing may come before the one that was killed.
+        checkpoint.delete_all(folder / "networks")
     if failed:
         others = "; the others are done" if len(failed) < len(jobs) else ""
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]

@@ -112,6 +112,11 @@ def test_a_damaged_checkpoint_or_one_of_another_model_does_not_count(tmp_path, m
 
     assert train(tmp_path, faster, **given)[0] == 0
     assert not checkpoints(tmp_path)
+    # A run of several sweeps that was killed in a later one: the first has nothing to train.
+    later = tmp_path / "networks" / ".stack-later.npz"
+    later.touch()
+    assert train(tmp_path, faster, **given) == []
+    assert checkpoints(tmp_path) == [later]
 
 
 def test_all_values_come_back(tmp_path):
