@@ -23,13 +23,10 @@ from tag_keras.sweep.runners import InProcesses, InThisProcess, Runner, visible_
 from tag_keras.sweep.stack import checkpoint
 from tag_keras.sweep.stack.jobs import StackOptions
 from tag_keras.utils import files
-from tag_keras.utils.checks import check, check_whole
+from tag_keras.utils.checks import check, check_number, check_whole
 from tag_keras.utils.child_processes import exit_if_imported_by_child
 from tag_keras.utils.differences import differences
 from tag_keras.utils.progress import Progress
-
-# Fewer networks are trained one by one: making the graph for several takes longer.
-_FEWEST_STACKED = 4
 
 
 class SweepError(RuntimeError):
@@ -99,8 +96,11 @@ def run_sweep(
         '`stack` should be "auto", True or False',
         stack=stack,
     )
-    check(save_every >= 0, "`save_every` should be at least 0", save_every=save_every)
-    options = StackOptions(large=stack is True, save_every=save_every) if stack else None
+    wanted = "a number of seconds, at least 0"
+    save_every = check_number("save_every", save_every, wanted, lambda seconds: seconds >= 0)
+    options = StackOptions(save_every=save_every) if stack else None
+    if options and stack is True:
+        options = options._replace(fewest=1, large=True)
     keys = [_key(job) for job in jobs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
@@ -138,10 +138,8 @@ def run_sweep(
                 else:
                     failed += [(job, failure) for job in groups[0]]
                     progress.say(f"Failed: {_describe(groups[0][0], failure, folder)}")
-    if left:
-        # Of stacks that were cut off, and whose networks were trained otherwise since. A sweep that
-        # trains nothing may come before the one that was killed.
-        checkpoint.delete_all(folder / "networks")
+    # Of stacks that were cut off, and whose networks were trained otherwise since.
+    checkpoint.delete_all(folder / "networks", {job.network.file for job in jobs})
     if failed:
         others = "; the others are done" if len(failed) < len(jobs) else ""
         texts = [f"- {_describe(job, failure, folder)}" for job, failure in failed]
@@ -255,7 +253,7 @@ def _outcomes(
 ) -> Generator[tuple[list[list[Job]], Failure | None], None, None]:
     """Trains the first job of each group; yields groups whose trainings have ended together."""
     if options:
-        for together in _find_stacks(folder, left, 1 if options.large else _FEWEST_STACKED):
+        for together in _find_stacks(folder, left, options.fewest):
             by_key = {_key(twins[0]): twins for twins in together}
             first = [twins[0] for twins in together]
             for done in runner.train_stack(first, progress, options):

@@ -518,6 +518,13 @@ def test_bad_input_is_refused_before_any_work(tmp_path, jobs, processes, message
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("seconds", ["soon", -1, None, float("nan")])
+def test_seconds_between_checkpoints_are_a_number(tmp_path, seconds):
+    with pytest.raises(ValueError, match="`save_every` should be a number of seconds, at least 0"):
+        sweep.run_sweep(tmp_path / "new", [make_job("one", "a")], DATA, save_every=seconds)
+    assert not (tmp_path / "new").exists()
+
+
 def dataset():
     return tf.data.Dataset.from_tensor_slices(DATA["train"]).batch(8)
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tag_keras.utils.files import replacing, short_hash
 
 _PREFIX = ".stack-"
 # Another number where `save` writes something else than before.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Checkpoint:
@@ -20,12 +20,14 @@ class Checkpoint:
 
     Args:
         folder: Folder of the networks.
-        identity: What tells a stack from others: its networks and their descriptions.
+        networks: File names of the networks of the stack.
+        identity: What else tells a stack from others: the descriptions of its networks.
         every: Seconds between two writings.
     """
 
-    def __init__(self, folder: Path, identity: Sequence[Any], every: float) -> None:
-        text = json.dumps([_FORMAT, *identity])
+    def __init__(self, folder: Path, networks: Sequence[str], identity: Any, every: float) -> None:
+        text = json.dumps([_FORMAT, networks, identity])
+        self._networks = list(networks)
         self._path = folder / f"{_PREFIX}{short_hash(text)}.npz"
         self._every = every
         self._begin = self._last = time.monotonic()
@@ -42,9 +44,9 @@ class Checkpoint:
         """Writes dicts and lists of arrays, numbers, bools and `None`."""
         arrays: list[np.ndarray] = []
         structure = _without_arrays({**state, "seconds": self.seconds()}, arrays)
-        text = np.frombuffer(json.dumps(structure).encode(), np.uint8)
+        text, networks = _as_array(structure), _as_array(self._networks)
         with replacing(self._path) as partial:
-            np.savez(partial, *arrays, structure=text)
+            np.savez(partial, *arrays, structure=text, networks=networks)
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -52,8 +54,7 @@ class Checkpoint:
         try:
             # Opened here, because NumPy would not close a damaged file.
             with open(self._path, "rb") as file, np.load(file) as arrays:
-                structure = json.loads(bytes(arrays["structure"]))
-                state: dict[str, Any] = _with_arrays(structure, arrays)
+                state: dict[str, Any] = _with_arrays(_from_array(arrays["structure"]), arrays)
         except FileNotFoundError:
             return None
         # Of any type: a damaged file may ask for a decompressor that is not there.
@@ -67,10 +68,24 @@ class Checkpoint:
         self._path.unlink(missing_ok=True)
 
 
-def delete_all(folder: Path) -> None:
-    """Deletes the checkpoints of stacks that are never trained again in the same way."""
+def delete_all(folder: Path, networks: Set[str]) -> None:
+    """Deletes the checkpoints of stacks that have some of these networks, and damaged ones."""
     for path in folder.glob(f"{_PREFIX}*.npz"):
-        path.unlink(missing_ok=True)
+        try:
+            with open(path, "rb") as file, np.load(file) as arrays:
+                is_of_others = networks.isdisjoint(_from_array(arrays["networks"]))
+        except Exception:
+            is_of_others = False
+        if not is_of_others:
+            path.unlink(missing_ok=True)
+
+
+def _as_array(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def _from_array(array: np.ndarray) -> Any:
+    return json.loads(bytes(array))
 
 
 def _without_arrays(value: Any, arrays: list[np.ndarray]) -> Any:

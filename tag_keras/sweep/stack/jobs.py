@@ -38,12 +38,15 @@ class StackOptions(NamedTuple):
     """How stacks are trained.
 
     Args:
+        fewest: Number of networks from which on they are trained together. Fewer are trained one by
+            one: making the graph for several takes longer.
         large: Whether to train networks of more than a million weights, too. Their steps take
             longer than what a stack saves, and a network also computes the heads that it lacks.
         save_every: Seconds after which a stack writes a checkpoint, at the end of an epoch.
         processes: Number of processes that train stacks at once, and share the memory.
     """
 
+    fewest: int = 4
     large: bool = False
     save_every: float = 600.0
     processes: int = 1
@@ -158,8 +161,9 @@ class StackedJobs:
         callbacks = [listed(callbacks_of(self._fit.get("callbacks"), job.network)) for job in chunk]
         shows = self._shows(len(chunk), streams[0])
         probes = StackedProbes(self._stack) if self._whole.measures_affinity else None
-        identity = [[one.name, one.seed, *one.tasks] for one in networks], self._parts.described
-        checkpoint = Checkpoint(self._folder / "networks", identity, self._save_every)
+        files = [one.file for one in networks]
+        identity = [one.tasks for one in networks], self._parts.described
+        checkpoint = Checkpoint(self._folder / "networks", files, identity, self._save_every)
         how = self._validation(), self._fit, shows, probes, checkpoint
         train_stack(self._stack, streams, callbacks, *how)
         seconds = checkpoint.seconds() / len(chunk)

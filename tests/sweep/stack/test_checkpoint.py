@@ -3,13 +3,14 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_sweeps import NETWORKS, build_model, make_data, stacked
 
 import tag_keras
 from tag_keras.affinity import Affinity
 from tag_keras.results import load_results
 from tag_keras.sweep import Job, Network, load_network, run_sweep
-from tag_keras.sweep.stack.checkpoint import Checkpoint
+from tag_keras.sweep.stack.checkpoint import Checkpoint, delete_all
 from tag_keras.sweep.stack.jobs import StackedJobs
 
 L = keras.layers
@@ -29,7 +30,7 @@ def callbacks():
     return [early, keras.callbacks.ReduceLROnPlateau("val_loss", 0.5, patience=1, min_delta=0.05)]
 
 
-def train(folder, build, networks=NETWORKS, stop=None, monkeypatch=None, **fit):
+def train(folder, build, networks=NETWORKS, stop=None, monkeypatch=None, data=None, **fit):
     """Runs a sweep, up to the first step of epoch `stop`; returns the epochs that it has begun."""
     epochs, shows = [], StackedJobs._shows
 
@@ -48,7 +49,7 @@ def train(folder, build, networks=NETWORKS, stop=None, monkeypatch=None, **fit):
     monkeypatch.setattr(StackedJobs, "_shows", recording)
     fit = {"epochs": 6, "batch_size": 8, "verbose": 0, **fit}
     listed = [Job(network, build, fit, measures=build is build_measuring) for network in networks]
-    data = make_data()
+    data = data or make_data()
     data["validation"] = data["test"]
     try:
         run_sweep(folder, listed, data, processes=0, save_every=0)
@@ -82,6 +83,25 @@ def test_it_goes_on_after_the_last_epoch(tmp_path, monkeypatch):
     assert not checkpoints(tmp_path) and not checkpoints(whole)
 
 
+def shuffled():
+    (x, y), _ = make_data().values()
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    return dataset.shuffle(20, seed=1, reshuffle_each_iteration=True).batch(8)
+
+
+@pytest.mark.slow
+def test_the_next_epoch_has_its_own_order(tmp_path, monkeypatch):
+    """A dataset that is shuffled anew: the order of an epoch follows from those before."""
+    data = {**make_data(), "train": shuffled}
+    given = {"data": data, "monkeypatch": monkeypatch, "networks": NETWORKS[:4], "epochs": 3}
+    train(tmp_path, build_model, stop=2, **given)
+    train(tmp_path, build_model, **given)
+    train(tmp_path / "whole", build_model, **given)
+    rows = (load_results(one / "results.json") for one in (tmp_path, tmp_path / "whole"))
+    losses, expected = ([row.loss for row in own] for own in rows)
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_affinities_go_on(tmp_path, monkeypatch):
     networks = [Network("joint", ("a", "b"), seed) for seed in range(4)]
@@ -112,11 +132,17 @@ def test_a_damaged_checkpoint_or_one_of_another_model_does_not_count(tmp_path, m
 
     assert train(tmp_path, faster, **given)[0] == 0
     assert not checkpoints(tmp_path)
-    # A run of several sweeps that was killed in a later one: the first has nothing to train.
-    later = tmp_path / "networks" / ".stack-later.npz"
-    later.touch()
-    assert train(tmp_path, faster, **given) == []
-    assert checkpoints(tmp_path) == [later]
+
+
+def test_only_checkpoints_of_other_networks_stay(tmp_path):
+    """A run of several sweeps may be killed in a later one: the first must leave its own."""
+    of_others = Checkpoint(tmp_path, ["c.keras"], "", 0.0)
+    for one in Checkpoint(tmp_path, ["a.keras", "b.keras"], "", 0.0), of_others:
+        one.save({})
+    (tmp_path / ".stack-damaged.npz").write_bytes(b"PK")
+    delete_all(tmp_path, {"b.keras"})
+    assert len(list(tmp_path.iterdir())) == 1
+    assert of_others.load() is not None
 
 
 def test_all_values_come_back(tmp_path):
@@ -125,11 +151,12 @@ def test_all_values_come_back(tmp_path):
         "arrays": [np.arange(6).reshape(2, 3), {"empty": np.zeros((0, 2)), "seed": np.uint32([1])}],
         "half": np.asarray(keras.ops.convert_to_numpy(keras.ops.ones(3, "bfloat16"))),
     }
-    saved = Checkpoint(tmp_path, ["one"], 0.0)
+    saved = Checkpoint(tmp_path, ["a.keras"], "one", 0.0)
     assert saved.load() is None and saved.is_due()
     saved.save(state)
-    assert Checkpoint(tmp_path, ["other"], 0.0).load() is None
-    found = Checkpoint(tmp_path, ["one"], 100.0)
+    for other in (["a.keras"], "other"), (["b.keras"], "one"):
+        assert Checkpoint(tmp_path, *other, 0.0).load() is None
+    found = Checkpoint(tmp_path, ["a.keras"], "one", 100.0)
     loaded = found.load()
     assert loaded["numbers"] == [1, 0.1, float("inf"), None, True, 0.25, 7]
     np.testing.assert_array_equal(loaded["arrays"][0], state["arrays"][0])
