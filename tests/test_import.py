@@ -199,11 +199,12 @@ def test_keras_that_was_imported_first_knows_every_class_of_a_saved_model(after_
     assert_knows_every_class(after_keras[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
         "import tag_keras\nimport keras\ntag_keras.MultiTaskModel",
-        pytest.param("import tag_keras.sweep\nimport keras", marks=pytest.mark.slow),
+        "import tag_keras.sweep\nimport keras",
     ],
     ids=["keras last", "training"],
 )

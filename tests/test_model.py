@@ -50,6 +50,7 @@ def test_probes_leave_no_trace_in_training():
         np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_probes_leave_no_trace_in_embeddings():
     # Three words, each many times in a batch: Adam's slices of one row.
     words = np.random.default_rng(0).integers(0, 3, (32, 4))
@@ -253,6 +254,7 @@ def test_a_plain_step_is_traced_once(steps_per_execution):
     assert traces.count(True) == 1
 
 
+@pytest.mark.slow
 def test_a_step_of_ones_own_and_ragged_inputs_train_as_they_did():
     class Own(tag_keras.MultiTaskModel):
         def train_step(self, data):

@@ -90,11 +90,12 @@ def assert_same(one, two, atol=1e-6, rtol=1e-5):
         np.testing.assert_allclose(logs[name], history[name], rtol=rtol, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "synchronized", "size"),
     [
         # Whole batches are in the test of a loop.
-        pytest.param("momentum", False, SHORT, marks=pytest.mark.slow),
+        ("momentum", False, SHORT),
         ("adam", True, UNEVEN),
     ],
 )
@@ -136,9 +137,10 @@ def test_estimators_without_lookaheads_and_with_labels_missing(
     assert unrolled[1].count[0, 0] == 6 and unrolled[1].count[1, 1] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("as_dataset", "update"),
-    [(False, "sgd"), pytest.param(True, "optimizer", marks=pytest.mark.slow)],
+    [(False, "sgd"), (True, "optimizer")],
     ids=["arrays", "dataset"],
 )
 def test_held_out_data_of_which_the_replicas_get_parts(two_replicas, as_dataset, update):

@@ -28,7 +28,7 @@ def alive():
     return counts, set(ops.gradient_registry._registry)
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(every=2)])
 def test_networks_of_a_run_leave_nothing_behind(tmp_path, affinity):
     def build_model(tasks):

@@ -143,6 +143,7 @@ def test_networks_have_encoders_of_their_own():
     ]
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_method_is_printed(capsys):
     method_cost.main(["--peak_of=equal", "--tasks=2"])
     assert 100 < float(capsys.readouterr().out) < 10_000

@@ -121,7 +121,8 @@ def test_the_optimizer_is_that_of_the_original():
     assert config["learning_rate"] == pytest.approx(5e-4)
 
 
-@pytest.mark.parametrize("mtan", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mtan", [False, True])
 def test_affinities_are_measured_and_gradnorm_finds_its_kernel(mtan):
     tasks = ["Goatee", "Mustache"]
     build = (

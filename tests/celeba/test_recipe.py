@@ -8,6 +8,7 @@ import pytest
 from celeba import recipe
 
 
+@pytest.mark.slow
 def test_the_learning_rate_is_halved_at_the_start_of_the_epochs_14_and_29():
     schedule, _ = recipe.callbacks(0.08)
     # Of the model, only the optimizer matters.

@@ -172,7 +172,7 @@ def measured_on_the_same_probes(optimizer, rate):
     return dict(zip(SETTINGS, means.reshape(3, 2, 3, 3), strict=True))
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("update", "optimizer", "baseline"),
     [

@@ -156,16 +156,14 @@ def assert_same_state(models):
             np.testing.assert_allclose(value, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
         {},
         {"steps_per_execution": 2},
         # Tracing the probe takes as long as all other tests together.
-        pytest.param(
-            {"run_eagerly": False, "jit_compile": True, "steps_per_execution": 2},
-            marks=pytest.mark.slow,
-        ),
+        {"run_eagerly": False, "jit_compile": True, "steps_per_execution": 2},
     ],
 )
 def test_the_training_batch_held_out_gives_what_is_measured_without(arguments):

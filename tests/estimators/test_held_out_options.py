@@ -14,6 +14,7 @@ import tag_keras
 from tag_keras import LookaheadAffinity
 
 
+@pytest.mark.slow
 def test_a_saved_model_measures_no_more_before_it_is_given_data(tmp_path):
     x, y = make_data(8)
     model = make_model(LookaheadAffinity(2, on=make_data(8, seed=1)))

@@ -132,7 +132,7 @@ XLA = pytest.param(
 )
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("affinity", "arguments"),
     [
@@ -150,7 +150,8 @@ def test_all_state_is_as_after_a_training_by_keras(affinity, arguments):
     np.testing.assert_allclose(model.get_affinity().mean, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("arguments", [EAGER, pytest.param(TRACED, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [EAGER, TRACED])
 def test_updates_by_groups_move_the_state_once_per_batch(arguments):
     method = tag_keras.SelectiveTaskGroupUpdates(warmup=100, seed=0)
     state, model = train(multi_task, gradient_method=method, **arguments)

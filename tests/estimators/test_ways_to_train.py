@@ -82,6 +82,7 @@ def one_by_one():
     return several(1, run_eagerly=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_once", "arguments"),
     # More than an epoch has, one by one on the host: only the number matters there.
@@ -218,6 +219,7 @@ def test_a_loop_over_the_tasks_measures_what_copies_measure(kind):
     assert (affinity.count == 2).all() and np.abs(affinity.mean).min() > 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lookahead", "cosine"])
 def test_a_loop_over_the_tasks_under_xla(kind):
     assert_same(unrolled(kind), run(kind, most_unrolled=0, jit_compile=True), atol=2e-6)
@@ -240,6 +242,7 @@ def measured_with(policy):
     return model.get_affinity().mean, [layer.dtype_policy.name for layer in model.encoder.layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_affinities_of_low_precision_are_those_of_float32(policy):
     exact, _ = measured_with("float32")

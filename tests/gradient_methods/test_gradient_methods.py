@@ -272,6 +272,7 @@ def test_several_steps_at_once():
     assert_same(one_by_one, several, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_loop_over_the_tasks(monkeypatch):
     method = Both("random")
     unrolled = train(method, run_eagerly=True)

@@ -58,6 +58,7 @@ def test_where_the_variants_start(variant, start):
     assert tag_keras.UncertaintyWeighting().variant == "V2"
 
 
+@pytest.mark.slow
 def test_the_noise_of_the_example_of_the_authors():
     # yaringal/multi-task-learning-example: 100 points, y1 = 2 x + 8 + 10 e, y2 = 3 x + 3 + e. A
     # linear model must end at the residuals of ordinary least squares: 10.2819 and .94924.

@@ -141,14 +141,15 @@ class Copy(keras.callbacks.Callback):
         self.left -= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("midst", "pair"),
     [
         # Only a dynamic weight average does something at the end of an epoch.
-        pytest.param(False, "dynamic", marks=pytest.mark.slow),
+        (False, "dynamic"),
         (True, "dynamic"),
-        pytest.param(True, "uncertainty", marks=pytest.mark.slow),
-        pytest.param(True, "gradnorm", marks=pytest.mark.slow),
+        (True, "uncertainty"),
+        (True, "gradnorm"),
     ],
 )
 def test_a_killed_training_goes_on_as_an_uninterrupted_one(midst, pair, tmp_path):
@@ -237,6 +238,7 @@ def test_the_affinity_is_that_of_the_plain_model_with_the_same_weights(methods):
         np.testing.assert_allclose(means[method], means[None], atol=1e-6, err_msg=str(method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", some_of(MERGED, "both"))
 def test_a_probe_changes_nothing(method):
     probes = (None, tag_keras.LookaheadAffinity(2))
@@ -252,13 +254,14 @@ def test_a_probe_changes_nothing(method):
         np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "jit_compile"),
     [
         ("dynamic", False),
         ("gradnorm", True),
-        pytest.param("uncertainty", True, marks=pytest.mark.slow),
-        pytest.param("both", False, marks=pytest.mark.slow),
+        ("uncertainty", True),
+        ("both", False),
     ],
 )
 def test_a_weighting_in_a_graph_and_several_steps_at_once(method, jit_compile):
@@ -333,6 +336,7 @@ def test_every_model_has_a_copy_of_its_own():
     np.testing.assert_array_equal(one.gradient_method.weights[0], [1, 2])
 
 
+@pytest.mark.slow
 def test_compiling_again_starts_anew_and_leaves_nothing_behind(tmp_path):
     model, number = make_model(), len(make_model().weights)
     for method in ("gradnorm", "gradnorm", "both", "uncertainty", "pcgrad", None):

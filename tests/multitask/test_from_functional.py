@@ -141,6 +141,7 @@ def real_step_losses(functional, optimizer, x, y, source, shared):
     return losses, [gradient is None for gradient in gradients]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("trunk", "branch"), ("branch",)])
 def test_affinities_equal_real_steps_undone(names):
     x, y = make_data(32)
@@ -206,6 +207,7 @@ def make_of_two_inputs(structure):
     return keras.Model(inputs, outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("structure", [dict, list])
 def test_several_inputs_through_fit_save_and_export(structure, tmp_path):

@@ -44,7 +44,7 @@ def count(variables):
     return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("build", ENCODERS)
 def test_it_trains_in_a_multi_task_model_and_is_saved(models, build, tmp_path):
     model = models[build]

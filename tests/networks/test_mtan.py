@@ -157,6 +157,7 @@ def gradients_by_task(model):
     }
 
 
+@pytest.mark.slow
 def test_parameters_of_three_tasks(monkeypatch):
     draw_nothing(monkeypatch)
     # Liu, Johns and Davison 2019, the authors' count for 13 classes, depth and normals:

@@ -217,6 +217,7 @@ def test_a_huge_affinity_does_not_hide_the_others(huge):
         assert found.score == pytest.approx(total(groups) / 5)
 
 
+@pytest.mark.slow
 def test_fifteen_tasks_are_exact():
     # Clusters of 5 whose members gain 1 from each other, and lose 10 from all others.
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], 5))

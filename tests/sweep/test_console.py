@@ -44,6 +44,7 @@ def run_sweep(folder, **fit):
     sweep.run_sweep(folder, jobs, {"train": TRAIN, "test": TRAIN}, processes=0)
 
 
+@pytest.mark.slow
 def test_a_stage_writes_one_line_and_keras_none(tmp_path, capsys):
     train_groups()
     assert re.fullmatch(r"Training networks: 2/2 in \d+ s\n", capsys.readouterr().out)
@@ -51,6 +52,7 @@ def test_a_stage_writes_one_line_and_keras_none(tmp_path, capsys):
     assert re.fullmatch(r"Measuring affinities: done in \d+ s\n", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_networks_that_are_there_do_not_count_for_the_speed(tmp_path, capsys):
     train_groups(output_dir=tmp_path)
     (tmp_path / "group_1_seed0.keras").unlink()
@@ -113,6 +115,7 @@ def test_the_line_shows_the_steps_of_the_network_at_work(monkeypatch):
     assert shown[-1][0] == 0.5
 
 
+@pytest.mark.slow
 def test_a_long_measuring_shows_a_line_a_minute(tmp_path, monkeypatch, capsys):
     clock = types.SimpleNamespace(now=0.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)

@@ -95,6 +95,7 @@ def write_edited(path, generator, parts, values):
     return edited
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seeds", SEEDS, ids=["few", "many"])
 def test_an_edited_network_loads_or_is_named_and_runs_no_code(seeds, network, code, tmp_path):

@@ -358,6 +358,7 @@ def test_callbacks_count_but_not_where_they_write():
     assert clock == of_fit({"callbacks": [Clock(3, 0.7)]}) != of_fit({"callbacks": [Clock(4, 0.5)]})
 
 
+@pytest.mark.slow
 def test_another_process_describes_a_model_alike(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", python_path(), prepend=os.pathsep)
     here = of_network(build_model, ("a", "b"), 0)

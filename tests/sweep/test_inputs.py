@@ -132,6 +132,7 @@ def test_callbacks_that_watch_the_validation_get_it(tmp_path):
     np.testing.assert_allclose(found, [expected], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_is_read_only_for_what_watches_it_and_lacks_data():
     asked = []
 

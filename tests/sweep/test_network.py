@@ -155,6 +155,7 @@ def test_train_groups_refuses_another_model_and_says_when_it_only_reads(kept, mo
     assert printed.startswith(f"Nothing to train: everything in {kept} was trained by 20")
 
 
+@pytest.mark.slow
 def test_train_groups_trains_a_damaged_network_anew(kept, tmp_path, capsys):
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "group_1_seed3.keras"
@@ -168,6 +169,7 @@ def test_train_groups_trains_a_damaged_network_anew(kept, tmp_path, capsys):
     tag_keras.load_network(path)
 
 
+@pytest.mark.slow
 def test_a_network_that_would_predict_nan_is_refused_and_not_kept(tmp_path):
     x, y = DATA["train"]
     # Of the second group, with the first 32 examples.
@@ -215,6 +217,7 @@ def test_weights_that_are_not_finite():
     assert not training.is_finite(model)
 
 
+@pytest.mark.slow
 def test_a_network_kept_with_nan_is_trained_anew(kept, tmp_path, capsys):
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "group_1_seed3.keras"

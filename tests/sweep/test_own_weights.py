@@ -144,7 +144,7 @@ def lasting_parts():
     return [normalization, *weightless, fixed, frozen]
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_stays_as_it_is_may_be_made_once(tmp_path):
     parts = lasting_parts()

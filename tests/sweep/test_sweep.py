@@ -690,6 +690,7 @@ def test_another_model_or_other_data_are_another_sweep(tmp_path, monkeypatch, un
     assert "does not say of what data the run before was" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_split_or_row_that_is_missing_costs_an_evaluation(tmp_path, monkeypatch, untrained):
     jobs = [make_job("one", "ab"), make_job("brief", "c", saves=False)]
     first = sweep.run_sweep(tmp_path, jobs, ONE_SPLIT, processes=0)
@@ -722,7 +723,7 @@ def swept(tmp_path_factory):
         return folder, jobs, sweep.run_sweep(folder, jobs, ONE_SPLIT, processes=0)
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["networks", "networks and records", "seeds", "old networks"])
 def test_swapped_files_are_trained_anew(swept, tmp_path, untrained, capsys, what):
     folder, jobs, rows = swept

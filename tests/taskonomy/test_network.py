@@ -169,6 +169,7 @@ def test_a_model_is_trained_evaluated_saved_and_loaded(small_decoders, data, tmp
     assert again.optimizer.penalty == 1e-4
 
 
+@pytest.mark.slow
 def test_all_tasks_have_outputs_of_their_channels(small_decoders):
     model = network.build_model(TASKS, image_size=32, build_encoder=small_encoder)
     assert model.tasks == TASKS
@@ -195,6 +196,7 @@ def test_affinities_of_all_tasks_are_measured_in_training(small_decoders, data):
     assert np.isfinite(affinity.mean).all()
 
 
+@pytest.mark.slow
 def test_the_original_divides_the_encoders_gradients(small_decoders, monkeypatch):
     monkeypatch.setitem(xception.WIDTHS, "half", SMALL)
     scales = []

@@ -57,6 +57,7 @@ def test_a_probe_looks_ahead_to_the_step_that_is_made():
             np.testing.assert_array_equal(value, variable.numpy())
 
 
+@pytest.mark.slow
 def test_affinities_are_those_of_the_steps_of_sgd():
     # Of the first step, without velocity: that of Keras' SGD on losses with the penalty added.
     def affinity(optimizer):

@@ -78,14 +78,13 @@ def missing_data():
     return x, y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tasks", "optimizer", "options"),
     [
         (("b", "a"), "adam", {"warmup": 2, "decay": 0.1}),
         # The row of an empty group comes last, and is not measured.
-        pytest.param(
-            TASKS, "sgd", {"groups": [0, 1, 0], "measure_last": False}, marks=pytest.mark.slow
-        ),
+        (TASKS, "sgd", {"groups": [0, 1, 0], "measure_last": False}),
     ],
     ids=str,
 )

@@ -18,6 +18,7 @@ from small_models import make_data, make_model
 import tag_keras
 
 
+@pytest.mark.slow
 def test_a_model_that_is_saved_and_loaded_goes_on_as_if_it_were_not(tmp_path):
     options = {"warmup": 3, "decay": 0.1, "preference": 0.5, "regroup_every": 2, "seed": None}
     model = compiled(make_model(("b", "a")), **options)
@@ -33,6 +34,7 @@ def test_a_model_that_is_saved_and_loaded_goes_on_as_if_it_were_not(tmp_path):
     assert_same(method_state(loaded), method_state(model))
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_weights_of_joint_training_and_back(tmp_path, traced):
     joint, model = make_model(), traced.restart()
     joint.compile(keras.optimizers.Adam(falling_rate()), "mse", run_eagerly=True)

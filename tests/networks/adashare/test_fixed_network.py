@@ -42,6 +42,7 @@ STEM, HEAD, PROJECTION = (5, 6, 6), (8, 1, 1), (6, 8, 8)
 FIRST, SECOND, THIRD = (6, 6, 4 * 6), (6, 8, 4 * 8), (8, 8, 4 * 8)
 
 
+@pytest.mark.slow
 def test_a_pruned_model_predicts_what_the_model_predicts_under_the_policy(model):
     x, _ = make_data()
     set_policy(model.encoder.policy, POLICY)
@@ -97,6 +98,7 @@ def test_the_network_of_a_task(pruned, tmp_path, task, layers_of_task):
     np.testing.assert_allclose(loaded(x), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_to_retrain_has_fresh_weights_and_trains_as_any_other(model, pruned, tmp_path):
     x, y = make_data()
     fresh, other = model.retrain_model(POLICY), model.retrain_model(POLICY)

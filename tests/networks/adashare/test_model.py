@@ -133,6 +133,7 @@ def test_each_step_moves_the_weights_or_the_policy(model):
     assert watch.policies == [(0, 5)] * 2 + [(1, 5)] * 5 + [(2, 2.5)] * 5
 
 
+@pytest.mark.slow
 def test_the_warm_up_trains_the_plain_network():
     # Without BatchNorm, whose moving statistics follow two passes here and one there.
     model, (x, y) = make_model(normalized=False), make_data(64)
@@ -224,7 +225,7 @@ def test_the_logs_are_those_of_every_step_and_of_validation(model):
     assert once == twice and once["loss"] == pytest.approx(logs["val_loss"][0], rel=1e-5)
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"steps_per_execution": 4}, EAGER], ids=str)
 def test_ways_to_train(after_11_steps, options):
     model = make_twin(**options)

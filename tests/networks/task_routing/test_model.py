@@ -85,6 +85,7 @@ def changed(model, before):
     return np.flatnonzero(moved.any(axis=1)).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_step_is_one_of_the_task_that_was_drawn(traced, jit_compile):
     model, (x, y) = traced(jit_compile=jit_compile), make_data()
@@ -279,6 +280,7 @@ def operations(model, step, num_tasks):
     return len(graph.node) + sum(len(one.node_def) for one in graph.library.function)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", ["one", "all"])
 def test_the_graph_has_the_same_size_for_2_and_for_312_tasks(sampling):
     # 312 are the attributes of the birds of Caltech-UCSD, on which the paper trains. The step of

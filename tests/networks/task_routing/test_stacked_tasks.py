@@ -66,6 +66,7 @@ def test_weights_are_for_all_tasks_or_for_each():
     np.testing.assert_array_equal(of_one, np.stack([[1] * 4, weights[:, 1], [1] * 4], axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2)])
 def test_losses_are_those_of_each_task(shape):
     # Those of a multi-task model, which are tested by themselves, with missing labels.

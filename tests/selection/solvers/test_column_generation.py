@@ -382,6 +382,7 @@ def test_the_rules_bind_as_in_the_dynamic_program(partition, monkeypatch):
         assert one.score == pytest.approx(other.score)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", [False, True])
 def test_the_frontier_of_many_tasks(partition):
     affinity = make_affinity(make_affinities(12, 16, "clusters"))

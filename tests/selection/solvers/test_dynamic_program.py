@@ -123,6 +123,7 @@ def test_equals_an_integer_program(num_groups, singletons):
     assert grouping.score == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_fifteen_tasks_in_planted_groups():
     # Inside its own group a task gets at least 1 from each member, the same from all; from
     # outside at most -1. With a network for each group, that is the best there is for all of

@@ -61,7 +61,7 @@ def some_slow(names, fast):
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_slow(OPTIMIZERS, fast=["adam", "global_clipnorm"]))
 def test_optimizers(name):
     check_steps(builder(lambda: [L.Dense(4, "relu")], OPTIMIZERS[name]), *data()["train"])

@@ -199,7 +199,7 @@ def test_affinities_that_are_measured_alone(tmp_path, build, reason):
     check_reason(tmp_path, build, reason, joint)
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "options", "reason"),
     [

@@ -76,6 +76,7 @@ def test_a_split_without_labels_is_reported_as_alone(tmp_path):
     assert stacked(load_results(tmp_path / "results.json")) == {("b", 0), ("b", 1)}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_after_its_last_stack(tmp_path, monkeypatch, together):
     monkeypatch.setattr(jobs, "most_networks", lambda *_: 2)
     train, calls = jobs.train_stack, []
@@ -137,6 +138,7 @@ def test_networks_that_are_there_are_only_evaluated(tmp_path, monkeypatch, toget
     assert len(stacked(rows)) == 6
 
 
+@pytest.mark.slow
 def test_training_data_alone_are_enough_and_a_task_without_labels_is_told(tmp_path):
     x, y = make_data()["train"]
     nothing = {**y, "a": np.full_like(y["a"], np.nan)}
@@ -160,6 +162,7 @@ def test_few_networks_are_trained_alone_unless_asked(tmp_path):
         run_sweep(tmp_path, one, make_data(), stack="yes")
 
 
+@pytest.mark.slow
 def test_large_networks_are_stacked_only_if_asked_and_twins_as_their_twin_is(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "MANY_WEIGHTS", 3)
     check_reason(tmp_path, build_model, "large networks gain nothing in a stack")
