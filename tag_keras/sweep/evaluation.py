@@ -9,28 +9,26 @@ import numpy as np
 
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import Row
-from tag_keras.sweep.inputs import arguments
-from tag_keras.sweep.network import IF_NOT_FINITE, Data, Network
+from tag_keras.sweep.network import IF_NOT_FINITE, Network
 
 
 def evaluate_network(
     model: MultiTaskModel,
     network: Network,
-    splits: Mapping[str, Data],
+    splits: Mapping[str, Mapping[str, Any]],
     seconds: float,
     stacked: bool = False,
 ) -> list[Row]:
     """Evaluates a network: a row of results.json for each task and split.
 
     A metric with one value per class, such as `F1Score()`, becomes a metric for each class:
-    `f1_score_0` and so on.
+    `f1_score_0` and so on. `splits` has the arguments of `evaluate` for each split.
 
     Raises:
         ValueError: If a task has no label in a split, or if a loss or metric is not finite.
     """
     rows = []
-    for split, data in splits.items():
-        parts = arguments(f"The split {split!r}", data, network.tasks)
+    for split, parts in splits.items():
         with warnings.catch_warnings():
             # An error follows.
             warnings.filterwarnings("ignore", "The evaluation data have no label")

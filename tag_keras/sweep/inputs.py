@@ -89,6 +89,15 @@ def arguments(name: str, data: Any, tasks: Sequence[str]) -> dict[str, Any]:
     return dict(zip(("x", "y", "sample_weight"), arrays, strict=False))
 
 
+def splits_of(data: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The arguments of `evaluate` for each split, as `arguments` gives them."""
+    return {
+        split: arguments(f"The split {split!r}", one, tasks)
+        for split, one in data.items()
+        if split != "train"
+    }
+
+
 def can_shuffle(dataset: Any) -> bool:
     """Whether Keras can shuffle the batches of a dataset, as by default `fit` does where it can."""
     # An endless one has no number.

@@ -13,7 +13,7 @@ from tag_keras.results import save_results
 from tag_keras.sweep.console import without_retracing_warnings
 from tag_keras.sweep.evaluation import evaluate_network
 from tag_keras.sweep.fingerprint import of_model
-from tag_keras.sweep.inputs import check_model
+from tag_keras.sweep.inputs import check_model, splits_of
 from tag_keras.sweep.network import (
     BuildModel,
     Data,
@@ -114,9 +114,10 @@ def train_job(
     paths = JobFiles(folder, job.network)
     # Otherwise Keras goes on numbering the layers of the networks before, for instance.
     keras.utils.clear_session()
+    # Before the training, so that a function that gives other data than it should costs none.
+    splits = splits_of(data, job.network.tasks)
     trained = _load_trained(job, paths) or _train(job, paths, data, progress)
     model, seconds, stacked = trained
-    splits = {split: data[split] for split in data if split != "train"}
     try:
         rows = evaluate_network(model, job.network, splits, seconds, stacked)
     except (ValueError, tf.errors.ResourceExhaustedError):

@@ -12,7 +12,7 @@ from sweep_job import DATA, build_model
 import tag_keras
 from tag_keras.comparison.comparison import losses_as_text
 from tag_keras.study.study import Study
-from tag_keras.sweep import evaluation, job, sweep
+from tag_keras.sweep import job, sweep
 from tag_keras.sweep import network as training
 
 TASKS = ("a", "b")
@@ -246,12 +246,16 @@ def test_data_that_cannot_be_used_are_refused_before_any_work(tmp_path, data, me
 def test_what_a_function_gives_is_checked_when_it_is_called():
     with pytest.raises(ValueError, match=rf"The training data {LACKS}"):
         train_groups(lambda: (X, WITHOUT_B), grouping=TOGETHER)
-    network, model = training.Network("joint", TASKS), build_model(TASKS)
-    data = {"test": lambda: in_batches(X, WITHOUT_B)}
     with pytest.raises(ValueError, match=rf"The validation data {LACKS}"):
         train_groups(grouping=TOGETHER, validation_data=lambda: (X, WITHOUT_B))
+
+
+def test_what_a_function_gives_to_evaluate_is_checked_before_the_training(tmp_path):
+    data = {**DATA, "test": lambda: in_batches(X, WITHOUT_B)}
+    one = job.Job(training.Network("joint", TASKS), build_model, {"verbose": 0})
     with pytest.raises(ValueError, match=rf"The split 'test' {LACKS}"):
-        evaluation.evaluate_network(model, network, data, seconds=1.0)
+        job.train_job(tmp_path, one, data)
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_of_one_task_and_unknown_shapes_pass():

@@ -12,7 +12,7 @@ import tensorflow as tf
 from sweep_job import DATA, build_model
 
 import tag_keras
-from tag_keras.sweep import evaluation
+from tag_keras.sweep import evaluation, inputs
 from tag_keras.sweep import network as training
 from tag_keras.utils import files
 
@@ -306,7 +306,8 @@ def test_rows_tell_tasks_apart_whose_names_begin_alike():
     x, y = DATA["train"]
     data = {"test": (x, {"left": y["a"], "left_heavy": y["b"]})}
     network = training.Network("joint", ("left", "left_heavy"), 5)
-    rows = evaluation.evaluate_network(model, network, data, seconds=1.5)
+    splits = inputs.splits_of(data, network.tasks)
+    rows = evaluation.evaluate_network(model, network, splits, seconds=1.5)
     logs = model.evaluate(*data["test"], verbose=0, return_dict=True)
     for row in rows:
         assert (row.network, row.seed, row.split, row.seconds) == ("joint", 5, "test", 1.5)
@@ -338,7 +339,8 @@ def test_a_metric_with_a_value_per_class_is_a_metric_for_each():
     signs = (y["b"][:, None] > 0).astype("float32")
     labels = {"kind": np.eye(3, dtype="float32")[classes], "sign": signs}
     network = training.Network("joint", ("kind", "sign"))
-    kind, sign = evaluation.evaluate_network(model, network, {"test": (x, labels)}, seconds=1.0)
+    splits = {"test": {"x": x, "y": labels}}
+    kind, sign = evaluation.evaluate_network(model, network, splits, seconds=1.0)
     found = np.argmax(model.predict(x, verbose=0)["kind"], -1)
     expected = {}
     for one in range(3):
@@ -357,7 +359,7 @@ def test_a_loss_that_is_not_finite_names_the_network():
     model = build_model(("a",))
     network = training.Network("single_a", ("a",), 1)
     x, y = DATA["test"]
-    data = {"test": (x * np.nan, {"a": y["a"]})}
+    data = {"test": {"x": x * np.nan, "y": {"a": y["a"]}}}
     with pytest.raises(ValueError, match="'single_a', seed 1, is nan on the split 'test'"):
         evaluation.evaluate_network(model, network, data, seconds=1.0)
 
@@ -375,7 +377,8 @@ def test_a_split_without_any_label_is_named(kind):
     network = training.Network("single_a", ("a",), 1)
     message = r"[Tt]he split 'test' has no label of the tasks \['a'\]"
     with pytest.raises(ValueError, match=message):
-        evaluation.evaluate_network(build_model(("a",)), network, {"test": data}, seconds=1.0)
+        splits = inputs.splits_of({"test": data}, network.tasks)
+        evaluation.evaluate_network(build_model(("a",)), network, splits, seconds=1.0)
 
 
 def test_what_cannot_be_loaded(tmp_path):

@@ -15,7 +15,13 @@ from tag_keras.backend.steps import build_for
 from tag_keras.results import Row, save_results
 from tag_keras.sweep.console import is_quiet, without_retracing_warnings
 from tag_keras.sweep.evaluation import rows_of
-from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed, validation_of_fit
+from tag_keras.sweep.inputs import (
+    arguments,
+    callbacks_of,
+    can_shuffle,
+    listed,
+    validation_of_fit,
+)
 from tag_keras.sweep.job import Job, JobFiles, keep_network
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.own_weights import symbolic_inputs
@@ -26,6 +32,7 @@ from tag_keras.sweep.stack.parts import MANY_WEIGHTS, Part, Parts
 from tag_keras.sweep.stack.probes import StackedProbes
 from tag_keras.sweep.stack.refusals import NotStackedError, check_built, check_fit
 from tag_keras.sweep.stack.training import evaluate_stack, train_stack
+from tag_keras.utils.labelled_data import check_data
 from tag_keras.utils.progress import Progress
 
 ONE_BY_ONE = "networks are trained one by one"
@@ -104,7 +111,8 @@ class StackedJobs:
         options: StackOptions,
     ) -> None:
         check_fit(jobs[0].fit)
-        self._folder, self._jobs, self._data = folder, list(jobs), data
+        jobs = _with_labels(jobs, data)
+        self._folder, self._jobs, self._data = folder, jobs, data
         self._progress, self._save_every = progress, options.save_every
         # The largest network first: the others are made of its parts.
         largest = sorted(jobs, key=lambda job: len(job.network.tasks), reverse=True)
@@ -274,6 +282,26 @@ class StackedJobs:
             self._progress.within(networks * min(1.0, (epoch + share) / epochs), words)
 
         return show
+
+
+def _with_labels(jobs: Sequence[Job], data: Mapping[str, Data]) -> list[Job]:
+    """The jobs that can be evaluated, as far as is known of data before they are read."""
+
+    def can_be_evaluated(job: Job) -> bool:
+        try:
+            for split, one in loaded.items():
+                check_data(split, one, job.network.tasks)
+        except ValueError:
+            # Alone, it shows why.
+            return False
+        return True
+
+    others = {split: one for split, one in data.items() if split != "train"}
+    loaded = {split: one() if callable(one) else one for split, one in others.items()}
+    found = [job for job in jobs if can_be_evaluated(job)]
+    if not found:
+        raise NotStackedError("none can be evaluated")
+    return found
 
 
 def _chunks(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:

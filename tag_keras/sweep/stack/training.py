@@ -1,6 +1,7 @@
 """Trains and evaluates a stack of networks over epochs, with callbacks for each network."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from tag_keras.backend.epochs import Epochs
 from tag_keras.sweep.stack.checkpoint import Checkpoint
 from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.sweep.stack.probes import StackedProbes
+from tag_keras.sweep.stack.refusals import NotStackedError
 
 # What the callbacks that a stack may have remember of the epochs before.
 _OF_CALLBACKS = (
@@ -59,7 +61,7 @@ def train_stack(
         training.set_state(saved)
         for _ in range(first, saved["epoch"]):
             # The batches of the epochs before: the order of the next follows from theirs.
-            for _ in zip(*(one.batches() for one in streams), strict=True):
+            for _ in _epoch(streams):
                 pass
         first = saved["epoch"]
     for epoch in range(first, last):
@@ -67,7 +69,7 @@ def train_stack(
         stack.reset_metrics()
         for _, callback in pairs:
             callback.on_epoch_begin(epoch)
-        for step, batches in enumerate(zip(*(one.batches() for one in streams), strict=True)):
+        for step, batches in enumerate(_epoch(streams)):
             train_on(batches)
             on_step(epoch, step)
         stack.tell_missing_labels()
@@ -97,6 +99,14 @@ def evaluate_stack(stack: NetworkStack, data: Epochs) -> None:
     data.reset()
     for batch in data.batches():
         stack.test_on(batch)
+
+
+def _epoch(streams: Sequence[Epochs]) -> Iterator[Sequence[Any]]:
+    """The batches of the next epoch, one of each stream at a time."""
+    for batches in itertools.zip_longest(*(one.batches() for one in streams)):
+        if any(batch is None for batch in batches):
+            raise NotStackedError("the numbers of batches differ between the seeds")
+        yield batches
 
 
 def _is_due(epoch: int, frequency: Any) -> bool:

@@ -262,3 +262,18 @@ def test_data_in_an_order_by_chance_are_for_networks_alone(tmp_path):
     data = {**make_data(), "train": shuffled}
     with pytest.raises(NotStackedError, match="depends on Python's random numbers"):
         StackedJobs(tmp_path, listed, data, Progress("", 6, "", sys.stderr), StackOptions())
+
+
+@pytest.mark.slow
+def test_data_of_other_length_for_each_seed_are_for_networks_alone(tmp_path):
+    calls = []
+
+    def growing():
+        calls.append(1)
+        return tf.data.Dataset.from_tensor_slices(make_data()["train"]).batch(8).repeat(len(calls))
+
+    listed = [Job(network, build_model, {"epochs": 1}) for network in NETWORKS]
+    data = {**make_data(), "train": growing}
+    together = StackedJobs(tmp_path, listed, data, Progress("", 6, "", sys.stderr), StackOptions())
+    with pytest.raises(NotStackedError, match="numbers of batches differ between the seeds"):
+        list(together.train())

@@ -67,13 +67,21 @@ def test_a_network_that_is_not_finite_is_reported_and_the_others_go_on(tmp_path)
 
 
 @pytest.mark.slow
-def test_a_split_without_labels_is_reported_as_alone(tmp_path):
+def test_a_split_without_labels_is_reported_as_alone_before_the_training(tmp_path, monkeypatch):
+    train, sizes = jobs.train_stack, []
+
+    def recording(stack, *arguments):
+        sizes.append(stack.size)
+        train(stack, *arguments)
+
+    monkeypatch.setattr(jobs, "train_stack", recording)
     data = make_data()
     x, y = data["test"]
     data["test"] = lambda: (x, {**y, "a": np.full_like(y["a"], np.nan)})
     with pytest.raises(SweepError, match=r"no label of the tasks \['a'\]"):
         sweep(tmp_path, build_model, [*NETWORKS[:3], NETWORKS[5]], data=data)
     assert stacked(load_results(tmp_path / "results.json")) == {("b", 0), ("b", 1)}
+    assert sizes == [2]
 
 
 @pytest.mark.slow
