@@ -112,8 +112,6 @@ def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -
     groups, seeds = groups_to_train(truth_set), range(num_seeds)
     print(f"{name}: {len(groups)} groups, {num_seeds} seeds", flush=True)
     rows, early = train_groups_of(truth_set, folder, seeds)
-    # The folder may hold other seeds from a run that was stopped.
-    rows = [row for row in rows if row.seed in seeds]
     truth = Truth.from_rows(rows, truth_set.tasks, groups)
     print(f"{name}: affinities of {num_runs} runs by each estimator", flush=True)
     measured = measure(truth_set, folder, num_runs)

@@ -8,50 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 import tag_keras
 from benchmarks.truth.sets import TruthSet
 from tag_keras.affinity import Affinity
-from tag_keras.results import Row, load_sweep_results, save_results
+from tag_keras.results import Row
 from tag_keras.study.networks import Group, plain_network
 from tag_keras.sweep.job import Job, JobFiles
 from tag_keras.sweep.network import Network
 from tag_keras.sweep.sweep import run_sweep
-from tag_keras.utils import files
-from tag_keras.utils.checks import check, is_number
 
 # The short training of ESA (Standley et al. 2020) is the first fifth of the whole one.
 EARLY = 5
 # No network of a truth table has been trained with the seeds of the joint trainings that measure.
 FIRST_MEASURING_SEED = 100
-
-
-class EarlyLosses(keras.callbacks.Callback):  # type: ignore[misc]
-    """Callback that writes the validation losses by task after one of the epochs.
-
-    Args:
-        path: File to write.
-        data: Validation data, `(x, y)`.
-        epoch: Number of the epoch, from 1.
-    """
-
-    def __init__(self, path: Path, data: Any, epoch: int) -> None:
-        super().__init__()
-        self._path, self._data, self._epoch = path, data, epoch
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if epoch + 1 != self._epoch:
-            return
-        values = self.model.evaluate(*self._data, return_dict=True, verbose=0)
-        files.write_json(
-            self._path, {task: float(values[f"{task}_loss"]) for task in self.model.tasks}
-        )
-
-    def __deepcopy__(self, memo: Any) -> "EarlyLosses":
-        # Each network gets a copy, which shares the data.
-        return EarlyLosses(self._path, self._data, self._epoch)
 
 
 def groups_to_train(truth_set: TruthSet) -> list[Group]:
@@ -73,39 +44,19 @@ def train_groups_of(
 
     Returns:
         Rows of the trained networks, and validation rows of the short trainings.
-
-    Raises:
-        ValueError: If a file in the folder is damaged or of other tasks; the message names it.
     """
-    early_epoch = math.ceil(truth_set.epochs / EARLY)
-    jobs, early = [], []
-    for seed, group in itertools.product(seeds, groups_to_train(truth_set)):
-        network = dataclasses.replace(plain_network(group, truth_set.tasks), seed=seed)
-        path = folder / "early" / f"{network.name}_seed{seed}.json"
-        callback = EarlyLosses(path, truth_set.splits["validation"], early_epoch)
-        fit = {**truth_set.fit, "callbacks": [callback]}
-        jobs.append(Job(network, truth_set.build_model, fit, saves=False))
-        early.append((network, path))
-    _forget([network for network, path in early if not path.exists()], folder)
+    short = {**truth_set.fit, "epochs": math.ceil(truth_set.epochs / EARLY)}
+    jobs = []
+    for early, fit in ((False, truth_set.fit), (True, short)):
+        for seed, group in itertools.product(seeds, groups_to_train(truth_set)):
+            network = plain_network(group, truth_set.tasks, early=early)
+            network = dataclasses.replace(network, seed=seed)
+            jobs.append(Job(network, truth_set.build_model, fit, saves=False))
     rows = run_sweep(folder, jobs, truth_set.data, processes=0)
-    return rows, [row for network, path in early for row in _early_rows(network, path)]
-
-
-def _forget(networks: Sequence[Network], folder: Path) -> None:
-    """Removes networks from results.json, so that they are trained again."""
-    names = {(network.name, network.seed) for network in networks}
-    rows = load_sweep_results(folder)
-    kept = [row for row in rows if (row.network, row.seed) not in names]
-    if len(kept) < len(rows):
-        save_results(folder / "results.json", kept)
-
-
-def _early_rows(network: Network, path: Path) -> list[Row]:
-    losses = files.read_fields(path, network.tasks)
-    right = {*losses} == {*network.tasks} and all(map(is_number, losses.values()))
-    wanted = f"{path} should hold the losses of {list(network.tasks)}; delete it, and the network"
-    check(right, f"{wanted} is trained again", losses=losses)
-    return [network.row(task, "validation", loss, {}, 0.0) for task, loss in losses.items()]
+    # The folder may hold other seeds from a run that was stopped.
+    rows = [row for row in rows if row.seed in seeds]
+    early_rows = [row for row in rows if row.early and row.split == "validation"]
+    return [row for row in rows if not row.early], early_rows
 
 
 def estimators(truth_set: TruthSet) -> dict[str, Mapping[str, Any]]:
