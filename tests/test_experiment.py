@@ -131,7 +131,7 @@ def pieces(tmp_path_factory):
     """A run of one group, by held-out data, that was stopped before each training."""
     pytest.importorskip("matplotlib")
     folder = tmp_path_factory.mktemp("pieces")
-    options = {"seeds": (0,), "num_groups": 1, "singletons": "forbid"}
+    options = {"seeds": np.arange(1), "num_groups": 1, "singletons": "forbid"}
     on = tag_keras.LookaheadAffinity(1, on=DATA["validation"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pages, "png", lambda figure: figure and b"drawn")
@@ -348,11 +348,13 @@ def test_bad_input_is_refused_before_any_work(tmp_path, change, message):
 
 
 @pytest.mark.slow
-def test_datasets_held_out_and_for_validation_and_seeds_of_numpy(tmp_path):
-    pytest.importorskip("matplotlib")
+def test_datasets_held_out_and_for_validation_and_seeds_of_numpy(tmp_path, monkeypatch, pieces):
     batches = tf.data.Dataset.from_tensor_slices(DATA["validation"]).batch(10)
     affinity = tag_keras.LookaheadAffinity(1, on=batches)
-    run(tmp_path, affinity=affinity, seeds=np.arange(1), num_groups=1, validation_data=batches)
+    # What comes next is the same with other held-out data.
+    monkeypatch.setattr(experiment, "_train", lambda study, networks: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, affinity=affinity, validation_data=batches, **pieces.options)
     assert (tag_keras.Affinity.load(tmp_path / "affinity.json").count == 1).all()
     assert json.loads((tmp_path / "settings.json").read_text())["seeds"] == [0]
 
@@ -539,10 +541,10 @@ def test_the_file_that_is_wrong_is_named(whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
+def test_a_model_that_was_put_together_otherwise_is_not_served(whole, tmp_path, capsys):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
     x, record = DATA["test"][0], tmp_path / "served.json"
-    first = run(tmp_path, seeds=(0,)).predict(x, verbose=0)
+    first = whole.grouped.predict(x, verbose=0)
     serving = tag_keras.Serving.load(record)
     # As it would be from before there was a guard: no record, and other networks.
     model = training.load_network(tmp_path / "grouped.keras")
@@ -569,7 +571,7 @@ def test_a_model_that_was_put_together_otherwise_is_not_served(tmp_path, capsys)
     ]
     results.save_results(tmp_path / "results.json", rows)
     capsys.readouterr()
-    grouped = run(tmp_path, seeds=(0,))
+    grouped = run(tmp_path)
     assert grouped.grouping.groups == (TASKS,) and len(grouped.models) == 1
     joint = training.load_network(tmp_path / "networks" / "joint_seed0.keras")
     for task, prediction in joint.predict(x, verbose=0).items():

@@ -1,5 +1,8 @@
 """A stack that is killed goes on from its last checkpoint."""
 
+import contextlib
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -12,17 +15,20 @@ from tag_keras.results import load_results
 from tag_keras.sweep import Job, Network, load_network, run_sweep
 from tag_keras.sweep.stack.checkpoint import Checkpoint, delete_all
 from tag_keras.sweep.stack.jobs import StackedJobs
+from tag_keras.sweep.stack.network_stack import NetworkStack
 
 L = keras.layers
-ADAM = {"optimizer": "adam", "layers": [L.BatchNormalization, lambda: L.Dropout(0.3)]}
+# Of both seeds, which see two orders of the data.
+FOUR = NETWORKS[:4]
 
 
 def build_large(tasks):
-    return build_model(tasks, **{**ADAM, "optimizer": keras.optimizers.Adam(0.1)})
+    layers = [L.BatchNormalization, lambda: L.Dropout(0.3)]
+    return build_model(tasks, optimizer=keras.optimizers.Adam(0.1), layers=layers)
 
 
 def build_measuring(tasks):
-    return build_model(tasks, **ADAM, affinity=tag_keras.LookaheadAffinity(every=2))
+    return build_model(tasks, affinity=tag_keras.LookaheadAffinity(every=2))
 
 
 def callbacks():
@@ -30,8 +36,13 @@ def callbacks():
     return [early, keras.callbacks.ReduceLROnPlateau("val_loss", 0.5, patience=1, min_delta=0.05)]
 
 
-def train(folder, build, networks=NETWORKS, stop=None, monkeypatch=None, data=None, **fit):
-    """Runs a sweep, up to the first step of epoch `stop`; returns the epochs that it has begun."""
+def examples(size):
+    x, y = make_data()["train"]
+    return x[:size], {task: labels[:size] for task, labels in y.items()}
+
+
+def train(folder, build, at=None, do=None, networks=FOUR, train=None, **fit):
+    """Runs a sweep, and calls `do` after the first step of epoch `at`; returns its epochs."""
     epochs, shows = [], StackedJobs._shows
 
     def recording(self, *arguments):
@@ -40,23 +51,35 @@ def train(folder, build, networks=NETWORKS, stop=None, monkeypatch=None, data=No
         def on_step(epoch, step):
             if step == 0:
                 epochs.append(epoch)
-                if epoch == stop:
-                    raise KeyboardInterrupt
+                if epoch == at:
+                    do()
             show(epoch, step)
 
         return on_step
 
-    monkeypatch.setattr(StackedJobs, "_shows", recording)
+    # Two batches of one size: each size is traced.
+    few = examples(16)
+    data = {"train": train or few, "validation": few, "test": few}
     fit = {"epochs": 6, "batch_size": 8, "verbose": 0, **fit}
     listed = [Job(network, build, fit, measures=build is build_measuring) for network in networks]
-    data = data or make_data()
-    data["validation"] = data["test"]
-    try:
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(StackedJobs, "_shows", recording)
         run_sweep(folder, listed, data, processes=0, save_every=0)
-    except KeyboardInterrupt:
-        assert stop is not None
-    monkeypatch.undo()
     return epochs
+
+
+def train_twice(folder, build, at, **options):
+    """Trains as a whole, and from the files that a kill in epoch `at` would leave."""
+    whole, killed = folder / "whole", folder / "killed"
+    epochs = train(whole, build, at, lambda: shutil.copytree(whole, killed), **options)
+    assert epochs[: at + 1] == [*range(at + 1)]
+    assert len(checkpoints(killed)) == 1
+    assert train(killed, build, **options) == epochs[at:]
+    assert not checkpoints(killed) and not checkpoints(whole)
+    rows, expected = (load_results(one / "results.json") for one in (killed, whole))
+    assert len(stacked(rows)) == 4
+    assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected], rel=1e-5)
+    return killed / "networks", whole / "networks"
 
 
 def checkpoints(folder):
@@ -64,73 +87,60 @@ def checkpoints(folder):
 
 
 @pytest.mark.slow
-def test_it_goes_on_after_the_last_epoch(tmp_path, monkeypatch):
+def test_it_goes_on_after_the_last_epoch(tmp_path):
     """With slots, statistics, dropout, two orders of the data, early stopping and plateaus."""
-    fit = {"callbacks": callbacks()}
-    assert train(tmp_path, build_large, stop=3, monkeypatch=monkeypatch, **fit) == [0, 1, 2, 3]
-    assert len(checkpoints(tmp_path)) == 1
-    assert train(tmp_path, build_large, monkeypatch=monkeypatch, **fit)[0] == 3
-    whole = tmp_path / "whole"
-    train(whole, build_large, monkeypatch=monkeypatch, **fit)
-    rows, expected = (load_results(one / "results.json") for one in (tmp_path, whole))
-    assert len(stacked(rows)) == len(NETWORKS)
-    assert [row.loss for row in rows] == pytest.approx([row.loss for row in expected], rel=1e-5)
-    for network in NETWORKS:
-        one, other = (load_network(path / "networks" / network.file) for path in (tmp_path, whole))
-        assert one.optimizer.iterations.numpy() == other.optimizer.iterations.numpy()
+    folders = train_twice(tmp_path, build_large, 4, callbacks=callbacks())
+    steps = []
+    for network in FOUR:
+        one, other = (load_network(folder / network.file) for folder in folders)
+        steps.append(other.optimizer.iterations.numpy())
+        assert one.optimizer.iterations.numpy() == steps[-1]
         for value, wanted in zip(one.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_allclose(value, wanted, atol=1e-5)
-    assert not checkpoints(tmp_path) and not checkpoints(whole)
-
-
-def shuffled():
-    (x, y), _ = make_data().values()
-    dataset = tf.data.Dataset.from_tensor_slices((x, y))
-    return dataset.shuffle(20, seed=1, reshuffle_each_iteration=True).batch(8)
+    # Some have stopped before, and some go on.
+    assert min(steps) <= 4 * 2 < max(steps)
 
 
 @pytest.mark.slow
-def test_the_next_epoch_has_its_own_order(tmp_path, monkeypatch):
-    """A dataset that is shuffled anew: the order of an epoch follows from those before."""
-    data = {**make_data(), "train": shuffled}
-    given = {"data": data, "monkeypatch": monkeypatch, "networks": NETWORKS[:4], "epochs": 3}
-    train(tmp_path, build_model, stop=2, **given)
-    train(tmp_path, build_model, **given)
-    train(tmp_path / "whole", build_model, **given)
-    rows = (load_results(one / "results.json") for one in (tmp_path, tmp_path / "whole"))
-    losses, expected = ([row.loss for row in own] for own in rows)
-    assert losses == pytest.approx(expected, rel=1e-5)
+def test_affinities_and_the_order_of_a_dataset_go_on(tmp_path):
+    """A dataset is shuffled anew: the order of an epoch follows from those before.
 
+    Of three steps in an epoch, every other one measures; the next would have been none.
+    """
 
-@pytest.mark.slow
-def test_affinities_go_on(tmp_path, monkeypatch):
+    def shuffled():
+        dataset = tf.data.Dataset.from_tensor_slices(examples(18))
+        return dataset.shuffle(18, seed=1, reshuffle_each_iteration=True).batch(6)
+
     networks = [Network("joint", ("a", "b"), seed) for seed in range(4)]
-    given = {"networks": networks, "monkeypatch": monkeypatch}
-    assert train(tmp_path, build_measuring, stop=4, **given) == [0, 1, 2, 3, 4]
-    assert train(tmp_path, build_measuring, **given) == [4, 5]
-    train(tmp_path / "whole", build_measuring, **given)
+    options = {"networks": networks, "train": shuffled, "epochs": 5}
+    folders = train_twice(tmp_path, build_measuring, 3, **options)
     for seed in range(4):
         name = f"joint_seed{seed}.affinity.json"
-        one = Affinity.load(tmp_path / "networks" / name)
-        other = Affinity.load(tmp_path / "whole" / "networks" / name)
+        one, other = (Affinity.load(folder / name) for folder in folders)
         np.testing.assert_array_equal(one.count, other.count)
         np.testing.assert_allclose(one.history, other.history, atol=1e-5)
         np.testing.assert_allclose(one.standard_error, other.standard_error, atol=1e-5)
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_a_damaged_checkpoint_or_one_of_another_model_does_not_count(tmp_path, monkeypatch, capsys):
-    given = {"networks": NETWORKS[:4], "monkeypatch": monkeypatch}
-    train(tmp_path, build_model, stop=1, **given)
+    # Only the epochs count.
+    monkeypatch.setattr(NetworkStack, "train_on", lambda *_: None)
+    train(tmp_path, build_model, 1, interrupt)
     (path,) = checkpoints(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    assert train(tmp_path, build_model, stop=2, **given)[0] == 0
+    assert train(tmp_path, build_model, 2, interrupt) == [0, 1, 2]
     assert f"{path} is damaged" in capsys.readouterr().out
 
     def faster(tasks):
         return build_model(tasks, rate=0.02)
 
-    assert train(tmp_path, faster, **given)[0] == 0
+    assert train(tmp_path, faster)[0] == 0
     assert not checkpoints(tmp_path)
 
 

@@ -208,16 +208,17 @@ def test_callbacks_of_each_network(tmp_path):
         keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
         keras.callbacks.ReduceLROnPlateau("loss", factor=0.7, patience=0, min_delta=10.0),
     ]
-    fit = {"epochs": 6, "callbacks": given, "validation_batch_size": 7}
+    fit = {"epochs": 6, "callbacks": given, "validation_batch_size": 8}
     build_model = dense(lambda: keras.optimizers.Adam(0.1))
     # Alone, they are trained in graphs, too.
-    together, alone, networks = run(tmp_path, build_model, data(), alone=lambda one: one, **fit)
+    options = {"data": data(sizes=(32, 24, 16)), "alone": lambda one: one, **fit}
+    together, alone, networks = run(tmp_path, build_model, **options)
     check_equal(together, alone, networks)
     steps = {
         load_network(together / "networks" / network.file).optimizer.iterations.numpy()
         for network in NETWORKS
     }
-    assert len(steps) > 1 and min(steps) < 18
+    assert len(steps) > 1 and min(steps) < 12
 
 
 @pytest.mark.slow

@@ -21,13 +21,14 @@ TASKS = ("a", "b")
 SEEDS = [Network("joint", TASKS, seed) for seed in (0, 1)]
 
 
-def build(affinity, layers, optimizer="adam"):
+def build(affinity, layers):
     def build_model(tasks):
         model = tag_keras.MultiTaskModel(
             keras.Sequential(layers()), {task: L.Dense(1) for task in tasks}
         )
-        rate = optimizer() if callable(optimizer) else optimizer
-        model.compile(rate, "mse", affinity=affinity)
+        rate = keras.optimizers.schedules.CosineDecay(0.1, 6)
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+        model.compile(optimizer, "mse", affinity=affinity)
         return model
 
     return build_model
@@ -73,10 +74,10 @@ def dense():
 
 
 @pytest.mark.slow
-def test_lookaheads_with_state_and_missing_labels(tmp_path):
-    affinity = tag_keras.LookaheadAffinity(every=2)
-    found = measure(tmp_path, build(affinity, with_state), sizes=(40, 16, 16))
-    # Of three batches in an epoch, the last has less than half of the examples of the others.
+def test_lookaheads_in_a_loop_with_state_and_missing_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(backward_passes, "_MOST_UNROLLED", 1)
+    build_model = build(tag_keras.LookaheadAffinity(every=1), with_state)
+    found = measure(tmp_path, build_model)
     assert found[0].history.shape == (2, 2, 2)
 
 
@@ -97,33 +98,22 @@ def test_held_out_batches_are_as_large_as_the_largest_of_any_network():
     assert seen[0][0].shape == (8, 6)
 
 
-ESTIMATORS = {
-    "held out": tag_keras.LookaheadAffinity(every=2, update="sgd", baseline=True, on=HELD_OUT),
-    "first order": tag_keras.FirstOrderAffinity(every=1),
-}
-
-
-def momentum():
-    rate = keras.optimizers.schedules.CosineDecay(0.1, 6)
-    return keras.optimizers.SGD(rate, momentum=0.9)
+@pytest.mark.slow
+def test_lookaheads_on_held_out_data(tmp_path):
+    options = {"update": "sgd", "baseline": True, "on": HELD_OUT}
+    measure(tmp_path, build(tag_keras.LookaheadAffinity(every=2, **options), dense))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_estimators(tmp_path, name):
-    measure(tmp_path, build(ESTIMATORS[name], dense, momentum))
+def test_the_affinities_of_the_best_epoch(tmp_path, monkeypatch):
+    """Networks stop at different epochs, and go back to what they had measured until their best.
 
-
-@pytest.mark.slow
-def test_a_loop_over_many_tasks(tmp_path, monkeypatch):
-    monkeypatch.setattr(backward_passes, "_MOST_UNROLLED", 1)
-    measure(tmp_path, build(tag_keras.LookaheadAffinity(every=1), dense, momentum))
-
-
-@pytest.mark.slow
-def test_the_affinities_of_the_best_epoch(tmp_path):
-    """Networks stop at different epochs, and go back to what they had measured until their best."""
-    stop = tag_keras.EarlyStopping(patience=0)
-    build_model = build(tag_keras.CosineAffinity(every=1), dense, lambda: keras.optimizers.SGD(0.5))
-    found = measure(tmp_path, build_model, sizes=(32, 20, 20), epochs=6, callbacks=[stop])
-    assert len({len(one.history) for one in found}) == 2
+    They measure the sum of two affinities, so that one graph does for both.
+    """
+    first_order, cosine = tag_keras.FirstOrderAffinity, tag_keras.CosineAffinity()
+    own = first_order.measure
+    monkeypatch.setattr(first_order, "measure", lambda *a: own(*a) + cosine.measure(a[1]))
+    fit = {"epochs": 6, "callbacks": [tag_keras.EarlyStopping(patience=0)]}
+    found = measure(tmp_path, build(first_order(every=1), dense), sizes=(40, 16, 16), **fit)
+    # Of three batches in an epoch, the last has less than half of the examples of the others.
+    assert [one.history.shape for one in found] == [(2, 2, 2), (1, 2, 2)]
