@@ -347,6 +347,31 @@ def test_bad_input_is_refused_before_any_work(tmp_path, change, message):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: layers.Dense(4, trainable=False),
+            "The encoder has no trainable variable that several",
+        ),
+        (
+            lambda: layers.Lambda(lambda x: [x, x]),
+            "The encoder should give one tensor for all tasks",
+        ),
+    ],
+)
+def test_an_encoder_that_cannot_be_trained_is_refused_before_any_work(tmp_path, make, message):
+    def build(tasks, affinity=None):
+        encoder = keras.Sequential([make()])
+        model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
+        model.compile("sgd", "mse", affinity=affinity, run_eagerly=True)
+        return model
+
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "new", data=DATA, build=build)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.slow
 def test_datasets_held_out_and_for_validation_and_seeds_of_numpy(tmp_path, monkeypatch, pieces):
     batches = tf.data.Dataset.from_tensor_slices(DATA["validation"]).batch(10)

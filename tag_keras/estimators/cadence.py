@@ -92,7 +92,8 @@ class EpochEnds(EpochBounds):
             return
         message = (
             "Some probe values were left out of the affinities, because a loss was not positive "
-            "or not finite, or because a gradient was 0 or overflowed. Values left out by target: "
+            "or not finite, because a step made it more than 1e15 times as large, or because a "
+            "gradient was 0 or overflowed. Values left out by target: "
             f"{_by_task(self._tasks, skipped)}."
         )
         if (overflowed := self._statistics.overflowed()).any():

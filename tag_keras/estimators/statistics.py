@@ -149,8 +149,11 @@ class ProbeStatistics(StepCounter):
                     "under float32, an optimizer without a loss scale."
                 )
             if (affinity.skipped > overflowed[:, None]).any():
-                reasons.append("a loss was not positive or not finite")
-                remedies.append("Check the losses.")
+                reasons.append(
+                    "a loss was not positive or not finite, or a step made it more than 1e15 times "
+                    "as large"
+                )
+                remedies.append("Check the losses and the learning rate.")
             raise ValueError(
                 f"All {affinity.skipped.max()} probes were left out, because "
                 f"{' or '.join(reasons)}. {' '.join(remedies)}"

@@ -11,7 +11,7 @@ from tag_keras.estimators.base import AffinityEstimator
 from tag_keras.model import MultiTaskModel
 from tag_keras.results import PLAIN, Row, load_sweep_results
 from tag_keras.sweep.console import is_quiet
-from tag_keras.sweep.inputs import check_callbacks, check_datasets
+from tag_keras.sweep.inputs import check_callbacks, check_datasets, check_on_arrays
 from tag_keras.sweep.job import Job, JobFiles, build_function
 from tag_keras.sweep.network import Data, Network
 from tag_keras.sweep.own_weights import build_alone
@@ -125,10 +125,15 @@ class Study:
         return [row for row in rows if (row.network, row.seed) in wanted]
 
     def try_out(self, network: Network) -> None:
-        """Builds a network with the first seed, which checks `build_model`, and trains nothing."""
+        """Builds a network with the first seed, to check `build_model`, and trains nothing.
+
+        Arrays also show whether it can be trained on them.
+        """
         job = self._job(dataclasses.replace(network, seed=self.seeds[0]), saves=False)
         build = build_function(job)
-        build_alone(lambda: build(network.tasks), self.seeds[0], self.data["train"])
+        train = self.data["train"]
+        model, _ = build_alone(lambda: build(network.tasks), self.seeds[0], train)
+        check_on_arrays(model, train, self.fit.get("batch_size"))
 
     def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
         """Loads the affinities of a network with the first seed, from `folder` or the study's."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from tag_keras.backend.epochs import Epochs
+from tag_keras.backend.steps import build_for
 from tag_keras.utils.labelled_data import check_data
 
 # Copies of these would write to one and the same place.
@@ -60,6 +62,29 @@ def check_model(model: Any, tasks: Sequence[str]) -> None:
             f"`build_model` should give a model for the tasks {list(tasks)}. "
             f"Received: a model for {list(model.tasks)}."
         )
+
+
+def check_on_arrays(model: Any, data: Any, batch_size: int | None) -> None:
+    """Builds a model for the first batch of arrays, as a training begins, and checks its encoder.
+
+    What only a reading would tell, and what fails otherwise, is left to the training.
+
+    Raises:
+        ValueError: If the model, as it is built, does not fit the arrays, or lacks shared
+            variables.
+    """
+    if not isinstance(data, tuple | list):
+        return
+    size = batch_size or 32
+    try:
+        first = keras.tree.map_structure(lambda one: one if one is None else one[:size], [*data])
+        parts = dict(zip(("x", "y", "sample_weight"), first, strict=False))
+        build_for(model, next(Epochs(parts, size).batches()))
+    except ValueError:
+        raise
+    except Exception:
+        return
+    model.check_encoder()
 
 
 def check_datasets(datasets: Mapping[str, Any], tasks: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Runners train a sweep's jobs: in this process, or each in its own with its cores and GPUs."""
 
+import abc
 import contextlib
 import dataclasses
 import functools
@@ -19,7 +20,7 @@ import keras
 
 from tag_keras.sweep.console import progress_of
 from tag_keras.sweep.job import Failure, Job, JobFiles, parts_to_send, train_job
-from tag_keras.sweep.network import Data, Network
+from tag_keras.sweep.network import Data
 from tag_keras.sweep.stack.jobs import ONE_BY_ONE, StackOptions, train_stacked
 from tag_keras.utils.child_processes import FAILS_AGAIN, ChildProcesses, is_lasting, pickled
 from tag_keras.utils.progress import Progress
@@ -74,69 +75,47 @@ class InThisProcess:
         pass
 
 
-class InProcesses:
-    """Trains each job in a process of its own, `processes` at once, in the folder of the sweep.
+class SideBySide(abc.ABC):
+    """Trains stacks outside of this process, several at once.
 
-    Raises:
-        ValueError: If an argument of the jobs, or `data`, cannot be sent to another process.
+    Args:
+        folder: Folder of the sweep.
+        places: Number of stacks to train at once.
     """
 
-    def __init__(
-        self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], processes: int
-    ) -> None:
-        self.threads = processes
-        self._folder = folder
-        # Read here, because Keras keeps one policy per thread.
-        self._policy = keras.config.dtype_policy().name
-        payloads = {what: pickled(value, what) for what, value in parts_to_send(jobs, data)}
-        self._data = payloads["`data`"]
-        self._children = ChildProcesses()
-        self._shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        for share in machine_shares(processes):
-            self._shares.put(share)
-
-    def train(self, job: Job, progress: Progress) -> Failure | None:
-        paths = self._files(job.network)
-        call = functools.partial(_train_in_child, self._folder, job, self._data, self._policy)
-        code = self._call(call, paths.log)
-        # With its rows the job is done, even if TensorFlow fails as the process ends.
-        if paths.rows.exists():
-            return None
-        return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
+    def __init__(self, folder: Path, places: int) -> None:
+        self._folder, self._places = folder, places
 
     def train_stack(
         self, jobs: Sequence[Job], progress: Progress, options: StackOptions
     ) -> Iterator[list[Job]]:
-        number = max(1, min(self.threads, len(jobs) // _FEWEST_OF_A_PROCESS))
+        number = max(1, min(self._places, len(jobs) // _FEWEST_OF_A_PROCESS))
         options = options._replace(processes=number)
         parts = [jobs[place::number] for place in range(number)]
         for job in jobs:
             # Of an earlier run, perhaps for other splits.
-            self._files(job.network).rows.unlink(missing_ok=True)
+            self._files(job).rows.unlink(missing_ok=True)
         with ThreadPoolExecutor(number) as pool, self._closing_after_errors():
             running = {pool.submit(self._train_part, part, options) for part in parts}
             left = {job.network: job for job in jobs}
             reasons: dict[str, None] = {}
             while left:
                 ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                if done := [network for network in left if self._files(network).rows.exists()]:
-                    yield [left.pop(network) for network in done]
+                if done := [job for job in left.values() if self._files(job).rows.exists()]:
+                    yield [left.pop(job.network) for job in done]
                 reasons |= {words: None for future in ended if (words := future.result())}
                 if not running:
                     break
         for reason in reasons if left else ():
             progress.say(reason)
 
+    @abc.abstractmethod
     def _train_part(self, jobs: Sequence[Job], options: StackOptions) -> str:
-        """Trains jobs in one of several processes; returns why some may be trained alone."""
-        log = self._files(jobs[0].network).log
-        log.unlink(missing_ok=True)
-        arguments = (jobs, self._data, self._policy, options)
-        call = functools.partial(_train_stack_in_child, self._folder, *arguments)
-        if (code := self._call(call, log)) == 0:
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            return next((line for line in reversed(lines) if ONE_BY_ONE in line), "")
-        return f"{len(jobs)} {ONE_BY_ONE}: {_reason(code, log)}"
+        """Trains jobs together and leaves their files; returns why some may be trained alone."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stops all trainings; any thread may call it."""
 
     @contextlib.contextmanager
     def _closing_after_errors(self) -> Iterator[None]:
@@ -147,8 +126,49 @@ class InProcesses:
             self.close()
             raise
 
-    def _files(self, network: Network) -> JobFiles:
-        return JobFiles(self._folder, network)
+    def _files(self, job: Job) -> JobFiles:
+        return JobFiles(self._folder, job.network)
+
+
+class InProcesses(SideBySide):
+    """Trains each job in a process of its own, `processes` at once, in the folder of the sweep.
+
+    Raises:
+        ValueError: If an argument of the jobs, or `data`, cannot be sent to another process.
+    """
+
+    def __init__(
+        self, folder: Path, jobs: Sequence[Job], data: Mapping[str, Data], processes: int
+    ) -> None:
+        super().__init__(folder, processes)
+        self.threads = processes
+        # Read here, because Keras keeps one policy per thread.
+        self._policy = keras.config.dtype_policy().name
+        payloads = {what: pickled(value, what) for what, value in parts_to_send(jobs, data)}
+        self._data = payloads["`data`"]
+        self._children = ChildProcesses()
+        self._shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        for share in machine_shares(processes):
+            self._shares.put(share)
+
+    def train(self, job: Job, progress: Progress) -> Failure | None:
+        paths = self._files(job)
+        call = functools.partial(_train_in_child, self._folder, job, self._data, self._policy)
+        code = self._call(call, paths.log)
+        # With its rows the job is done, even if TensorFlow fails as the process ends.
+        if paths.rows.exists():
+            return None
+        return Failure(_reason(code, paths.log), lasting=code == FAILS_AGAIN)
+
+    def _train_part(self, jobs: Sequence[Job], options: StackOptions) -> str:
+        log = self._files(jobs[0]).log
+        log.unlink(missing_ok=True)
+        arguments = (jobs, self._data, self._policy, options)
+        call = functools.partial(_train_stack_in_child, self._folder, *arguments)
+        if (code := self._call(call, log)) == 0:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            return next((line for line in reversed(lines) if ONE_BY_ONE in line), "")
+        return f"{len(jobs)} {ONE_BY_ONE}: {_reason(code, log)}"
 
     def _call(self, call: Callable[[], None], log: Path) -> int:
         """Calls a function in a process with its share of the machine; returns the exit code."""

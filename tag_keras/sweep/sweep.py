@@ -67,7 +67,7 @@ def run_sweep(
             another number of threads rounds sums differently: set `TF_NUM_INTRAOP_THREADS` in the
             environment if results must agree to the last digits.
         cluster: Whether to train on a Ray cluster instead: the one that `ray.init()` finds or
-            starts, which decides how many networks train at once.
+            starts, which decides how many networks, or stacks of networks, train at once.
         stack: Whether to train networks of the same `build_model` and `fit` in one graph, with
             their weights stacked, if each is made of parts of the network for all tasks. They end
             as they end alone, to about 1e-6, in a small part of the time. `"auto"` does so from
@@ -77,7 +77,8 @@ def run_sweep(
             but `EarlyStopping`, `LearningRateScheduler` and `ReduceLROnPlateau`; Keras' lines of
             each network. Networks that measure affinities are stacked if all have the same tasks.
         save_every: Seconds after which networks that are trained together write a checkpoint, at
-            the end of an epoch. A network that is trained alone begins anew after a kill.
+            the end of an epoch; on a cluster they write none. A network that is trained alone
+            begins anew after a kill.
 
     Returns:
         All rows of results.json. New networks stand in the order of the jobs.

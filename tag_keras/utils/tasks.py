@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def check_task_names(tasks: Sequence[str]) -> tuple[str, ...]:
     """Returns `tasks` as a tuple.
@@ -58,7 +60,7 @@ def select_labels(labels: Any, tasks: Sequence[str]) -> dict[str, Any]:
     For one task, the labels need no dict.
 
     Raises:
-        ValueError: If labels are missing.
+        ValueError: If labels are missing, or if a task has several arrays.
     """
     if not isinstance(labels, Mapping):
         if len(tasks) > 1 or labels is None:
@@ -66,13 +68,27 @@ def select_labels(labels: Any, tasks: Sequence[str]) -> dict[str, Any]:
                 f"Labels should be a dict with the tasks {list(tasks)}. "
                 f"Received: {type(labels).__name__}."
             )
-        return {tasks[0]: labels}
+        # Keras, too, takes a list of one array for its only output.
+        labels = {tasks[0]: labels[0] if _has_arrays(labels) and len(labels) == 1 else labels}
     if missing := [task for task in tasks if task not in labels]:
         raise ValueError(
             f"Labels should hold every task of the model. Missing: {missing}. "
             f"Received: {sorted(labels)}."
         )
+    for task in tasks:
+        # TensorFlow would make one tensor of several, and broadcast it against the predictions.
+        if isinstance(labels[task], Mapping) or _has_arrays(labels[task]):
+            raise ValueError(
+                f"The labels of the task {task!r} should be one array. "
+                f"Received: {type(labels[task]).__name__}."
+            )
     return {task: labels[task] for task in tasks}
+
+
+def _has_arrays(value: Any) -> bool:
+    """Whether it is a list of arrays, rather than of numbers."""
+    is_list = isinstance(value, list | tuple)
+    return is_list and any(hasattr(one, "shape") and not np.isscalar(one) for one in value)
 
 
 def select_weights(sample_weight: Any, tasks: Sequence[str]) -> dict[str, Any]:

@@ -205,7 +205,8 @@ def probe(statistics, values=0.1, overflowed=None):
 
 LEFT_OUT = (
     "Some probe values were left out of the affinities, because a loss was not positive or not "
-    "finite, or because a gradient was 0 or overflowed. Values left out by target: {}."
+    "finite, because a step made it more than 1e15 times as large, or because a gradient was 0 or "
+    "overflowed. Values left out by target: {}."
 )
 
 

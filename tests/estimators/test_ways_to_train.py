@@ -307,7 +307,8 @@ OVERFLOWED = (
         (
             {"b": lambda *batch: -huge(*batch), "a": nothing},
             "times the loss scale of the optimizer, overflowed or a loss was not positive or not "
-            "finite. Use losses of smaller values; .* without a loss scale. Check the losses.$",
+            "finite, or .* large. Use losses of smaller values; .* without a loss scale. Check the "
+            "losses and the learning rate.$",
         ),
     ],
 )
@@ -347,6 +348,18 @@ def test_probes_of_which_no_loss_is_positive():
     model = make_model()
     with pytest.warns(UserWarning, match="because a loss was not positive"):
         train(model, LookaheadAffinity(3), loss=nothing, run_eagerly=True)
-    message = "All 2 probes were left out, because a loss was not positive or not finite. Check"
-    with pytest.raises(ValueError, match=f"^{message} the losses.$"):
+    message = (
+        "All 2 probes were left out, because a loss was not positive or not finite, or a step made "
+        "it more than 1e15 times as large. Check the losses and the learning rate."
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        model.get_affinity()
+
+
+def test_losses_that_explode_are_left_out_and_the_learning_rate_is_named():
+    model = make_model()
+    optimizer = keras.optimizers.SGD(1e12)
+    with pytest.warns(UserWarning, match="made it more than 1e15 times as large"):
+        train(model, LookaheadAffinity(10), optimizer=optimizer, run_eagerly=True)
+    with pytest.raises(ValueError, match="Check the losses and the learning rate"):
         model.get_affinity()

@@ -1,12 +1,15 @@
 """Sweeps on a Ray cluster, here the one that Ray starts in this machine."""
 
 import os
+import signal
 import sys
 import threading
 
 import numpy as np
 import pytest
+import small_sweeps
 import sweep_job
+from small_sweeps import NETWORKS, TASKS, make_data, stacked, tasks_wide
 from sweep_job import DATA, build_model
 
 from tag_keras import results
@@ -38,11 +41,16 @@ def cluster(tmp_path, monkeypatch):
     ray.shutdown()
 
 
-@pytest.mark.slow
-# Files and sockets that some versions of Ray leave open.
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_cluster_gives_what_this_process_gives(tmp_path, cluster):
+def on_a_cluster(test):
+    """Marks a test that needs Ray."""
+    # Files and sockets that some versions of Ray leave open.
+    for category in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
+        test = pytest.mark.filterwarnings(f"ignore::{category}")(test)
+    return pytest.mark.slow(pytest.mark.usefixtures("cluster")(test))
+
+
+@on_a_cluster
+def test_a_cluster_gives_what_this_process_gives(tmp_path):
     def build_local(tasks):  # Ray can send what pickle cannot.
         return build_model(tasks)
 
@@ -69,3 +77,40 @@ def test_a_cluster_gives_what_this_process_gives(tmp_path, cluster):
     with pytest.raises(ValueError, match=r"`data` cannot be sent to a cluster .* Give a function"):
         sweep.run_sweep(tmp_path / "new", jobs, {"train": threading.Lock()}, cluster=True)
     assert not (tmp_path / "new").exists()
+
+
+@on_a_cluster
+def test_each_core_of_a_cluster_trains_a_stack(tmp_path):
+    def build(tasks):
+        sweep_job.build_model(tasks)  # Writes down its process.
+        return small_sweeps.build_model(tasks)
+
+    more = [training.Network("joint", TASKS, 2), training.Network("a", ("a",), 2)]
+    jobs = [job.Job(network, build, FIT) for network in (*NETWORKS, *more)]
+    rows = sweep.run_sweep(tmp_path / "there", jobs, make_data(), cluster=True)
+    assert len({process for _, process in sweep_job.read_builds(tmp_path / "builds")}) == 2
+    expected = sweep.run_sweep(tmp_path / "here", jobs, make_data(), processes=0)
+    assert len(stacked(rows)) == len(stacked(expected)) == 8
+    np.testing.assert_allclose([r.loss for r in rows], [r.loss for r in expected], rtol=1e-5)
+    there, here = (sorted(os.listdir(tmp_path / name / "networks")) for name in ("there", "here"))
+    assert there == here
+
+
+@on_a_cluster
+def test_what_a_cluster_cannot_stack_is_trained_one_by_one_and_a_line_says_why(tmp_path, capsys):
+    def build_killed(tasks):
+        path = tmp_path / "killed"
+        if not path.exists():
+            path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return tasks_wide(tasks)
+
+    networks = [training.Network("both", ("a", "b")), training.Network("a", ("a",))]
+    jobs = [job.Job(network, tasks_wide, {"epochs": 1}) for network in networks]
+    jobs.append(job.Job(training.Network("killed", ("a",)), build_killed, {"epochs": 1}))
+    rows = sweep.run_sweep(tmp_path / "new", jobs, make_data(), cluster=True, stack=True)
+    assert {row.network for row in rows} == {"both", "a", "killed"}
+    assert not stacked(rows)
+    text = capsys.readouterr().out
+    assert "2 networks are trained one by one: the encoder of the network for a differs" in text
+    assert "1 networks are trained one by one: WorkerCrashedError: " in text

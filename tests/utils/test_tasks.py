@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from tag_keras.utils import tasks
@@ -69,6 +70,20 @@ def test_select_labels_puts_the_tasks_in_their_order_and_leaves_others_out():
 def test_select_labels_takes_labels_alone_for_one_task():
     assert tasks.select_labels([1, 2], ("ink",)) == {"ink": [1, 2]}
     assert tasks.select_labels({"ink": [1, 2], "slant": 0}, ("ink",)) == {"ink": [1, 2]}
+
+
+def test_select_labels_takes_one_array_for_each_task():
+    array = np.zeros(3)
+    assert tasks.select_labels([np.float32(1)], ("ink",)) == {"ink": [1]}
+    for labels in ([array], (array,)):
+        assert tasks.select_labels(labels, ("ink",))["ink"] is array
+    several = [{"ink": [array]}, {"ink": (array, array)}, {"ink": {"x": array}}, [array, array]]
+    for labels in several:
+        wanted = (
+            r"^The labels of the task 'ink' should be one array\. Received: (list|tuple|dict)\.$"
+        )
+        with pytest.raises(ValueError, match=wanted):
+            tasks.select_labels(labels, ("ink",))
 
 
 @pytest.mark.parametrize(
