@@ -88,8 +88,7 @@ def run(options: argparse.Namespace) -> None:
     """Judges all ways to choose on each set.
 
     Raises:
-        ValueError: If an option is too small, if a folder holds another run or damaged files, or
-            if another run is at work in it.
+        ValueError: If an option is too small, or if a folder holds another run or damaged files.
     """
     for name, fewest in FEWEST.items():
         number = getattr(options, name)
@@ -97,9 +96,7 @@ def run(options: argparse.Namespace) -> None:
     tf.get_logger().setLevel("ERROR")
     found = {}
     for name in options.sets:
-        folder = options.output_dir / name
-        with files.alone(folder):
-            lines = judge(name, folder, options.seeds, options.runs, options.epochs)
+        lines = judge(name, options.output_dir / name, options.seeds, options.runs, options.epochs)
         shown = [line for line in lines if (line.way, line.runs, line.options) in SHOWN]
         print(f"\n{name}\n{cells_as_markdown(as_cells(shown))}\n", flush=True)
         found[name] = lines

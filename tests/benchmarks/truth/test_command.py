@@ -44,17 +44,6 @@ def test_the_command_ends_with_one_line(given, message, tmp_path, monkeypatch):
         truth.main()
 
 
-def test_two_runs_do_not_work_in_one_folder(tmp_path, monkeypatch):
-    folder = tmp_path / "planted"
-    monkeypatch.setattr("sys.argv", ["truth", f"--output_dir={tmp_path}", "--sets", "planted"])
-    with (
-        files.locked(folder / ".lock", "", wait=False),
-        pytest.raises(SystemExit, match=f"^benchmarks.truth: Another run is at work in {folder}"),
-    ):
-        truth.main()
-    assert [path.name for path in folder.iterdir()] == [".lock"]
-
-
 @pytest.mark.slow
 def test_a_small_truth_table(tmp_path, monkeypatch):
     whole = truth_sets.planted_clusters(epochs=1)
