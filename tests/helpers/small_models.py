@@ -29,7 +29,7 @@ def make_model(tasks=TASKS, regularizer=None):
     return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
 
 
-def make_deep_model(dropout=0.3, regularizer=None):
+def make_deep_model(dropout=0.3, regularizer=None, tasks=TASKS):
     """A network with layers that keep a state."""
     keras.utils.set_random_seed(0)
     encoder = keras.Sequential(
@@ -42,7 +42,7 @@ def make_deep_model(dropout=0.3, regularizer=None):
             layers.Dense(6, activation="relu"),
         ]
     )
-    return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
 
 
 class Kill(keras.callbacks.Callback):

@@ -81,17 +81,18 @@ def test_affinities_are_measured_under_mixed_precision(build):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("build", ENCODERS)
+# All blocks of the ResNet are in MTAN.
+@pytest.mark.parametrize("build", ENCODERS[1:])
 def test_xla_compiles_it(build):
     # The modules of one task of MTAN are like those of another.
     tasks = TASKS[:1] if build is tag_keras.mtan_encoder else TASKS[:2]
     model = make_smaller_model(build, tasks)
     model.compile("sgd", "mse", jit_compile=True)
+    # The loss of the first batch is that before its step.
+    outputs = model(images(), training=True)
+    losses = [np.mean((labels()[task] - outputs[task][:, 0]) ** 2) for task in tasks]
     compiled = model.fit(images(), labels(), batch_size=4, verbose=0).history
-    model = make_smaller_model(build, tasks)
-    model.compile("sgd", "mse", run_eagerly=True)
-    plain = model.fit(images(), labels(), batch_size=4, verbose=0).history
-    np.testing.assert_allclose(compiled["loss"], plain["loss"], rtol=1e-4)
+    np.testing.assert_allclose(compiled["loss"], [sum(losses)], rtol=1e-4)
 
 
 def test_all_weights_of_the_trunk_are_shared(models):

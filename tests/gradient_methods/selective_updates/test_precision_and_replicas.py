@@ -116,12 +116,12 @@ def test_two_replicas_with_synchronized_batchnorm(two_replicas):
         with strategy.scope():
             stack = [layers.Dense(8, use_bias=False), layers.BatchNormalization(synchronized=True)]
             encoder = keras.Sequential([keras.Input((5,)), *stack, layers.ReLU()])
-            heads = {task: layers.Dense(1) for task in TASKS}
+            heads = {task: layers.Dense(1) for task in TASKS[:2]}
             model = tag_keras.MultiTaskModel(encoder, heads)
             # The slots of momentum have the fewest operations.
             optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
             arguments = GRAPH if strategy is two_replicas else None
-            compiled(model, optimizer, groups=[0, 1, 0], compiled_with=arguments)
+            compiled(model, optimizer, groups=[0, 1], compiled_with=arguments)
         fit(model, 3)
         results.append(model)
     assert_same(*map(state, results), atol=2e-6)

@@ -38,10 +38,13 @@ def test_all_tasks_in_one_group_is_joint_training(optimizer, jit_compile):
         "jit_compile": jit_compile,
         "run_eagerly": not jit_compile,
     }
+    # XLA takes most of its time for the heads.
+    tasks = TASKS[:2] if jit_compile else TASKS
     for with_method in (False, True):
-        model = (make_deep_model if optimizer == "adam" else make_model)(regularizer="l2")
+        build = make_deep_model if optimizer == "adam" else make_model
+        model = build(regularizer="l2", tasks=tasks)
         if with_method:
-            compiled(model, make(), groups=[0, 0, 0], compiled_with=arguments)
+            compiled(model, make(), groups=[0] * len(tasks), compiled_with=arguments)
         else:
             model.compile(make(), "mse", **arguments)
         logs.append(fit(model, 2))
@@ -51,7 +54,8 @@ def test_all_tasks_in_one_group_is_joint_training(optimizer, jit_compile):
     for name in logs[0]:
         np.testing.assert_allclose(logs[1][name], logs[0][name], rtol=1e-5)
     # And the steps were measured, without running a batch twice.
-    assert (ends[1].gradient_method.count.numpy()[~np.eye(3, dtype=bool)] == 2).all()
+    measured = ends[1].gradient_method.count.numpy()[~np.eye(len(tasks), dtype=bool)]
+    assert (measured == 2).all()
 
 
 class Parameters(layers.Layer):

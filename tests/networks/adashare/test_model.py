@@ -241,7 +241,7 @@ def test_ways_to_train(after_11_steps, options):
 @pytest.mark.slow
 def test_xla():
     # It draws other random numbers, from the same seeds.
-    model = compile_model(make_model(), jit_compile=True)
+    model = compile_model(make_model(units=(8,)), jit_compile=True)
     model(make_data()[0])
     state, ends = restarts.start_of(model), []
     for _ in range(2):
