@@ -1,5 +1,7 @@
 """Encoders for images that can stand in for one another, in the same multi-task model."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def labels(size=4):
 
 
 def make_model(build, tasks=TASKS, sizes=SMALL):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     heads = {task: keras.layers.Dense(1, dtype="float32") for task in tasks}
     return tag_keras.MultiTaskModel(build(tasks, **sizes), heads)
 
@@ -181,7 +183,7 @@ def test_mtan_needs_two_blocks_in_a_stage():
 
 @pytest.mark.slow
 def test_the_adashare_encoder_is_the_resnet_plus_a_policy(tmp_path):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     tasks, sizes = TASKS[:2], {**SMALL, "depth": (1, 1)}
     encoder = tag_keras.adashare_encoder(tasks, **sizes)
     plain = tag_keras.resnet_encoder(tasks, **sizes)

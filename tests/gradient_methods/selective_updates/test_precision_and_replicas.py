@@ -1,5 +1,7 @@
 """Selective updates in mixed precision, and on several devices."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -112,7 +114,7 @@ def test_two_replicas_are_one(two_replicas, tasks, optimizer, options):
 def test_two_replicas_with_synchronized_batchnorm(two_replicas):
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
-        keras.utils.set_random_seed(0)
+        random.seed(0)
         with strategy.scope():
             stack = [layers.Dense(8, use_bias=False), layers.BatchNormalization(synchronized=True)]
             encoder = keras.Sequential([keras.Input((5,)), *stack, layers.ReLU()])

@@ -1,5 +1,7 @@
 """The training step of selective updates, against Keras, numbers by hand, and the algorithm."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ class Parameters(layers.Layer):
 
 def quadratics(start, centres, **options):
     """Tasks with the losses mean((theta - c)^2) for the shared theta, after one batch of SGD."""
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     tasks = {f"t{index}": np.array(one, "float32") for index, one in enumerate(centres)}
     model = tag_keras.MultiTaskModel(Parameters(start), {task: layers.Identity() for task in tasks})
     compiled(model, keras.optimizers.SGD(0.1), **options)
@@ -201,7 +203,7 @@ def test_groups_whose_losses_are_divided_by_their_tasks():
 def test_slices_of_an_embedding():
     # Three words, each many times in a batch: Adam squares the slices of one row one by one.
     def make():
-        keras.utils.set_random_seed(0)
+        random.seed(0)
         encoder = keras.Sequential([layers.Embedding(3, 4), layers.Flatten()])
         return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS[:2]})
 
@@ -268,7 +270,7 @@ def test_a_task_without_labels_takes_no_part_in_the_batch(traced):
 
 
 def test_variables_of_some_tasks_move_with_their_groups():
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     inputs = keras.Input((5,))
     trunk = layers.Dense(4, name="trunk")(inputs)
     branch = layers.Dense(4, name="branch")(trunk)
