@@ -149,9 +149,18 @@ def test_peak_memory_of_a_method_is_printed(capsys):
     assert 100 < float(capsys.readouterr().out) < 10_000
 
 
+@pytest.fixture
+def small_network(monkeypatch):
+    """Networks of one block, for images of 8 pixels, and few images: all that counts is traced."""
+    small = {"input_shape": (8, 8, 3), "depth": (1,), "widths": (4,)}
+    monkeypatch.setattr(method_cost, "NETWORK", small)
+    monkeypatch.setattr(method_cost, "LAST_SHARED", "stage1_block1_second_convolution")
+    monkeypatch.setattr(method_cost, "BATCH_SIZE", 4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["adashare, weights", "adashare, policy"])
-def test_adashare_trains_either_weights_or_policy(method):
+def test_adashare_trains_either_weights_or_policy(method, small_network):
     tasks = ["a", "b"]
     model = method_cost.build_model(method, tasks)
     step = measuring.step_of(model, method_cost.make_batch(tasks))
@@ -169,34 +178,30 @@ def test_adashare_trains_either_weights_or_policy(method):
 
 
 @pytest.mark.slow
-def test_selective_updates_form_the_planted_groups_after_every_batch():
+def test_selective_updates_form_the_planted_groups_after_every_batch(small_network):
     pytest.importorskip("sklearn")
-    tasks = list("abcdefghi")
+    tasks = list("abcdef")
     model = method_cost.build_model("selective, 3 groups", tasks)
     # So that the groups are formed, and not only kept.
-    model.gradient_method.assignment.assign(np.arange(9.0))
+    model.gradient_method.assignment.assign(np.arange(6.0))
     step = measuring.step_of(model, method_cost.make_batch(tasks))
     for number in (1, 2):
         step()
-        assert model.gradient_method.groups == (tuple("adg"), tuple("beh"), tuple("cfi"))
+        assert model.gradient_method.groups == (tuple("ad"), tuple("be"), tuple("cf"))
         assert int(model.gradient_method.grouped_at.numpy()) == number
 
 
 @pytest.mark.slow
-def test_the_quick_run_has_a_row_for_every_method(capsys, monkeypatch):
-    monkeypatch.setattr(
-        method_cost, "NETWORK", {"input_shape": (8, 8, 3), "depth": (2,), "widths": (4,)}
-    )
-    monkeypatch.setattr(method_cost, "BATCH_SIZE", 4)
-
+def test_the_quick_run_has_a_row_for_every_method(capsys, monkeypatch, small_network):
     def one_turn(steps, turns, seconds):
         return measuring.time_in_turns(steps, 1, seconds)
 
     monkeypatch.setattr(method_cost, "time_in_turns", one_turn)
-    monkeypatch.setattr(method_cost, "LAST_SHARED", "stage1_block2_second_convolution")
     build = method_cost.build_model
 
     def build_model(method, tasks):
+        # MTAN looks between two blocks.
+        monkeypatch.setitem(method_cost.NETWORK, "depth", (2 if method == "mtan" else 1,))
         # Eager steps are made sooner than a graph; one method shows that there is one.
         model = build(method, tasks)
         model.run_eagerly = method != "plain"
@@ -216,6 +221,8 @@ def test_the_quick_run_has_a_row_for_every_method(capsys, monkeypatch):
 @pytest.mark.slow
 def test_the_cost_of_choosing_is_printed_in_times_of_tag(capsys, monkeypatch):
     digits_eagerly.patch(monkeypatch)
+    # Without Adam's slots, as its eager steps take most of the time of these.
+    monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
     monkeypatch.setattr(study_cost.network, "build_model", digits_eagerly.build_model)
     monkeypatch.setattr(study_cost, "STEPS_PER_EPOCH", 2)
     monkeypatch.setattr(study_cost, "TASKS", study_cost.TASKS[:2])
@@ -245,6 +252,8 @@ def test_memory_is_measured_for_each_network_but_the_first(kind, monkeypatch):
 
 @pytest.mark.slow
 def test_a_stack_is_timed_beside_a_sample_of_its_networks(monkeypatch, capsys):
+    # Without Adam's slots, as it takes most of the time to trace their training.
+    monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
     small = ((3,), 2, lambda: [keras.layers.Dense(2)])
     monkeypatch.setattr(stack_cost, "KINDS", {"small": small})
     together = stack_cost.train("small", stack=True, seeds=2, sample=0)

@@ -21,19 +21,13 @@ def loop_over_the_tasks():
         yield
 
 
-def make_model(seed):
-    keras.utils.set_random_seed(seed)
+@functools.cache
+def traced():
+    """A compiled model for all seeds, which is traced once, and all its variables at the start."""
     encoder = keras.Sequential([keras.layers.Dense(64, activation="relu") for _ in range(2)])
     heads = {task: keras.layers.Dense(1) for task in planted.TASKS}
     model = tag_keras.MultiTaskModel(encoder, heads)
     model(np.zeros((1, 9)))
-    return model
-
-
-@functools.cache
-def traced():
-    """A compiled model for all seeds, which is traced once, and all its variables at the start."""
-    model = make_model(0)
     optimizer = keras.optimizers.SGD(0.02, momentum=0.9)
     options = tag_keras.LookaheadAffinity(every=5, baseline=True)
     model.compile(optimizer, "mse", affinity=options)
@@ -47,13 +41,17 @@ def measure(seed, missing=0.0):
     for variable, value in start:
         variable.assign(value)
     model._statistics.start()
-    start = make_model(seed).trainable_variables
-    for variable, value in zip(model.trainable_variables, start, strict=True):
-        variable.assign(value.numpy())
+    # Drawn by NumPy: a seed of TensorFlow would have it optimize the whole graph again.
+    rng = np.random.default_rng([seed, 1])
+    for kernel in model.trainable_variables:
+        if kernel.path.endswith("kernel"):
+            limit = np.sqrt(6 / sum(kernel.shape))
+            kernel.assign(rng.uniform(-limit, limit, kernel.shape))
     x, y = planted.make_data(seed)
     rng = np.random.default_rng(seed)
     y = {task: np.where(rng.uniform(size=len(x)) < missing, np.nan, y[task]) for task in y}
-    model.fit(x, y, batch_size=64, epochs=5, verbose=0)
+    # The examples are in a random order.
+    model.fit(x, y, batch_size=64, epochs=5, shuffle=False, verbose=0)
     return model.get_affinity()
 
 

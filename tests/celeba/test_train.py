@@ -16,7 +16,7 @@ from ports import free_ports
 from script_flags import many_methods, script
 
 import tag_keras
-from celeba import methods, train
+from celeba import methods, network, train
 from celeba.data import ATTRIBUTES as ATTRIBUTES_OF_FILE
 from celeba.data import CelebA
 from tag_keras.results import Row, load_results
@@ -113,9 +113,17 @@ def test_tag_from_files_to_the_table(run, folder, tmp_path, capsys, tmp_path_fac
         run(*command, "--every=2")
 
 
+def narrow_convolution(x, name=None):
+    """As the network's, with 4 channels: these take less time to compute than those of 64."""
+    layers = keras.layers
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name=name)(x)
+    return layers.BatchNormalization()(x)
+
+
 @pytest.mark.slow
 def test_every_method_from_its_flag_file(run, folder, tmp_path, monkeypatch):
     build = methods.build_model
+    monkeypatch.setattr(network, "_convolution", narrow_convolution)
 
     def build_model(tasks, method="mtl", affinity=None, **options):
         # One plain network is enough; it measures.
@@ -123,12 +131,12 @@ def test_every_method_from_its_flag_file(run, folder, tmp_path, monkeypatch):
             return build_small_model(tasks, affinity=affinity)
         model = build(tasks, method, affinity, **options)
         # A few steps are made sooner than a graph; one network shows that there is one.
-        model.run_eagerly = method != "mtan"
+        model.run_eagerly = method != "uw"
         return model
 
     monkeypatch.setattr(methods, "build_model", build_model)
     more = [f"--data_dir={folder}", f"--output_dir={tmp_path}", *SMALL]
-    more += ["--tasks=Smiling,Young", "--early_epochs=1", "--draws=2", "--batch_size=12"]
+    more += ["--tasks=Smiling,Young", "--epochs=1", "--draws=2", "--batch_size=12"]
     with many_methods(monkeypatch, train, CelebA):
         for method in METHODS:
             run(flag_file(method), *more)
@@ -150,8 +158,10 @@ def test_the_figures_of_the_original(run, folder, tmp_path, monkeypatch):
         return build_small_model(tasks, **options)
 
     monkeypatch.setattr(methods, "build_model", build_model)
+    # Groups of one network, which is there: "mtl" trains it.
+    more = [f"--output_dir={tmp_path}", *SMALL, "--reproduce_original"]
+    more += ["--tasks=Smiling,Young", "--num_groups=1", "--epochs=1", "--batch_size=12"]
     for method in ("mtl", "tag"):
-        more = [f"--output_dir={tmp_path}", *SMALL, "--reproduce_original"]
         run(flag_file(method), f"--data_dir={folder}", *more)
     assert set(seen) == {True}
     rows = [row for row in load_results(tmp_path / "results.json") if row.split == "test"]
@@ -159,7 +169,7 @@ def test_the_figures_of_the_original(run, folder, tmp_path, monkeypatch):
     lines = [line.split() for line in (tmp_path / "report.md").read_text().splitlines()]
     totals = {line[1]: line[3] for line in lines if line[:1] == ["|"]}
     # The right answers on the 19,962 test images, divided by the number of validation images.
-    assert totals["mtl"] == f"{300 - 100 * right * 19_962 / 19_867:.4g}"
+    assert totals["mtl"] == f"{200 - 100 * right * 19_962 / 19_867:.4g}"
     assert "tag" in totals
 
 

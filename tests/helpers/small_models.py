@@ -1,5 +1,7 @@
 """Data and models of three tasks, small enough to be traced in no time."""
 
+import random
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -24,14 +26,14 @@ def in_batches(x, y, size):
 
 def make_model(tasks=TASKS, regularizer=None):
     """A network that is traced in no time."""
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     encoder = keras.Sequential([layers.Dense(8, "tanh", kernel_regularizer=regularizer)])
     return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
 
 
-def make_deep_model(dropout=0.3, regularizer=None):
+def make_deep_model(dropout=0.3, regularizer=None, tasks=TASKS):
     """A network with layers that keep a state."""
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     encoder = keras.Sequential(
         [
             # No bias: before BatchNorm its gradient is 0 but for rounding, which Adam amplifies.
@@ -42,7 +44,7 @@ def make_deep_model(dropout=0.3, regularizer=None):
             layers.Dense(6, activation="relu"),
         ]
     )
-    return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
+    return tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in tasks})
 
 
 class Kill(keras.callbacks.Callback):

@@ -1,5 +1,7 @@
 """MTAN: its attention module, its upsampling, and its network on a SegNet."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -138,7 +140,7 @@ def of_kind(model, kind):
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     return tag_keras.mtan_segnet(TASKS, **SMALL)
 
 

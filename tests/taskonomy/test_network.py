@@ -181,10 +181,17 @@ def test_all_tasks_have_outputs_of_their_channels(small_decoders):
 
 
 @pytest.mark.slow
-def test_affinities_of_all_tasks_are_measured_in_training(small_decoders, data):
-    affinity = tag_keras.LookaheadAffinity(every=1)
+def test_affinities_of_all_tasks_are_measured_in_training(monkeypatch, data):
+    # One block and decoders of two steps: five tasks have many layers, which the probes run often.
+    monkeypatch.setattr(xception, "FACTOR", 4)
+    monkeypatch.setattr(xception, "FEATURES", 8)
+    monkeypatch.setitem(xception.DECODERS, "small", (8, 4))
     model = network.build_model(
-        TASKS, image_size=32, build_encoder=small_encoder, affinity=affinity, run_eagerly=True
+        TASKS,
+        image_size=32,
+        build_encoder=lambda tasks: xception.xception_encoder(32, SMALL, num_blocks=1),
+        affinity=tag_keras.LookaheadAffinity(every=1),
+        run_eagerly=True,
     )
     train = data.batches("train", 2, shuffle=True).take(1)
     validation = data.batches("validation", 2)

@@ -52,7 +52,8 @@ def build_small_model(tasks, method="mtl", affinity=None, half_size=False, **opt
     heads = {task: keras.layers.Conv2DTranspose(channels[task], 3) for task in tasks}
     model = tag_keras.MultiTaskModel(encoder, heads)
     weighting = {"loss_weighting": tag_keras.DynamicWeightAverage()} if method == "dwa" else {}
-    losses = build_losses(tasks)
+    # The shifts make many operations; the networks of the paper have them.
+    losses = build_losses(tasks, shifts=False)
     model.compile("sgd", losses, affinity=affinity, run_eagerly=True, **weighting)
     return model
 
@@ -77,10 +78,16 @@ def test_tag_from_files_to_the_table(run, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def few_blocks(monkeypatch):
-    """Networks of few blocks: building and tracing them takes longer than training."""
-    small = functools.partial(xception.xception_encoder, num_blocks=3)
+    """Networks of one block: building and tracing them takes longer than training.
+
+    They make images smaller by 4 and not by 16, so that decoders have two steps and not four.
+    """
+    small = functools.partial(xception.xception_encoder, num_blocks=1)
     monkeypatch.setattr(xception, "xception_encoder", small)
-    monkeypatch.setattr(xception_mtan, "_STAGES", ((1,), (2,), (3,)))
+    monkeypatch.setattr(xception_mtan, "_STAGES", ((1,),))
+    monkeypatch.setattr(xception, "FACTOR", 4)
+    monkeypatch.setattr(xception, "FEATURES", 8)
+    monkeypatch.setitem(xception.DECODERS, "small", (8, 4))
 
 
 @pytest.mark.slow
@@ -103,7 +110,6 @@ def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch, few_blocks)
     # With few channels, too.
     for name in ("full", "half"):
         monkeypatch.setitem(xception.WIDTHS, name, (4, 4, 8, 8, 16))
-    monkeypatch.setitem(xception.DECODERS, "small", (8, 8, 4, 4))
     more = [f"--output_dir={tmp_path}", *SMALL, "--batch_size=6", "--half_size", "--draws=1"]
     with many_methods(monkeypatch, train, Taskonomy):
         for method in METHODS:

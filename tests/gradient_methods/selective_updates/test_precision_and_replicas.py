@@ -1,5 +1,7 @@
 """Selective updates in mixed precision, and on several devices."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -111,16 +113,16 @@ def test_two_replicas_are_one(two_replicas, tasks, optimizer, options):
 def test_two_replicas_with_synchronized_batchnorm(two_replicas):
     results = []
     for strategy in (tf.distribute.get_strategy(), two_replicas):
-        keras.utils.set_random_seed(0)
+        random.seed(0)
         with strategy.scope():
             stack = [layers.Dense(8, use_bias=False), layers.BatchNormalization(synchronized=True)]
             encoder = keras.Sequential([keras.Input((5,)), *stack, layers.ReLU()])
-            heads = {task: layers.Dense(1) for task in TASKS}
+            heads = {task: layers.Dense(1) for task in TASKS[:2]}
             model = tag_keras.MultiTaskModel(encoder, heads)
             # The slots of momentum have the fewest operations.
             optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
             arguments = GRAPH if strategy is two_replicas else None
-            compiled(model, optimizer, groups=[0, 1, 0], compiled_with=arguments)
+            compiled(model, optimizer, groups=[0, 1], compiled_with=arguments)
         fit(model, 3)
         results.append(model)
     assert_same(*map(state, results), atol=2e-6)

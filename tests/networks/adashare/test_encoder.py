@@ -1,5 +1,7 @@
 """The encoder against the plain residual network and a pass written out by hand."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ layers = keras.layers
 
 
 def make_encoder(units=(6, 8, 8), normalized=True, tasks=TASKS, **kwargs):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     stem, blocks = make_layers(units, normalized)
     return tag_keras.AdaShareEncoder(stem, blocks, tasks, **kwargs)
 

@@ -1,5 +1,7 @@
 """Networks of fixed policies against the model that they are taken from."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ POLICY = np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0]], bool)
 
 
 def make_model(tasks=TASKS, trained=True):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     encoder = tag_keras.AdaShareEncoder(*make_layers(), tasks)
     model = tag_keras.AdaShareModel(encoder, {task: layers.Dense(1) for task in tasks})
     if trained:

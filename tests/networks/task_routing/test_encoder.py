@@ -1,4 +1,5 @@
 import contextlib
+import random
 
 import keras
 import numpy as np
@@ -94,7 +95,7 @@ def test_it_trains_on_several_devices(two_replicas):
     # batch normalization, whose statistics would be those of each part.
     ends = []
     for strategy in (two_replicas, None):
-        keras.utils.set_random_seed(0)
+        random.seed(0)
         with strategy.scope() if strategy else contextlib.nullcontext():
             inputs, task_ids = keras.Input((4,)), keras.Input((), dtype="int32")
             x = tag_keras.TaskRouting(3, seed=0)(keras.layers.Dense(6)(inputs), task_ids)

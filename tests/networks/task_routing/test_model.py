@@ -1,3 +1,5 @@
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ def make_trunk(num_tasks=3, width=8, dtype=None):
 
 
 def make_model(num_tasks=3, optimizer=None, loss="mse", sampling="one", metrics=None, **kwargs):
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     tasks = TASKS if num_tasks == 3 else [f"t{i}" for i in range(num_tasks)]
     trunk = make_trunk(num_tasks, 8 if num_tasks == 3 else 700)
     model = tag_keras.TaskRoutingModel(trunk, tasks, sampling=sampling, seed=1)
@@ -199,7 +201,7 @@ def test_evaluation_is_over_all_tasks_and_the_labels_present(traced):
 
 def test_metrics_of_classification_count_the_labels_of_all_tasks():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     model = tag_keras.TaskRoutingModel(make_trunk(), TASKS, units=4)
     model.compile("sgd", loss, metrics=["accuracy"], **EAGER)
     x = make_data()[0]

@@ -1,3 +1,5 @@
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def test_losses_are_means_over_the_labels_of_all_batches():
 
 @pytest.fixture
 def head():
-    keras.utils.set_random_seed(0)
+    random.seed(0)
     layer = tag_keras.TaskDense(3, units=2)
     layer.build((None, 4))
     layer.bias.assign(np.arange(6.0).reshape(3, 2))
