@@ -426,7 +426,7 @@ def test_the_rest_of_the_data_in_a_small_batch_is_not_measured():
     model = make_model()
     model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
     x, y = make_data(97)
-    model.fit(x, y, batch_size=48, epochs=2, verbose=0)
+    model.fit(x, y, batch_size=48, epochs=2, shuffle=False, verbose=0)
     np.testing.assert_array_equal(model.get_affinity().count, np.full((3, 3), 4))
 
 
@@ -439,7 +439,7 @@ def test_embeddings_of_integers_through_fit_and_export(tmp_path):
     model = tag_keras.MultiTaskModel(encoder, {task: layers.Dense(1) for task in TASKS})
     model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
     x = np.random.default_rng(0).integers(0, 9, size=(96, 4)).astype("int32")
-    model.fit(x, make_data()[1], epochs=1, verbose=0)
+    model.fit(x, make_data()[1], epochs=1, shuffle=False, verbose=0)
     assert (model.get_affinity().count == 3).all()
     model.export(tmp_path / "saved", verbose=False)
     loaded = tf.saved_model.load(tmp_path / "saved")

@@ -197,4 +197,4 @@ def test_a_dataset_whose_later_passes_have_no_batch_of_the_same_size():
     model = make_model(LookaheadAffinity(1, on=dataset))
     message = "The held-out dataset (`on`) has come to an end, without a batch as large as one "
     with pytest.raises(ValueError, match=re.escape(message)):
-        model.fit(X, Y, batch_size=2, verbose=0)
+        model.fit(X, Y, batch_size=2, shuffle=False, verbose=0)

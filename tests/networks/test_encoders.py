@@ -51,7 +51,7 @@ def count(variables):
 def test_it_trains_in_a_multi_task_model_and_is_saved(models, build, tmp_path):
     model = models[build]
     model.compile("sgd", "mse", run_eagerly=True)
-    logs = model.fit(images(), labels(), batch_size=4, verbose=0).history
+    logs = model.fit(images(), labels(), batch_size=4, shuffle=False, verbose=0).history
     assert set(logs) == {"loss", "a_loss", "b_loss", "c_loss"}
     assert np.isfinite(logs["loss"]).all()
     predictions = model(images())
@@ -76,7 +76,7 @@ def test_affinities_are_measured_under_mixed_precision(build):
     # Eager steps are made sooner than a graph; one encoder shows that there is one.
     eager = build is not tag_keras.resnet_encoder
     model.compile(optimizer, "mse", affinity=tag_keras.LookaheadAffinity(1), run_eagerly=eager)
-    model.fit(images(), labels(), batch_size=4, verbose=0)
+    model.fit(images(), labels(), batch_size=4, shuffle=False, verbose=0)
     affinity = model.get_affinity()
     assert np.isfinite(affinity.mean).all()
     assert not affinity.skipped.any()
@@ -93,7 +93,7 @@ def test_xla_compiles_it(build):
     # The loss of the first batch is that before its step.
     outputs = model(images(), training=True)
     losses = [np.mean((labels()[task] - outputs[task][:, 0]) ** 2) for task in tasks]
-    compiled = model.fit(images(), labels(), batch_size=4, verbose=0).history
+    compiled = model.fit(images(), labels(), batch_size=4, shuffle=False, verbose=0).history
     np.testing.assert_allclose(compiled["loss"], [sum(losses)], rtol=1e-4)
 
 
@@ -190,7 +190,7 @@ def test_the_adashare_encoder_is_the_resnet_plus_a_policy(tmp_path):
     model = tag_keras.AdaShareModel(encoder, {task: keras.layers.Dense(1) for task in tasks})
     search = tag_keras.AdaShareSearch(warm_up=1)
     model.compile("sgd", "mse", search=search, run_eagerly=True)
-    model.fit(images(), labels(), batch_size=4, verbose=0)
+    model.fit(images(), labels(), batch_size=4, shuffle=False, verbose=0)
     # Two tasks, two blocks, two logits each.
     assert count(encoder.trainable_variables) == count(plain.trainable_variables) + 2 * 2 * 2
     # Before its training, the policy is undecided, and then a block is executed.

@@ -194,7 +194,7 @@ def test_evaluation_is_over_all_tasks_and_the_labels_present(traced):
     # In batches, the losses of the tasks are still means over their labels.
     listed = model.evaluate(x, y, batch_size=8, verbose=0)
     np.testing.assert_allclose(listed[2:], by_task, rtol=1e-5)
-    history = model.fit(x, y, validation_data=(x, y), verbose=0).history
+    history = model.fit(x, y, validation_data=(x, y), shuffle=False, verbose=0).history
     assert {"loss", "mae", "val_loss", "val_mae", "val_a_loss"} <= set(history)
     assert "a_loss" not in history
 
@@ -224,10 +224,10 @@ def test_missing_labels_add_nothing(missing):
         weights[:4] = 0
         labels[:4] = garbage
         restart(model, start)
-        model.fit(x, labels, sample_weight=weights, batch_size=16, verbose=0)
+        model.fit(x, labels, sample_weight=weights, batch_size=16, shuffle=False, verbose=0)
         ends.append(values(model))
     restart(model, start)
-    model.fit(x[4:], y[4:], batch_size=16, verbose=0)
+    model.fit(x[4:], y[4:], batch_size=16, shuffle=False, verbose=0)
     for one, other, expected in zip(*ends, values(model), strict=True):
         np.testing.assert_array_equal(one, other)
         np.testing.assert_allclose(one, expected, atol=1e-6)
@@ -373,4 +373,4 @@ def test_arguments_that_do_not_fit_are_errors():
             make_model(**arguments)
     model, (x, y) = make_model(), make_data()
     with pytest.raises(ValueError, match=r"Labels should be an array \(B, 3, \.\.\.\), or a dict"):
-        model.fit(x, y[:, :2], verbose=0)
+        model.fit(x, y[:, :2], shuffle=False, verbose=0)
