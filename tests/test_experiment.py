@@ -260,6 +260,7 @@ def test_another_model_or_other_data_are_another_run(whole, tmp_path, monkeypatc
     assert contents(tmp_path) == kept
 
 
+@pytest.mark.slow
 def test_a_run_that_only_reads_says_so_and_when_it_was_trained(
     whole, tmp_path, monkeypatch, capsys
 ):
@@ -406,6 +407,7 @@ def test_a_damaged_file_is_named(whole, tmp_path):
             run(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_run_is_alone_in_its_folder_from_beginning_to_end(whole, tmp_path, monkeypatch):
     shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
     asked = []
@@ -474,7 +476,7 @@ def approximately(rows):
     ]
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["a split", "a row", "all"])
 def test_results_that_are_lost_cost_an_evaluation(whole, tmp_path, monkeypatch, what):
     shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)

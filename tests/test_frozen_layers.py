@@ -42,6 +42,7 @@ def test_an_affinity_needs_a_shared_layer_that_trains():
         model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"affinity": tag_keras.LookaheadAffinity()}, {"gradient_method": tag_keras.PCGrad()}],

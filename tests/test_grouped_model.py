@@ -99,6 +99,7 @@ def test_bad_input():
         tag_keras.GroupedModel([make_model("ac"), make_model("ac")], GROUPING)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Of a head that serves no task.
 def test_a_grouped_model_trains_on(grouped, predictions):
     grouped.compile(keras.optimizers.SGD(0.1), "mse")

@@ -217,6 +217,7 @@ def test_cadence_over_data_of_unknown_length(measuring):
     np.testing.assert_array_equal(affinity.count, np.full((3, 3), 5))
 
 
+@pytest.mark.slow
 def test_steps_without_a_probe_hold_no_trace_of_it():
     x, y = make_data(16)
     data = (tf.constant(x), {task: tf.constant(y[task]) for task in y})
@@ -279,6 +280,7 @@ def test_a_step_of_ones_own_and_ragged_inputs_train_as_they_did():
     assert np.isfinite(model.fit(batches, shuffle=False, verbose=0).history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_a_layer_for_training_only_may_come_with_the_first_step():
     class Helped(layers.Layer):
         def __init__(self):
@@ -295,6 +297,7 @@ def test_a_layer_for_training_only_may_come_with_the_first_step():
     assert np.isfinite(history["loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [("a",), ("c", "a", "b")])
 def test_logs_for_any_number_of_tasks(tasks):
     model = make_model(tasks)
@@ -386,6 +389,7 @@ def test_save_and_load(tmp_path):
     np.testing.assert_allclose(loaded.get_affinity().mean, model.get_affinity().mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compile_again_starts_measuring_anew():
     model = make_model()
     for every in (1, 2):
@@ -422,6 +426,7 @@ def test_a_list_of_callbacks_that_is_made_already():
     assert model.get_affinity().history.shape == (2, 3, 3)
 
 
+@pytest.mark.slow
 def test_the_rest_of_the_data_in_a_small_batch_is_not_measured():
     model = make_model()
     model.compile("sgd", "mse", affinity=tag_keras.LookaheadAffinity(every=1), run_eagerly=True)
@@ -450,6 +455,7 @@ def test_embeddings_of_integers_through_fit_and_export(tmp_path):
         np.testing.assert_allclose(served[task], expected[task], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_encoder_may_give_features_by_task():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5,))

@@ -198,6 +198,7 @@ def test_losses_that_depend_on_no_variable_have_no_gradients_either_way(compiled
     assert len(of_whole_batch(looped, [variable])) == 2
 
 
+@pytest.mark.slow
 def test_looped_gradients_equal_the_unrolled_ones(network, compiled):
     rows, stacked, variables = both_ways(network, compiled)
     assert isinstance(stacked, StackedGradients)
@@ -226,6 +227,7 @@ def test_looped_gradients_of_one_task(compiled):
     np.testing.assert_allclose(compiled(gradients)().columns[0], [[2.0, 4.0]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loop_keeps_the_graph_small():
     def operations(tasks, function):
         dense = keras.layers.Dense(tasks)
@@ -273,6 +275,7 @@ def test_weighted_sum_of_stacked_gradients_keeps_their_type():
     np.testing.assert_array_equal(total, [3.0])
 
 
+@pytest.mark.slow
 def test_weighted_sum_of_looped_gradients_equals_that_of_the_unrolled(network, compiled):
     rows, stacked, _ = both_ways(network, compiled)
     weights = [0.5, -2.0, 1.0]

@@ -100,6 +100,7 @@ def select_without_random(seed, **options):
     return tag_keras.select_groups(without_random, num_groups=3, **options).groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", [False, True])
 def test_selection_finds_the_clusters(partition):
     assert select_without_random(0, partition=partition) == planted.CLUSTERS
@@ -111,6 +112,7 @@ def test_a_partition_is_the_clusters_with_ten_seeds():
         assert select_without_random(seed, partition=True) == planted.CLUSTERS
 
 
+@pytest.mark.slow
 def test_noise_does_not_hide_the_clusters():
     affinity = measure(0)
     mean, error = affinity.mean[:-1, :-1], affinity.standard_error[:-1, :-1]

@@ -145,6 +145,7 @@ def test_without_the_library_prepared_files_are_left_alone(prepared, tmp_path, m
     assert find_source(tmp_path).sizes == SIZES
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_version_will_do_and_may_have_the_cache_in_it(prepared, tmp_path, capsys):
     version = tmp_path / "2.1.0"
     shutil.copytree(prepared / "celeb_a" / "2.1.0", version)

@@ -164,6 +164,7 @@ def test_inputs_by_name_may_come_in_any_order():
     assert np.isfinite(model.get_affinity().mean).all()
 
 
+@pytest.mark.slow
 def test_a_dataset_whose_labels_of_a_task_are_all_missing():
     x, y = make_data(12)
     model = make_model(LookaheadAffinity(on=dataset_of(X, WITHOUT).batch(4)))
@@ -175,6 +176,7 @@ def test_a_dataset_whose_labels_of_a_task_are_all_missing():
         model.fit(x, y, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_rare_label_may_be_in_no_held_out_batch_that_was_probed():
     rare = {**Y, "a": np.where(np.arange(8) < 7, NAN, Y["a"])}
     for on in (dataset_of(X, rare).batch(4), (X, rare)):

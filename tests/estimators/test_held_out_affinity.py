@@ -82,6 +82,7 @@ def forward(values, x, y):
     return np.array(losses), gradients
 
 
+@pytest.mark.slow
 def test_steps_by_hand_where_labels_are_missing():
     """A linear network, trained and probed in NumPy by the formulas of its gradients."""
     x, y = make_data(24)

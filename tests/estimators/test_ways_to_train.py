@@ -161,6 +161,7 @@ def accumulated_by_hand():
     return [*probes, probe_by_hand(oracle, *batches[4])], [v.numpy() for v in variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_accumulated_gradients_make_one_step(accumulated_by_hand, at_once):
     probes, weights = accumulated_by_hand
@@ -209,7 +210,7 @@ def unrolled(kind):
     return run(kind, most_unrolled=2, jit_compile=False, run_eagerly=True)
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_a_loop_over_the_tasks_measures_what_copies_measure(kind):
     # The graphs of the others, one of steps and one of gradients, are compiled by XLA below.

@@ -315,6 +315,7 @@ def test_a_step_that_overflows_is_skipped():
         np.testing.assert_array_equal(value, first)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_built():
     random.seed(0)
     encoder = keras.Sequential([layers.Embedding(6, 3), layers.Flatten()])

@@ -55,6 +55,7 @@ def test_one_task():
     np.testing.assert_array_equal(weights([3.0], [1.0]), [1.0])
 
 
+@pytest.mark.slow
 def test_the_weights_of_an_epoch_come_from_the_losses_of_the_two_before():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(22, 3)).astype("float32")

@@ -205,7 +205,7 @@ class Subclassed(keras.Model):
         return self.last(self.first(inputs))
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("names_before", [0, 1, 5])
 def test_a_loaded_model_finds_its_kernel_whatever_the_names_are(names_before, tmp_path):
     # As in a new process, in which "dense_1" is the last of the two layers, the first, or neither.

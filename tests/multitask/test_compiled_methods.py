@@ -102,6 +102,7 @@ def state(model):
     return [np.array(weight) for weight in model.compiled_methods.weights]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [*some_of(PAIRS, "dynamic", "gradnorm"), slow("equal")])
 def test_a_model_is_saved_with_its_methods_and_goes_on(pair, tmp_path):
     model = compiled(None, **{**METHODS, **PAIRS}[pair](), loss_weights={"a": 2.0})
@@ -185,6 +186,7 @@ class Labels(keras.callbacks.Callback):
             self.numbers.append(self.model.loss_weighting._labels.numpy().tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("affinity", [None, tag_keras.CosineAffinity(every=3)])
 def test_an_epoch_that_was_interrupted_counts_once(affinity, tmp_path):
     # Without affinities Keras makes all of its steps again, with them those that are left.
@@ -223,6 +225,7 @@ def test_two_replicas_train_as_one_device(method, two_replicas):
         np.testing.assert_allclose(logs[name], history[name], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("methods", [("uncertainty",), slow(("dynamic", "gradnorm", "both"))])
 def test_the_affinity_is_that_of_the_plain_model_with_the_same_weights(methods):
     x, y = make_data(8, missing=True)
@@ -274,6 +277,7 @@ def test_a_weighting_in_a_graph_and_several_steps_at_once(method, jit_compile):
         np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradnorm", "both"])
 def test_gradnorm_in_a_loop_over_the_tasks(method, monkeypatch):
     unrolled, looped = compiled(method), compiled(method)
@@ -284,6 +288,7 @@ def test_gradnorm_in_a_loop_over_the_tasks(method, monkeypatch):
     assert_same_weights(looped, unrolled, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_weight_of_one_task_is_1():
     x, y = make_data(8)
     histories = {}
@@ -297,6 +302,7 @@ def test_the_weight_of_one_task_is_1():
             np.testing.assert_allclose(weighted[name], plain[name], rtol=1e-6, err_msg=method)
 
 
+@pytest.mark.slow
 def test_equal_weights_are_those_of_no_weighting():
     plain, equal = compiled(None), compiled("equal")
     data, validation = make_data(8), make_data(8)
@@ -371,7 +377,7 @@ def test_what_is_no_weighting(given):
         make_model().compile("sgd", "mse", loss_weighting=given)
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("method", some_of(MERGED, "both", "uncertainty"))
 def test_mixed_precision(method):
     results = []

@@ -95,6 +95,7 @@ def test_every_order_is_equally_likely():
     assert all(abs(count - 500) < 80 for count in counts.values())
 
 
+@pytest.mark.slow
 def test_the_mixture_stays_even_to_the_end():
     # Drawn with constant probabilities, a set would be used up some hundreds before the end.
     datasets = {

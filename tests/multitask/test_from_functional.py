@@ -59,6 +59,7 @@ def predict(model, x):
     return model.predict(x, verbose=0)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_layers_and_the_weights():
     functional = make_functional()
     model = from_functional(functional)
@@ -103,6 +104,7 @@ def affinity_of(model):
     return affinity
 
 
+@pytest.mark.slow
 def test_affinities_equal_those_of_an_encoder_and_heads_with_the_same_layers():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5,))
@@ -378,6 +380,7 @@ def test_a_choice_that_was_saved_means_the_same_variables_elsewhere(tmp_path):
         np.testing.assert_array_equal(variable.numpy(), expected.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_layers_that_encoder_and_heads_have_in_common_can_be_saved(tmp_path):
     # As an encoder and heads that are keras.Sequential each, they would save, but not load.

@@ -366,6 +366,7 @@ class RunningScale(keras.losses.Loss):
         return keras.ops.mean(errors) if self.is_scalar else errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("is_scalar", [False, True])
 def test_the_state_of_a_loss_moves_once_in_a_step(is_scalar, eager):

@@ -120,6 +120,7 @@ def test_a_batch_with_labels_of_one_task_trains_as_one_task_on_its_examples():
     np.testing.assert_allclose(affinity.mean[1, 1], of_one.mean[0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -142,6 +143,7 @@ def test_a_task_without_labels_in_some_batches_is_not_counted_there(options):
     assert np.isfinite(affinity.mean).all()
 
 
+@pytest.mark.slow
 def test_a_task_without_any_label_is_an_error_at_the_end_of_the_epoch():
     x, y, _ = make_data(32)
     y["a"][...] = NAN
@@ -165,6 +167,7 @@ def test_labels_that_validation_data_lack_are_no_error():
     assert logs["val_loss"][0] == pytest.approx(logs["val_b_loss"][0] + logs["val_c_loss"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["nan", "weight"])
 def test_without_any_label_all_logs_are_nan_and_one_warning_says_so(missing):
     x, y, _ = make_data(32, share=0.0)

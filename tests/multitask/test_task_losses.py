@@ -345,6 +345,7 @@ def on_replicas(strategy, function, *batches):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_losses_of_replicas_with_other_numbers_of_labels_add_up(reduction, two_replicas):
     labels, predictions, weights = make_batch(columns=2)

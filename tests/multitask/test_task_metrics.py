@@ -170,6 +170,7 @@ def test_a_function_gives_a_value_for_an_example_or_for_a_part_of_it(function, i
     assert logs[name] == pytest.approx((expected * each)[known].sum() / each[known].sum(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_names_are_those_of_keras():
     y, p, weights = draw((8, 1))
     given = ["mae", "mae", last_step, M.MeanSquaredError(), lambda y, p: tf.abs(y - p)]

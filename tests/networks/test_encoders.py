@@ -114,6 +114,7 @@ def test_all_weights_of_the_trunk_are_shared(models):
     assert count(mtan.encoder.trainable_variables) == trunk + way + 3 * own
 
 
+@pytest.mark.slow
 def test_masks_of_mtan_get_gradients_of_their_task_and_the_way_between_of_all(models):
     encoder = models[tag_keras.mtan_encoder].encoder
     attention = [one for one in encoder.layers if isinstance(one, tag_keras.TaskAttention)]

@@ -174,6 +174,7 @@ def test_parameters_of_three_tasks(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_masks_and_output_layers_belong_to_one_task_and_the_rest_to_all(network):
     gradients = gradients_by_task(network)
     attention = of_kind(network, tag_keras.TaskAttention)

@@ -23,6 +23,7 @@ def shake(layer, seed=0):
 # torchvision's resnet18 and resnet34 have 11,689,512 and 21,797,672 parameters, of which the last
 # layer has 512 * 1000 + 1000 = 513,000. Their stem has 7 * 7 * 3 * 64 = 9408 weights; this one has
 # 3 * 3 * 3 * 64 = 1728.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "blocks", "parameters"),
     [(18, 8, 11_689_512 - 513_000 - 7680), (34, 16, 21_797_672 - 513_000 - 7680)],

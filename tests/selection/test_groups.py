@@ -408,6 +408,7 @@ def test_refuses_more_than_100_tasks():
         tag_keras.select_groups(make_affinity(np.zeros((101, 101))), 2)
 
 
+@pytest.mark.slow
 def test_the_frontier_of_many_tasks_searches_only_as_far_as_groups_are_of_use(monkeypatch):
     searched = []
     solve = ColumnSolver.solve

@@ -108,6 +108,7 @@ def test_equals_exhaustive_search(seeds, partition):
         assert selection.upper_bound == pytest.approx(score, rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", [False, True])
 def test_leaving_networks_out_first_changes_nothing(partition, monkeypatch):
     """Small tables are solved as they are: here they are reduced, too."""

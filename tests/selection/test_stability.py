@@ -120,6 +120,7 @@ def test_without_noise_nothing_changes():
     np.testing.assert_array_equal(found.share, same | np.eye(9, dtype=bool))
 
 
+@pytest.mark.slow
 def test_clusters_are_found_less_often_the_larger_the_errors():
     shares, wins, regrets = [], [], []
     for error in (0.02, 0.1, 0.3):

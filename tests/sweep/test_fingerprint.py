@@ -169,6 +169,7 @@ def test_means_over_shuffled_data_are_the_same_and_those_of_other_data_are_not()
     assert "frozen of weights was" in changes(models[0], normalized(x[:, [1, 0, 2, 3, 4]]))[0]
 
 
+@pytest.mark.slow
 def test_frozen_weights_may_be_infinite():
     def masked(value):
         model = functional(frozen=1)
@@ -197,6 +198,7 @@ class Scaled(keras.losses.Loss):
         return self.scale * keras.ops.mean((y_true - y_pred) ** 2, -1)
 
 
+@pytest.mark.slow
 def test_losses_of_the_user_count_by_their_code():
     before = functional(loss=make_loss(1.0))
     assert changes(before, functional(loss=make_loss(1.0))) == []

@@ -163,6 +163,7 @@ def test_no_losses_are_told_in_a_line():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_that_keras_can_shuffle_are_shuffled(workers):
     dataset = Batches(workers=workers)
@@ -185,6 +186,7 @@ class Endless(Batches):
         return None
 
 
+@pytest.mark.slow
 def test_batches_that_keras_cannot_shuffle_give_no_warning():
     dataset = tf.data.Dataset.from_tensor_slices(DATA["train"]).batch(8)
     for data in (dataset, Endless(), lambda: (batch for batch in dataset)):

@@ -174,6 +174,7 @@ def test_what_stays_as_it_is_may_be_made_once(tmp_path):
         np.testing.assert_allclose(prediction, predictions[task], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loss_made_once_may_have_constants_but_no_state():
     grouping = tag_keras.Grouping(("a",), (("a",),), {"a": 0}, 0.0, 0.0, True)
     train = (X, {"a": X[:, :1]})
@@ -226,6 +227,7 @@ def test_the_second_model_changes_neither_names_nor_weights(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_layer_made_before_the_names_began_anew_trains_beside_others_of_its_class(tmp_path):
     keras.utils.clear_session()
     made = [layers.Dropout(0.0), layers.Dropout(0.0)]
@@ -256,6 +258,7 @@ def test_a_name_that_is_given_twice_is_refused_by_keras():
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_models_of_a_group_that_have_a_layer_in_common_are_copied_with_what_it_has_read(tmp_path):
     words = np.array([["red green"], ["blue"], ["green green"]])
     vectorize = layers.TextVectorization(output_mode="count")

@@ -281,7 +281,7 @@ def test_damaged_results_cost_an_evaluation_and_no_training(tmp_path, monkeypatc
     assert built == ["ab", "ab", "c", "ab", "ab"]
 
 
-@pytest.mark.slow_cases
+@pytest.mark.slow
 @pytest.mark.parametrize("affinity", [None, tag_keras.LookaheadAffinity(1)])
 def test_a_failed_evaluation_does_not_lose_the_training(tmp_path, monkeypatch, affinity, request):
     if affinity is None:
@@ -337,6 +337,7 @@ def test_what_cannot_be_evaluated_is_trained_anew(tmp_path, monkeypatch, untrain
     assert {row.task for row in results.load_results(paths.rows)} == set(one.network.tasks)
 
 
+@pytest.mark.slow
 def test_a_damaged_network_is_named_where_all_results_are_there(
     tmp_path, monkeypatch, untrained, capsys
 ):
@@ -449,6 +450,7 @@ def test_a_process_that_fails_after_its_rows_has_not_failed(tmp_path, monkeypatc
     assert len(sweep.run_sweep(tmp_path, [make_job("one", "a")], ONE_SPLIT)) == 1
 
 
+@pytest.mark.slow
 def test_validation_data_may_be_a_function_and_twins_are_trained_once(tmp_path, monkeypatch):
     lengths, trained = [], []
     original = training.train_network

@@ -136,6 +136,7 @@ def model_of(loss):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss",
     [

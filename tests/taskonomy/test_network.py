@@ -100,6 +100,7 @@ def test_the_layers_are_those_of_the_original():
     assert kinds.count("ReLU") == 2 + 1 + 2 * 2 + 8 * 3 + 1
 
 
+@pytest.mark.slow
 def test_kernels_start_with_the_deviations_of_the_original():
     # sqrt(2 / (size * size * channels of the output)), also for convolutions by channel.
     keras.utils.set_random_seed(0)

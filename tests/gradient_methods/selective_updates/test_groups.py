@@ -55,6 +55,7 @@ def test_when_groups_are_formed(monkeypatch, traced):
     assert recorded(monkeypatch, traced.restart(warmup=2, regroup_every=3)) == [3, 6]
 
 
+@pytest.mark.slow
 def test_groups_are_formed_after_an_execution_of_several_steps(monkeypatch):
     # Executions are of 2 batches, and of the one that is left of an epoch.
     options = {"warmup": 1, "compiled_with": {**GRAPH, "steps_per_execution": 2}}

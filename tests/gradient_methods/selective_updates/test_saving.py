@@ -96,6 +96,7 @@ def test_compiling_again_starts_anew():
     assert model.gradient_method is None and len(model.weights) == number - 7
 
 
+@pytest.mark.slow
 def test_counters_go_on_where_float32_would_stand_still(traced):
     assert int(compiled(make_model(), seed=2**62).gradient_method.seed_used) == 2**62
     model = traced.restart(seed=2**62, warmup=1)

@@ -88,6 +88,7 @@ def quadratics(start, centres, **options):
     return model, order
 
 
+@pytest.mark.slow
 def test_updates_follow_one_another():
     # Halved: 0.5 (theta - c)^2 for c = 1, -1 from theta = 2 with the rate 0.1. First c = 1:
     # 2 - 0.1 * 1 = 1.9, then 1.9 - 0.1 * 2.9 = 1.61. First c = -1: 2 - 0.1 * 3 = 1.7, then
@@ -193,6 +194,7 @@ def test_training_against_the_algorithm_by_hand(traced):
     assert_trained_as_by_hand(model, make_model(regularizer="l2"), *make_data(48), batches=3)
 
 
+@pytest.mark.slow
 def test_groups_whose_losses_are_divided_by_their_tasks():
     model = make_model(regularizer="l2")
     optimizer = keras.optimizers.Adam(falling_rate())
@@ -212,6 +214,7 @@ def test_slices_of_an_embedding():
     assert_trained_as_by_hand(model, make(), words, make_data(32)[1])
 
 
+@pytest.mark.slow
 def test_without_measuring_the_last_update():
     options = {"measure_last": False, "compiled_with": GRAPH}
     model = compiled(make_model(("b", "a")), "sgd", **options)

@@ -100,6 +100,7 @@ def test_moving_statistics_follow_every_pass():
     np.testing.assert_allclose(norm.moving_mean, (1 - 0.99**3) * mean, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_top_and_inputs_by_name():
     encoder, (x, _) = make_encoder(units=(6,)), make_data()
     first, second = keras.Input((2,), name="first"), keras.Input((3,), name="second")

@@ -58,6 +58,7 @@ def test_a_pruned_model_predicts_what_the_model_predicts_under_the_policy(model)
     np.testing.assert_array_equal(model.predict(x, verbose=0)["a"], expected["a"])
 
 
+@pytest.mark.slow
 def test_what_no_task_executes_is_absent(model, pruned):
     full = parameters(STEM, FIRST, SECOND, PROJECTION, THIRD, HEAD, HEAD, HEAD)
     assert model.pruned_model(np.ones((3, 3))).count_params() == full
@@ -160,6 +161,7 @@ def test_what_has_no_network(model):
         make_model(trained=False).retrain_model(POLICY)
 
 
+@pytest.mark.slow
 def test_a_policy_of_a_mixed_precision_model():
     keras.config.set_dtype_policy("mixed_float16")
     try:

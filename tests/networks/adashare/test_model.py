@@ -348,6 +348,7 @@ def test_compiling_begins_a_new_search():
     assert model.encoder.policy.active.numpy() == 0
 
 
+@pytest.mark.slow
 def test_halves_of_the_data_for_weights_and_policy():
     data = tf.data.Dataset.from_tensor_slices(make_data(48)).batch(16)
     first, second = data.take(2), data.skip(2)

@@ -139,6 +139,7 @@ def test_every_task_is_as_likely_to_be_drawn(traced):
     assert drawn(other, 20) != ids[:20]
 
 
+@pytest.mark.slow
 def test_a_loaded_model_draws_what_would_have_come(traced, tmp_path):
     ids = drawn(traced(jit_compile=False), 20)
     model, (x, y) = traced(jit_compile=False), make_data()
@@ -154,6 +155,7 @@ def test_a_loaded_model_draws_what_would_have_come(traced, tmp_path):
     assert loaded.optimizer.iterations == 8
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tmp_path):
     x, y = make_data()
     ends = []
@@ -180,6 +182,7 @@ def test_predictions_are_those_of_a_loop_over_the_tasks(traced):
     np.testing.assert_allclose(model(x, training=True), predictions, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_is_over_all_tasks_and_the_labels_present(traced):
     # Numbers of NumPy: the mean of each task over its labels; the metric over all labels.
     model, (x, y) = traced(jit_compile=False), make_data()
@@ -233,6 +236,7 @@ def test_missing_labels_add_nothing(missing):
         np.testing.assert_allclose(one, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("missing", ["label", "weight"])
 def test_tasks_without_labels_in_the_batch_are_not_drawn(traced, missing, jit_compile):
@@ -295,6 +299,7 @@ def test_the_graph_has_the_same_size_for_2_and_for_312_tasks(sampling):
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 def test_several_steps_in_one_execution_draw_anew(traced):
     model, (x, y) = make_model(steps_per_execution=4), make_data()
     before = model.head.bias.numpy()
@@ -333,6 +338,7 @@ def test_regularizers_are_part_of_the_loss():
     np.testing.assert_allclose(with_penalty, plain + penalty, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_strategy_of_one_device_is_supported_and_several_replicas_are_refused(two_replicas):
     # Keras then builds the metrics ahead, from the labels and predictions of all tasks.
     x, y = make_data()

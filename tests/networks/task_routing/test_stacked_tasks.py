@@ -32,6 +32,7 @@ def test_labels_are_an_array_or_a_dict_by_task(shape):
         stack_labels({"a": labels[:, 0]}, TASKS)
 
 
+@pytest.mark.slow
 def test_tasks_with_a_label_are_as_likely_to_be_drawn():
     # Of five tasks, the second has no label, and of the fourth all weights are 0. The third has one
     # coordinate of one vector.
