@@ -50,6 +50,13 @@ def make_two_devices():
     )
 
 
+# Files of slow tests that take a minute or more.
+LONGEST = (
+    *("sweep/stack/test_equal_to_alone.py", "sweep/stack/test_stacked_jobs.py"),
+    *("backend/test_mirrored.py", "backend/test_multi_worker.py", "sweep/test_sweep.py"),
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     seen = set()
@@ -63,8 +70,11 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --runslow"))
-    # Files with few tests have the longest ones. They come first, so that at the end no worker
-    # waits long for another (with --no-loadscope-reorder of pytest-xdist).
+    # What takes longest comes first, so that at the end no worker waits long for another (with
+    # --no-loadscope-reorder of pytest-xdist). Of the other files, those with few tests do.
     runs = [item for item in items if ("slow" in item.keywords) == config.getoption("--runslow")]
     numbers = collections.Counter(item.path for item in runs)
+    for item in runs:
+        if config.getoption("--runslow") and item.path.as_posix().endswith(LONGEST):
+            numbers[item.path] = 0
     items.sort(key=lambda item: numbers[item.path])
