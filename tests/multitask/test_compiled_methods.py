@@ -43,15 +43,6 @@ GRAPHS = {**METHODS, "uncertainty": lambda: {**METHODS["uncertainty"](), **METHO
 STATES = {"uncertainty": 1, "dynamic": 4, "gradnorm": 2, "pcgrad": 1, "both": 3}
 
 
-def slow(case):
-    return pytest.param(case, marks=pytest.mark.slow)
-
-
-def some_of(cases, *quick):
-    """All cases, of which only some run where slow tests do not."""
-    return [case if case in quick else slow(case) for case in cases]
-
-
 def make_data(size=48, missing=False):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(size, 5)).astype("float32")
@@ -103,7 +94,7 @@ def state(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", [*some_of(PAIRS, "dynamic", "gradnorm"), slow("equal")])
+@pytest.mark.parametrize("pair", [*PAIRS, "equal"])
 def test_a_model_is_saved_with_its_methods_and_goes_on(pair, tmp_path):
     model = compiled(None, **{**METHODS, **PAIRS}[pair](), loss_weights={"a": 2.0})
     before = state(model)
@@ -203,8 +194,10 @@ def test_an_epoch_that_was_interrupted_counts_once(affinity, tmp_path):
     assert seen.numbers == [[16.0] * 3] * 2
 
 
-@pytest.mark.slow_cases
-@pytest.mark.parametrize("method", some_of(MERGED, "both"))
+@pytest.mark.parametrize(
+    "method",
+    [one if one == "both" else pytest.param(one, marks=pytest.mark.slow) for one in MERGED],
+)
 def test_two_replicas_train_as_one_device(method, two_replicas):
     # GradNorm's step and PCGrad's projections depend on signs, and the order of the random seeds
     # has to be that of one device.
@@ -226,7 +219,7 @@ def test_two_replicas_train_as_one_device(method, two_replicas):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("methods", [("uncertainty",), slow(("dynamic", "gradnorm", "both"))])
+@pytest.mark.parametrize("methods", [("uncertainty",), ("dynamic", "gradnorm", "both")])
 def test_the_affinity_is_that_of_the_plain_model_with_the_same_weights(methods):
     x, y = make_data(8, missing=True)
     model = make_model()
@@ -242,7 +235,7 @@ def test_the_affinity_is_that_of_the_plain_model_with_the_same_weights(methods):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", some_of(MERGED, "both"))
+@pytest.mark.parametrize("method", MERGED)
 def test_a_probe_changes_nothing(method):
     probes = (None, tag_keras.LookaheadAffinity(2))
     models = [compiled(method, cases=MERGED, affinity=one) for one in probes]
@@ -378,7 +371,7 @@ def test_what_is_no_weighting(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", some_of(MERGED, "both", "uncertainty"))
+@pytest.mark.parametrize("method", MERGED)
 def test_mixed_precision(method):
     results = []
     for policy in ("float32", "mixed_float16"):

@@ -15,13 +15,7 @@ from tag_keras.backend.steps import build_for
 from tag_keras.results import Row, save_results
 from tag_keras.sweep.console import is_quiet, without_retracing_warnings
 from tag_keras.sweep.evaluation import rows_of
-from tag_keras.sweep.inputs import (
-    arguments,
-    callbacks_of,
-    can_shuffle,
-    listed,
-    validation_of_fit,
-)
+from tag_keras.sweep.inputs import arguments, callbacks_of, can_shuffle, listed, validation_of_fit
 from tag_keras.sweep.job import Job, JobFiles, keep_network
 from tag_keras.sweep.network import Data
 from tag_keras.sweep.own_weights import symbolic_inputs
@@ -296,8 +290,9 @@ def _with_labels(jobs: Sequence[Job], data: Mapping[str, Data]) -> list[Job]:
             return False
         return True
 
-    others = {split: one for split, one in data.items() if split != "train"}
-    loaded = {split: one() if callable(one) else one for split, one in others.items()}
+    loaded = {
+        split: one() if callable(one) else one for split, one in data.items() if split != "train"
+    }
     found = [job for job in jobs if can_be_evaluated(job)]
     if not found:
         raise NotStackedError("none can be evaluated")

@@ -57,12 +57,8 @@ OPTIMIZERS = {
 }
 
 
-def some_slow(names, fast):
-    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", some_slow(OPTIMIZERS, fast=["adam", "global_clipnorm"]))
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers(name):
     check_steps(builder(lambda: [L.Dense(4, "relu")], OPTIMIZERS[name]), *data()["train"])
 
@@ -138,8 +134,10 @@ LAYERS = {
 }
 
 
-@pytest.mark.slow_cases
-@pytest.mark.parametrize("name", some_slow(LAYERS, fast=["convolution", "embedding"]))
+@pytest.mark.parametrize(
+    "name",
+    [one if one == "embedding" else pytest.param(one, marks=pytest.mark.slow) for one in LAYERS],
+)
 def test_layers(name):
     layers, own, optimizer = LAYERS[name]
     check_steps(builder(layers, optimizer), *own["train"])
