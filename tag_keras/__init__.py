@@ -29,7 +29,8 @@ _load, _list, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(_unknown(name), name=name, obj=sys.modules[__name__])
+        # Without `obj`, from which Python would guess once more as it prints the error.
+        raise AttributeError(_unknown(name), name=name)
     value = _load(name)
     _register_classes()
     return value

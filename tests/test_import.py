@@ -247,11 +247,14 @@ def test_the_names_of_version_0_1_are_still_there():
     assert set(names) <= set(tag_keras.__all__)
 
 
-def test_an_unknown_name_is_an_attribute_error_that_knows_the_nearest_one():
+def test_an_unknown_name_is_an_attribute_error_that_knows_the_nearest_one(capsys):
     with pytest.raises(AttributeError) as caught:
         _ = tag_keras.select_group
     message = "module 'tag_keras' has no attribute 'select_group'. Did you mean 'select_groups'?"
     assert str(caught.value) == message
+    # As Python prints it, with what it may add.
+    sys.__excepthook__(caught.type, caught.value, None)
+    assert capsys.readouterr().err.rstrip().endswith(message)
     with pytest.raises(AttributeError, match=r"has no attribute 'zzz'$"):
         _ = tag_keras.zzz
     assert not hasattr(tag_keras, "nothing")
