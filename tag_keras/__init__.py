@@ -4,10 +4,11 @@ The rooms of the package, in the order of the flow:
 
 - `estimators`: measure, inside `fit`, how tasks help each other; `affinity` holds the result.
 - `selection`: select groups of tasks, or networks under a budget. NumPy and SciPy only.
+- `decision`: whether groups pay, and how sure that is, by measured losses. NumPy and SciPy only.
 - `multitask`, `loss_weighting`, `gradient_methods`, `networks`: train one network. `model` puts
   them together as `MultiTaskModel`, `train_step` has its steps of training.
 - `sweep`: train many networks; `results` holds the result, `grouped_model` serves it.
-- `comparison`: compare and decide. `report`: the page that says so.
+- `comparison`: compare, and choose what is served. `report`: the page that says so.
 - `experiment`, `study`: the whole flow, for one problem and for the papers' tables.
 - `backend`, `utils`: what all of these use.
 """

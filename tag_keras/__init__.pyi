@@ -64,6 +64,14 @@ from .sweep.network import load_network as load_network
 from .sweep.network import train_groups as train_groups
 
 # isort: split
+# Decide.
+from .decision.decision import Decision as Decision
+from .decision.decision import decide_groups as decide_groups
+from .decision.group_losses import GroupLosses as GroupLosses
+from .decision.group_losses import estimate_group_losses as estimate_group_losses
+from .decision.power import plan_seeds as plan_seeds
+
+# isort: split
 # Compare and report.
 from .comparison.guard import guard_groups as guard_groups
 from .comparison.serving import Serving as Serving
@@ -72,6 +80,7 @@ from .report.report import write_report as write_report
 # isort: split
 # Modules that are used by their own names.
 from . import comparison as comparison
+from . import decision as decision
 from . import estimators as estimators
 from . import experiment as experiment
 from . import gradient_methods as gradient_methods

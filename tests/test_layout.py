@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "estimators": ("affinity", "backend", "utils"),
     "multitask": ("loss_weighting", "backend", "utils"),
     "selection": ("affinity", "results", "utils"),
+    "decision": ("selection", "affinity", "results", "utils"),
     "network_selection": ("selection", "affinity", "utils"),
     "gradient_methods": ("multitask", "loss_weighting", "affinity", "backend", "utils"),
     "train_step": ("estimators", "multitask", "backend"),
@@ -52,7 +53,15 @@ MAY_IMPORT = {
     ),
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.
-NUMPY_ONLY = ("utils", "affinity", "results", "selection", "network_selection", "comparison")
+NUMPY_ONLY = (
+    "utils",
+    "affinity",
+    "results",
+    "selection",
+    "decision",
+    "network_selection",
+    "comparison",
+)
 # By library, the only files that may import it: the library itself does without.
 OPTIONAL = {
     "matplotlib": {"report/plots.py", "report/grouping_plots.py", "study/report.py"},

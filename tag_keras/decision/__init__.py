@@ -1,0 +1,6 @@
+"""Decide: one joint network, groups or one network per task, by measured losses of some groups.
+
+`measured` reads the losses, `posterior` estimates the loss of one task in every group and
+`group_losses` those of all tasks, `decision` says what to serve and how sure it is, and `power` how
+many seeds that takes. NumPy and SciPy only.
+"""

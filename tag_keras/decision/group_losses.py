@@ -1,0 +1,283 @@
+"""Estimated losses of all groups: `estimate_group_losses`."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.special
+
+from tag_keras.affinity import Affinity
+from tag_keras.decision.measured import (
+    Group,
+    Masks,
+    MeasuredLosses,
+    group_of,
+    mask_of,
+    read_measured,
+)
+from tag_keras.decision.posterior import Design, TaskPosterior
+from tag_keras.results import Array, Row
+from tag_keras.selection.network_table import NetworkTable
+from tag_keras.utils.checks import check
+
+# Draws from the posterior, for probabilities and intervals.
+NUM_DRAWS = 4000
+# The prior of the grid counts as much as so many tasks.
+_PRIOR_TASKS = 2.0
+_POOLING_STEPS = 20
+
+
+class GroupLosses:
+    """Estimated loss of each task in each group, measured or not. `estimate_group_losses` makes it.
+
+    Args:
+        measured: The losses.
+        affinity: Affinities of the same tasks, or None.
+
+    Attributes:
+        tasks: T task names.
+        groups: All M = 2**T - 1 groups, as tuples of names.
+        mean: Array (M, T): posterior mean of each task's loss, NaN for a task that is not in the
+            group.
+        standard_error: Array (M, T): its posterior deviation. Infinite for a task with three losses
+            or fewer.
+        noise: Array (T,): deviation of a task's loss between seeds of one group, beyond what the
+            seed changes alike in all groups.
+        correlation: Correlation of this noise between the tasks of one network, at least 0.
+        probability_of_effects: Posterior probability that groups change any loss at all.
+        weight_of_affinity: Array (T,): share of the variation between groups that the affinities
+            explain, from 0 to 1; 0 without affinities.
+        num_seeds: Largest number of seeds of a group.
+    """
+
+    def __init__(self, measured: MeasuredLosses, affinity: Affinity | None) -> None:
+        self.tasks = measured.tasks
+        self.num_seeds = measured.most_seeds
+        number = len(self.tasks)
+        masks = np.arange(1, 1 << number)
+        self.groups = tuple(group_of(int(mask), self.tasks) for mask in masks)
+        designs = [_design(measured, task, affinity) for task in range(number)]
+        self._posteriors = [TaskPosterior(design) for design in designs]
+        self.correlation = _correlation(measured.losses)
+        weights, self.probability_of_effects = _weigh(
+            self._posteriors, designs[0].multiples, self.correlation
+        )
+        self.mean, self.standard_error = np.full((2, len(masks), number), np.nan)
+        for task, posterior in enumerate(self._posteriors):
+            mean, variance = posterior.mean_and_variance()
+            self.mean[_inside(masks, task), task] = mean
+            self.standard_error[_inside(masks, task), task] = np.sqrt(variance)
+        self.noise = np.sqrt([posterior.residual_variance() for posterior in self._posteriors])
+        self.weight_of_affinity = np.array(
+            [one @ design.share_of_affinity() for one, design in zip(weights, designs, strict=True)]
+        )
+
+    def table(self) -> NetworkTable:
+        """The posterior means as a table, for `select_networks(table, budget, sense="min")`."""
+        return NetworkTable(self.tasks, self.groups, self.mean)
+
+    def total(self, serves: Sequence[Group]) -> float:
+        """Posterior mean of the total loss; `serves` has, by task, the group that serves it."""
+        rows = [mask_of(group, self.tasks) - 1 for group in serves]
+        return float(self.mean[rows, range(len(rows))].sum())
+
+    def draw_gain(self, serves: Sequence[Group], over: Sequence[Group]) -> Array:
+        """Draws (4000,) of how much less total loss a choice has, if groups have any effect.
+
+        The noise of the tasks of one network is correlated. So the draws of the tasks are put in an
+        order in which they are (a Gaussian copula with one correlation), and then added.
+
+        Args:
+            serves: By task, in the order of the tasks, the group that serves it.
+            over: The choice to compare with, alike.
+        """
+        generator = np.random.default_rng(0)
+        common = generator.normal(size=NUM_DRAWS)
+        total = np.zeros(NUM_DRAWS)
+        for task, (group, other) in enumerate(zip(serves, over, strict=True)):
+            own = generator.normal(size=NUM_DRAWS)
+            seed = int(generator.integers(2**62))
+            if group == other:
+                continue
+            rows = np.array([_row_of(mask_of(one, self.tasks), task) for one in (group, other)])
+            draws = self._posteriors[task].draw(rows, NUM_DRAWS, np.random.default_rng(seed))
+            latent = self.correlation**0.5 * common + (1 - self.correlation) ** 0.5 * own
+            total += np.sort(draws[:, 1] - draws[:, 0])[latent.argsort().argsort()]
+        return total
+
+    def __repr__(self) -> str:
+        return f"GroupLosses(tasks={self.tasks}, num_seeds={self.num_seeds})"
+
+
+def estimate_group_losses(
+    rows: Iterable[Row], affinity: Affinity | None = None, split: str = "validation"
+) -> GroupLosses:
+    """Estimates the loss of each task in every group, from the losses of some trained networks.
+
+    A loss of one network is noisy: another seed changes it by more than most groups differ. So each
+    measured loss is pulled towards what the others say, by a Bayesian regression for each task on
+    the size of the group, the other tasks in it, its affinity and an effect of its own, where
+    losses of one seed may have a shift in common. Seeds tell the noise; how much each term
+    varies is estimated from all tasks together, with a prior of one half that it does not at all.
+    (An empirical Bayes estimate, as of Efron & Morris 1973; the model is this package's own.)
+
+    Args:
+        rows: Results of trained networks, such as
+            `tag_keras.results.load_results("results.json")`: at least the joint network and one
+            network per task. Networks count by their tasks, of the roles `"joint"`, `"single"` and
+            `"group"`, in full size and trained to the end. With one seed, noise and effects of
+            groups cannot be told apart.
+        affinity: Affinities of the same tasks, by any estimator. How much they explain is
+            estimated, too, and may be nothing.
+        split: Split whose losses count; not the split that judges.
+
+    Returns:
+        `GroupLosses`, for up to 15 tasks.
+
+    Raises:
+        ValueError: If networks or losses are missing, a loss is not finite, networks have other
+            tasks than the joint one, or there are more than 15 tasks.
+
+    Example:
+
+    ```python
+    from tag_keras.results import Row
+
+    measured = {("a", "b"): (0.6, 0.4), ("a",): (0.9,), ("b",): (0.3,)}
+    rows = [
+        Row("network", group, seed, task, "validation", loss + 0.01 * seed, {}, 60.0, role="group")
+        for group, losses in measured.items()
+        for seed in range(3)
+        for task, loss in zip(group, losses)
+    ]
+    estimate = tag_keras.estimate_group_losses(rows)
+    estimate.groups, estimate.mean.round(2)
+    ```
+    """
+    measured = read_measured(rows, split)
+    if affinity is not None:
+        check(
+            isinstance(affinity, Affinity) and {*affinity.tasks} == {*measured.tasks},
+            "`affinity` should be an Affinity of the tasks of the networks",
+            affinity=affinity,
+            tasks=measured.tasks,
+        )
+        off_diagonal = ~np.eye(len(affinity.tasks), dtype=bool)
+        known = np.isfinite(affinity.mean[off_diagonal]).all()
+        check(bool(known), "`affinity` should have a value for every pair", affinity=affinity)
+    return GroupLosses(measured, affinity)
+
+
+def _inside(masks: Masks, task: int | Masks) -> npt.NDArray[np.bool_]:
+    inside: npt.NDArray[np.bool_] = (masks >> task & 1).astype(bool)
+    return inside
+
+
+# The groups with task t, in the order of their masks, are numbered by the mask without bit t.
+def _row_of(mask: int, task: int) -> int:
+    return mask >> task + 1 << task | mask & (1 << task) - 1
+
+
+def _design(measured: MeasuredLosses, task: int, affinity: Affinity | None) -> Design:
+    """The groups with a task, and their losses."""
+    number = len(measured.tasks)
+    masks = np.arange(1 << number)
+    masks = masks[_inside(masks, task)]
+    members = _inside(masks[:, None], np.delete(np.arange(number), task))
+    others = max(number - 1, 1)
+    feature = None
+    if affinity is not None:
+        order = [affinity.tasks.index(one) for one in measured.tasks]
+        onto = np.delete(affinity.mean[order, order[task]], task)
+        feature = members @ onto
+        feature = (feature - feature.mean()) / (feature.std() or 1.0)
+    chosen = _inside(measured.masks, task)
+    losses = measured.losses[chosen, :, task]
+    group, seed = np.nonzero(~np.isnan(losses))
+    return Design(
+        size=members.sum(axis=1) / others,
+        members=members / others**0.5,
+        affinity=feature,
+        measured=np.array([_row_of(int(mask), task) for mask in measured.masks[chosen]]),
+        group=group,
+        seed=seed,
+        losses=losses[group, seed],
+    )
+
+
+def _weigh(
+    posteriors: Sequence[TaskPosterior], multiples: Array, correlation: float
+) -> tuple[Array, float]:
+    """Weighs the points (K,) of the grid for each task.
+
+    With a prior probability of one half, no task has any effect of groups. In the other case each
+    multiple has a prior distribution, one half at 0 and the rest even, as much as two tasks say,
+    and then what the tasks themselves say (by expectation maximisation).
+
+    Args:
+        posteriors: Those of the T tasks; their weights are set.
+        multiples: Array (K, 5): the grid.
+        correlation: That of the noise between tasks. It makes their evidence worth less.
+
+    Returns:
+        Posterior weights (T, K), and the posterior probability of the second case.
+    """
+    places, priors = [], []
+    for values in multiples.T:
+        found, place = np.unique(values, return_inverse=True)
+        places.append(place)
+        rest = len(found) - 1
+        priors.append(np.array([0.5] + [0.5 / rest] * rest) if rest else np.ones(1))
+    likelihoods = np.array([posterior.log_likelihoods for posterior in posteriors])
+    first = prior = _log_prior(priors, places)
+    weights = scipy.special.softmax(likelihoods + first, axis=1)
+    for _ in range(_POOLING_STEPS):
+        total = weights.sum(axis=0)
+        pooled = [
+            (_PRIOR_TASKS * prior + np.bincount(place, total, len(prior)))
+            / (_PRIOR_TASKS + len(posteriors))
+            for prior, place in zip(priors, places, strict=True)
+        ]
+        prior = _log_prior(pooled, places)
+        weights = scipy.special.softmax(likelihoods + prior, axis=1)
+    # The shift of seeds alone is no effect of groups.
+    none = ~multiples[:, 1:].any(axis=1)
+    shifts = _log_prior(priors[:1], places[:1])[none]
+    without = scipy.special.logsumexp(likelihoods[:, none] + shifts, axis=1)
+    evidence = scipy.special.logsumexp(likelihoods + first, axis=1) - without
+    worth = 1 / (1 + (len(posteriors) - 1) * correlation)
+    probability = scipy.special.expit(worth * evidence.sum())
+    no_effect = np.zeros_like(weights)
+    no_effect[:, none] = scipy.special.softmax(likelihoods[:, none] + shifts, axis=1)
+    no_effect *= 1 - probability
+    weights *= probability
+    for posterior, *both in zip(posteriors, no_effect, weights, strict=True):
+        posterior.weigh(*both)
+    return no_effect + weights, float(probability)
+
+
+def _log_prior(priors: Sequence[Array], places: Sequence[Any]) -> Array:
+    """Logarithm (K,) of the prior of the points, out of the distributions of some multiples."""
+    total: Array = sum(np.log(prior)[place] for prior, place in zip(priors, places, strict=True))
+    return total
+
+
+def _correlation(losses: Array) -> float:
+    """Correlation between tasks of what is left of losses (G, R, T) without group and seed."""
+    known = ~np.isnan(losses)
+    several = known.any(axis=2).sum(axis=1) > 1
+    losses, known = losses[several], known[several]
+    if not len(losses):
+        return 0.0
+    left = np.where(known, losses, 0.0)
+    # Both means are 0 after one round if all groups have all seeds, and nearly so after three.
+    for axis in (1, 0, 1, 0, 1, 0):
+        number = np.maximum(known.sum(axis=axis, keepdims=True), 1)
+        left = np.where(known, left - left.sum(axis=axis, keepdims=True) / number, 0.0)
+    together = np.einsum("grs,grt->st", known * 1.0, known * 1.0)
+    covariance = np.einsum("grs,grt->st", left, left) / np.maximum(together, 1.0)
+    deviation = np.sqrt(np.diag(covariance))
+    apart = ~np.eye(len(deviation), dtype=bool)
+    scale = np.outer(deviation, deviation)[apart].sum()
+    return float(np.clip(covariance[apart].sum() / scale, 0.0, 0.95)) if scale else 0.0

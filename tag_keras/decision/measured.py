@@ -1,0 +1,124 @@
+"""Measured losses of groups: rows of results as arrays by group, seed and task."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tag_keras.results import PLAIN, Array, Row
+from tag_keras.utils.text import joined
+
+Group = tuple[str, ...]
+Masks = npt.NDArray[np.int64]
+# All groups of more tasks do not fit into memory.
+MOST_TASKS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredLosses:
+    """Losses of trained groups of T tasks. A group is a mask: bit t is set if it has task t.
+
+    Args:
+        tasks: Task names.
+        masks: Array (G,): the groups that were trained, in increasing order.
+        seeds: The R seeds of all networks, in increasing order.
+        losses: Array (G, R, T), NaN where a group lacks the task or was not trained with the seed.
+    """
+
+    tasks: tuple[str, ...]
+    masks: Masks
+    seeds: tuple[int, ...]
+    losses: Array
+
+    @property
+    def most_seeds(self) -> int:
+        """The largest number of seeds that a group was trained with."""
+        return int((~np.isnan(self.losses)).any(axis=2).sum(axis=1).max())
+
+
+def read_measured(rows: Iterable[Row], split: str) -> MeasuredLosses:
+    """Reads the plainly trained networks of full size out of rows, by their tasks.
+
+    Raises:
+        ValueError: If the rows lack the joint network, a network of one task, or a task of a
+            network; if a loss is not finite, networks with the same tasks and seed differ, or
+            there are more than 15 tasks.
+    """
+    rows = list(rows)
+    plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
+    found = [row for row in plain if row.split == split]
+    if not found:
+        splits = sorted({row.split for row in plain})
+        raise ValueError(
+            f"`rows` should have losses of networks on the split {split!r}. Received: "
+            + (f"rows of the splits {splits}." if splits else "no row of a network to serve.")
+        )
+    tasks = max((row.tasks for row in found), key=len)
+    _check_tasks(found, tasks)
+    losses: dict[tuple[int, int], dict[str, float]] = {}
+    for row in found:
+        mask = sum(1 << tasks.index(task) for task in row.tasks)
+        by_task = losses.setdefault((mask, row.seed), {})
+        if by_task.setdefault(row.task, row.loss) != row.loss:
+            raise ValueError(
+                f"`rows` should have one loss of {row.task!r} for a network of the tasks "
+                f"{row.tasks} with seed {row.seed} on {split!r}. Received: "
+                f"{by_task[row.task]!r} and {row.loss!r}."
+            )
+    masks = sorted({mask for mask, _ in losses})
+    seeds = sorted({seed for _, seed in losses})
+    array = np.full((len(masks), len(seeds), len(tasks)), np.nan)
+    for (mask, seed), by_task in losses.items():
+        group = group_of(mask, tasks)
+        if missing := [task for task in group if task not in by_task]:
+            raise ValueError(
+                f"`rows` should have a loss on {split!r} for each task of a network. Of the "
+                f"network of {group} with seed {seed}, they lack {missing}."
+            )
+        for task, loss in by_task.items():
+            array[masks.index(mask), seeds.index(seed), tasks.index(task)] = loss
+    _check_yardsticks(masks, tasks)
+    return MeasuredLosses(tasks, np.array(masks), tuple(seeds), array)
+
+
+def group_of(mask: int, tasks: Sequence[str]) -> Group:
+    """The names of the tasks in a group."""
+    return tuple(task for index, task in enumerate(tasks) if mask >> index & 1)
+
+
+def mask_of(group: Iterable[str], tasks: Sequence[str]) -> int:
+    """The mask of a group of task names."""
+    return sum(1 << tasks.index(task) for task in group)
+
+
+def _check_tasks(rows: Sequence[Row], tasks: Group) -> None:
+    if len(tasks) > MOST_TASKS:
+        raise ValueError(
+            f"Losses of all groups are estimated for up to {MOST_TASKS} tasks. Received: "
+            f"{len(tasks)} tasks. `select_groups` takes any number of tasks, by affinities, and "
+            "`guard_groups` compares what was trained."
+        )
+    for row in rows:
+        if other := sorted({*row.tasks} - {*tasks}):
+            raise ValueError(
+                "`rows` should be of networks of the same tasks, those of the joint network. "
+                f"Received: the network {row.network!r} with {other}, beside one of {tasks}."
+            )
+        if not math.isfinite(row.loss):
+            raise ValueError(
+                "`rows` should have finite losses. Received: a loss of "
+                f"{row.loss} of {row.task!r} in the network {row.network!r} with seed {row.seed}. "
+                "Leave out the rows of this network, or train it with a smaller learning rate."
+            )
+
+
+def _check_yardsticks(masks: Sequence[int], tasks: Group) -> None:
+    """There is a joint network by construction, because `tasks` are those of the largest."""
+    alone = [task for index, task in enumerate(tasks) if 1 << index not in masks]
+    if alone:
+        raise ValueError(
+            "`rows` should have the network of each task alone, to compare with. They lack: "
+            f"{joined(alone)}."
+        )

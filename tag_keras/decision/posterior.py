@@ -1,0 +1,281 @@
+"""Posterior of one task's loss in every group: a Bayesian regression over the groups.
+
+The loss of the task in group S with seed r is
+
+    y(S, r) = level + size * x(S) + sum over the others u in S of member_u / sqrt(T - 1)
+              + weight * a(S) + own(S) + shift(r) + e(S, r)
+
+where x(S) runs from 0 (alone) to 1 (the joint network), a(S) is the affinity of the group onto the
+task, and all terms but the level are normal with mean 0. Their variances are multiples of that of
+e; the multiples lie on a grid. Level and variance of e have flat priors (the latter in its
+logarithm) and integrate in closed form, so that the posterior is a mixture of Student's t, one for
+each point of the grid, with their marginal likelihoods times the prior of the grid as weights.
+
+All points with the multiples of shift and own in common share one regression on T + 2 columns, in
+the eigenvectors of the precision of the groups' means.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from tag_keras.results import Array
+
+Indices = npt.NDArray[np.int64]
+# Variances as multiples of that of e. The first is no effect at all.
+_TENFOLD = (0.0, 0.1, 1.0, 10.0, 100.0, 1e4)
+SHIFT = (0.0, 0.3, 3.0, 30.0, 1e4)
+OWN = SIZE = MEMBERS = AFFINITY = _TENFOLD
+# Points of the grid below this part of the largest weight do not count.
+_LEAST_WEIGHT = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """The N groups that contain a task, G of them measured, and the n losses.
+
+    Args:
+        size: Array (N,): 0 for the task alone, 1 for the joint network.
+        members: Array (N, T - 1): 1 / sqrt(T - 1) for each other task in the group, else 0.
+        affinity: Array (N,): affinity of the group onto the task, standardised, or None.
+        measured: Array (G,): the rows of the measured groups.
+        group: Array (n,): of each loss, the index of its group among the measured ones.
+        seed: Array (n,): of each loss, the index of its seed.
+        losses: Array (n,).
+    """
+
+    size: Array
+    members: Array
+    affinity: Array | None
+    measured: Indices
+    group: Indices
+    seed: Indices
+    losses: Array
+
+    @property
+    def columns(self) -> Array:
+        """Array (N, P): level, size, members and affinity."""
+        affinity = np.zeros(len(self.size)) if self.affinity is None else self.affinity
+        level = np.ones(len(self.size))
+        return np.column_stack([level, self.size, self.members, affinity])
+
+    @property
+    def multiples(self) -> Array:
+        """Array (K, 5): the grid of multiples of shift, own, size, members and affinity."""
+        affinity = AFFINITY[:1] if self.affinity is None else AFFINITY
+        return np.array(list(itertools.product(SHIFT, OWN, SIZE, MEMBERS, affinity)))
+
+    def share_of_affinity(self) -> Array:
+        """Array (K,): share of affinity in the prior variance between groups; 0 where that is 0."""
+        _, own, size, members, affinity = self.multiples.T
+        # Affinities are standardised.
+        others = own + size * self.size.var() + members * self.members.var(axis=0).sum()
+        share: Array = affinity / np.where(affinity > 0, others + affinity, 1.0)
+        return share
+
+
+class _Regression:
+    """The regression for one pair of multiples, of shift and own.
+
+    Coordinates are along the eigenvectors of the precision A of the groups' means. There the noise
+    of the means has variance 1, and `own` adds its multiple times the eigenvalue.
+    """
+
+    def __init__(self, design: Design, losses: Array, shift: float, own: float) -> None:
+        counts = np.zeros((len(design.measured), int(design.seed.max()) + 1))
+        np.add.at(counts, (design.group, design.seed), 1.0)
+        by_group = np.bincount(design.group, losses)
+        by_seed = np.bincount(design.seed, losses)
+        # Woodbury: the shift of a seed is a mean of its losses, shrunk.
+        shrunk = shift / (1 + shift * counts.sum(axis=0))
+        precision = np.diag(counts.sum(axis=1)) - (counts * shrunk) @ counts.T
+        self.values, self.vectors = np.linalg.eigh(precision)
+        root = np.sqrt(self.values)
+        self.own = own
+        self.means = self.vectors.T @ (by_group - counts @ (shrunk * by_seed)) / root
+        self.columns = root[:, None] * (self.vectors.T @ design.columns[design.measured])
+        self.weights = 1 / (1 + own * self.values)
+        within = losses @ losses - shrunk @ by_seed**2 - self.means @ self.means
+        self.squares = max(within, 0.0) + self.weights @ self.means**2
+        self.log_weight = 0.5 * (
+            np.log(self.weights).sum() - np.log1p(shift * counts.sum(axis=0)).sum()
+        )
+
+    def solve(self, scales: Array) -> tuple[Array, Array, Array, Array]:
+        """Solves for prior deviations (J, P) of the columns; the level's is not read.
+
+        Returns:
+            Coefficients (J, P), roots (J, P, P) of their covariances without the variance of e,
+            sums of squares (J,), and log determinants (J,).
+        """
+        gram = self.columns.T @ (self.weights[:, None] * self.columns)
+        moments = self.columns.T @ (self.weights * self.means)
+        scales = np.concatenate([np.ones((len(scales), 1)), scales[:, 1:]], axis=1)
+        prior = np.diag([0.0] + [1.0] * (len(moments) - 1))
+        matrices = scales[:, :, None] * gram * scales[:, None] + prior
+        inverses = np.linalg.inv(matrices)
+        right = scales * moments
+        solutions = np.einsum("jpq,jq->jp", inverses, right)
+        squares = np.maximum(self.squares - (solutions * right).sum(axis=1), 1e-20)
+        # A column without effect has a row of zeros.
+        roots = scales[:, :, None] * np.linalg.cholesky(inverses)
+        return scales * solutions, roots, squares, np.linalg.slogdet(matrices)[1]
+
+    def own_effects(self, coefficients: Array) -> Array:
+        """Posterior means (J, G) of own(S) in the coordinates, by coefficients (J, P)."""
+        residuals = self.means - coefficients @ self.columns.T
+        effects: Array = self.own * np.sqrt(self.values) * self.weights * residuals
+        return effects
+
+
+@dataclasses.dataclass(frozen=True)
+class _Points:
+    """Points of the grid that share a regression, J of them; see `_Regression.solve`."""
+
+    regression: _Regression
+    coefficients: Array
+    roots: Array
+    squares: Array
+    log_likelihoods: Array
+
+
+class TaskPosterior:
+    """Posterior of one task's loss in each of the N groups that contain it.
+
+    `log_likelihoods` (K,) are those of the points of `design.multiples`. All other methods need
+    their weights, which `weigh` sets.
+    """
+
+    def __init__(self, design: Design) -> None:
+        self._design = design
+        self._center = float(design.losses.mean())
+        spread = float(design.losses.std())
+        # Equal losses deviate by a rounding error.
+        self._scale = spread if spread > 1e-12 * abs(self._center) else 0.0
+        losses = (design.losses - self._center) / (self._scale or 1.0)
+        self._freedom = len(losses) - 1
+        multiples = design.multiples
+        per_regression = len(multiples) // (len(SHIFT) * len(OWN))
+        self._points = [
+            self._solve(_Regression(design, losses, *points[0, :2]), points[:, 2:])
+            for points in np.split(multiples, len(multiples) // per_regression)
+        ]
+        self.log_likelihoods = np.concatenate([one.log_likelihoods for one in self._points])
+        self._all = self._effects = np.zeros(0)
+
+    def weigh(self, no_effect: Array, effects: Array) -> None:
+        """Sets the weights of the points, for two cases: no task has any effect, or some may.
+
+        Args:
+            no_effect: Array (K,): posterior weights in the first case; their sum is the probability
+                of the case.
+            effects: Array (K,): those in the second case.
+        """
+        self._all = _without_tiny(no_effect + effects)
+        self._effects = _without_tiny(effects)
+
+    def mean_and_variance(self) -> tuple[Array, Array]:
+        """Posterior means and variances (N,); these are infinite with three losses or fewer."""
+        mean, square = np.zeros((2, len(self._design.size)))
+        for weights, one in self._kept(self._all):
+            means = self._means(one)
+            mean += weights @ means
+            # Around its mean, Student's t has the variance squares / (freedom - 2).
+            freedom = self._freedom - 2
+            spread = one.squares / freedom if freedom > 0 else np.full(len(weights), np.inf)
+            square += weights @ (means**2 + spread[:, None] * self._variances(one))
+        variance = np.maximum(square - mean**2, 0.0)
+        return self._center + self._scale * mean, self._scale**2 * variance
+
+    def residual_variance(self) -> float:
+        """Posterior mean of the variance of e; of three losses or fewer, its scale."""
+        freedom = self._freedom - 2 if self._freedom > 2 else self._freedom
+        total = sum(weights @ one.squares for weights, one in self._kept(self._all))
+        return self._scale**2 * float(total) / freedom
+
+    def draw(self, rows: Indices, number: int, generator: np.random.Generator) -> Array:
+        """Draws losses (number, len(rows)) of groups, in the case that some tasks have effects.
+
+        The same state of the generator gives a group the same draws, whatever the others.
+
+        Args:
+            rows: Rows of the groups in the design.
+            number: Number of draws.
+            generator: NumPy's generator.
+        """
+        place = np.full(len(self._design.size), -1)
+        place[self._design.measured] = np.arange(len(self._design.measured))
+        known, columns = place[rows] >= 0, self._design.columns[rows]
+        # The effects of groups that were not measured follow from their rows alone.
+        seed, unknown = int(generator.integers(2**62)), np.zeros((number, len(rows)))
+        for index in np.flatnonzero(~known):
+            unknown[:, index] = np.random.default_rng([seed, rows[index]]).normal(size=number)
+        draws, start, before = np.zeros((number, len(rows))), 0, 0.0
+        for weights, one in self._kept(self._effects):
+            # Systematic: each point gets its weight times the number of draws, but for rounding.
+            ends = np.rint((before + weights.cumsum()) * number).astype(int)
+            point = np.repeat(np.arange(len(weights)), np.diff(ends, prepend=start))
+            part, regression = slice(start, start + len(point)), one.regression
+            start, before = start + len(point), before + weights.sum()
+            freedom = generator.chisquare(self._freedom, (len(point), 1))
+            deviation = np.sqrt(one.squares[point, None] / freedom)
+            noise = generator.normal(size=(len(point), one.coefficients.shape[1]))
+            noise = np.einsum("npq,nq->np", one.roots[point], noise)
+            coefficients = one.coefficients[point] + deviation * noise
+            effects = generator.normal(size=(len(point), len(regression.values)))
+            effects *= deviation * np.sqrt(regression.own * regression.weights)
+            effects += regression.own_effects(coefficients)
+            draws[part] = coefficients @ columns.T + deviation * regression.own**0.5 * unknown[part]
+            draws[part, known] += effects @ regression.vectors[place[rows[known]]].T
+        return self._center + self._scale * draws
+
+    def _solve(self, regression: _Regression, multiples: Array) -> _Points:
+        size, members, affinity = np.sqrt(multiples.T)
+        others = self._design.members.shape[1]
+        scales = np.column_stack(
+            [np.ones(len(multiples)), size, np.repeat(members[:, None], others, 1), affinity]
+        )
+        coefficients, roots, squares, log_determinants = regression.solve(scales)
+        log_likelihoods = regression.log_weight - 0.5 * (
+            log_determinants + self._freedom * np.log(squares)
+        )
+        return _Points(regression, coefficients, roots, squares, log_likelihoods)
+
+    def _kept(self, weights: Array) -> Iterator[tuple[Array, _Points]]:
+        """The points that have a weight (K,), by regression, and before them their weights."""
+        ends = np.cumsum([len(one.squares) for one in self._points])[:-1]
+        for part, one in zip(np.split(weights, ends), self._points, strict=True):
+            if len(kept := np.flatnonzero(part)):
+                arrays = (one.coefficients, one.roots, one.squares, one.log_likelihoods)
+                yield part[kept], _Points(one.regression, *(array[kept] for array in arrays))
+
+    def _means(self, one: _Points) -> Array:
+        """Posterior means (J, N)."""
+        means: Array = one.coefficients @ self._design.columns.T
+        own = one.regression.own_effects(one.coefficients)
+        means[:, self._design.measured] += own @ one.regression.vectors.T
+        return means
+
+    def _variances(self, one: _Points) -> Array:
+        """Posterior variances (J, N) in units of the variance of e."""
+        design, regression = self._design, one.regression
+        own = regression.own
+        # A coefficient moves a measured group's loss by its column, less what own(S) gives back.
+        given_back = (own * np.sqrt(regression.values) * regression.weights)[:, None]
+        moved = np.array(design.columns)
+        moved[design.measured] -= regression.vectors @ (given_back * regression.columns)
+        variances = ((moved @ one.roots) ** 2).sum(axis=2)
+        left = np.full(len(moved), own)
+        left[design.measured] = regression.vectors**2 @ (own * regression.weights)
+        total: Array = variances + left
+        return total
+
+
+def _without_tiny(weights: Array) -> Array:
+    """The weights, with a sum of 1, without those that hardly count."""
+    large = np.where(weights < _LEAST_WEIGHT * weights.max(), 0.0, weights)
+    normalised: Array = large / large.sum()
+    return normalised

@@ -1,0 +1,156 @@
+"""Decisions: where groups pay, where nothing does, and how often the decision is right."""
+
+import re
+
+import numpy as np
+import pytest
+from group_rows import rows_of_losses, simulated
+
+import tag_keras
+
+
+def decide(rows, num_groups=3, **options):
+    return tag_keras.decide_groups(tag_keras.estimate_group_losses(rows), num_groups, **options)
+
+
+def planted(gain, num_seeds=4, noise=0.01, alone=0.5):
+    """Losses of 1, less `gain` if a task has its partner and no other; plus `alone` by itself."""
+    tasks, rng, rows = ("a", "b", "c", "d"), np.random.default_rng(0), []
+    groups = {
+        tuple(task for index, task in enumerate(tasks) if mask >> index & 1)
+        for mask in range(1, 16)
+    }
+    for group in sorted(groups):
+        for seed in range(num_seeds):
+            losses = 1 + noise * rng.normal(size=len(group))
+            losses -= gain * (group in (("a", "b"), ("c", "d")))
+            losses += alone * (len(group) == 1)
+            rows += rows_of_losses({group: losses}, tasks, seed)
+    return rows
+
+
+def test_groups_that_pay_are_found():
+    decision = decide(planted(0.2))
+    assert decision.kind == "groups"
+    assert decision.grouping.groups == (("a", "b"), ("c", "d"))
+    assert decision.grouping.serves == {"a": 0, "b": 0, "c": 1, "d": 1}
+    assert decision.gain.share == pytest.approx(0.2, abs=0.02)
+    assert decision.gain.mean == pytest.approx(0.8, abs=0.08)
+    low, high = decision.interval
+    assert low < 0.8 < high < 0.9
+    assert decision.probability > 0.99
+    # A third network gains nothing over two.
+    assert all(option.over_fewer.probability < 0.8 for option in decision.options[2:])
+    assert decision.reason == (
+        f"2 groups: the total loss is {100 * decision.gain.share:.1f} % below that of the joint "
+        f"network (90 % interval {25 * low:.1f} to {25 * high:.1f} %), with a probability of a "
+        "gain of 1.00."
+    ) or decision.reason.startswith("2 groups: the total loss is ")
+
+
+def test_the_yardstick_is_the_better_of_joint_and_single():
+    decision = decide(planted(0.2, alone=-0.1))
+    assert decision.kind == "groups"
+    # 0.2 below joint, 0.1 below single networks.
+    assert decision.over_yardstick.mean == pytest.approx(0.4, abs=0.05)
+    assert decision.gain.mean == pytest.approx(0.8, abs=0.05)
+
+
+def test_one_network_per_task_where_it_is_best_whatever_the_number_of_groups():
+    decision = decide(planted(0.1, alone=-0.3), num_groups=2)
+    assert decision.kind == "single"
+    assert decision.grouping.groups == (("a",), ("b",), ("c",), ("d",))
+    assert decision.over_yardstick.mean == 0
+    assert decision.reason.startswith("One network per task: the total loss is 30")
+    kinds = [(option.kind, len(option.grouping.groups)) for option in decision.options]
+    assert kinds == [("joint", 1), ("groups", 2), ("single", 4)]
+
+
+def test_where_the_losses_are_equal_the_joint_network_stays():
+    decision = decide(planted(0.0, noise=0.0, alone=0.0))
+    assert decision.kind == "joint"
+    assert decision.gain.mean == decision.gain.probability == 0
+    assert decision.reason == (
+        "The joint network: no other choice is better than it with a probability of 0.8 or more. "
+        "The highest is 0.00."
+    )
+
+
+def test_one_seed_is_no_evidence():
+    decision = decide(planted(0.3, num_seeds=1))
+    assert decision.kind == "joint"
+    assert decision.reason.startswith("The joint network: with one seed for each network,")
+    assert decision.options[1].grouping.groups == (("a", "b"), ("c", "d"))
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 6])
+def test_noise_is_rarely_taken_for_a_gain(num_seeds):
+    # No group differs from another. A quarter of so sure decisions may be wrong.
+    kinds = [
+        decide(simulated(num_tasks=4, num_seeds=num_seeds, seed=seed)[0]).kind for seed in range(25)
+    ]
+    assert kinds.count("joint") >= 20
+
+
+def test_a_single_task_has_one_choice():
+    decision = decide(simulated(num_tasks=1)[0])
+    assert (decision.kind, len(decision.options)) == ("joint", 1)
+
+
+def test_a_higher_probability_asks_for_more():
+    rows, _ = simulated(num_tasks=4, num_seeds=3, members=0.02, seed=4)
+    probability = decide(rows, probability=0.5).probability
+    assert 0.8 < probability < 1
+    assert decide(rows, probability=(1 + probability) / 2).kind == "joint"
+
+
+@pytest.mark.slow
+def test_intervals_and_probabilities_are_calibrated():
+    """Of 300 problems from the model itself, where effects have random sizes."""
+    inside, told = [], []
+    rng = np.random.default_rng(0)
+    for seed in range(300):
+        size, members, own = rng.choice([0.0, 0.01, 0.04], size=3)
+        rows, truth = simulated(
+            num_tasks=4,
+            num_seeds=int(rng.integers(2, 7)),
+            seed=seed,
+            size=size,
+            members=members,
+            own=own,
+            correlation=0.3,
+        )
+        decision = decide(rows)
+        for option in decision.options[1:]:
+            groups = option.grouping.groups
+            gain = sum(
+                truth[decision.grouping.tasks][task] - truth[groups[index]][task]
+                for task, index in option.grouping.serves.items()
+            )
+            low, high = option.over_joint.interval
+            inside.append(low - 1e-9 <= gain <= high + 1e-9)
+            told.append((option.over_joint.probability, gain > 0))
+    assert 0.85 < np.mean(inside) < 0.95
+    sure = [gain for probability, gain in told if probability >= 0.8]
+    assert len(sure) > 100
+    assert np.mean(sure) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_groups": 0}, "`num_groups` should be at least 1. Received: num_groups=0."),
+        ({"num_groups": 2.5}, "`num_groups` should be an integer."),
+        ({"num_groups": 2, "probability": 0.3}, "`probability` should be from 0.5 to below 1."),
+        ({"num_groups": 2, "probability": 1.0}, "`probability` should be from 0.5 to below 1."),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    estimate = tag_keras.estimate_group_losses(planted(0.1))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tag_keras.decide_groups(estimate, **arguments)
+
+
+def test_the_estimate_is_no_list_of_rows():
+    with pytest.raises(ValueError, match="`estimate` should be what `estimate_group_losses`"):
+        tag_keras.decide_groups(planted(0.1), 2)

@@ -1,0 +1,100 @@
+"""Rows as arrays of losses, and the rows that are refused."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from group_rows import rows_of_losses
+
+from tag_keras.decision.measured import group_of, mask_of, read_measured
+from tag_keras.results import Row
+
+LOSSES = {("a", "b", "c"): (0.3, 0.4, 0.5), ("a",): (0.1,), ("b",): (0.2,), ("c",): (0.6,)}
+ROWS = rows_of_losses(LOSSES, "abc")
+
+
+def change(index, **fields):
+    return [
+        dataclasses.replace(row, **fields) if place == index else row
+        for place, row in enumerate(ROWS)
+    ]
+
+
+def test_the_losses_by_group_seed_and_task():
+    rows = [*ROWS, *rows_of_losses({("c", "a"): (0.7, 0.8)}, "abc", seed=4)]
+    measured = read_measured(iter(rows), "validation")
+    assert measured.tasks == ("a", "b", "c")
+    assert measured.masks.tolist() == [0b001, 0b010, 0b100, 0b101, 0b111]
+    assert (measured.seeds, measured.most_seeds) == ((0, 4), 1)
+    expected = np.full((5, 2, 3), np.nan)
+    expected[0, 0, 0], expected[1, 0, 1], expected[2, 0, 2] = 0.1, 0.2, 0.6
+    expected[3, 1, [0, 2]] = 0.8, 0.7
+    expected[4, 0] = 0.3, 0.4, 0.5
+    np.testing.assert_array_equal(measured.losses, expected)
+
+
+def test_the_seeds_of_one_group_count():
+    rows = [*ROWS, *rows_of_losses({("a",): (0.7,)}, "abc", seed=4)]
+    assert read_measured(rows, "validation").most_seeds == 2
+
+
+def test_a_group_and_its_mask():
+    assert mask_of(["c", "a"], "abc") == 0b101
+    assert group_of(0b101, ("a", "b", "c")) == ("a", "c")
+
+
+def test_networks_that_are_trained_otherwise_do_not_count():
+    others = [
+        dataclasses.replace(ROWS[0], network="early", early=True, loss=9.0),
+        dataclasses.replace(ROWS[0], network="half", half_size=True, loss=9.0),
+        dataclasses.replace(ROWS[0], network="pcgrad", role="pcgrad", loss=9.0),
+        dataclasses.replace(ROWS[0], split="test", loss=9.0),
+    ]
+    measured = read_measured([*others, *ROWS], "validation")
+    np.testing.assert_array_equal(measured.losses, read_measured(ROWS, "validation").losses)
+
+
+def test_one_network_under_two_names_counts_once():
+    again = [dataclasses.replace(row, network="group_0") for row in ROWS[:3]]
+    assert read_measured([*ROWS, *again], "validation").losses.shape == (4, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "`rows` should have losses of networks on the split 'validation'. Received: no row"),
+        (
+            [dataclasses.replace(row, split="test") for row in ROWS],
+            "on the split 'validation'. Received: rows of the splits ['test'].",
+        ),
+        (
+            change(3, loss=float("nan")),
+            "Received: a loss of nan of 'a' in the network 'a' with seed 0. Leave out the rows",
+        ),
+        (change(4, loss=float("inf")), "Received: a loss of inf of 'b'"),
+        (ROWS[1:], "Of the network of ('a', 'b', 'c') with seed 0, they lack ['a']."),
+        ([*ROWS[:4], *ROWS[5:]], "the network of each task alone, to compare with. They lack: b."),
+        (ROWS[3:], "should be of networks of the same tasks, those of the joint network. Received"),
+        (
+            [*ROWS, Row("d", ("d",), 0, "d", "validation", 0.1, {}, 1.0, role="single")],
+            "Received: the network 'd' with ['d'], beside one of ('a', 'b', 'c').",
+        ),
+        (
+            [*ROWS, dataclasses.replace(ROWS[3], network="twin", loss=0.2)],
+            "one loss of 'a' for a network of the tasks ('a',) with seed 0 on 'validation'. "
+            "Received: 0.1 and 0.2.",
+        ),
+    ],
+)
+def test_rows_that_are_refused(rows, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_measured(rows, "validation")
+
+
+def test_too_many_tasks():
+    tasks = tuple(f"task_{index}" for index in range(16))
+    with pytest.raises(
+        ValueError, match="for up to 15 tasks"
+    ):
+        read_measured(rows_of_losses({tasks: [0.1] * 16}, tasks), "validation")
