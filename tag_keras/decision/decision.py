@@ -8,6 +8,7 @@ import numpy as np
 
 from tag_keras.decision.group_losses import GroupLosses
 from tag_keras.decision.measured import Group
+from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.networks import select_networks
 from tag_keras.utils.checks import check, check_count, check_number
@@ -133,23 +134,32 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
     check_count("num_groups", num_groups)
     check_number("probability", probability, "from 0.5 to below 1", lambda p: 0.5 <= p < 1)
     choices = _choices(estimate, num_groups)
-    yardstick = min((choices[0], choices[-1]), key=estimate.total)
-    decided = _option(estimate, choices[0], choices[0], yardstick, choices[0])
-    options = [decided]
-    for serves in choices[1:]:
-        fewer = [decided.grouping.groups[index] for index in decided.grouping.serves.values()]
-        option = _option(estimate, serves, choices[0], yardstick, fewer)
-        options.append(option)
-        gains = (option.over_joint, option.over_fewer)
-        if estimate.num_seeds > 1 and all(gain.probability >= probability for gain in gains):
-            decided = option
+    draws = estimate.draw(choices)
+    joint, decided = 0, 0
+    yardstick = min((0, len(choices) - 1), key=lambda index: estimate.total(choices[index]))
+    options: list[Option] = []
+    for index, serves in enumerate(choices):
+        gains = [
+            _gain(
+                estimate.total(choices[other]) - estimate.total(serves),
+                estimate.total(choices[other]),
+                estimate.total_gain(draws[index], draws[other]),
+                estimate.probability_of_effects,
+            )
+            for other in (joint, yardstick, decided)
+        ]
+        options.append(_option(estimate, serves, *gains))
+        pays = all(gains[other].probability >= probability for other in (0, 2))
+        if pays and estimate.num_seeds > 1:
+            decided = index
+    chosen = options[decided]
     return Decision(
-        kind=decided.kind,
-        grouping=decided.grouping,
-        gain=decided.over_joint,
-        over_yardstick=decided.over_yardstick,
+        kind=chosen.kind,
+        grouping=chosen.grouping,
+        gain=chosen.over_joint,
+        over_yardstick=chosen.over_yardstick,
         options=tuple(options),
-        reason=_reason(estimate, decided, options, probability),
+        reason=_reason(estimate, chosen, options, probability),
     )
 
 
@@ -164,13 +174,7 @@ def _choices(estimate: GroupLosses, num_groups: int) -> list[list[Group]]:
     return [choice for index, choice in enumerate(choices) if choice not in choices[:index]]
 
 
-def _option(
-    estimate: GroupLosses,
-    serves: Sequence[Group],
-    joint: Sequence[Group],
-    yardstick: Sequence[Group],
-    fewer: Sequence[Group],
-) -> Option:
+def _option(estimate: GroupLosses, serves: Sequence[Group], *gains: Gain) -> Option:
     tasks = estimate.tasks
     groups = sorted({*serves}, key=lambda group: [tasks.index(task) for task in group])
     kind: Kind = "groups"
@@ -180,20 +184,16 @@ def _option(
         kind = "single"
     loss = estimate.total(serves) / len(tasks)
     index = {task: groups.index(group) for task, group in zip(tasks, serves, strict=True)}
-    gains = (_gain(estimate, serves, other) for other in (joint, yardstick, fewer))
     return Option(kind, Grouping(tasks, tuple(groups), index, loss, loss, True), *gains)
 
 
-def _gain(estimate: GroupLosses, serves: Sequence[Group], over: Sequence[Group]) -> Gain:
-    draws = estimate.draw_gain(serves, over)
-    total, size = estimate.total(over), abs(estimate.total(over))
-    mean = total - estimate.total(serves)
+def _gain(mean: float, total: float, draws: Array, probability_of_effects: float) -> Gain:
     low, high = np.quantile(draws, _ENDS)
     return Gain(
         mean=mean,
         interval=(float(low), float(high)),
-        probability=estimate.probability_of_effects * float((draws > 0).mean()),
-        share=mean / size if size else 0.0,
+        probability=probability_of_effects * float((draws > 0).mean()),
+        share=mean / abs(total) if total else 0.0,
     )
 
 

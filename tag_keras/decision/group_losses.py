@@ -22,7 +22,7 @@ from tag_keras.selection.network_table import NetworkTable
 from tag_keras.utils.checks import check
 
 # Draws from the posterior, for probabilities and intervals.
-NUM_DRAWS = 4000
+NUM_DRAWS = 2000
 # The prior of the grid counts as much as so many tasks.
 _PRIOR_TASKS = 2.0
 _POOLING_STEPS = 20
@@ -82,28 +82,35 @@ class GroupLosses:
         rows = [mask_of(group, self.tasks) - 1 for group in serves]
         return float(self.mean[rows, range(len(rows))].sum())
 
-    def draw_gain(self, serves: Sequence[Group], over: Sequence[Group]) -> Array:
-        """Draws (4000,) of how much less total loss a choice has, if groups have any effect.
-
-        The noise of the tasks of one network is correlated. So the draws of the tasks are put in an
-        order in which they are (a Gaussian copula with one correlation), and then added.
+    def draw(self, choices: Sequence[Sequence[Group]]) -> Array:
+        """Draws of the losses (C, T, 2000) of C choices of groups, if groups have any effect.
 
         Args:
-            serves: By task, in the order of the tasks, the group that serves it.
-            over: The choice to compare with, alike.
+            choices: For each choice, by task, the group that serves it.
         """
-        generator = np.random.default_rng(0)
-        common = generator.normal(size=NUM_DRAWS)
-        total = np.zeros(NUM_DRAWS)
-        for task, (group, other) in enumerate(zip(serves, over, strict=True)):
-            own = generator.normal(size=NUM_DRAWS)
-            seed = int(generator.integers(2**62))
-            if group == other:
-                continue
-            rows = np.array([_row_of(mask_of(one, self.tasks), task) for one in (group, other)])
-            draws = self._posteriors[task].draw(rows, NUM_DRAWS, np.random.default_rng(seed))
-            latent = self.correlation**0.5 * common + (1 - self.correlation) ** 0.5 * own
-            total += np.sort(draws[:, 1] - draws[:, 0])[latent.argsort().argsort()]
+        draws = np.zeros((len(choices), len(self.tasks), NUM_DRAWS))
+        for task, posterior in enumerate(self._posteriors):
+            masks = [mask_of(serves[task], self.tasks) for serves in choices]
+            rows, place = np.unique([_row_of(mask, task) for mask in masks], return_inverse=True)
+            generator = np.random.default_rng(task)
+            draws[:, task] = posterior.draw(rows, NUM_DRAWS, generator).T[place]
+        return draws
+
+    def total_gain(self, losses: Array, over: Array) -> Array:
+        """Draws (2000,) of the total loss of one choice less that of another.
+
+        The tasks were drawn independently, but the noise of the tasks of one network is
+        correlated. So the draws of each task are put in an order in which they are (a Gaussian
+        copula with one correlation), and then added.
+
+        Args:
+            losses: Draws (T, 2000) of a choice, from `draw`.
+            over: Draws (T, 2000) of the choice to compare with, from the same call.
+        """
+        normal = np.random.default_rng(0).normal(size=(len(losses) + 1, NUM_DRAWS))
+        latent = self.correlation**0.5 * normal[:1] + (1 - self.correlation) ** 0.5 * normal[1:]
+        ranks = latent.argsort(axis=1).argsort(axis=1)
+        total: Array = np.take_along_axis(np.sort(over - losses, axis=1), ranks, axis=1).sum(axis=0)
         return total
 
     def __repr__(self) -> str:

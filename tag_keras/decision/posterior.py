@@ -16,6 +16,7 @@ the eigenvectors of the precision of the groups' means.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -92,7 +93,7 @@ class _Regression:
         # Woodbury: the shift of a seed is a mean of its losses, shrunk.
         shrunk = shift / (1 + shift * counts.sum(axis=0))
         precision = np.diag(counts.sum(axis=1)) - (counts * shrunk) @ counts.T
-        self.values, self.vectors = np.linalg.eigh(precision)
+        self.values, self.vectors = _eigenvectors(precision.tobytes(), len(precision))
         root = np.sqrt(self.values)
         self.own = own
         self.means = self.vectors.T @ (by_group - counts @ (shrunk * by_seed)) / root
@@ -124,11 +125,22 @@ class _Regression:
         roots = scales[:, :, None] * np.linalg.cholesky(inverses)
         return scales * solutions, roots, squares, np.linalg.slogdet(matrices)[1]
 
-    def own_effects(self, coefficients: Array) -> Array:
-        """Posterior means (J, G) of own(S) in the coordinates, by coefficients (J, P)."""
-        residuals = self.means - coefficients @ self.columns.T
-        effects: Array = self.own * np.sqrt(self.values) * self.weights * residuals
-        return effects
+    def own_effects(self, vectors: Array) -> tuple[Array, Array]:
+        """Posterior means of own(S) of groups, given by their rows (m, G) of the eigenvectors.
+
+        Returns:
+            Base (m,) and slopes (m, P): the means are base - slopes @ coefficients.
+        """
+        given_back = vectors * (self.own * np.sqrt(self.values) * self.weights)
+        return given_back @ self.means, given_back @ self.columns
+
+    def own_root(self, vectors: Array) -> Array:
+        """A root (m, m) of the covariance of own(S) by given coefficients, in units of e's."""
+        covariance = (vectors * (self.own * self.weights)) @ vectors.T
+        if self.own:
+            covariance = np.linalg.cholesky(covariance)
+        root: Array = covariance
+        return root
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,20 +211,14 @@ class TaskPosterior:
     def draw(self, rows: Indices, number: int, generator: np.random.Generator) -> Array:
         """Draws losses (number, len(rows)) of groups, in the case that some tasks have effects.
 
-        The same state of the generator gives a group the same draws, whatever the others.
-
         Args:
-            rows: Rows of the groups in the design.
+            rows: Different rows of the design.
             number: Number of draws.
             generator: NumPy's generator.
         """
-        place = np.full(len(self._design.size), -1)
-        place[self._design.measured] = np.arange(len(self._design.measured))
-        known, columns = place[rows] >= 0, self._design.columns[rows]
-        # The effects of groups that were not measured follow from their rows alone.
-        seed, unknown = int(generator.integers(2**62)), np.zeros((number, len(rows)))
-        for index in np.flatnonzero(~known):
-            unknown[:, index] = np.random.default_rng([seed, rows[index]]).normal(size=number)
+        design = self._design
+        known = np.isin(rows, design.measured)
+        columns, place = design.columns[rows], np.searchsorted(design.measured, rows[known])
         draws, start, before = np.zeros((number, len(rows))), 0, 0.0
         for weights, one in self._kept(self._effects):
             # Systematic: each point gets its weight times the number of draws, but for rounding.
@@ -225,11 +231,13 @@ class TaskPosterior:
             noise = generator.normal(size=(len(point), one.coefficients.shape[1]))
             noise = np.einsum("npq,nq->np", one.roots[point], noise)
             coefficients = one.coefficients[point] + deviation * noise
-            effects = generator.normal(size=(len(point), len(regression.values)))
-            effects *= deviation * np.sqrt(regression.own * regression.weights)
-            effects += regression.own_effects(coefficients)
-            draws[part] = coefficients @ columns.T + deviation * regression.own**0.5 * unknown[part]
-            draws[part, known] += effects @ regression.vectors[place[rows[known]]].T
+            # own(S): of measured groups a linear function of the coefficients, and noise.
+            base, slopes = regression.own_effects(regression.vectors[place])
+            root = regression.own_root(regression.vectors[place])
+            own = generator.normal(size=(len(point), len(rows)))
+            own[:, ~known] *= deviation * regression.own**0.5
+            own[:, known] = deviation * (own[:, known] @ root.T) + base - coefficients @ slopes.T
+            draws[part] = coefficients @ columns.T + own
         return self._center + self._scale * draws
 
     def _solve(self, regression: _Regression, multiples: Array) -> _Points:
@@ -255,23 +263,27 @@ class TaskPosterior:
     def _means(self, one: _Points) -> Array:
         """Posterior means (J, N)."""
         means: Array = one.coefficients @ self._design.columns.T
-        own = one.regression.own_effects(one.coefficients)
-        means[:, self._design.measured] += own @ one.regression.vectors.T
+        base, slopes = one.regression.own_effects(one.regression.vectors)
+        means[:, self._design.measured] += base - one.coefficients @ slopes.T
         return means
 
     def _variances(self, one: _Points) -> Array:
         """Posterior variances (J, N) in units of the variance of e."""
         design, regression = self._design, one.regression
-        own = regression.own
-        # A coefficient moves a measured group's loss by its column, less what own(S) gives back.
-        given_back = (own * np.sqrt(regression.values) * regression.weights)[:, None]
         moved = np.array(design.columns)
-        moved[design.measured] -= regression.vectors @ (given_back * regression.columns)
+        moved[design.measured] -= regression.own_effects(regression.vectors)[1]
         variances = ((moved @ one.roots) ** 2).sum(axis=2)
-        left = np.full(len(moved), own)
-        left[design.measured] = regression.vectors**2 @ (own * regression.weights)
+        left = np.full(len(moved), regression.own)
+        left[design.measured] = regression.vectors**2 @ (regression.own * regression.weights)
         total: Array = variances + left
         return total
+
+
+# The same for all values of own; for all tasks, too, if all groups have all seeds.
+@functools.lru_cache(maxsize=64)
+def _eigenvectors(matrix: bytes, size: int) -> tuple[Array, Array]:
+    values, vectors = np.linalg.eigh(np.frombuffer(matrix).reshape(size, size))
+    return values, vectors
 
 
 def _without_tiny(weights: Array) -> Array:

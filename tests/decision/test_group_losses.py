@@ -178,14 +178,15 @@ def test_draws_of_a_gain_are_correlated_over_the_tasks():
     for correlation in (0.0, 0.95):
         rows, _ = simulated(num_seeds=8, own=0.05, correlation=correlation, seed=3)
         estimate = tag_keras.estimate_group_losses(rows)
-        gain = estimate.draw_gain(single, joint)
-        np.testing.assert_array_equal(gain, estimate.draw_gain(single, joint))
-        assert gain.mean() == pytest.approx(
-            estimate.total(joint) - estimate.total(single), abs=4 * gain.std() / 4000**0.5
-        )
+        draws = estimate.draw([single, joint])
+        np.testing.assert_array_equal(draws, estimate.draw([single, joint]))
+        gain = estimate.total_gain(*draws)
+        expected = estimate.total(joint) - estimate.total(single)
+        assert estimate.probability_of_effects > 0.999
+        assert gain.mean() == pytest.approx(expected, abs=4 * gain.std() / 2000**0.5)
         deviations.append(gain.std())
     assert deviations[1] / deviations[0] == pytest.approx(2, rel=0.2)
-    assert not estimate.draw_gain(joint, joint).any()
+    assert not estimate.total_gain(draws[1], draws[1]).any()
 
 
 @pytest.mark.parametrize("number", [1, 2])

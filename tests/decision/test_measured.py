@@ -94,7 +94,5 @@ def test_rows_that_are_refused(rows, message):
 
 def test_too_many_tasks():
     tasks = tuple(f"task_{index}" for index in range(16))
-    with pytest.raises(
-        ValueError, match="for up to 15 tasks"
-    ):
+    with pytest.raises(ValueError, match="for up to 15 tasks"):
         read_measured(rows_of_losses({tasks: [0.1] * 16}, tasks), "validation")

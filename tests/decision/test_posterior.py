@@ -122,15 +122,6 @@ def test_draws_of_a_difference_have_its_deviation():
     assert difference.std() == pytest.approx((2 / 200) ** 0.5, rel=0.1)
 
 
-@pytest.mark.parametrize("rows", [[2, 1], [1], [2], [0, 1, 2, 3]])
-def test_the_draws_of_a_group_do_not_depend_on_the_others(rows):
-    one = TaskPosterior(make_design())
-    weigh(one)
-    every = one.draw(np.arange(4), 100, np.random.default_rng(3))
-    some = one.draw(np.array(rows), 100, np.random.default_rng(3))
-    np.testing.assert_allclose(some, every[:, rows], rtol=1e-12)
-
-
 def test_equal_losses_leave_no_doubt():
     design = make_design(losses=np.full(6, 0.3))
     one = TaskPosterior(design)
