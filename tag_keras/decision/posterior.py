@@ -136,10 +136,8 @@ class _Regression:
 
     def own_root(self, vectors: Array) -> Array:
         """A root (m, m) of the covariance of own(S) by given coefficients, in units of e's."""
-        covariance = (vectors * (self.own * self.weights)) @ vectors.T
-        if self.own:
-            covariance = np.linalg.cholesky(covariance)
-        root: Array = covariance
+        covariance: Array = (vectors * (self.own * self.weights)) @ vectors.T
+        root: Array = np.linalg.cholesky(covariance) if self.own else covariance
         return root
 
 
