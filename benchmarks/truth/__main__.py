@@ -1,72 +1,51 @@
-"""Is the choice of groups right? Trains every group of tasks, and judges every way to choose.
+"""Is the choice of groups right? Judges ways to choose by tables of all groups of real problems.
 
-    python -m benchmarks.truth --output_dir=runs/truth --sets=digits6
+    python -m benchmarks.truth
 
-For each set, this trains all groups of tasks with several seeds, which takes most of the time. (Of
-the nine digits' tasks, it trains the groups of up to three and some larger ones.) Joint trainings
-with other seeds then measure affinities by each estimator. A stopped command goes on when it is
-given again. The total test losses of each way to choose go to truth.md and truth.json in the set's
-folder; the ways in the figure regret.png are also printed.
+Each table has the losses of every group of up to eight tasks of a problem, trained with eight
+seeds, in a regime: a width of the network and a number of training examples. They lie in
+benchmarks/truth/tables; `python -m benchmarks.truth.make` makes them anew. A rule chooses by the
+validation losses of a random half of the seeds; the test losses of the other half judge it, 20
+times over. The figure is the gain in total test loss over the joint network, in percent of it; the
+second one is over the better of the joint network and one network per task, by the same validation
+losses. After ± stands the standard error over the problems, whose regimes are averaged first.
 
-The regret of a choice is the relative difference between its total test loss (the mean over the
-seeds) and the total of the best choice of as many networks, averaged over 2, 3 and 4 networks. All
-choices are among the trained groups; the best choice is the best by the test losses of all seeds.
-A choice by the losses of one seed is judged by the other seeds, because the chosen groups would be
-trained anew.
+"other seeds' test losses" chooses the best groups by the test losses of the choosing half: what
+noise leaves to choices that see no estimate but better data than any user has.
 
-"joint or single" takes each task from the joint network or from its own, whichever is better on
-validation data. The guard decides by the validation losses of all seeds of the judged networks,
-because these are served. It may serve more networks than were asked for; the best choice of as many
-networks then judges it.
+Then it says how often `decide_groups` was right when it was so sure, and how often the gain was in
+its interval of 90 %, given the noise of the judging seeds.
 
-After ± stands the standard deviation over the runs or seeds behind the choices. It leaves out how
-the table itself would vary.
+A rule of your own is a function as in benchmarks/truth/rules.py: `--rule=my_module:my_rule`.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import functools
-import json
-import math
+import importlib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# One thread for each process: the matrices are small.
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 import numpy as np
-import tensorflow as tf
 
-from benchmarks.truth.networks import groups_to_train, measure, train_groups_of
-from benchmarks.truth.plot import plot_regret
-from benchmarks.truth.promise import PROMISE_HEADER, promises
-from benchmarks.truth.regret import NETWORKS, Line, all_lines
-from benchmarks.truth.sets import SETS
-from benchmarks.truth.table import Truth
-from tag_keras.report import pages
-from tag_keras.study.command import command
+from benchmarks.truth.judging import ORACLE, Forecast, Verdict, judge
+from benchmarks.truth.rules import RULES, SLOW_RULES, Rule
+from benchmarks.truth.tables import Table
 from tag_keras.utils import files
 from tag_keras.utils.checks import check
-from tag_keras.utils.files import keep_settings
 from tag_keras.utils.text import cells_as_markdown
 
-# Labels of the ways to choose in the figure, by way, number of runs, and options.
-SHOWN = {
-    ("joint", 0, ""): "one joint network",
-    ("single", 0, ""): "one network per task",
-    ("joint or single", 0, ""): "joint or single, by validation",
-    ("random", 0, ""): "random groups",
-    ("lookahead, every 10", 1, "forbid, mean"): "TAG as in the paper",
-    ("lookahead, every 10", 1, "forbid, mean, guarded"): "TAG as in the paper, guarded",
-    ("all sources alike", 0, "measured, sum"): "anchored, without affinities",
-    ("lookahead, plain step", 1, "measured, sum"): "anchored affinities",
-    ("lookahead, plain step", 1, "measured, sum, guarded"): "anchored affinities, guarded",
-    ("HOA", 1, ""): "HOA",
-    ("ESA", 1, ""): "ESA",
-    ("all groups measured", 1, ""): "all groups measured, another seed",
-}
-# The choice of one seed needs another one that judges it.
-FEWEST = {"seeds": 2, "runs": 1, "epochs": 1}
+TABLES = Path(__file__).parent / "tables"
+# Parts of the probabilities that are said to be right or not.
+BINS = (0.0, 0.2, 0.5, 0.8, 0.95, 1.0)
+Result = tuple[dict[str, Verdict], list[Forecast]]
 
 
 def main() -> None:
@@ -75,80 +54,130 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="folder for all it writes")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS], help="problems")
-    parser.add_argument("--seeds", type=int, default=3, help="how often each group is trained")
-    parser.add_argument("--runs", type=int, default=5, help="how often affinities are measured")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of 20 steps")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
+    parser.add_argument("--num_networks", type=int, default=3, help="most networks of a choice")
+    parser.add_argument("--splits", type=int, default=20, help="splits of the seeds in halves")
+    parser.add_argument("--rule", action="append", default=[], help="module:function, a further rule")
+    parser.add_argument("--slow", action="store_true", help="rules that take ten times as long, too")
+    parser.add_argument("--output", type=Path, help="file for the tables printed, in Markdown")
     options = parser.parse_args()
-    command("benchmarks.truth", functools.partial(run, options))([])
+    try:
+        text = run(options)
+    except ValueError as error:
+        sys.exit(f"benchmarks.truth: {error}")
+    print(text)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Judges all ways to choose on each set.
+def run(options: argparse.Namespace) -> str:
+    """Judges all rules on all tables; returns the tables of results in Markdown.
 
     Raises:
-        ValueError: If an option is too small, or if a folder holds another run or damaged files.
+        ValueError: If an option is wrong, there is no table, or a table is damaged.
     """
-    for name, fewest in FEWEST.items():
-        number = getattr(options, name)
-        check(number >= fewest, f"--{name} should be at least {fewest}", **{name: number})
-    tf.get_logger().setLevel("ERROR")
-    found = {}
-    for name in options.sets:
-        lines = judge(name, options.output_dir / name, options.seeds, options.runs, options.epochs)
-        shown = [line for line in lines if (line.way, line.runs, line.options) in SHOWN]
-        print(f"\n{name}\n{cells_as_markdown(as_cells(shown))}\n", flush=True)
-        found[name] = lines
-    path = options.output_dir / "regret.png"
-    pages.write(path, pages.png(plot_regret(found, SHOWN)))
-    print(f"Figure: {path}")
+    for name in ("num_networks", "splits"):
+        check(getattr(options, name) >= 1, f"--{name} should be at least 1")
+    paths = sorted(options.tables.glob("*.npz"))
+    check(bool(paths), "--tables should be a folder of tables", tables=str(options.tables))
+    rules = [*RULES, *(SLOW_RULES if options.slow else ()), *options.rule]
+    for rule in options.rule:
+        find_rule(rule)
+    judge_one = functools.partial(
+        judge_file, rules=rules, num_networks=options.num_networks, num_splits=options.splits
+    )
+    with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
+        results = dict(zip((path.stem for path in paths), pool.map(judge_one, paths), strict=True))
+    text = as_markdown(results)
+    if options.output:
+        with files.replacing(options.output) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return text
 
 
-def judge(name: str, folder: Path, num_seeds: int, num_runs: int, epochs: int) -> list[Line]:
-    """Trains and measures all that is not in the folder yet, and judges every way to choose."""
-    truth_set = SETS[name](epochs)
-    keep_settings(folder, {"set": name, "epochs": epochs})
-    groups, seeds = groups_to_train(truth_set), range(num_seeds)
-    print(f"{name}: {len(groups)} groups, {num_seeds} seeds", flush=True)
-    rows, early = train_groups_of(truth_set, folder, seeds)
-    truth = Truth.from_rows(rows, truth_set.tasks, groups)
-    print(f"{name}: affinities of {num_runs} runs by each estimator", flush=True)
-    measured = measure(truth_set, folder, num_runs)
-    lines = all_lines(truth, truth.with_validation(early), measured)
-    kept = [PROMISE_HEADER, *(promise.cells for promise in promises(truth, measured))]
-    files.write_json(folder / "truth.json", [_fields(line) for line in lines])
-    tables = f"{cells_as_markdown(as_cells(lines))}\n\nThe guard:\n\n{cells_as_markdown(kept)}\n"
-    pages.write(folder / "truth.md", tables.encode())
-    return lines
+def judge_file(path: Path, rules: Sequence[str], num_networks: int, num_splits: int) -> Result:
+    """Judges rules, by their names, on the table of a file."""
+    found = {name: find_rule(name) for name in rules}
+    return judge(Table.load(path), found, num_networks, num_splits)
 
 
-def as_cells(lines: Sequence[Line]) -> list[list[str]]:
-    """A table of ways to choose, with its header first."""
-    header = ["choice by", "runs", "options", *(f"{number} networks" for number in NETWORKS)]
-    cells = [[*header, "regret, %", "networks served", "rank agreement"]]
-    for line in lines:
-        noise = f" ± {100 * line.deviation():.1f}" if len(line.totals) > 1 else ""
-        cells.append(
-            [
-                line.way,
-                str(line.runs or ""),
-                line.options,
-                *(f"{total:.3f}" for total in np.nanmean(line.totals, axis=0)),
-                f"{100 * line.regret.mean():.1f}{noise}",
-                f"{np.nanmean(line.networks[:, 1:]):.1f}",
-                "" if math.isnan(line.agreement) else f"{line.agreement:.2f}",
-            ]
-        )
+def find_rule(name: str) -> Rule:
+    """A rule by its name in this benchmark, or as "module:function".
+
+    Raises:
+        ValueError: If there is no such function.
+    """
+    if known := {**RULES, **SLOW_RULES}.get(name):
+        return known
+    module, _, function = name.partition(":")
+    try:
+        rule: Rule = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"--rule should be module:function, such as my_module:my_rule. Received: {name}: {error}"
+        ) from error
+    return rule
+
+
+def as_markdown(results: Mapping[str, Result]) -> str:
+    """The results by table: all rules, the problems one by one, and how right forecasts were."""
+    forecasts = [forecast for _, found in results.values() for forecast in found]
+    parts = (summary_cells(results), problem_cells(results), forecast_cells(forecasts))
+    texts = [cells_as_markdown(cells) for cells in parts]
+    coverage = 100 * np.mean([one.covers(one.gain, one.error) for one in forecasts])
+    return "\n\n".join([*texts, f"90 % intervals cover in {coverage:.0f} %."])
+
+
+def problem_of(name: str) -> str:
+    """The problem of a table; problems of factors are one, drawn several times."""
+    return name.split("-")[0].rstrip("0123456789") if name.startswith("factors") else name.split("-")[0]
+
+
+def by_problem(results: Mapping[str, Result], rule: str, field: str) -> list[float]:
+    """Means of a field of the verdicts on a rule for each problem, over splits and regimes."""
+    found: dict[str, list[float]] = {}
+    for name, (verdicts, _) in results.items():
+        found.setdefault(problem_of(name), []).append(getattr(verdicts[rule], field).mean())
+    return [float(np.mean(values)) for values in found.values()]
+
+
+def summary_cells(results: Mapping[str, Result]) -> list[list[str]]:
+    """A line for each rule, over all tables."""
+    header = ["choice by", "gain over joint, %", "over the better yardstick, %", "worst table"]
+    cells = [[*header, "networks served"]]
+    for rule in next(iter(results.values()))[0]:
+        gains, over = (by_problem(results, rule, name) for name in ("gains", "over_yardstick"))
+        worst = min(verdicts[rule].over_yardstick.mean() for verdicts, _ in results.values())
+        served = np.mean(by_problem(results, rule, "served"))
+        line = [rule, with_error(gains), with_error(over), f"{100 * worst:.1f}", f"{served:.1f}"]
+        cells.append(line)
     return cells
 
 
-def _fields(line: Line) -> dict[str, object]:
-    """A line as written to truth.json, with null for NaN, which JSON does not have."""
-    values = dataclasses.asdict(line)
-    values |= {name: value.tolist() for name, value in values.items() if hasattr(value, "tolist")}
-    fields: dict[str, object] = json.loads(json.dumps(values).replace("NaN", "null"))
-    return fields
+def with_error(values: Sequence[float]) -> str:
+    """Mean and standard error of shares, in percent."""
+    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    return f"{100 * np.mean(values):.1f} ± {100 * error:.1f}"
+
+
+def problem_cells(results: Mapping[str, Result]) -> list[list[str]]:
+    """Gain over the joint network in each table, by some rules; after ±, the error over splits."""
+    rules = ["single", "TAG as in the paper", "HOA", "all groups, raw", "all groups, decided", ORACLE]
+    cells = [["table", *rules]]
+    for name, (verdicts, _) in results.items():
+        gains = [verdicts[rule].gains for rule in rules]
+        errors = [values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0 for values in gains]
+        line = [f"{100 * gain.mean():.1f} ± {100 * error:.1f}" for gain, error in zip(gains, errors)]
+        cells.append([name, *line])
+    return cells
+
+
+def forecast_cells(forecasts: Sequence[Forecast]) -> list[list[str]]:
+    """How often there was a gain, by the probability that was told."""
+    cells = [["probability told", "choices", "with a gain in test loss"]]
+    for low, high in zip(BINS, BINS[1:], strict=False):
+        part = [one.gain > 0 for one in forecasts if low <= one.probability < high + (high == 1)]
+        share = f"{100 * np.mean(part):.0f} %" if part else ""
+        cells.append([f"{low:g} to {high:g}", str(len(part)), share])
+    return cells
 
 
 if __name__ == "__main__":

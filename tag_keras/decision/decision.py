@@ -10,7 +10,7 @@ from tag_keras.decision.group_losses import GroupLosses
 from tag_keras.decision.measured import Group
 from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
-from tag_keras.selection.networks import select_networks
+from tag_keras.selection.solvers.dynamic_program import choose_families
 from tag_keras.utils.checks import check, check_count, check_number
 
 Kind = Literal["joint", "single", "groups"]
@@ -25,7 +25,7 @@ class Gain:
 
     Args:
         mean: Posterior mean, in the unit of the losses.
-        interval: The ends of the interval of 90 %, if groups change losses at all.
+        interval: The ends of the interval of 90 %.
         probability: Posterior probability that there is a gain at all.
         share: The mean, as a share of the size of the other choice's total loss.
     """
@@ -92,11 +92,11 @@ class Decision:
 def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0.8) -> Decision:
     """Decides between one joint network, groups and one network per task, by estimated losses.
 
-    It starts with the joint network. Then it goes through the choices with more networks: the best
-    one by estimated total loss for each number up to `num_groups`, and at last one network per
-    task, however many that are. It takes a choice that gains, with at least this probability, over
-    the joint network and over what it took before. So more networks are served only where they are
-    likely to pay, and without evidence the joint network is served.
+    The joint network is served unless something else is likely to be better: one network per task,
+    however many these are, if it gains over the joint network with at least this probability; or
+    groups, the best ones by estimated total loss for some number up to `num_groups`, if they gain
+    over the joint network, over one network per task where that would be served, and over fewer
+    groups, each with at least this probability. Without evidence the joint network is served.
 
     Args:
         estimate: Estimated losses.
@@ -134,23 +134,27 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
     check_count("num_groups", num_groups)
     check_number("probability", probability, "from 0.5 to below 1", lambda p: 0.5 <= p < 1)
     choices = _choices(estimate, num_groups)
-    draws = estimate.draw(choices)
-    joint, decided = 0, 0
-    yardstick = min((0, len(choices) - 1), key=lambda index: estimate.total(choices[index]))
-    options: list[Option] = []
+    losses, draws = [estimate.total(serves) for serves in choices], estimate.draw(choices)
+
+    def gain(index: int, over: int) -> Gain:
+        mean, total = losses[over] - losses[index], losses[over]
+        return _gain(estimate, mean, total, estimate.total_gain(draws[index], draws[over]))
+
+    def pays(index: int, over: int) -> bool:
+        enough = gain(index, over).probability >= probability
+        return enough and estimate.num_seeds > 1
+
+    joint, single = 0, len(choices) - 1
+    yardstick = min((joint, single), key=lambda index: losses[index])
+    base = single if pays(single, joint) else joint
+    fewer, decided, options = joint, base, []
     for index, serves in enumerate(choices):
-        gains = [
-            _gain(
-                estimate.total(choices[other]) - estimate.total(serves),
-                estimate.total(choices[other]),
-                estimate.total_gain(draws[index], draws[other]),
-                estimate.probability_of_effects,
-            )
-            for other in (joint, yardstick, decided)
-        ]
+        gains = (gain(index, over) for over in (joint, yardstick, fewer))
         options.append(_option(estimate, serves, *gains))
-        pays = all(gains[other].probability >= probability for other in (0, 2))
-        if pays and estimate.num_seeds > 1:
+        if index in (joint, single) or not (pays(index, joint) and pays(index, fewer)):
+            continue
+        fewer = index
+        if pays(index, base):
             decided = index
     chosen = options[decided]
     return Decision(
@@ -165,11 +169,15 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
 
 def _choices(estimate: GroupLosses, num_groups: int) -> list[list[Group]]:
     """The group that serves each task: the joint network, more and more groups, one per task."""
-    tasks, table = estimate.tasks, estimate.table()
+    tasks, mean = estimate.tasks, estimate.mean
     choices: list[list[Group]] = [[tasks] * len(tasks)]
-    for number in range(2, min(num_groups, len(tasks)) + 1):
-        best = select_networks(table, number, "min")
-        choices.append([best.groups[best.serves[task]] for task in tasks])
+    # Less than this is no difference between losses.
+    tolerance = 1e-9 * float(np.nanmax(np.abs(mean))) or 1e-290
+    scores = np.where(np.isnan(mean), -np.inf, -mean)
+    numbers = range(2, min(num_groups, len(tasks)) + 1)
+    for family in choose_families(scores, numbers, tolerance) if numbers else []:
+        best = scores[family].argmax(axis=0)
+        choices.append([estimate.groups[family[index]] for index in best])
     choices.append([(task,) for task in tasks])
     return [choice for index, choice in enumerate(choices) if choice not in choices[:index]]
 
@@ -187,12 +195,12 @@ def _option(estimate: GroupLosses, serves: Sequence[Group], *gains: Gain) -> Opt
     return Option(kind, Grouping(tasks, tuple(groups), index, loss, loss, True), *gains)
 
 
-def _gain(mean: float, total: float, draws: Array, probability_of_effects: float) -> Gain:
+def _gain(estimate: GroupLosses, mean: float, total: float, draws: Array) -> Gain:
     low, high = np.quantile(draws, _ENDS)
     return Gain(
         mean=mean,
         interval=(float(low), float(high)),
-        probability=probability_of_effects * float((draws > 0).mean()),
+        probability=float((draws > 0).mean()),
         share=mean / abs(total) if total else 0.0,
     )
 

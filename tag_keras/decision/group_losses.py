@@ -26,6 +26,8 @@ NUM_DRAWS = 2000
 # The prior of the grid counts as much as so many tasks.
 _PRIOR_TASKS = 2.0
 _POOLING_STEPS = 20
+# Columns of the grid: what says which tasks are in a group.
+_MEMBERS_AND_OWN = [2, 4, 5]
 
 
 class GroupLosses:
@@ -45,7 +47,8 @@ class GroupLosses:
         noise: Array (T,): deviation of a task's loss between seeds of one group, beyond what the
             seed changes alike in all groups.
         correlation: Correlation of this noise between the tasks of one network, at least 0.
-        probability_of_effects: Posterior probability that groups change any loss at all.
+        probability_of_effects: Posterior probability that it counts which tasks are in a group, and
+            not only how many.
         weight_of_affinity: Array (T,): share of the variation between groups that the affinities
             explain, from 0 to 1; 0 without affinities.
         num_seeds: Largest number of seeds of a group.
@@ -83,7 +86,7 @@ class GroupLosses:
         return float(self.mean[rows, range(len(rows))].sum())
 
     def draw(self, choices: Sequence[Sequence[Group]]) -> Array:
-        """Draws of the losses (C, T, 2000) of C choices of groups, if groups have any effect.
+        """Draws of the losses (C, T, 2000) of C choices of groups.
 
         Args:
             choices: For each choice, by task, the group that serves it.
@@ -109,8 +112,13 @@ class GroupLosses:
         """
         normal = np.random.default_rng(0).normal(size=(len(losses) + 1, NUM_DRAWS))
         latent = self.correlation**0.5 * normal[:1] + (1 - self.correlation) ** 0.5 * normal[1:]
-        ranks = latent.argsort(axis=1).argsort(axis=1)
-        total: Array = np.take_along_axis(np.sort(over - losses, axis=1), ranks, axis=1).sum(axis=0)
+        # The draws of each case stay among themselves.
+        first = round((1 - self.probability_of_effects) * NUM_DRAWS)
+        total = np.zeros(NUM_DRAWS)
+        for part in (slice(first), slice(first, NUM_DRAWS)):
+            ranks = latent[:, part].argsort(axis=1).argsort(axis=1)
+            ordered = np.sort((over - losses)[:, part], axis=1)
+            total[part] = np.take_along_axis(ordered, ranks, axis=1).sum(axis=0)
         return total
 
     def __repr__(self) -> str:
@@ -218,50 +226,59 @@ def _weigh(
 ) -> tuple[Array, float]:
     """Weighs the points (K,) of the grid for each task.
 
-    With a prior probability of one half, no task has any effect of groups. In the other case each
+    With a prior probability of one half, only the size of a group counts. In the other case each
     multiple has a prior distribution, one half at 0 and the rest even, as much as two tasks say,
     and then what the tasks themselves say (by expectation maximisation).
 
     Args:
         posteriors: Those of the T tasks; their weights are set.
-        multiples: Array (K, 5): the grid.
+        multiples: Array (K, 6): the grid.
         correlation: That of the noise between tasks. It makes their evidence worth less.
 
     Returns:
         Posterior weights (T, K), and the posterior probability of the second case.
     """
+    likelihoods = np.array([posterior.log_likelihoods for posterior in posteriors])
+    size_only = ~multiples[:, _MEMBERS_AND_OWN].any(axis=1)
+    weights, evidence = [], []
+    for case in (size_only, ~size_only | size_only):
+        within, prior = _pooled(likelihoods[:, case], multiples[case])
+        weights.append(np.zeros_like(likelihoods))
+        weights[-1][:, case] = within
+        # As if the multiples of all tasks were the same.
+        worth = 1 / (1 + (len(posteriors) - 1) * correlation)
+        together = worth * likelihoods[:, case].sum(axis=0) + prior
+        evidence.append(scipy.special.logsumexp(together))
+    probability = float(scipy.special.expit(evidence[1] - evidence[0]))
+    weights[0] *= 1 - probability
+    weights[1] *= probability
+    for posterior, *cases in zip(posteriors, *weights, strict=True):
+        posterior.weigh(*cases)
+    return weights[0] + weights[1], probability
+
+
+def _pooled(likelihoods: Array, multiples: Array) -> tuple[Array, Array]:
+    """Weights (T, K) of points with a prior that the tasks share, and its first form (K,)."""
     places, priors = [], []
     for values in multiples.T:
         found, place = np.unique(values, return_inverse=True)
         places.append(place)
-        rest = len(found) - 1
-        priors.append(np.array([0.5] + [0.5 / rest] * rest) if rest else np.ones(1))
-    likelihoods = np.array([posterior.log_likelihoods for posterior in posteriors])
+        even = np.full(len(found), 1 / len(found))
+        if found[0] == 0 and len(found) > 1:
+            even = np.array([0.5] + [0.5 / (len(found) - 1)] * (len(found) - 1))
+        priors.append(even)
     first = prior = _log_prior(priors, places)
     weights = scipy.special.softmax(likelihoods + first, axis=1)
     for _ in range(_POOLING_STEPS):
         total = weights.sum(axis=0)
         pooled = [
             (_PRIOR_TASKS * prior + np.bincount(place, total, len(prior)))
-            / (_PRIOR_TASKS + len(posteriors))
+            / (_PRIOR_TASKS + len(likelihoods))
             for prior, place in zip(priors, places, strict=True)
         ]
         prior = _log_prior(pooled, places)
         weights = scipy.special.softmax(likelihoods + prior, axis=1)
-    # The shift of seeds alone is no effect of groups.
-    none = ~multiples[:, 1:].any(axis=1)
-    shifts = _log_prior(priors[:1], places[:1])[none]
-    without = scipy.special.logsumexp(likelihoods[:, none] + shifts, axis=1)
-    evidence = scipy.special.logsumexp(likelihoods + first, axis=1) - without
-    worth = 1 / (1 + (len(posteriors) - 1) * correlation)
-    probability = scipy.special.expit(worth * evidence.sum())
-    no_effect = np.zeros_like(weights)
-    no_effect[:, none] = scipy.special.softmax(likelihoods[:, none] + shifts, axis=1)
-    no_effect *= 1 - probability
-    weights *= probability
-    for posterior, *both in zip(posteriors, no_effect, weights, strict=True):
-        posterior.weigh(*both)
-    return no_effect + weights, float(probability)
+    return weights, first
 
 
 def _log_prior(priors: Sequence[Array], places: Sequence[Any]) -> Array:

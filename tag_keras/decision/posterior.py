@@ -3,16 +3,20 @@
 The loss of the task in group S with seed r is
 
     y(S, r) = level + size * x(S) + sum over the others u in S of member_u / sqrt(T - 1)
-              + weight * a(S) + own(S) + shift(r) + e(S, r)
+              + weight * a(S) + own(S) + noise(S, r)
 
-where x(S) runs from 0 (alone) to 1 (the joint network), a(S) is the affinity of the group onto the
-task, and all terms but the level are normal with mean 0. Their variances are multiples of that of
+where x(S) runs from 0 (alone) to 1 (the joint network) and a(S) is the affinity of the group onto
+the task. Networks of one seed begin alike and see the same batches, so their noise is alike:
+
+    noise(S, r) = shift(r) + tilt(r) @ (size and members of S) + e(S, r)
+
+All terms but the level are normal with mean 0. Their variances are multiples of that of
 e; the multiples lie on a grid. Level and variance of e have flat priors (the latter in its
 logarithm) and integrate in closed form, so that the posterior is a mixture of Student's t, one for
 each point of the grid, with their marginal likelihoods times the prior of the grid as weights.
 
-All points with the multiples of shift and own in common share one regression on T + 2 columns, in
-the eigenvectors of the precision of the groups' means.
+All points with the multiples of shift, tilt and own in common share one regression on T + 2
+columns, in the eigenvectors of the precision of the groups' means.
 """
 
 import dataclasses
@@ -26,10 +30,12 @@ import numpy.typing as npt
 from tag_keras.results import Array
 
 Indices = npt.NDArray[np.int64]
-# Variances as multiples of that of e. The first is no effect at all.
+# Variances as multiples of that of e. There is always some effect of size, if a small one.
 _TENFOLD = (0.0, 0.1, 1.0, 10.0, 100.0, 1e4)
 SHIFT = (0.0, 0.3, 3.0, 30.0, 1e4)
-OWN = SIZE = MEMBERS = AFFINITY = _TENFOLD
+TILT = (0.0, 0.2, 2.0)
+SIZE = _TENFOLD[1:]
+OWN = MEMBERS = AFFINITY = _TENFOLD
 # Points of the grid below this part of the largest weight do not count.
 _LEAST_WEIGHT = 1e-5
 
@@ -65,45 +71,68 @@ class Design:
 
     @property
     def multiples(self) -> Array:
-        """Array (K, 5): the grid of multiples of shift, own, size, members and affinity."""
+        """Array (K, 6): the grid of multiples of shift, tilt, own, size, members and affinity."""
         affinity = AFFINITY[:1] if self.affinity is None else AFFINITY
-        return np.array(list(itertools.product(SHIFT, OWN, SIZE, MEMBERS, affinity)))
+        return np.array(list(itertools.product(SHIFT, TILT, OWN, SIZE, MEMBERS, affinity)))
 
     def share_of_affinity(self) -> Array:
         """Array (K,): share of affinity in the prior variance between groups; 0 where that is 0."""
-        _, own, size, members, affinity = self.multiples.T
+        _, _, own, size, members, affinity = self.multiples.T
         # Affinities are standardised.
         others = own + size * self.size.var() + members * self.members.var(axis=0).sum()
         share: Array = affinity / np.where(affinity > 0, others + affinity, 1.0)
         return share
 
 
-class _Regression:
-    """The regression for one pair of multiples, of shift and own.
+class _Noise:
+    """The losses (n,) of a design, whitened for one pair of multiples, of shift and tilt.
 
-    Coordinates are along the eigenvectors of the precision A of the groups' means. There the noise
-    of the means has variance 1, and `own` adds its multiple times the eigenvalue.
+    The groups' means have a precision matrix A. Its eigenvectors are coordinates in which their
+    noise has variance 1.
+
+    Attributes:
+        values: Array (G,): eigenvalues of A.
+        vectors: Array (G, G): eigenvectors, in columns.
+        means: Array (G,): the groups' means in the coordinates.
+        columns: Array (G, P): the columns of the design in the coordinates.
+        within: Sum of squares of what no means of groups explain.
+        log_determinant: That of the covariance of all losses.
     """
 
-    def __init__(self, design: Design, losses: Array, shift: float, own: float) -> None:
-        counts = np.zeros((len(design.measured), int(design.seed.max()) + 1))
-        np.add.at(counts, (design.group, design.seed), 1.0)
-        by_group = np.bincount(design.group, losses)
-        by_seed = np.bincount(design.seed, losses)
-        # Woodbury: the shift of a seed is a mean of its losses, shrunk.
-        shrunk = shift / (1 + shift * counts.sum(axis=0))
-        precision = np.diag(counts.sum(axis=1)) - (counts * shrunk) @ counts.T
-        self.values, self.vectors = _eigenvectors(precision.tobytes(), len(precision))
+    def __init__(self, design: Design, losses: Array, shift: float, tilt: float) -> None:
+        columns = design.columns[:, 1:-1]
+        columns = (columns - columns.mean(axis=0))[design.measured] * tilt**0.5
+        columns = np.column_stack([np.full(len(columns), shift**0.5), columns])
+        number = len(design.measured)
+        precision, right = np.zeros((number, number)), np.zeros(number)
+        square = self.log_determinant = 0.0
+        for seed in np.unique(design.seed):
+            group, own = (values[design.seed == seed] for values in (design.group, losses))
+            # Woodbury: the covariance of a seed's losses is I + U U'.
+            effects = columns[group]
+            inner = np.eye(columns.shape[1]) + effects.T @ effects
+            half = np.linalg.solve(np.linalg.cholesky(inner), effects.T)
+            precision[np.ix_(group, group)] += np.eye(len(group)) - half.T @ half
+            whitened = own - half.T @ (half @ own)
+            right[group] += whitened
+            square += own @ whitened
+            self.log_determinant += float(np.linalg.slogdet(inner)[1])
+        self.values, self.vectors = _eigenvectors(precision.tobytes(), number)
         root = np.sqrt(self.values)
-        self.own = own
-        self.means = self.vectors.T @ (by_group - counts @ (shrunk * by_seed)) / root
+        self.means = self.vectors.T @ right / root
         self.columns = root[:, None] * (self.vectors.T @ design.columns[design.measured])
-        self.weights = 1 / (1 + own * self.values)
-        within = losses @ losses - shrunk @ by_seed**2 - self.means @ self.means
-        self.squares = max(within, 0.0) + self.weights @ self.means**2
-        self.log_weight = 0.5 * (
-            np.log(self.weights).sum() - np.log1p(shift * counts.sum(axis=0)).sum()
-        )
+        self.within = max(square - self.means @ self.means, 0.0)
+
+
+class _Regression:
+    """The regression in the coordinates of some noise; `own` adds its multiple of the eigenvalues."""
+
+    def __init__(self, noise: _Noise, own: float) -> None:
+        self.values, self.vectors, self.own = noise.values, noise.vectors, own
+        self.means, self.columns = noise.means, noise.columns
+        self.weights = 1 / (1 + own * noise.values)
+        self.squares = noise.within + self.weights @ noise.means**2
+        self.log_weight = 0.5 * (np.log(self.weights).sum() - noise.log_determinant)
 
     def solve(self, scales: Array) -> tuple[Array, Array, Array, Array]:
         """Solves for prior deviations (J, P) of the columns; the level's is not read.
@@ -167,30 +196,28 @@ class TaskPosterior:
         self._scale = spread if spread > 1e-12 * abs(self._center) else 0.0
         losses = (design.losses - self._center) / (self._scale or 1.0)
         self._freedom = len(losses) - 1
-        multiples = design.multiples
-        per_regression = len(multiples) // (len(SHIFT) * len(OWN))
-        self._points = [
-            self._solve(_Regression(design, losses, *points[0, :2]), points[:, 2:])
-            for points in np.split(multiples, len(multiples) // per_regression)
-        ]
+        multiples = design.multiples.reshape(len(SHIFT), len(TILT), len(OWN), -1, 6)
+        self._points = []
+        for points in itertools.chain.from_iterable(multiples):
+            noise = _Noise(design, losses, *points[0, 0, :2])
+            self._points += [self._solve(_Regression(noise, one[0, 2]), one[:, 3:]) for one in points]
         self.log_likelihoods = np.concatenate([one.log_likelihoods for one in self._points])
-        self._all = self._effects = np.zeros(0)
+        self._cases: list[Array] = []
 
-    def weigh(self, no_effect: Array, effects: Array) -> None:
-        """Sets the weights of the points, for two cases: no task has any effect, or some may.
+    def weigh(self, size_only: Array, any_effect: Array) -> None:
+        """Sets the weights of the points, for two cases: the size of a group counts, or more may.
 
         Args:
-            no_effect: Array (K,): posterior weights in the first case; their sum is the probability
+            size_only: Array (K,): posterior weights in the first case; their sum is the probability
                 of the case.
-            effects: Array (K,): those in the second case.
+            any_effect: Array (K,): those in the second case.
         """
-        self._all = _without_tiny(no_effect + effects)
-        self._effects = _without_tiny(effects)
+        self._cases = [_without_tiny(case) for case in (size_only, any_effect)]
 
     def mean_and_variance(self) -> tuple[Array, Array]:
         """Posterior means and variances (N,); these are infinite with three losses or fewer."""
         mean, square = np.zeros((2, len(self._design.size)))
-        for weights, one in self._kept(self._all):
+        for weights, one in self._kept(self._cases[0] + self._cases[1]):
             means = self._means(one)
             mean += weights @ means
             # Around its mean, Student's t has the variance squares / (freedom - 2).
@@ -203,11 +230,14 @@ class TaskPosterior:
     def residual_variance(self) -> float:
         """Posterior mean of the variance of e; of three losses or fewer, its scale."""
         freedom = self._freedom - 2 if self._freedom > 2 else self._freedom
-        total = sum(weights @ one.squares for weights, one in self._kept(self._all))
+        total = sum(weights @ one.squares for weights, one in self._kept(self._cases[0] + self._cases[1]))
         return self._scale**2 * float(total) / freedom
 
     def draw(self, rows: Indices, number: int, generator: np.random.Generator) -> Array:
-        """Draws losses (number, len(rows)) of groups, in the case that some tasks have effects.
+        """Draws losses (number, len(rows)) of groups.
+
+        First come the draws of the case that the size alone counts, as many as its probability
+        says.
 
         Args:
             rows: Different rows of the design.
@@ -218,7 +248,7 @@ class TaskPosterior:
         known = np.isin(rows, design.measured)
         columns, place = design.columns[rows], np.searchsorted(design.measured, rows[known])
         draws, start, before = np.zeros((number, len(rows))), 0, 0.0
-        for weights, one in self._kept(self._effects):
+        for weights, one in [found for case in self._cases for found in self._kept(case)]:
             # Systematic: each point gets its weight times the number of draws, but for rounding.
             ends = np.rint((before + weights.cumsum()) * number).astype(int)
             point = np.repeat(np.arange(len(weights)), np.diff(ends, prepend=start))
@@ -285,7 +315,7 @@ def _eigenvectors(matrix: bytes, size: int) -> tuple[Array, Array]:
 
 
 def _without_tiny(weights: Array) -> Array:
-    """The weights, with a sum of 1, without those that hardly count."""
+    """The weights without those that hardly count, with the same sum."""
     large = np.where(weights < _LEAST_WEIGHT * weights.max(), 0.0, weights)
-    normalised: Array = large / large.sum()
+    normalised: Array = large * (weights.sum() / (large.sum() or 1.0))
     return normalised

@@ -97,6 +97,12 @@ def test_a_single_task_has_one_choice():
     assert (decision.kind, len(decision.options)) == ("joint", 1)
 
 
+def test_one_group_leaves_the_yardsticks():
+    decision = decide(planted(0.2, alone=-0.3), num_groups=1)
+    assert [option.kind for option in decision.options] == ["joint", "single"]
+    assert decision.kind == "single"
+
+
 def test_a_higher_probability_asks_for_more():
     rows, _ = simulated(num_tasks=4, num_seeds=3, members=0.02, seed=4)
     probability = decide(rows, probability=0.5).probability

@@ -1,0 +1,252 @@
+"""Rules that choose which network serves each task, out of what was measured.
+
+A rule is a function of what was measured and of the largest number of networks. It returns, for
+each task, the row of the group that serves it: the group with the bit mask m has the row m - 1. It
+never sees test losses, nor the seeds that judge it:
+
+    def joint(measured, num_networks):
+        return [len(measured.groups) - 1] * len(measured.tasks)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.truth.tables import Floats, Table
+from tag_keras.affinity import Affinity
+from tag_keras.decision.decision import Decision, decide_groups
+from tag_keras.decision.group_losses import GroupLosses
+from tag_keras.decision.measured import MeasuredLosses
+from tag_keras.results import Row, single_name
+from tag_keras.selection.anchoring import anchor_affinity
+from tag_keras.selection.groups import select_groups
+from tag_keras.selection.solvers.dynamic_program import choose_families
+
+Serving = Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a rule may look at: losses of all M groups of T tasks, with R seeds.
+
+    Args:
+        tasks: Names of the T tasks.
+        groups: Array (M,): bit masks of the groups, 1 to M.
+        validation: Array (R, M, T): validation losses, NaN where the task is not in the group.
+        early: Array (R, M, T): validation losses after a fifth of the training.
+        affinities: By estimator, arrays (R, T, T) [source, target] of R joint trainings.
+    """
+
+    tasks: tuple[str, ...]
+    groups: npt.NDArray[np.int64]
+    validation: Floats
+    early: Floats
+    affinities: Mapping[str, Floats]
+
+    @classmethod
+    def of(cls, table: Table, seeds: Sequence[int]) -> "Measured":
+        """What a table says of some of its seeds, given by their places."""
+        rows = list(seeds)
+        affinities = {name: values[rows] for name, values in table.affinities.items()}
+        return cls(
+            table.tasks, table.groups, table.validation[rows], table.early[rows], affinities
+        )
+
+    @functools.cached_property
+    def estimate(self) -> GroupLosses:
+        """The estimate by the losses of all groups."""
+        return estimated(self, range(len(self.groups)))
+
+    @property
+    def joint(self) -> list[int]:
+        """The joint network, for each task."""
+        return [len(self.groups) - 1] * len(self.tasks)
+
+    @property
+    def single(self) -> list[int]:
+        """For each task, the network of its own."""
+        return [(1 << task) - 1 for task in range(len(self.tasks))]
+
+    def total(self, serving: Serving) -> float:
+        """Total validation loss of a choice, mean over the seeds."""
+        return float(self.validation[:, serving, range(len(serving))].sum(axis=1).mean())
+
+
+Rule = Callable[[Measured, int], Serving]
+
+
+def joint(measured: Measured, num_networks: int) -> Serving:
+    """One joint network."""
+    return measured.joint
+
+
+def single(measured: Measured, num_networks: int) -> Serving:
+    """One network per task, whatever the number of networks."""
+    return measured.single
+
+
+def joint_or_single(measured: Measured, num_networks: int) -> Serving:
+    """The joint network or one network per task, whichever has less validation loss."""
+    return min((measured.joint, measured.single), key=measured.total)
+
+
+def random_groups(measured: Measured, num_networks: int) -> Serving:
+    """Groups drawn at random until they cover all tasks; the first draw serves."""
+    generator = np.random.default_rng(int(measured.validation[0, -1, 0] * 1e6))
+    while True:
+        family = generator.choice(len(measured.groups), num_networks, replace=False)
+        members = measured.groups[family, None] >> np.arange(len(measured.tasks)) & 1
+        if members.any(axis=0).all():
+            return _served_by(measured.validation.mean(axis=0), family)
+
+
+def all_raw(measured: Measured, num_networks: int) -> Serving:
+    """The best groups by mean validation losses of all groups."""
+    return choose(measured.validation.mean(axis=0), num_networks)
+
+
+def early_stopped(measured: Measured, num_networks: int) -> Serving:
+    """ESA (Standley et al. 2020): the best groups by losses after a fifth of the training."""
+    return choose(measured.early.mean(axis=0), num_networks)
+
+
+def higher_order(measured: Measured, num_networks: int) -> Serving:
+    """HOA (Standley et al. 2020): losses of larger groups are means over those of their pairs."""
+    losses = measured.validation.mean(axis=0)
+    estimate, bits = losses.copy(), np.arange(len(measured.tasks))
+    for row, mask in enumerate(measured.groups.tolist()):
+        inside = bits[mask >> bits & 1 > 0]
+        if len(inside) > 2:
+            for task in inside:
+                pairs = [(1 << task | 1 << other) - 1 for other in inside if other != task]
+                estimate[row, task] = losses[pairs, task].mean()
+    return choose(estimate, num_networks)
+
+
+def paper(measured: Measured, num_networks: int) -> Serving:
+    """TAG as in the paper (Fifty et al. 2021): affinities of one joint training, groups of two."""
+    affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
+    return _rows(measured, select_groups(affinity, num_networks, "forbid"))
+
+
+def anchored(measured: Measured, num_networks: int) -> Serving:
+    """Affinities of one joint training, anchored by joint and single networks; or one of these.
+
+    It is what `experiment.run` does without a budget: of the groups and the two yardsticks, those
+    with the least validation loss are served.
+    """
+    affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
+    by_loss = anchor_affinity(affinity, yardstick_rows(measured))
+    grouping = select_groups(by_loss, num_networks, "baseline", score="sum")
+    chosen = _rows(measured, grouping)
+    return min((measured.joint, measured.single, chosen), key=measured.total)
+
+
+def decided(measured: Measured, num_networks: int) -> Serving:
+    """`decide_groups` by the losses of all groups."""
+    return serving_of(decide_groups(measured.estimate, num_networks))
+
+
+def decided_by_pairs(measured: Measured, num_networks: int) -> Serving:
+    """`decide_groups` by the losses of the groups that HOA trains, and of the joint network."""
+    estimate = estimated(measured, small_groups(measured, 2))
+    return serving_of(decide_groups(estimate, num_networks))
+
+
+def least_estimated(measured: Measured, num_networks: int) -> Serving:
+    """The best groups by estimated losses, however unsure the gain."""
+    return choose(measured.estimate.mean, num_networks)
+
+
+def decided_with_affinities(measured: Measured, num_networks: int) -> Serving:
+    """`decide_groups` by the losses of all groups and mean affinities."""
+    affinity = Affinity(measured.tasks, measured.affinities["lookahead"].mean(axis=0))
+    estimate = estimated(measured, range(len(measured.groups)), affinity)
+    return serving_of(decide_groups(estimate, num_networks))
+
+
+RULES: dict[str, Rule] = {
+    "joint": joint,
+    "single": single,
+    "joint or single": joint_or_single,
+    "random groups": random_groups,
+    "TAG as in the paper": paper,
+    "anchored, or a yardstick": anchored,
+    "HOA": higher_order,
+    "ESA": early_stopped,
+    "all groups, raw": all_raw,
+    "all groups, estimated": least_estimated,
+    "all groups, decided": decided,
+    "pairs, decided": decided_by_pairs,
+}
+# Slower: estimates with affinities have a grid of six times as many points.
+SLOW_RULES: dict[str, Rule] = {"all groups and affinities, decided": decided_with_affinities}
+
+
+def estimated(
+    measured: Measured, rows: Sequence[int], affinity: Affinity | None = None
+) -> GroupLosses:
+    """The estimate by the losses of some groups, given by their rows."""
+    losses = measured.validation[:, list(rows)].swapaxes(0, 1)
+    seeds = tuple(range(len(measured.validation)))
+    found = MeasuredLosses(measured.tasks, measured.groups[list(rows)], seeds, losses)
+    return GroupLosses(found, affinity)
+
+
+def serving_of(decision: Decision) -> list[int]:
+    """The rows of the groups that serve the tasks by a decision."""
+    tasks, groups = decision.grouping.tasks, decision.grouping.groups
+    served = [groups[index] for index in decision.grouping.serves.values()]
+    return [sum(1 << tasks.index(task) for task in group) - 1 for group in served]
+
+
+def small_groups(measured: Measured, largest: int) -> list[int]:
+    """Rows of the groups of up to so many tasks, and of the joint network."""
+    sizes = [mask.bit_count() for mask in measured.groups.tolist()]
+    return [row for row, size in enumerate(sizes) if size <= largest or size == max(sizes)]
+
+
+def choose(losses: Floats, num_networks: int) -> list[int]:
+    """The choice of up to `num_networks` networks with the least sum of losses (M, T)."""
+    scores = np.where(np.isnan(losses), -np.inf, -losses)
+    tolerance = 1e-9 * float(np.nanmax(np.abs(losses)))
+    return _served_by(losses, choose_families(scores, [num_networks], tolerance)[0])
+
+
+def yardstick_rows(measured: Measured) -> list[Row]:
+    """Rows of the joint network and of the single ones."""
+    networks: dict[str, tuple[int, Sequence[int]]] = {"joint": (len(measured.groups) - 1, range(len(measured.tasks)))}
+    networks |= {
+        single_name(task): ((1 << place) - 1, [place]) for place, task in enumerate(measured.tasks)
+    }
+    return [
+        Row(
+            name,
+            tuple(measured.tasks[place] for place in places),
+            seed,
+            measured.tasks[place],
+            "validation",
+            float(losses[row, place]),
+            {},
+            0.0,
+        )
+        for seed, losses in enumerate(measured.validation)
+        for name, (row, places) in networks.items()
+        for place in places
+    ]
+
+
+def _served_by(losses: Floats, family: Sequence[int] | npt.NDArray[Any]) -> list[int]:
+    """For each task, the row of the family with the least loss (M, T)."""
+    rows = np.asarray(family)
+    served: list[int] = rows[np.nanargmin(losses[rows], axis=0)].tolist()
+    return served
+
+
+def _rows(measured: Measured, grouping: Any) -> list[int]:
+    served = [grouping.groups[index] for index in grouping.serves.values()]
+    return [sum(1 << measured.tasks.index(task) for task in group) - 1 for group in served]
