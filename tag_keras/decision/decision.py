@@ -135,16 +135,19 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
     check_number("probability", probability, "from 0.5 to below 1", lambda p: 0.5 <= p < 1)
     choices = _choices(estimate, num_groups)
     losses, draws = [estimate.total(serves) for serves in choices], estimate.draw(choices)
+    joint, single = 0, len(choices) - 1
 
     def gain(index: int, over: int) -> Gain:
         mean, total = losses[over] - losses[index], losses[over]
-        return _gain(estimate, mean, total, estimate.total_gain(draws[index], draws[over]))
+        gains = estimate.total_gain(draws[index], draws[over])
+        # Groups are the best of many, so that they must first be likely to differ at all.
+        prior = 1.0 if index == single else estimate.probability_of_effects
+        return _gain(mean, total, gains, prior)
 
     def pays(index: int, over: int) -> bool:
         enough = gain(index, over).probability >= probability
         return enough and estimate.num_seeds > 1
 
-    joint, single = 0, len(choices) - 1
     yardstick = min((joint, single), key=lambda index: losses[index])
     base = single if pays(single, joint) else joint
     fewer, decided, options = joint, base, []
@@ -195,12 +198,12 @@ def _option(estimate: GroupLosses, serves: Sequence[Group], *gains: Gain) -> Opt
     return Option(kind, Grouping(tasks, tuple(groups), index, loss, loss, True), *gains)
 
 
-def _gain(estimate: GroupLosses, mean: float, total: float, draws: Array) -> Gain:
+def _gain(mean: float, total: float, draws: Array, prior: float) -> Gain:
     low, high = np.quantile(draws, _ENDS)
     return Gain(
         mean=mean,
         interval=(float(low), float(high)),
-        probability=float((draws > 0).mean()),
+        probability=prior * float((draws > 0).mean()),
         share=mean / abs(total) if total else 0.0,
     )
 

@@ -26,8 +26,6 @@ NUM_DRAWS = 2000
 # The prior of the grid counts as much as so many tasks.
 _PRIOR_TASKS = 2.0
 _POOLING_STEPS = 20
-# Columns of the grid: what says which tasks are in a group.
-_MEMBERS_AND_OWN = [2, 4, 5]
 
 
 class GroupLosses:
@@ -47,8 +45,7 @@ class GroupLosses:
         noise: Array (T,): deviation of a task's loss between seeds of one group, beyond what the
             seed changes alike in all groups.
         correlation: Correlation of this noise between the tasks of one network, at least 0.
-        probability_of_effects: Posterior probability that it counts which tasks are in a group, and
-            not only how many.
+        probability_of_effects: Posterior probability that groups are not all alike.
         weight_of_affinity: Array (T,): share of the variation between groups that the affinities
             explain, from 0 to 1; 0 without affinities.
         num_seeds: Largest number of seeds of a group.
@@ -63,9 +60,10 @@ class GroupLosses:
         designs = [_design(measured, task, affinity) for task in range(number)]
         self._posteriors = [TaskPosterior(design) for design in designs]
         self.correlation = _correlation(measured.losses)
-        weights, self.probability_of_effects = _weigh(
+        weights, self.probability_of_effects, size_only = _weigh(
             self._posteriors, designs[0].multiples, self.correlation
         )
+        self._first_draws = round(NUM_DRAWS * size_only)
         self.mean, self.standard_error = np.full((2, len(masks), number), np.nan)
         for task, posterior in enumerate(self._posteriors):
             mean, variance = posterior.mean_and_variance()
@@ -86,7 +84,7 @@ class GroupLosses:
         return float(self.mean[rows, range(len(rows))].sum())
 
     def draw(self, choices: Sequence[Sequence[Group]]) -> Array:
-        """Draws of the losses (C, T, 2000) of C choices of groups.
+        """Draws of the losses (C, T, 2000) of C choices of groups, if groups are not all alike.
 
         Args:
             choices: For each choice, by task, the group that serves it.
@@ -113,9 +111,8 @@ class GroupLosses:
         normal = np.random.default_rng(0).normal(size=(len(losses) + 1, NUM_DRAWS))
         latent = self.correlation**0.5 * normal[:1] + (1 - self.correlation) ** 0.5 * normal[1:]
         # The draws of each case stay among themselves.
-        first = round((1 - self.probability_of_effects) * NUM_DRAWS)
         total = np.zeros(NUM_DRAWS)
-        for part in (slice(first), slice(first, NUM_DRAWS)):
+        for part in (slice(self._first_draws), slice(self._first_draws, NUM_DRAWS)):
             ranks = latent[:, part].argsort(axis=1).argsort(axis=1)
             ordered = np.sort((over - losses)[:, part], axis=1)
             total[part] = np.take_along_axis(ordered, ranks, axis=1).sum(axis=0)
@@ -211,7 +208,7 @@ def _design(measured: MeasuredLosses, task: int, affinity: Affinity | None) -> D
     losses = measured.losses[chosen, :, task]
     group, seed = np.nonzero(~np.isnan(losses))
     return Design(
-        size=members.sum(axis=1) / others,
+        size=np.stack([members.sum(axis=1) / others, members.any(axis=1)], axis=1),
         members=members / others**0.5,
         affinity=feature,
         measured=np.array([_row_of(int(mask), task) for mask in measured.masks[chosen]]),
@@ -223,12 +220,13 @@ def _design(measured: MeasuredLosses, task: int, affinity: Affinity | None) -> D
 
 def _weigh(
     posteriors: Sequence[TaskPosterior], multiples: Array, correlation: float
-) -> tuple[Array, float]:
+) -> tuple[Array, float, float]:
     """Weighs the points (K,) of the grid for each task.
 
-    With a prior probability of one half, only the size of a group counts. In the other case each
-    multiple has a prior distribution, one half at 0 and the rest even, as much as two tasks say,
-    and then what the tasks themselves say (by expectation maximisation).
+    There are three cases, with prior probabilities of 1/2, 1/4 and 1/4: all groups are alike; only
+    their size counts; everything may. In each, a multiple that is not 0 by the case has a prior
+    distribution, one half at 0 and the rest even, as much as two tasks say, and then what the tasks
+    themselves say (by expectation maximisation).
 
     Args:
         posteriors: Those of the T tasks; their weights are set.
@@ -236,12 +234,13 @@ def _weigh(
         correlation: That of the noise between tasks. It makes their evidence worth less.
 
     Returns:
-        Posterior weights (T, K), and the posterior probability of the second case.
+        Posterior weights (T, K); the posterior probability that groups are not all alike; and the
+        probability that only their size counts, if they are not.
     """
     likelihoods = np.array([posterior.log_likelihoods for posterior in posteriors])
-    size_only = ~multiples[:, _MEMBERS_AND_OWN].any(axis=1)
+    by_size, by_members = multiples[:, 3] > 0, multiples[:, [2, 4, 5]].any(axis=1)
     weights, evidence = [], []
-    for case in (size_only, ~size_only | size_only):
+    for case in (~by_size & ~by_members, by_size & ~by_members, by_size):
         within, prior = _pooled(likelihoods[:, case], multiples[case])
         weights.append(np.zeros_like(likelihoods))
         weights[-1][:, case] = within
@@ -249,12 +248,14 @@ def _weigh(
         worth = 1 / (1 + (len(posteriors) - 1) * correlation)
         together = worth * likelihoods[:, case].sum(axis=0) + prior
         evidence.append(scipy.special.logsumexp(together))
-    probability = float(scipy.special.expit(evidence[1] - evidence[0]))
-    weights[0] *= 1 - probability
-    weights[1] *= probability
-    for posterior, *cases in zip(posteriors, *weights, strict=True):
-        posterior.weigh(*cases)
-    return weights[0] + weights[1], probability
+    log_probabilities = np.array(evidence) + np.log([0.5, 0.25, 0.25])
+    probabilities = scipy.special.softmax(log_probabilities)
+    every = np.einsum("c,ctk->tk", probabilities, weights)
+    not_alike = scipy.special.softmax(log_probabilities[1:])
+    cases = np.einsum("c,ctk->tck", not_alike, weights[1:])
+    for task, posterior in enumerate(posteriors):
+        posterior.weigh(every[task], cases[task])
+    return every, float(1 - probabilities[0]), float(not_alike[0])
 
 
 def _pooled(likelihoods: Array, multiples: Array) -> tuple[Array, Array]:

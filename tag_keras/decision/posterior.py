@@ -2,11 +2,11 @@
 
 The loss of the task in group S with seed r is
 
-    y(S, r) = level + size * x(S) + sum over the others u in S of member_u / sqrt(T - 1)
+    y(S, r) = level + size @ x(S) + sum over the others u in S of member_u / sqrt(T - 1)
               + weight * a(S) + own(S) + noise(S, r)
 
-where x(S) runs from 0 (alone) to 1 (the joint network) and a(S) is the affinity of the group onto
-the task. Networks of one seed begin alike and see the same batches, so their noise is alike:
+where x(S) has the share of the other tasks that are in the group and whether any is (a first one
+changes more than a further one), and a(S) is the affinity of the group onto the task. Networks of one seed begin alike and see the same batches, so their noise is alike:
 
     noise(S, r) = shift(r) + tilt(r) @ (size and members of S) + e(S, r)
 
@@ -22,7 +22,7 @@ columns, in the eigenvectors of the precision of the groups' means.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,11 @@ import numpy.typing as npt
 from tag_keras.results import Array
 
 Indices = npt.NDArray[np.int64]
-# Variances as multiples of that of e. There is always some effect of size, if a small one.
+# Variances as multiples of that of e. The first is no effect.
 _TENFOLD = (0.0, 0.1, 1.0, 10.0, 100.0, 1e4)
 SHIFT = (0.0, 0.3, 3.0, 30.0, 1e4)
 TILT = (0.0, 0.2, 2.0)
-SIZE = _TENFOLD[1:]
-OWN = MEMBERS = AFFINITY = _TENFOLD
+OWN = SIZE = MEMBERS = AFFINITY = _TENFOLD
 # Points of the grid below this part of the largest weight do not count.
 _LEAST_WEIGHT = 1e-5
 
@@ -45,7 +44,7 @@ class Design:
     """The N groups that contain a task, G of them measured, and the n losses.
 
     Args:
-        size: Array (N,): 0 for the task alone, 1 for the joint network.
+        size: Array (N, 2): share of the other tasks that are in the group, and whether any is.
         members: Array (N, T - 1): 1 / sqrt(T - 1) for each other task in the group, else 0.
         affinity: Array (N,): affinity of the group onto the task, standardised, or None.
         measured: Array (G,): the rows of the measured groups.
@@ -79,7 +78,7 @@ class Design:
         """Array (K,): share of affinity in the prior variance between groups; 0 where that is 0."""
         _, _, own, size, members, affinity = self.multiples.T
         # Affinities are standardised.
-        others = own + size * self.size.var() + members * self.members.var(axis=0).sum()
+        others = own + size * self.size.var(axis=0).sum() + members * self.members.var(axis=0).sum()
         share: Array = affinity / np.where(affinity > 0, others + affinity, 1.0)
         return share
 
@@ -202,22 +201,22 @@ class TaskPosterior:
             noise = _Noise(design, losses, *points[0, 0, :2])
             self._points += [self._solve(_Regression(noise, one[0, 2]), one[:, 3:]) for one in points]
         self.log_likelihoods = np.concatenate([one.log_likelihoods for one in self._points])
-        self._cases: list[Array] = []
+        self._all, self._cases = np.zeros(0), [np.zeros(0)]
 
-    def weigh(self, size_only: Array, any_effect: Array) -> None:
-        """Sets the weights of the points, for two cases: the size of a group counts, or more may.
+    def weigh(self, all_weights: Array, cases: Sequence[Array]) -> None:
+        """Sets the weights of the points.
 
         Args:
-            size_only: Array (K,): posterior weights in the first case; their sum is the probability
-                of the case.
-            any_effect: Array (K,): those in the second case.
+            all_weights: Array (K,): posterior weights, with a sum of 1.
+            cases: Arrays (K,): posterior weights if groups are not all alike, in some cases; the
+                sum over the cases is 1.
         """
-        self._cases = [_without_tiny(case) for case in (size_only, any_effect)]
+        self._all, self._cases = _without_tiny(all_weights), [_without_tiny(case) for case in cases]
 
     def mean_and_variance(self) -> tuple[Array, Array]:
         """Posterior means and variances (N,); these are infinite with three losses or fewer."""
         mean, square = np.zeros((2, len(self._design.size)))
-        for weights, one in self._kept(self._cases[0] + self._cases[1]):
+        for weights, one in self._kept(self._all):
             means = self._means(one)
             mean += weights @ means
             # Around its mean, Student's t has the variance squares / (freedom - 2).
@@ -230,14 +229,13 @@ class TaskPosterior:
     def residual_variance(self) -> float:
         """Posterior mean of the variance of e; of three losses or fewer, its scale."""
         freedom = self._freedom - 2 if self._freedom > 2 else self._freedom
-        total = sum(weights @ one.squares for weights, one in self._kept(self._cases[0] + self._cases[1]))
+        total = sum(weights @ one.squares for weights, one in self._kept(self._all))
         return self._scale**2 * float(total) / freedom
 
     def draw(self, rows: Indices, number: int, generator: np.random.Generator) -> Array:
-        """Draws losses (number, len(rows)) of groups.
+        """Draws losses (number, len(rows)) of groups, if they are not all alike.
 
-        First come the draws of the case that the size alone counts, as many as its probability
-        says.
+        The draws of each case stand together, as many as its probability says.
 
         Args:
             rows: Different rows of the design.
@@ -272,7 +270,7 @@ class TaskPosterior:
         size, members, affinity = np.sqrt(multiples.T)
         others = self._design.members.shape[1]
         scales = np.column_stack(
-            [np.ones(len(multiples)), size, np.repeat(members[:, None], others, 1), affinity]
+            [np.ones_like(size), size, size, np.repeat(members[:, None], others, 1), affinity]
         )
         coefficients, roots, squares, log_determinants = regression.solve(scales)
         log_likelihoods = regression.log_weight - 0.5 * (

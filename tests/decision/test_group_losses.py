@@ -40,7 +40,7 @@ def error(values, truth):
 
 @pytest.mark.parametrize(
     ("effects", "least"),
-    [({}, 5), ({"size": 0.1}, 2.5), ({"members": 0.02}, 1.5), ({"own": 0.01}, 1.2)],
+    [({}, 5), ({"size": 0.1}, 2.2), ({"members": 0.02}, 1.5), ({"own": 0.01}, 1.2)],
 )
 def test_estimates_are_closer_to_the_truth_than_means(effects, least):
     ratios = []

@@ -17,7 +17,7 @@ SEED = np.array([0, 2, 1, 0, 1, 2])
 def make_design(affinity=True, seed=0, losses=None):
     rng = np.random.default_rng(seed)
     return Design(
-        size=np.array([0, 0.5, 0.5, 1]),
+        size=np.array([[0, 0], [0.5, 1], [0.5, 1], [1, 1]]),
         members=MEMBERS,
         affinity=np.array([-1.2, 0.3, -0.2, 1.1]) if affinity else None,
         measured=np.array([0, 1, 3]),
@@ -28,9 +28,9 @@ def make_design(affinity=True, seed=0, losses=None):
 
 
 def weigh(one, log_prior=0.0):
-    """Sets the weights by a prior of the grid, without the case that nothing has an effect."""
+    """Sets the weights by a prior of the grid."""
     weights = scipy.special.softmax(one.log_likelihoods + log_prior)
-    one.weigh(np.zeros_like(weights), weights)
+    one.weigh(weights, [weights])
     return weights
 
 
@@ -42,10 +42,13 @@ def dense(design, log_prior):
     same_seed = (design.seed[:, None] == design.seed).astype(float)
     ones = np.ones(n)
     logs, means, variances = [], [], []
-    for shift, own, size, members, affinity in design.multiples:
-        prior = np.diag([0, size, members, members, affinity])
+    slopes = columns[:, 1:5] - columns[:, 1:5].mean(axis=0)
+    for shift, tilt, own, size, members, affinity in design.multiples:
+        prior = np.diag([0, size, size, members, members, affinity])
         between = columns @ prior @ columns.T + own * np.eye(number)
-        covariance = between[np.ix_(rows, rows)] + shift * same_seed + np.eye(n)
+        alike = shift + tilt * slopes @ slopes.T
+        noise = alike[np.ix_(rows, rows)] * same_seed + np.eye(n)
+        covariance = between[np.ix_(rows, rows)] + noise
         inverse = np.linalg.inv(covariance)
         precision = ones @ inverse @ ones
         level = ones @ inverse @ y / precision
@@ -164,14 +167,26 @@ def test_the_grid():
     assert len({*map(tuple, multiples)}) == len(multiples)
 
 
+def test_the_draws_of_a_case_stand_together():
+    design = make_design()
+    one = TaskPosterior(design)
+    by_members = design.multiples[:, [2, 4, 5]].any(axis=1)
+    cases = [share * case / case.sum() for case, share in ((~by_members, 0.3), (by_members, 0.7))]
+    one.weigh(sum(cases), cases)
+    draws = one.draw(np.arange(4), 1000, np.random.default_rng(0))
+    # The groups of rows 1 and 2 are of one size.
+    equal = np.isclose(draws[:, 1], draws[:, 2], atol=1e-12)
+    assert equal[:300].all()
+    assert not equal[300:].any()
+
+
 def test_the_share_of_affinity():
-    # One size, no affinity but its own: with multiples (own, size, members, affinity) of
-    # (0, 0, 0, v) all of the variation is affinity, with (0, 0, 0, 0) there is none.
+    # The affinity has a variance of 1, or nearly; of the members' two columns, each takes the
+    # values 0 and 1 / sqrt(2) for half of the groups: 1 / 8 each.
     design = make_design()
     share = design.share_of_affinity()
-    _, own, size, members, affinity = design.multiples.T
-    only = (own == 0) & (size == 0) & (members == 0)
-    np.testing.assert_array_equal(share[only], np.where(affinity[only] > 0, 1.0, 0.0))
+    _, _, own, size, members, affinity = design.multiples.T
     assert not share[affinity == 0].any()
-    equal = (own == 0.5) & (size == 0) & (members == 0) & (affinity == 0.1)
-    np.testing.assert_allclose(share[equal], 0.1 / 0.6)
+    # Of size, the columns are 0, 1/2, 1/2, 1 and 0, 1, 1, 1: 1 / 8 and 3 / 16.
+    point = (own == 1) & (size == 10) & (members == 100) & (affinity == 10)
+    np.testing.assert_allclose(share[point], 10 / (1 + 10 * 5 / 16 + 100 / 4 + 10))
