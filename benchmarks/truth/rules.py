@@ -38,6 +38,7 @@ class Measured:
         groups: Array (M,): bit masks of the groups, 1 to M.
         validation: Array (R, M, T): validation losses, NaN where the task is not in the group.
         early: Array (R, M, T): validation losses after a fifth of the training.
+        parts: Array (F, M, T): validation losses on F equal parts of the data, mean over seeds.
         affinities: By estimator, arrays (R, T, T) [source, target] of R joint trainings.
     """
 
@@ -45,6 +46,7 @@ class Measured:
     groups: npt.NDArray[np.int64]
     validation: Floats
     early: Floats
+    parts: Floats
     affinities: Mapping[str, Floats]
 
     @classmethod
@@ -52,9 +54,8 @@ class Measured:
         """What a table says of some of its seeds, given by their places."""
         rows = list(seeds)
         affinities = {name: values[rows] for name, values in table.affinities.items()}
-        return cls(
-            table.tasks, table.groups, table.validation[rows], table.early[rows], affinities
-        )
+        losses = table.validation[rows], table.early[rows], table.folds
+        return cls(table.tasks, table.groups, *losses, affinities)
 
     @functools.cached_property
     def estimate(self) -> GroupLosses:
@@ -193,7 +194,8 @@ def estimated(
     """The estimate by the losses of some groups, given by their rows."""
     losses = measured.validation[:, list(rows)].swapaxes(0, 1)
     seeds = tuple(range(len(measured.validation)))
-    found = MeasuredLosses(measured.tasks, measured.groups[list(rows)], seeds, losses)
+    parts = measured.parts[:, list(rows)]
+    found = MeasuredLosses(measured.tasks, measured.groups[list(rows)], seeds, losses, parts)
     return GroupLosses(found, affinity)
 
 

@@ -139,7 +139,8 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
 
     def gain(index: int, over: int) -> Gain:
         mean, total = losses[over] - losses[index], losses[over]
-        gains = estimate.total_gain(draws[index], draws[over])
+        deviation = estimate.sampling_deviation(choices[index], choices[over])
+        gains = estimate.total_gain(draws[index], draws[over], deviation)
         # Groups are the best of many, so that they must first be likely to differ at all.
         prior = 1.0 if index == single else estimate.probability_of_effects
         return _gain(mean, total, gains, prior)

@@ -53,6 +53,7 @@ class GroupLosses:
 
     def __init__(self, measured: MeasuredLosses, affinity: Affinity | None) -> None:
         self.tasks = measured.tasks
+        self._measured = measured
         self.num_seeds = measured.most_seeds
         number = len(self.tasks)
         masks = np.arange(1, 1 << number)
@@ -97,8 +98,8 @@ class GroupLosses:
             draws[:, task] = posterior.draw(rows, NUM_DRAWS, generator).T[place]
         return draws
 
-    def total_gain(self, losses: Array, over: Array) -> Array:
-        """Draws (2000,) of the total loss of one choice less that of another.
+    def total_gain(self, losses: Array, over: Array, deviation: float = 0.0) -> Array:
+        """Draws (2000,) of how much less total loss one choice has than another.
 
         The tasks were drawn independently, but the noise of the tasks of one network is
         correlated. So the draws of each task are put in an order in which they are (a Gaussian
@@ -107,6 +108,7 @@ class GroupLosses:
         Args:
             losses: Draws (T, 2000) of a choice, from `draw`.
             over: Draws (T, 2000) of the choice to compare with, from the same call.
+            deviation: From `sampling_deviation`, that of the gain on other examples.
         """
         normal = np.random.default_rng(0).normal(size=(len(losses) + 1, NUM_DRAWS))
         latent = self.correlation**0.5 * normal[:1] + (1 - self.correlation) ** 0.5 * normal[1:]
@@ -116,14 +118,44 @@ class GroupLosses:
             ranks = latent[:, part].argsort(axis=1).argsort(axis=1)
             ordered = np.sort((over - losses)[:, part], axis=1)
             total[part] = np.take_along_axis(ordered, ranks, axis=1).sum(axis=0)
+        if deviation:
+            freedom = len(self._measured.parts) - 1
+            total += deviation * np.random.default_rng(1).standard_t(freedom, NUM_DRAWS)
         return total
+
+    def sampling_deviation(self, serves: Sequence[Group], over: Sequence[Group]) -> float:
+        """Deviation of the gain of one choice over another that the choice of examples causes.
+
+        It is the standard error of the gain between the parts of the split, 0 if these are not
+        known. For a group that was not trained, the mean of its task over the others counts.
+
+        Args:
+            serves: By task, in the order of the tasks, the group that serves it.
+            over: The choice to compare with, alike.
+        """
+        parts, masks = self._measured.parts, self._measured.masks
+        if not len(parts):
+            return 0.0
+        gains, variance = np.zeros(len(parts)), 0.0
+        for task, (group, other) in enumerate(zip(serves, over, strict=True)):
+            places = [np.flatnonzero(masks == mask_of(one, self.tasks)) for one in (group, other)]
+            if all(len(place) for place in places):
+                gains += parts[:, places[1][0], task] - parts[:, places[0][0], task]
+            elif group != other:
+                # The joint network has the largest mask, the last one.
+                changes = parts[:, :-1, task] - parts[:, -1:, task]
+                variance += float(np.nanmean(changes.var(axis=0, ddof=1)))
+        return float(((gains.var(ddof=1) + variance) / len(parts)) ** 0.5)
 
     def __repr__(self) -> str:
         return f"GroupLosses(tasks={self.tasks}, num_seeds={self.num_seeds})"
 
 
 def estimate_group_losses(
-    rows: Iterable[Row], affinity: Affinity | None = None, split: str = "validation"
+    rows: Iterable[Row],
+    affinity: Affinity | None = None,
+    split: str = "validation",
+    parts: Sequence[str] = (),
 ) -> GroupLosses:
     """Estimates the loss of each task in every group, from the losses of some trained networks.
 
@@ -143,6 +175,9 @@ def estimate_group_losses(
         affinity: Affinities of the same tasks, by any estimator. How much they explain is
             estimated, too, and may be nothing.
         split: Split whose losses count; not the split that judges.
+        parts: Splits that are equal parts of that one, such as five fifths of the validation data.
+            How far gains differ between them tells how far they would on other examples, which
+            intervals and probabilities then count. Rows of the whole split may lack.
 
     Returns:
         `GroupLosses`, for up to 15 tasks.
@@ -167,7 +202,7 @@ def estimate_group_losses(
     estimate.groups, estimate.mean.round(2)
     ```
     """
-    measured = read_measured(rows, split)
+    measured = read_measured(rows, split, parts)
     if affinity is not None:
         check(
             isinstance(affinity, Affinity) and {*affinity.tasks} == {*measured.tasks},

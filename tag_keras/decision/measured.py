@@ -25,12 +25,15 @@ class MeasuredLosses:
         masks: Array (G,): the groups that were trained, in increasing order.
         seeds: The R seeds of all networks, in increasing order.
         losses: Array (G, R, T), NaN where a group lacks the task or was not trained with the seed.
+        parts: Array (F, G, T): losses on F equal parts of the examples, means over the seeds; F is
+            0 if they are not known.
     """
 
     tasks: tuple[str, ...]
     masks: Masks
     seeds: tuple[int, ...]
     losses: Array
+    parts: Array
 
     @property
     def most_seeds(self) -> int:
@@ -38,49 +41,80 @@ class MeasuredLosses:
         return int((~np.isnan(self.losses)).any(axis=2).sum(axis=1).max())
 
 
-def read_measured(rows: Iterable[Row], split: str) -> MeasuredLosses:
+def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) -> MeasuredLosses:
     """Reads the plainly trained networks of full size out of rows, by their tasks.
+
+    Args:
+        rows: Results.
+        split: Split whose losses count.
+        parts: Splits that are equal parts of it. With these, rows of the split itself may lack.
 
     Raises:
         ValueError: If the rows lack the joint network, a network of one task, or a task of a
-            network; if a loss is not finite, networks with the same tasks and seed differ, or
-            there are more than 15 tasks.
+            network; if a loss is not finite, networks with the same tasks and seed differ, there
+            are more than 15 tasks, or one part only.
     """
-    rows = list(rows)
     plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
-    found = [row for row in plain if row.split == split]
-    if not found:
+    by_split = {name: [row for row in plain if row.split == name] for name in (split, *parts)}
+    if len(parts) == 1 or len({*parts}) < len(parts):
+        raise ValueError(
+            "`parts` should be names of at least two splits, each once. Received: "
+            f"parts={list(parts)}."
+        )
+    needed = parts if parts and not by_split[split] else [split, *parts]
+    if missing := [name for name in needed if not by_split[name]]:
         splits = sorted({row.split for row in plain})
         raise ValueError(
-            f"`rows` should have losses of networks on the split {split!r}. Received: "
+            f"`rows` should have losses of networks on the split {missing[0]!r}. Received: "
             + (f"rows of the splits {splits}." if splits else "no row of a network to serve.")
         )
-    tasks = max((row.tasks for row in found), key=len)
-    _check_tasks(found, tasks)
+    tasks = max((row.tasks for row in by_split[needed[0]]), key=len)
+    arrays = {name: _losses(by_split[name], tasks) for name in needed}
+    masks, seeds, losses = arrays[needed[0]]
+    for name, (other_masks, other_seeds, other) in arrays.items():
+        same = other_masks == masks and other_seeds == seeds
+        if not same or (np.isnan(other) != np.isnan(losses)).any():
+            raise ValueError(
+                f"`rows` should have the same networks on the splits {needed[0]!r} and {name!r}."
+            )
+    by_part = np.stack([arrays[name][2] for name in parts]) if parts else losses[:0, None]
+    if split not in needed:
+        losses = by_part.mean(axis=0)
+    known = ~np.isnan(losses)
+    number = np.maximum(known.sum(axis=1), 1)
+    means = np.where(known, by_part, 0.0).sum(axis=2) / number if parts else np.zeros((0, 1, 1))
+    means = np.where(known.any(axis=1), means, np.nan) if parts else means
+    return MeasuredLosses(tasks, np.array(masks), seeds, losses, means)
+
+
+def _losses(
+    rows: Sequence[Row], tasks: Group
+) -> tuple[list[int], tuple[int, ...], Array]:
+    """Masks of the G groups, R seeds, and losses (G, R, T) of rows of one split."""
+    _check_tasks(rows, tasks)
     losses: dict[tuple[int, int], dict[str, float]] = {}
-    for row in found:
-        mask = sum(1 << tasks.index(task) for task in row.tasks)
-        by_task = losses.setdefault((mask, row.seed), {})
+    for row in rows:
+        by_task = losses.setdefault((mask_of(row.tasks, tasks), row.seed), {})
         if by_task.setdefault(row.task, row.loss) != row.loss:
             raise ValueError(
                 f"`rows` should have one loss of {row.task!r} for a network of the tasks "
-                f"{row.tasks} with seed {row.seed} on {split!r}. Received: "
+                f"{row.tasks} with seed {row.seed} on {row.split!r}. Received: "
                 f"{by_task[row.task]!r} and {row.loss!r}."
             )
     masks = sorted({mask for mask, _ in losses})
-    seeds = sorted({seed for _, seed in losses})
+    seeds = tuple(sorted({seed for _, seed in losses}))
     array = np.full((len(masks), len(seeds), len(tasks)), np.nan)
     for (mask, seed), by_task in losses.items():
         group = group_of(mask, tasks)
         if missing := [task for task in group if task not in by_task]:
             raise ValueError(
-                f"`rows` should have a loss on {split!r} for each task of a network. Of the "
-                f"network of {group} with seed {seed}, they lack {missing}."
+                f"`rows` should have a loss on {rows[0].split!r} for each task of a network. Of "
+                f"the network of {group} with seed {seed}, they lack {missing}."
             )
         for task, loss in by_task.items():
             array[masks.index(mask), seeds.index(seed), tasks.index(task)] = loss
     _check_yardsticks(masks, tasks)
-    return MeasuredLosses(tasks, np.array(masks), tuple(seeds), array)
+    return masks, seeds, array
 
 
 def group_of(mask: int, tasks: Sequence[str]) -> Group:
