@@ -21,17 +21,17 @@ A rule of your own is a function as in benchmarks/truth/rules.py: `--rule=my_mod
 
 import argparse
 import concurrent.futures
-import dataclasses
 import functools
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # One thread for each process: the matrices are small.
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
@@ -45,6 +45,8 @@ from tag_keras.utils.text import cells_as_markdown
 TABLES = Path(__file__).parent / "tables"
 # Parts of the probabilities that are said to be right or not.
 BINS = (0.0, 0.2, 0.5, 0.8, 0.95, 1.0)
+# Rules that stand in the table of single problems.
+SHOWN = ("single", "TAG as in the paper", "HOA", "all groups, raw", "all groups, decided")
 Result = tuple[dict[str, Verdict], list[Forecast]]
 
 
@@ -57,8 +59,12 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
     parser.add_argument("--num_networks", type=int, default=3, help="most networks of a choice")
     parser.add_argument("--splits", type=int, default=20, help="splits of the seeds in halves")
-    parser.add_argument("--rule", action="append", default=[], help="module:function, a further rule")
-    parser.add_argument("--slow", action="store_true", help="rules that take ten times as long, too")
+    parser.add_argument(
+        "--rule", action="append", default=[], help="module:function, a further rule"
+    )
+    parser.add_argument(
+        "--slow", action="store_true", help="rules that take ten times as long, too"
+    )
     parser.add_argument("--output", type=Path, help="file for the tables printed, in Markdown")
     options = parser.parse_args()
     try:
@@ -112,7 +118,7 @@ def find_rule(name: str) -> Rule:
         rule: Rule = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"--rule should be module:function, such as my_module:my_rule. Received: {name}: {error}"
+            f"--rule should be module:function, such as my_module:my_rule. Received: {name} ({error})."
         ) from error
     return rule
 
@@ -128,7 +134,11 @@ def as_markdown(results: Mapping[str, Result]) -> str:
 
 def problem_of(name: str) -> str:
     """The problem of a table; problems of factors are one, drawn several times."""
-    return name.split("-")[0].rstrip("0123456789") if name.startswith("factors") else name.split("-")[0]
+    return (
+        name.split("-")[0].rstrip("0123456789")
+        if name.startswith("factors")
+        else name.split("-")[0]
+    )
 
 
 def by_problem(results: Mapping[str, Result], rule: str, field: str) -> list[float]:
@@ -160,20 +170,17 @@ def with_error(values: Sequence[float]) -> str:
 
 def problem_cells(results: Mapping[str, Result]) -> list[list[str]]:
     """Gain over the joint network in each table, by some rules; after ±, the error over splits."""
-    rules = ["single", "TAG as in the paper", "HOA", "all groups, raw", "all groups, decided", ORACLE]
-    cells = [["table", *rules]]
+    cells = [["table", *SHOWN, ORACLE]]
     for name, (verdicts, _) in results.items():
-        gains = [verdicts[rule].gains for rule in rules]
-        errors = [values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0 for values in gains]
-        line = [f"{100 * gain.mean():.1f} ± {100 * error:.1f}" for gain, error in zip(gains, errors)]
-        cells.append([name, *line])
+        gains = [verdicts[rule].gains for rule in (*SHOWN, ORACLE)]
+        cells.append([name, *(with_error(values.tolist()) for values in gains)])
     return cells
 
 
 def forecast_cells(forecasts: Sequence[Forecast]) -> list[list[str]]:
     """How often there was a gain, by the probability that was told."""
     cells = [["probability told", "choices", "with a gain in test loss"]]
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in itertools.pairwise(BINS):
         part = [one.gain > 0 for one in forecasts if low <= one.probability < high + (high == 1)]
         share = f"{100 * np.mean(part):.0f} %" if part else ""
         cells.append([f"{low:g} to {high:g}", str(len(part)), share])

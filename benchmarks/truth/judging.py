@@ -1,4 +1,4 @@
-"""Judges rules by seeds that took no part in the choice, against the networks that anyone trains."""
+"""Judges rules by seeds that took no part in the choice, against joint and single networks."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence

@@ -221,7 +221,9 @@ def choose(losses: Floats, num_networks: int) -> list[int]:
 
 def yardstick_rows(measured: Measured) -> list[Row]:
     """Rows of the joint network and of the single ones."""
-    networks: dict[str, tuple[int, Sequence[int]]] = {"joint": (len(measured.groups) - 1, range(len(measured.tasks)))}
+    networks: dict[str, tuple[int, Sequence[int]]] = {
+        "joint": (len(measured.groups) - 1, range(len(measured.tasks)))
+    }
     networks |= {
         single_name(task): ((1 << place) - 1, [place]) for place, task in enumerate(measured.tasks)
     }

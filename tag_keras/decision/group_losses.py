@@ -26,6 +26,8 @@ NUM_DRAWS = 2000
 # The prior of the grid counts as much as so many tasks.
 _PRIOR_TASKS = 2.0
 _POOLING_STEPS = 20
+# Prior probabilities: groups are alike, only their size counts, everything may.
+_CASES = (0.2, 0.3, 0.5)
 
 
 class GroupLosses:
@@ -258,7 +260,7 @@ def _weigh(
 ) -> tuple[Array, float, float]:
     """Weighs the points (K,) of the grid for each task.
 
-    There are three cases, with prior probabilities of 1/2, 1/4 and 1/4: all groups are alike; only
+    There are three cases, with prior probabilities of 0.2, 0.3 and 0.5: all groups are alike; only
     their size counts; everything may. In each, a multiple that is not 0 by the case has a prior
     distribution, one half at 0 and the rest even, as much as two tasks say, and then what the tasks
     themselves say (by expectation maximisation).
@@ -283,7 +285,7 @@ def _weigh(
         worth = 1 / (1 + (len(posteriors) - 1) * correlation)
         together = worth * likelihoods[:, case].sum(axis=0) + prior
         evidence.append(scipy.special.logsumexp(together))
-    log_probabilities = np.array(evidence) + np.log([0.5, 0.25, 0.25])
+    log_probabilities = np.array(evidence) + np.log(_CASES)
     probabilities = scipy.special.softmax(log_probabilities)
     every = np.einsum("c,ctk->tk", probabilities, weights)
     not_alike = scipy.special.softmax(log_probabilities[1:])

@@ -87,9 +87,7 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
     return MeasuredLosses(tasks, np.array(masks), seeds, losses, means)
 
 
-def _losses(
-    rows: Sequence[Row], tasks: Group
-) -> tuple[list[int], tuple[int, ...], Array]:
+def _losses(rows: Sequence[Row], tasks: Group) -> tuple[list[int], tuple[int, ...], Array]:
     """Masks of the G groups, R seeds, and losses (G, R, T) of rows of one split."""
     _check_tasks(rows, tasks)
     losses: dict[tuple[int, int], dict[str, float]] = {}

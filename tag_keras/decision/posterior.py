@@ -6,16 +6,17 @@ The loss of the task in group S with seed r is
               + weight * a(S) + own(S) + noise(S, r)
 
 where x(S) has the share of the other tasks that are in the group and whether any is (a first one
-changes more than a further one), and a(S) is the affinity of the group onto the task. Networks of one seed begin alike and see the same batches, so their noise is alike:
+changes more than a further one), and a(S) is the affinity of the group onto the task. Networks of
+one seed begin alike and see the same batches, so their noise is alike:
 
     noise(S, r) = shift(r) + tilt(r) @ (size and members of S) + e(S, r)
 
-All terms but the level are normal with mean 0. Their variances are multiples of that of
-e; the multiples lie on a grid. Level and variance of e have flat priors (the latter in its
-logarithm) and integrate in closed form, so that the posterior is a mixture of Student's t, one for
-each point of the grid, with their marginal likelihoods times the prior of the grid as weights.
+All terms but the level are normal with mean 0. Their variances are multiples of that of e; the
+multiples lie on a grid. Level and variance of e have flat priors (the latter in its logarithm) and
+integrate in closed form, so that the posterior is a mixture of Student's t, one for each point of
+the grid, with their marginal likelihoods times the prior of the grid as weights.
 
-All points with the multiples of shift, tilt and own in common share one regression on T + 2
+All points with the multiples of shift, tilt and own in common share one regression on T + 3
 columns, in the eigenvectors of the precision of the groups' means.
 """
 
@@ -120,17 +121,17 @@ class _Noise:
         root = np.sqrt(self.values)
         self.means = self.vectors.T @ right / root
         self.columns = root[:, None] * (self.vectors.T @ design.columns[design.measured])
-        self.within = max(square - self.means @ self.means, 0.0)
+        self.within = max(float(square - self.means @ self.means), 0.0)
 
 
 class _Regression:
-    """The regression in the coordinates of some noise; `own` adds its multiple of the eigenvalues."""
+    """The regression in the coordinates of some noise; `own` adds to it."""
 
     def __init__(self, noise: _Noise, own: float) -> None:
         self.values, self.vectors, self.own = noise.values, noise.vectors, own
         self.means, self.columns = noise.means, noise.columns
         self.weights = 1 / (1 + own * noise.values)
-        self.squares = noise.within + self.weights @ noise.means**2
+        self.squares = noise.within + float(self.weights @ noise.means**2)
         self.log_weight = 0.5 * (np.log(self.weights).sum() - noise.log_determinant)
 
     def solve(self, scales: Array) -> tuple[Array, Array, Array, Array]:
@@ -165,7 +166,10 @@ class _Regression:
     def own_root(self, vectors: Array) -> Array:
         """A root (m, m) of the covariance of own(S) by given coefficients, in units of e's."""
         covariance: Array = (vectors * (self.own * self.weights)) @ vectors.T
-        root: Array = np.linalg.cholesky(covariance) if self.own else covariance
+        # Without own effects it is 0.
+        root: Array = np.zeros_like(covariance)
+        if self.own:
+            root = np.asarray(np.linalg.cholesky(covariance), np.float64)
         return root
 
 
@@ -199,7 +203,9 @@ class TaskPosterior:
         self._points = []
         for points in itertools.chain.from_iterable(multiples):
             noise = _Noise(design, losses, *points[0, 0, :2])
-            self._points += [self._solve(_Regression(noise, one[0, 2]), one[:, 3:]) for one in points]
+            self._points += [
+                self._solve(_Regression(noise, one[0, 2]), one[:, 3:]) for one in points
+            ]
         self.log_likelihoods = np.concatenate([one.log_likelihoods for one in self._points])
         self._all, self._cases = np.zeros(0), [np.zeros(0)]
 
