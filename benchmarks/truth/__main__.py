@@ -16,7 +16,7 @@ noise leaves to choices that see no estimate but better data than any user has.
 Then it says how often `decide_groups` was right when it was so sure, and how often the gain was in
 its interval of 90 %, given the noise of the judging seeds.
 
-A rule of your own is a function as in benchmarks/truth/rules.py: `--rule=my_module:my_rule`.
+A rule of your own is a function as in benchmarks/truth/rules.py: `--rule=mine:my_rule`.
 """
 
 import argparse
@@ -118,7 +118,7 @@ def find_rule(name: str) -> Rule:
         rule: Rule = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"--rule should be module:function, such as my_module:my_rule. Received: {name} ({error})."
+            f"--rule should be module:function, such as mine:my_rule. Received: {name} ({error})."
         ) from error
     return rule
 
