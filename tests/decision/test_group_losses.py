@@ -189,6 +189,60 @@ def test_draws_of_a_gain_are_correlated_over_the_tasks():
     assert not estimate.total_gain(draws[1], draws[1]).any()
 
 
+def test_the_deviation_between_parts_is_that_of_the_gain():
+    tasks, rng, rows = ("a", "b"), np.random.default_rng(0), []
+    for seed in range(3):
+        for part in range(4):
+            for group in [("a",), ("b",), tasks]:
+                losses = 1 + rng.normal(size=len(group))
+                rows += rows_of_losses({group: losses}, tasks, seed, f"part_{part}")
+    names = [f"part_{part}" for part in range(4)]
+    estimate = tag_keras.estimate_group_losses(rows, parts=names)
+    loss = {(row.tasks, row.seed, row.split, row.task): row.loss for row in rows}
+    gains = [
+        np.mean(
+            [
+                sum(
+                    loss[tasks, seed, name, task] - loss[(task,), seed, name, task]
+                    for task in tasks
+                )
+                for seed in range(3)
+            ]
+        )
+        for name in names
+    ]
+    found = estimate.sampling_deviation([("a",), ("b",)], [tasks, tasks])
+    assert found == pytest.approx(np.std(gains, ddof=1) / 2)
+    # It widens the draws, and leaves their mean.
+    draws = estimate.draw([[("a",), ("b",)], [tasks, tasks]])
+    without = estimate.total_gain(*draws)
+    wide = estimate.total_gain(*draws, deviation=100.0)
+    # Student's t with 3 degrees of freedom has a variance of 3, and its quartiles at 0.765.
+    assert np.quantile(wide - without, [0.25, 0.75]) == pytest.approx([-76.5, 76.5], rel=0.1)
+    assert (
+        tag_keras.estimate_group_losses(simulated()[0]).sampling_deviation(
+            [("task_0",)] * 4, [("task_0",)] * 4
+        )
+        == 0
+    )
+
+
+def test_a_group_that_was_not_trained_deviates_like_the_others():
+    tasks, rows = ("a", "b", "c"), []
+    # On part 1, the loss of a is higher by 0.4 in the joint network, and by 0.1 in others.
+    for part, joint, other in [("p0", 0.0, 0.0), ("p1", 0.4, 0.1)]:
+        for seed in range(2):
+            losses = {("a", "b"): (1 + other, 1), tasks: (1 + joint, 1, 1)}
+            losses |= {(task,): (1 + other * (task == "a"),) for task in tasks}
+            rows += rows_of_losses(losses, tasks, seed, part)
+    estimate = tag_keras.estimate_group_losses(rows, parts=["p0", "p1"])
+    joint = [tasks] * 3
+    # Two parts whose difference is 0.3 have a variance of 0.045, and their mean one of 0.0225.
+    for group in [("a", "b"), ("a", "c")]:
+        found = estimate.sampling_deviation([group, tasks, tasks], joint)
+        assert found == pytest.approx(0.0225**0.5)
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_few_tasks(number):
     rows, truth = simulated(num_tasks=number, noise=1e-6, own=0.1)

@@ -92,6 +92,50 @@ def test_rows_that_are_refused(rows, message):
         read_measured(rows, "validation")
 
 
+def test_the_losses_on_parts_are_means_over_seeds():
+    rows = []
+    for seed, part, change in [(0, "p0", 0.0), (0, "p1", 0.2), (5, "p0", 0.4), (5, "p1", 0.8)]:
+        losses = {group: [loss + change for loss in values] for group, values in LOSSES.items()}
+        rows += rows_of_losses(losses, "abc", seed, part)
+    measured = read_measured(rows, "validation", ["p0", "p1"])
+    # The whole split lacks: it is the mean of its parts.
+    np.testing.assert_allclose(measured.losses[:, :, 0][[0, 3]], [[0.2, 0.7], [0.4, 0.9]])
+    np.testing.assert_allclose(measured.parts[:, [0, 3], 0], [[0.3, 0.5], [0.6, 0.8]])
+    assert np.isnan(measured.parts[:, 0, 1]).all()
+    whole = read_measured(
+        [*rows, *ROWS, *rows_of_losses(LOSSES, "abc", 5)], "validation", ["p0", "p1"]
+    )
+    np.testing.assert_allclose(whole.losses[3, :, 0], 0.3)
+    np.testing.assert_array_equal(whole.parts, measured.parts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            ["p0"],
+            "`parts` should be names of at least two splits, each once. Received: parts=['p0']",
+        ),
+        (["p0", "p0"], "at least two splits, each once."),
+        (
+            ["p0", "p1"],
+            "`rows` should have losses of networks on the split 'p0'. Received: rows of",
+        ),
+    ],
+)
+def test_parts_that_are_refused(parts, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_measured(ROWS, "validation", parts)
+
+
+def test_parts_of_other_networks():
+    parts = rows_of_losses(LOSSES, "abc", 0, "p0") + rows_of_losses(LOSSES, "abc", 1, "p1")
+    with pytest.raises(
+        ValueError, match="should have the same networks on the splits 'validation'"
+    ):
+        read_measured([*ROWS, *parts], "validation", ["p0", "p1"])
+
+
 def test_too_many_tasks():
     tasks = tuple(f"task_{index}" for index in range(16))
     with pytest.raises(ValueError, match="for up to 15 tasks"):
