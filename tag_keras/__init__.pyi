@@ -65,6 +65,7 @@ from .sweep.network import train_groups as train_groups
 
 # isort: split
 # Decide.
+from .decision.common_examples import share_of_common_examples as share_of_common_examples
 from .decision.decision import Decision as Decision
 from .decision.decision import decide_groups as decide_groups
 from .decision.group_losses import GroupLosses as GroupLosses

@@ -19,6 +19,7 @@ from tag_keras.comparison.method_table import (
     methods_as_markdown,
 )
 from tag_keras.comparison.serving import Serving, serving_as_text
+from tag_keras.decision.common_examples import few_common_examples, share_of_common_examples
 from tag_keras.estimators.base import AffinityEstimator, check_estimator
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
@@ -141,6 +142,8 @@ def run(
         keep_settings(folder, {**given, **(settings or {})}, fingerprint)
 
         measured = _measure(study)
+        if few := _few_common(data["train"], tasks):
+            study.say(few)
         if not (folder / "groups.json").exists():
             check_affinity(measured, singletons)
         yardsticks = [Network(JOINT, tasks, role="joint")]
@@ -173,6 +176,15 @@ def run(
         write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
         study.say(f"Report: {folder / 'report.html'}")
         return grouped
+
+
+def _few_common(train: Data, tasks: Sequence[str]) -> str:
+    """A sentence on tasks that have few examples in common, as far as arrays tell."""
+    if not isinstance(train, tuple | list) or not isinstance(train[1], Mapping):
+        return ""
+    labels = {task: train[1][task] for task in tasks}
+    weights = train[2] if len(train) > 2 else None
+    return few_common_examples(list(tasks), share_of_common_examples(labels, weights))
 
 
 def _train(study: Study, networks: Sequence[Network]) -> list[Row]:

@@ -145,6 +145,17 @@ def empty_figures(monkeypatch):
     monkeypatch.setattr(pages, "png", lambda figure: figure and b"drawn")
 
 
+def test_tasks_with_few_common_examples_are_told():
+    half = np.where(np.arange(12) < 6, 1.0, np.nan)
+    y = {"a": half, "b": np.where(np.isnan(half), 1.0, np.nan), "other": half}
+    x = np.zeros((12, 1))
+    assert "labels of both a and b (0 %):" in experiment._few_common((x, y), ["a", "b"])
+    weights = {"a": np.ones(12), "b": np.zeros(12)}
+    assert experiment._few_common((x, {"a": x, "b": x}, weights), ["a", "b"]) == ""
+    # A dataset is not read for it.
+    assert experiment._few_common(lambda: None, ["a", "b"]) == ""
+
+
 def test_run_writes_everything(whole):
     folder, printed = whole.folder, whole.printed
     assert "total" in printed and printed.rstrip().endswith("report.html")

@@ -48,8 +48,8 @@ MAY_IMPORT = {
         *("estimators", "affinity", "results", "utils"),
     ),
     "experiment": (
-        *("study", "sweep", "report", "comparison", "selection", "grouped_model", "model"),
-        *("estimators", "affinity", "results", "utils"),
+        *("study", "sweep", "report", "comparison", "decision", "selection", "grouped_model"),
+        *("model", "estimators", "affinity", "results", "utils"),
     ),
 }
 # Selecting groups and reading results must be quick, and possible where there is no TensorFlow.

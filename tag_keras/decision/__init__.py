@@ -2,5 +2,6 @@
 
 `measured` reads the losses, `posterior` estimates the loss of one task in every group and
 `group_losses` those of all tasks, `decision` says what to serve and how sure it is, and `power` how
-many seeds that takes. NumPy and SciPy only.
+many seeds that takes; `common_examples` how many examples tasks have in common. NumPy and SciPy
+only.
 """
