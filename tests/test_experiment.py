@@ -150,7 +150,7 @@ def test_tasks_with_few_common_examples_are_told():
     y = {"a": half, "b": np.where(np.isnan(half), 1.0, np.nan), "other": half}
     x = np.zeros((12, 1))
     assert "labels of both a and b (0 %):" in experiment._few_common((x, y), ["a", "b"])
-    weights = {"a": np.ones(12), "b": np.zeros(12)}
+    weights = {"a": np.ones(12), "b": np.arange(12)}
     assert experiment._few_common((x, {"a": x, "b": x}, weights), ["a", "b"]) == ""
     # A dataset is not read for it.
     assert experiment._few_common(lambda: None, ["a", "b"]) == ""
