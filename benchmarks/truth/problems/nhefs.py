@@ -3,7 +3,7 @@
 Source: causaldata 0.1.5 (MIT), causaldata/nhefs/nhefs.dta: the follow-up of the US National Health
 and Nutrition Examination Survey, as in Hernán and Robins, "Causal Inference: What If".
 
-1,629 smokers. The 44 inputs are of 1971: age, sex, habits, body, illnesses, and the price of
+1,629 smokers. The 46 inputs are of 1971: age, sex, habits, body, illnesses, and the price of
 cigarettes. The tasks are blood pressure (systolic, diastolic) and the changes of weight and of
 smoking in 1982, cholesterol in 1971, and whether the person stopped smoking and had died by 1992.
 People who lack one of these are left out. The split is at random.

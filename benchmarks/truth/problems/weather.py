@@ -6,8 +6,8 @@ University's archive of airport weather (ASOS).
 The inputs are the weather of an hour, its change in three hours, the time of day and the airport.
 The tasks are temperature, dew point, humidity, wind speed, pressure and visibility in six hours,
 and whether it then rains. Hours without these are left out, and so is one impossible wind. The
-split is in time, in twelve periods of a month: about 15 days for the training, the next 6 for the
-validation, the last 9 for the test, with six hours between them.
+split is in time, in 24 periods of half a month: about seven days for the training, the next three
+for the validation, the last five for the test, with six hours between them.
 """
 
 import csv
@@ -55,7 +55,7 @@ def load() -> Problem:
             labels.append([*later, float(ahead["precip"] > 0)])
     y = dict(zip((*TASKS, RAIN), np.array(labels).T, strict=True))
     gap = AHEAD * len(AIRPORTS)
-    return split_in_time(np.array(inputs), y, classes=(RAIN,), gap=gap, periods=12)
+    return split_in_time(np.array(inputs), y, classes=(RAIN,), gap=gap, periods=24)
 
 
 def _hours(text: str) -> Mapping[tuple[int, str], Hour]:

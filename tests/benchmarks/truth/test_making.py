@@ -31,6 +31,8 @@ def call(monkeypatch, *options):
 def test_regimes():
     assert making.regime(8, 100) == making.Regime(8, 100, steps=400, batch_size=25)
     assert making.regime(8, None) == making.Regime(8, None, steps=800, batch_size=64)
+    assert making.regime(128, 1000) == making.Regime(128, 1000, steps=400, batch_size=25)
+    assert making.regime(128, None) == making.Regime(128, None, steps=400, batch_size=64)
     assert making.regime(8, 100).file_name("rf1") == "rf1-w8-n100.npz"
     assert making.regime(128, None).file_name("rf1") == "rf1-w128-nall.npz"
 

@@ -208,7 +208,7 @@ def test_the_weather_in_six_hours(cache, monkeypatch):
     del rows[50]
     write_source(cache, weather, {weather.MEMBERS[0]: as_csv(header, rows)})
     x, y, options = before_the_split(monkeypatch, weather)
-    assert options == {"classes": ("rain",), "gap": 18, "periods": 12}
+    assert options == {"classes": ("rain",), "gap": 18, "periods": 24}
     hours = x[:, 0]
     # In the order of time, from the fourth hour to the seventh to last.
     assert np.array_equal(hours, np.sort(hours)) and {*hours} == {*range(3, 54)}

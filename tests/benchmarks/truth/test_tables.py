@@ -2,10 +2,14 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.truth import making
+from benchmarks.truth import tables as truth_tables
+from benchmarks.truth.problems import PROBLEMS
 from benchmarks.truth.tables import Table, rounded
 
 TASKS = ("a", "b", "c")
@@ -124,3 +128,17 @@ def test_another_npz_file_is_named(tmp_path):
         Table.load(tmp_path / "other.npy")
     with pytest.raises(FileNotFoundError):
         Table.load(tmp_path / "none.npz")
+
+
+def test_the_tables_that_ship_are_whole_and_small():
+    folder = Path(truth_tables.__file__).with_name("tables")
+    paths = sorted(folder.iterdir())
+    assert paths and sum(path.stat().st_size for path in paths) < 5e6
+    for path in paths:
+        table = Table.load(path)
+        about = table.about
+        name = making.regime(about["width"], about["size"]).file_name(about["problem"])
+        assert path.name == name and about["problem"] in PROBLEMS
+        assert len(table.seeds) == 8 and len(table.folds) == 5
+        assert [*table.affinities] == [*making.estimators()]
+        assert about["examples"]["train"] == (about["size"] or about["examples"]["train"])
