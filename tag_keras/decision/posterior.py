@@ -106,17 +106,18 @@ class _Noise:
         number = len(design.measured)
         precision, right = np.zeros((number, number)), np.zeros(number)
         square = self.log_determinant = 0.0
+        # Most seeds have the same groups.
+        known: dict[bytes, tuple[Array, Array, float]] = {}
         for seed in np.unique(design.seed):
             group, own = (values[design.seed == seed] for values in (design.group, losses))
-            # Woodbury: the covariance of a seed's losses is I + U U'.
-            effects = columns[group]
-            inner = np.eye(columns.shape[1]) + effects.T @ effects
-            half = np.linalg.solve(np.linalg.cholesky(inner), effects.T)
-            precision[np.ix_(group, group)] += np.eye(len(group)) - half.T @ half
+            if group.tobytes() not in known:
+                known[group.tobytes()] = _inverse(columns[group])
+            half, inverse, log_determinant = known[group.tobytes()]
+            precision[np.ix_(group, group)] += inverse
             whitened = own - half.T @ (half @ own)
             right[group] += whitened
             square += own @ whitened
-            self.log_determinant += float(np.linalg.slogdet(inner)[1])
+            self.log_determinant += log_determinant
         self.values, self.vectors = _eigenvectors(precision.tobytes(), number)
         root = np.sqrt(self.values)
         self.means = self.vectors.T @ right / root
@@ -145,14 +146,13 @@ class _Regression:
         moments = self.columns.T @ (self.weights * self.means)
         scales = np.concatenate([np.ones((len(scales), 1)), scales[:, 1:]], axis=1)
         prior = np.diag([0.0] + [1.0] * (len(moments) - 1))
-        matrices = scales[:, :, None] * gram * scales[:, None] + prior
-        inverses = np.linalg.inv(matrices)
-        right = scales * moments
-        solutions = np.einsum("jpq,jq->jp", inverses, right)
-        squares = np.maximum(self.squares - (solutions * right).sum(axis=1), 1e-20)
+        factors = np.linalg.cholesky(scales[:, :, None] * gram * scales[:, None] + prior)
         # A column without effect has a row of zeros.
-        roots = scales[:, :, None] * np.linalg.cholesky(inverses)
-        return scales * solutions, roots, squares, np.linalg.slogdet(matrices)[1]
+        roots = scales[:, :, None] * np.linalg.inv(factors).swapaxes(1, 2)
+        halves = np.einsum("jqp,q->jp", roots, moments)
+        squares = np.maximum(self.squares - (halves**2).sum(axis=1), 1e-20)
+        log_determinants = 2 * np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+        return np.einsum("jpq,jq->jp", roots, halves), roots, squares, log_determinants
 
     def own_effects(self, vectors: Array) -> tuple[Array, Array]:
         """Posterior means of own(S) of groups, given by their rows (m, G) of the eigenvectors.
@@ -309,6 +309,18 @@ class TaskPosterior:
         left[design.measured] = regression.vectors**2 @ (regression.own * regression.weights)
         total: Array = variances + left
         return total
+
+
+def _inverse(effects: Array) -> tuple[Array, Array, float]:
+    """The inverse of I + U U' for U (m, P), by Woodbury's identity.
+
+    Returns:
+        A half (P, m) with inverse = I - half' half, the inverse (m, m), and the log determinant.
+    """
+    inner = np.linalg.cholesky(np.eye(effects.shape[1]) + effects.T @ effects)
+    half = np.linalg.solve(inner, effects.T)
+    log_determinant = 2 * float(np.log(np.diag(inner)).sum())
+    return half, np.eye(len(effects)) - half.T @ half, log_determinant
 
 
 # The same for all values of own; for all tasks, too, if all groups have all seeds.
