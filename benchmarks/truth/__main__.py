@@ -85,15 +85,19 @@ def run(options: argparse.Namespace) -> str:
         ImportError: If figures are asked for, and matplotlib is not installed.
     """
     for name in ("num_networks", "splits"):
-        check(getattr(options, name) >= 1, f"--{name} should be at least 1")
+        value = getattr(options, name)
+        check(value >= 1, f"--{name} should be at least 1", **{name: value})
     paths = sorted(options.tables.glob("*.npz"))
     check(bool(paths), "--tables should be a folder of tables", tables=str(options.tables))
     rules = [*RULES, *(SLOW_RULES if options.slow else ()), *options.rule]
     for rule in options.rule:
         find_rule(rule)
     if options.figures:
-        # Here, because it needs matplotlib; first, because it may lack.
+        # It needs matplotlib.
         from benchmarks.truth import figures
+    for path in paths:
+        # So that a damaged table is told before the others are judged.
+        Table.load(path)
     judge_one = functools.partial(
         judge_file, rules=rules, num_networks=options.num_networks, num_splits=options.splits
     )
