@@ -90,6 +90,9 @@ def test_regimes_have_a_panel_for_each_problem():
 
 def test_both_are_written_also_for_one_table_without_gains(tmp_path):
     results = [result("one", 8, None, joint=0.0)]
+    (image,) = figures.plot_regimes(results).axes[0].images
+    # White, between red and blue.
+    assert image.norm(0.0) == 0.5 and image.get_clim() == (-1, 1)
     figures.write(results, 3, tmp_path / "new")
     found = sorted(path.name for path in (tmp_path / "new").iterdir())
     assert found == ["gain_by_networks.png", "where_groups_pay.png"]

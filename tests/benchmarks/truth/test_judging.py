@@ -13,7 +13,7 @@ from benchmarks.truth.rules import RULES, Measured
 
 # Seed by seed. By validation losses, the first one is for the joint network, the second is not.
 VALIDATION = [{"a": (2,), "b": (2,), "ab": (1, 1)}, {"a": (1,), "b": (1,), "ab": (2, 2)}]
-TEST = [{"a": (1,), "b": (1,), "ab": (2, 2)}, {"a": (3,), "b": (3,), "ab": (1, 4)}]
+TEST = [{"a": (1,), "b": (1,), "ab": (2, 2)}, {"a": (1.5,), "b": (3,), "ab": (1, 4)}]
 
 
 @pytest.mark.parametrize("num_seeds", [2, 7, 8])
@@ -49,13 +49,14 @@ def test_gains_of_two_seeds_by_hand():
         found = np.transpose([verdict.gains, verdict.over_yardstick, verdict.served])
         np.testing.assert_allclose(found, wanted, err_msg=name)
 
-    # If the first seed chooses, the second judges: joint 1 + 4, single 3 + 3; joint is the better
-    # yardstick. If the second one does, the first judges: joint 2 + 2, single 1 + 1; single is it.
+    # If the first seed chooses, the second judges: joint 1 + 4, single 1.5 + 3; joint is the
+    # yardstick, because the first seed says so. If the second chooses, the first judges: joint
+    # 2 + 2, single 1 + 1; single is the yardstick.
     assert_is("joint", (0, 0, 1), (0, (2 - 4) / 4, 1))
-    assert_is("single", ((5 - 6) / 5, (5 - 6) / 5, 2), ((4 - 2) / 4, 0, 2))
+    assert_is("single", ((5 - 4.5) / 5, (5 - 4.5) / 5, 2), ((4 - 2) / 4, 0, 2))
     assert_is("raw", (0, 0, 1), ((4 - 2) / 4, 0, 2))
     # By the first seed's test losses single ones; by the second one's, "ab" for "a" and "b" alone.
-    assert_is(ORACLE, ((5 - 6) / 5, (5 - 6) / 5, 2), ((4 - 3) / 4, (2 - 3) / 4, 2))
+    assert_is(ORACLE, ((5 - 4.5) / 5, (5 - 4.5) / 5, 2), ((4 - 3) / 4, (2 - 3) / 4, 2))
     # One judging seed has no standard error.
     assert result.forecasts == []
     assert (result.about, result.num_tasks) == (table.about, 2)
@@ -131,7 +132,8 @@ def test_the_oracle_sees_test_losses_of_the_choosing_seeds_only(monkeypatch):
 
 
 def test_forecasts_by_hand():
-    table = random_table(3, num_seeds=6, seed=1)
+    # One network per task is the better yardstick here, but the joint one is what counts.
+    table = random_table(3, num_seeds=6, seed=3)
     found = judge(table, {"joint": RULES["joint"]}, num_networks=2, num_splits=1).forecasts
     wanted = []
     for choosing, judges in splits(6, 1):
@@ -139,6 +141,7 @@ def test_forecasts_by_hand():
         joint = estimate.mean[6].sum()
         for option in tag_keras.decide_groups(estimate, 2).options[1:]:
             told, figures = option.over_joint, []
+            assert told != option.over_yardstick
             for losses in (table.test, table.validation):
                 totals = []
                 for seed in judges:

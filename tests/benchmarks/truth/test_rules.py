@@ -99,12 +99,16 @@ def test_esa_reads_early_losses():
 def test_tag_reads_the_first_affinities_by_source_and_target():
     # Onto "a" from "b" 0.2 and "c" 0.1; onto "b" from "a" 0.1 and "c" 0.5; onto "c" from "a" 0.3
     # and "b" 0.1. "ac" and "bc" give 0.1 + 0.5 + 0.3; "bc" with "abc" 0.15 + 0.5 + 0.2, with "ab"
-    # 0.2 + 0.5 + 0.1. A task alone, with the least loss or not, has no score.
+    # 0.2 + 0.5 + 0.1.
     first = [[0, 0.1, 0.3], [0.2, 0, 0.1], [0.1, 0.5, 0]]
     other = [[0, 9, 0], [9, 0, 0], [0, 0, 0]]
     alone = {**LOSSES, "a": (0.0,), "b": (0.0,), "c": (0.0,)}
     measured = measured_of(alone, alone, affinities=[first, other])
     assert RULES["TAG as in the paper"](measured, 2) == rows("ac", "bc", "ac")
+    # No task may be alone, also one that all others hurt: "c" is served beside "a", not "b".
+    hurt = [[0, 0.3, -0.1], [0.2, 0, -0.2], [0.1, -0.3, 0]]
+    measured = measured_of(alone, affinities=[hurt])
+    assert RULES["TAG as in the paper"](measured, 2) == rows("ab", "ab", "ac")
 
 
 @pytest.mark.parametrize(
