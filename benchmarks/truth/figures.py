@@ -48,7 +48,7 @@ def plot_gains(results: Sequence[Result], num_networks: int) -> Figure:
     places, top = moved_apart(trained), 0.0
     for rule, place in places.items():
         gains = [100 * gain for gain in by_problem(results, rule, "gains").values()]
-        mean, error = np.mean(gains), standard_error(gains) if len(gains) > 1 else 0.0
+        mean, error = float(np.mean(gains)), standard_error(gains) if len(gains) > 1 else 0.0
         colour, end = plots.LINE_COLOURS[_kind(rule)], mean + error
         axes.errorbar(place, mean, yerr=error, marker="o", color=colour, linewidth=1.4)
         axes.annotate(rule, (place, end), (0, 5), fontsize=9, color=colour, **text)

@@ -98,7 +98,7 @@ def by_problem(results: Iterable[Result], rule: str, field: str) -> dict[str, fl
 
 def standard_error(values: Sequence[float] | Floats) -> float:
     """Standard error of the mean of at least two values."""
-    return float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def splits(num_seeds: int, number: int) -> Iterator[tuple[list[int], list[int]]]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.truth.tables import Floats, Table
 from tag_keras.affinity import Affinity
-from tag_keras.decision.decision import Decision, decide_groups
+from tag_keras.decision.decision import Decision, Option, decide_groups
 from tag_keras.decision.group_losses import GroupLosses
 from tag_keras.decision.measured import MeasuredLosses
 from tag_keras.results import Row, single_name
@@ -227,8 +227,8 @@ def estimated(
     return GroupLosses(found, affinity)
 
 
-def serving_of(decision: Decision) -> list[int]:
-    """The rows of the groups that serve the tasks by a decision."""
+def serving_of(decision: Decision | Option) -> list[int]:
+    """The rows of the groups that serve the tasks by a decision, or by one of its options."""
     tasks, groups = decision.grouping.tasks, decision.grouping.groups
     served = [groups[decision.grouping.serves[task]] for task in tasks]
     return [sum(1 << tasks.index(task) for task in group) - 1 for group in served]
