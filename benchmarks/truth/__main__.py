@@ -17,6 +17,9 @@ Then it says how often `decide_groups` was right when it was so sure, and how of
 its interval of 90 %, given the noise of the judging seeds.
 
 A rule of your own is a function as in benchmarks/truth/rules.py: `--rule=mine:my_rule`.
+
+`--figures=FOLDER` draws what each rule gains for the networks that it trains, and in which regimes
+groups pay.
 """
 
 import argparse
@@ -35,7 +38,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks.truth.judging import ORACLE, Forecast, Verdict, judge
+from benchmarks.truth.judging import ORACLE, Forecast, Result, by_problem, judge, standard_error
 from benchmarks.truth.rules import RULES, SLOW_RULES, Rule
 from benchmarks.truth.tables import Table
 from tag_keras.utils import files
@@ -47,7 +50,6 @@ TABLES = Path(__file__).parent / "tables"
 BINS = (0.0, 0.2, 0.5, 0.8, 0.95, 1.0)
 # Rules that stand in the table of single problems.
 SHOWN = ("single", "TAG as in the paper", "HOA", "all groups, raw", "all groups, decided")
-Result = tuple[dict[str, Verdict], list[Forecast]]
 
 
 def main() -> None:
@@ -66,10 +68,11 @@ def main() -> None:
         "--slow", action="store_true", help="rules that take ten times as long, too"
     )
     parser.add_argument("--output", type=Path, help="file for the tables printed, in Markdown")
+    parser.add_argument("--figures", type=Path, help="folder for two figures, needs matplotlib")
     options = parser.parse_args()
     try:
         text = run(options)
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"benchmarks.truth: {error}")
     print(text)
 
@@ -79,14 +82,22 @@ def run(options: argparse.Namespace) -> str:
 
     Raises:
         ValueError: If an option is wrong, there is no table, or a table is damaged.
+        ImportError: If figures are asked for, and matplotlib is not installed.
     """
     for name in ("num_networks", "splits"):
-        check(getattr(options, name) >= 1, f"--{name} should be at least 1")
+        value = getattr(options, name)
+        check(value >= 1, f"--{name} should be at least 1", **{name: value})
     paths = sorted(options.tables.glob("*.npz"))
     check(bool(paths), "--tables should be a folder of tables", tables=str(options.tables))
     rules = [*RULES, *(SLOW_RULES if options.slow else ()), *options.rule]
     for rule in options.rule:
         find_rule(rule)
+    if options.figures:
+        # It needs matplotlib.
+        from benchmarks.truth import figures
+    for path in paths:
+        # So that a damaged table is told before the others are judged.
+        Table.load(path)
     judge_one = functools.partial(
         judge_file, rules=rules, num_networks=options.num_networks, num_splits=options.splits
     )
@@ -96,6 +107,8 @@ def run(options: argparse.Namespace) -> str:
     if options.output:
         with files.replacing(options.output) as partial:
             partial.write_text(text, encoding="utf-8")
+    if options.figures:
+        figures.write([*results.values()], options.num_networks, options.figures)
     return text
 
 
@@ -120,59 +133,48 @@ def find_rule(name: str) -> Rule:
         raise ValueError(
             f"--rule should be module:function, such as mine:my_rule. Received: {name} ({error})."
         ) from error
+    check(callable(rule), "--rule should be module:function, such as mine:my_rule", rule=name)
     return rule
 
 
 def as_markdown(results: Mapping[str, Result]) -> str:
     """The results by table: all rules, the problems one by one, and how right forecasts were."""
-    forecasts = [forecast for _, found in results.values() for forecast in found]
+    forecasts = [forecast for result in results.values() for forecast in result.forecasts]
     parts = (summary_cells(results), problem_cells(results), forecast_cells(forecasts))
     texts = [cells_as_markdown(cells) for cells in parts]
-    coverage = 100 * np.mean([one.covers(one.gain, one.error) for one in forecasts])
-    return "\n\n".join([*texts, f"90 % intervals cover in {coverage:.0f} %."])
-
-
-def problem_of(name: str) -> str:
-    """The problem of a table; problems of factors are one, drawn several times."""
-    return (
-        name.split("-")[0].rstrip("0123456789")
-        if name.startswith("factors")
-        else name.split("-")[0]
-    )
-
-
-def by_problem(results: Mapping[str, Result], rule: str, field: str) -> list[float]:
-    """Means of a field of the verdicts on a rule for each problem, over splits and regimes."""
-    found: dict[str, list[float]] = {}
-    for name, (verdicts, _) in results.items():
-        found.setdefault(problem_of(name), []).append(getattr(verdicts[rule], field).mean())
-    return [float(np.mean(values)) for values in found.values()]
+    if forecasts:
+        coverage = 100 * np.mean([one.covers(one.gain, one.error) for one in forecasts])
+        texts.append(f"90 % intervals cover in {coverage:.0f} %.")
+    return "\n\n".join(texts)
 
 
 def summary_cells(results: Mapping[str, Result]) -> list[list[str]]:
     """A line for each rule, over all tables."""
     header = ["choice by", "gain over joint, %", "over the better yardstick, %", "worst table"]
     cells = [[*header, "networks served"]]
-    for rule in next(iter(results.values()))[0]:
-        gains, over = (by_problem(results, rule, name) for name in ("gains", "over_yardstick"))
-        worst = min(verdicts[rule].over_yardstick.mean() for verdicts, _ in results.values())
-        served = np.mean(by_problem(results, rule, "served"))
-        line = [rule, with_error(gains), with_error(over), f"{100 * worst:.1f}", f"{served:.1f}"]
-        cells.append(line)
+    for rule in next(iter(results.values())).verdicts:
+        gains, over, served = (
+            [*by_problem(results.values(), rule, field).values()]
+            for field in ("gains", "over_yardstick", "served")
+        )
+        worst = min(one.verdicts[rule].over_yardstick.mean() for one in results.values())
+        line = [rule, with_error(gains), with_error(over), f"{100 * worst:.1f}"]
+        cells.append([*line, f"{np.mean(served):.1f}"])
     return cells
 
 
 def with_error(values: Sequence[float]) -> str:
-    """Mean and standard error of shares, in percent."""
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{100 * np.mean(values):.1f} ± {100 * error:.1f}"
+    """Mean of shares, in percent, and its standard error if there are several."""
+    if len(values) == 1:
+        return f"{100 * values[0]:.1f}"
+    return f"{100 * np.mean(values):.1f} ± {100 * standard_error(values):.1f}"
 
 
 def problem_cells(results: Mapping[str, Result]) -> list[list[str]]:
     """Gain over the joint network in each table, by some rules; after ±, the error over splits."""
     cells = [["table", *SHOWN, ORACLE]]
-    for name, (verdicts, _) in results.items():
-        gains = [verdicts[rule].gains for rule in (*SHOWN, ORACLE)]
+    for name, result in results.items():
+        gains = [result.verdicts[rule].gains for rule in (*SHOWN, ORACLE)]
         cells.append([name, *(with_error(values.tolist()) for values in gains)])
     return cells
 

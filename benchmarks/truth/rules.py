@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.truth.tables import Floats, Table
 from tag_keras.affinity import Affinity
-from tag_keras.decision.decision import Decision, decide_groups
+from tag_keras.decision.decision import Decision, Option, decide_groups
 from tag_keras.decision.group_losses import GroupLosses
 from tag_keras.decision.measured import MeasuredLosses
 from tag_keras.results import Row, single_name
@@ -38,7 +38,8 @@ class Measured:
         groups: Array (M,): bit masks of the groups, 1 to M.
         validation: Array (R, M, T): validation losses, NaN where the task is not in the group.
         early: Array (R, M, T): validation losses after a fifth of the training.
-        parts: Array (F, M, T): validation losses on F equal parts of the data, mean over seeds.
+        parts: Array (F, M, T): validation losses on F equal parts of the data. They are means over
+            all seeds, also those that judge, and tell only how gains differ between the parts.
         affinities: By estimator, arrays (R, T, T) [source, target] of R joint trainings.
     """
 
@@ -96,10 +97,11 @@ def joint_or_single(measured: Measured, num_networks: int) -> Serving:
 
 
 def random_groups(measured: Measured, num_networks: int) -> Serving:
-    """Groups drawn at random until they cover all tasks; the first draw serves."""
+    """Groups drawn at random until they cover all tasks; the better one serves each task."""
     generator = np.random.default_rng(int(measured.validation[0, -1, 0] * 1e6))
+    number = min(num_networks, len(measured.groups))
     while True:
-        family = generator.choice(len(measured.groups), num_networks, replace=False)
+        family = generator.choice(len(measured.groups), number, replace=False)
         members = measured.groups[family, None] >> np.arange(len(measured.tasks)) & 1
         if members.any(axis=0).all():
             return _served_by(measured.validation.mean(axis=0), family)
@@ -188,6 +190,32 @@ RULES: dict[str, Rule] = {
 SLOW_RULES: dict[str, Rule] = {"all groups and affinities, decided": decided_with_affinities}
 
 
+def networks_trained(num_tasks: int, num_networks: int) -> dict[str, float]:
+    """By rule, how many networks are trained, to choose and then to serve.
+
+    Short trainings count as the share that they are, and groups are counted as if the choice had
+    the largest number and none of them had been trained before, unless all groups have been.
+    """
+    joint, single, every = 1, num_tasks, 2**num_tasks - 1
+    small = single + num_tasks * (num_tasks - 1) // 2
+    return {
+        "joint": joint,
+        "single": single,
+        "joint or single": joint + single,
+        "random groups": num_networks,
+        "TAG as in the paper": joint + num_networks,
+        # The joint network that measures affinities is not the one that is a yardstick.
+        "anchored, or a yardstick": joint + joint + single + num_networks,
+        "HOA": small + num_networks,
+        "ESA": every / 5 + num_networks,
+        "all groups, raw": every,
+        "all groups, estimated": every,
+        "all groups, decided": every,
+        "pairs, decided": joint + small + num_networks,
+        "all groups and affinities, decided": joint + every,
+    }
+
+
 def estimated(
     measured: Measured, rows: Sequence[int], affinity: Affinity | None = None
 ) -> GroupLosses:
@@ -199,10 +227,10 @@ def estimated(
     return GroupLosses(found, affinity)
 
 
-def serving_of(decision: Decision) -> list[int]:
-    """The rows of the groups that serve the tasks by a decision."""
+def serving_of(decision: Decision | Option) -> list[int]:
+    """The rows of the groups that serve the tasks by a decision, or by one of its options."""
     tasks, groups = decision.grouping.tasks, decision.grouping.groups
-    served = [groups[index] for index in decision.grouping.serves.values()]
+    served = [groups[decision.grouping.serves[task]] for task in tasks]
     return [sum(1 << tasks.index(task) for task in group) - 1 for group in served]
 
 
@@ -252,5 +280,5 @@ def _served_by(losses: Floats, family: Sequence[int] | npt.NDArray[Any]) -> list
 
 
 def _rows(measured: Measured, grouping: Any) -> list[int]:
-    served = [grouping.groups[index] for index in grouping.serves.values()]
+    served = [grouping.groups[grouping.serves[task]] for task in measured.tasks]
     return [sum(1 << measured.tasks.index(task) for task in group) - 1 for group in served]
