@@ -17,6 +17,8 @@ Kind = Literal["joint", "single", "groups"]
 _NAMES = {"groups": "{} groups", "single": "One network per task"}
 # Between the ends of an interval lie 90 % of the draws.
 _ENDS = (0.05, 0.95)
+# Groups are fewer networks than one per task. They may have so much more of the total loss.
+_TOLERANCE = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +96,12 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
 
     The joint network is served unless something else is likely to be better: one network per task,
     however many these are, if it gains over the joint network with at least this probability; or
-    groups, the best ones by estimated total loss for some number up to `num_groups`, if they gain
-    over the joint network, over one network per task where that would be served, and over fewer
-    groups, each with at least this probability. Without evidence the joint network is served.
+    the best groups by estimated total loss for some number up to `num_groups`, if they gain over
+    the joint network and over fewer groups with at least this probability. Where one network per
+    task would be served otherwise, groups must also be no more than 0.5 % worse, with the same
+    probability. It was not picked out of many, so that its probability is the one given that
+    groups differ at all; of groups, it counts that they may all be alike. So without evidence the
+    joint network is served.
 
     Args:
         estimate: Estimated losses.
@@ -134,32 +139,31 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
     check_count("num_groups", num_groups)
     check_number("probability", probability, "from 0.5 to below 1", lambda p: 0.5 <= p < 1)
     choices = _choices(estimate, num_groups)
-    losses, draws = [estimate.total(serves) for serves in choices], estimate.draw(choices)
-    joint, single = 0, len(choices) - 1
+    draws = estimate.draw(choices)
 
     def gain(index: int, over: int) -> Gain:
-        mean, total = losses[over] - losses[index], losses[over]
-        deviation = estimate.sampling_deviation(choices[index], choices[over])
-        gains = estimate.total_gain(draws[index], draws[over], deviation)
-        # Groups are the best of many, so that they must first be likely to differ at all.
-        prior = 1.0 if index == single else estimate.probability_of_effects
-        return _gain(mean, total, gains, prior)
+        return _gain(estimate, choices[index], choices[over], draws[index], draws[over])
 
-    def pays(index: int, over: int) -> bool:
-        enough = gain(index, over).probability >= probability
-        return enough and estimate.num_seeds > 1
+    def no_worse(index: int, over: int) -> float:
+        """Probability that a choice is worse than another by no more than half a percent."""
+        gains = _draws_of_gain(estimate, choices[index], choices[over], draws[index], draws[over])
+        worse = (gains < -_TOLERANCE * abs(estimate.total(choices[over]))).mean()
+        return 1 - estimate.probability_of_effects * float(worse)
 
-    yardstick = min((joint, single), key=lambda index: losses[index])
-    base = single if pays(single, joint) else joint
+    joint, single = 0, len(choices) - 1
+    yardstick = min((joint, single), key=lambda index: estimate.total(choices[index]))
+    effects, several = estimate.probability_of_effects, estimate.num_seeds > 1
+    # It was not picked out of many: given that groups differ at all, its gain is no chance find.
+    base = single if several and gain(single, joint).probability >= probability * effects else joint
     fewer, decided, options = joint, base, []
     for index, serves in enumerate(choices):
-        gains = (gain(index, over) for over in (joint, yardstick, fewer))
+        gains = [gain(index, over) for over in (joint, yardstick, fewer)]
         options.append(_option(estimate, serves, *gains))
-        if index in (joint, single) or not (pays(index, joint) and pays(index, fewer)):
-            continue
-        fewer = index
-        if pays(index, base):
-            decided = index
+        enough = all(gains[over].probability >= probability for over in (0, 2))
+        if several and enough and index != single:
+            fewer = index
+            if base == joint or no_worse(index, single) >= probability:
+                decided = index
     chosen = options[decided]
     return Decision(
         kind=chosen.kind,
@@ -199,14 +203,44 @@ def _option(estimate: GroupLosses, serves: Sequence[Group], *gains: Gain) -> Opt
     return Option(kind, Grouping(tasks, tuple(groups), index, loss, loss, True), *gains)
 
 
-def _gain(mean: float, total: float, draws: Array, prior: float) -> Gain:
-    low, high = np.quantile(draws, _ENDS)
+def _gain(
+    estimate: GroupLosses,
+    serves: Sequence[Group],
+    over: Sequence[Group],
+    draws: Array,
+    draws_over: Array,
+) -> Gain:
+    gains = _draws_of_gain(estimate, serves, over, draws, draws_over)
+    total = estimate.total(over)
+    mean, probability = total - estimate.total(serves), estimate.probability_of_effects
+    low, high = (_quantile(gains, end, probability) for end in _ENDS)
     return Gain(
         mean=mean,
-        interval=(float(low), float(high)),
-        probability=prior * float((draws > 0).mean()),
+        interval=(low, high),
+        probability=probability * float((gains > 0).mean()),
         share=mean / abs(total) if total else 0.0,
     )
+
+
+def _draws_of_gain(
+    estimate: GroupLosses,
+    serves: Sequence[Group],
+    over: Sequence[Group],
+    draws: Array,
+    draws_over: Array,
+) -> Array:
+    correlation = estimate.noise_correlation(serves, over)
+    deviation = estimate.sampling_deviation(serves, over)
+    return estimate.total_gain(draws, draws_over, correlation, deviation)
+
+
+def _quantile(gains: Array, below: float, probability: float) -> float:
+    """Quantile of gains that are drawn with some probability, and 0 else."""
+    negative = probability * float((gains < 0).mean())
+    if negative < below < negative + 1 - probability:
+        return 0.0
+    part = below if below <= negative else below - (1 - probability)
+    return float(np.quantile(gains, min(max(part / probability, 0.0), 1.0)))
 
 
 def _reason(

@@ -45,8 +45,9 @@ class GroupLosses:
         standard_error: Array (M, T): its posterior deviation. Infinite for a task with three losses
             or fewer.
         noise: Array (T,): deviation of a task's loss between seeds of one group, beyond what the
-            seed changes alike in all groups.
-        correlation: Correlation of this noise between the tasks of one network, at least 0.
+            seed changes alike in all groups or with their size and members. It is taken to be one
+            for all groups, and is told only down to a hundredth of how far groups differ.
+        correlation: Correlation of this noise between the tasks of one network, from 0 to 0.95.
         probability_of_effects: Posterior probability that groups are not all alike.
         weight_of_affinity: Array (T,): share of the variation between groups that the affinities
             explain, from 0 to 1; 0 without affinities.
@@ -61,7 +62,8 @@ class GroupLosses:
         masks = np.arange(1, 1 << number)
         self.groups = tuple(group_of(int(mask), self.tasks) for mask in masks)
         designs = [_design(measured, task, affinity) for task in range(number)]
-        self._posteriors = [TaskPosterior(design) for design in designs]
+        factorised: dict[bytes, tuple[Array, Array]] = {}
+        self._posteriors = [TaskPosterior(design, factorised) for design in designs]
         self.correlation = _correlation(measured.losses)
         weights, self.probability_of_effects, size_only = _weigh(
             self._posteriors, designs[0].multiples, self.correlation
@@ -100,20 +102,22 @@ class GroupLosses:
             draws[:, task] = posterior.draw(rows, NUM_DRAWS, generator).T[place]
         return draws
 
-    def total_gain(self, losses: Array, over: Array, deviation: float = 0.0) -> Array:
+    def total_gain(
+        self, losses: Array, over: Array, correlation: Array, deviation: float = 0.0
+    ) -> Array:
         """Draws (2000,) of how much less total loss one choice has than another.
 
-        The tasks were drawn independently, but the noise of the tasks of one network is
-        correlated. So the draws of each task are put in an order in which they are (a Gaussian
-        copula with one correlation), and then added.
+        The tasks were drawn independently, but their noise is correlated. So the draws of each task
+        are put in an order in which they are, too (a Gaussian copula), and then added.
 
         Args:
             losses: Draws (T, 2000) of a choice, from `draw`.
             over: Draws (T, 2000) of the choice to compare with, from the same call.
+            correlation: Array (T, T), from `noise_correlation` of the two choices.
             deviation: From `sampling_deviation`, that of the gain on other examples.
         """
-        normal = np.random.default_rng(0).normal(size=(len(losses) + 1, NUM_DRAWS))
-        latent = self.correlation**0.5 * normal[:1] + (1 - self.correlation) ** 0.5 * normal[1:]
+        normal = np.random.default_rng(0).normal(size=(len(losses), NUM_DRAWS))
+        latent = np.linalg.cholesky(correlation) @ normal
         # The draws of each case stay among themselves.
         total = np.zeros(NUM_DRAWS)
         for part in (slice(self._first_draws), slice(self._first_draws, NUM_DRAWS)):
@@ -124,6 +128,24 @@ class GroupLosses:
             freedom = len(self._measured.parts) - 1
             total += deviation * np.random.default_rng(1).standard_t(freedom, NUM_DRAWS)
         return total
+
+    def noise_correlation(self, serves: Sequence[Group], over: Sequence[Group]) -> Array:
+        """Correlation (T, T) of the noise of the tasks' gains by one choice over another.
+
+        Two tasks have noise in common where one network serves both: in both choices, in one or in
+        none.
+
+        Args:
+            serves: By task, in the order of the tasks, the group that serves it.
+            over: The choice to compare with, alike.
+        """
+        together = [
+            [(serves[i] == serves[j]) + (over[i] == over[j]) for j in range(len(serves))]
+            for i in range(len(serves))
+        ]
+        correlation = self.correlation * np.array(together) / 2
+        np.fill_diagonal(correlation, 1.0)
+        return correlation
 
     def sampling_deviation(self, serves: Sequence[Group], over: Sequence[Group]) -> float:
         """Deviation of the gain of one choice over another that the choice of examples causes.
@@ -165,7 +187,8 @@ def estimate_group_losses(
     measured loss is pulled towards what the others say, by a Bayesian regression for each task on
     the size of the group, the other tasks in it, its affinity and an effect of its own, where
     losses of one seed may have a shift in common. Seeds tell the noise; how much each term
-    varies is estimated from all tasks together, with a prior of one half that it does not at all.
+    varies is estimated from all tasks together. Before the data, groups are all alike with a
+    probability of 0.2, only their size counts with 0.3, and everything may with 0.5.
     (An empirical Bayes estimate, as of Efron & Morris 1973; the model is this package's own.)
 
     Args:
@@ -178,8 +201,9 @@ def estimate_group_losses(
             estimated, too, and may be nothing.
         split: Split whose losses count; not the split that judges.
         parts: Splits that are equal parts of that one, such as five fifths of the validation data.
-            How far gains differ between them tells how far they would on other examples, which
-            intervals and probabilities then count. Rows of the whole split may lack.
+            How far gains differ between them tells how far they would on other examples. Intervals
+            and probabilities then count that; the estimated losses stay those of these examples.
+            Rows of the whole split may be missing. Take at least three parts, better five.
 
     Returns:
         `GroupLosses`, for up to 15 tasks.
@@ -281,7 +305,8 @@ def _weigh(
         within, prior = _pooled(likelihoods[:, case], multiples[case])
         weights.append(np.zeros_like(likelihoods))
         weights[-1][:, case] = within
-        # As if the multiples of all tasks were the same.
+        # As if all tasks had the same multiples: with a distribution of their own for each task, as
+        # for the weights, a few tasks that tell something would count for little.
         worth = 1 / (1 + (len(posteriors) - 1) * correlation)
         together = worth * likelihoods[:, case].sum(axis=0) + prior
         evidence.append(scipy.special.logsumexp(together))
@@ -296,7 +321,7 @@ def _weigh(
 
 
 def _pooled(likelihoods: Array, multiples: Array) -> tuple[Array, Array]:
-    """Weights (T, K) of points with a prior that the tasks share, and its first form (K,)."""
+    """Weights (T, K) of points with a prior that the tasks share; its logarithm before the data."""
     places, priors = [], []
     for values in multiples.T:
         found, place = np.unique(values, return_inverse=True)

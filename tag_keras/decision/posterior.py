@@ -21,7 +21,6 @@ columns, in the eigenvectors of the precision of the groups' means.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -31,11 +30,12 @@ import numpy.typing as npt
 from tag_keras.results import Array
 
 Indices = npt.NDArray[np.int64]
+Factorised = dict[bytes, tuple[Array, Array]]
 # Variances as multiples of that of e. The first is no effect.
-_TENFOLD = (0.0, 0.1, 1.0, 10.0, 100.0, 1e4)
+_MULTIPLES = (0.0, 0.1, 1.0, 10.0, 100.0, 1e4)
 SHIFT = (0.0, 0.3, 3.0, 30.0, 1e4)
 TILT = (0.0, 0.2, 2.0)
-OWN = SIZE = MEMBERS = AFFINITY = _TENFOLD
+OWN = SIZE = MEMBERS = AFFINITY = _MULTIPLES
 # Points of the grid below this part of the largest weight do not count.
 _LEAST_WEIGHT = 1e-5
 
@@ -95,11 +95,13 @@ class _Noise:
         vectors: Array (G, G): eigenvectors, in columns.
         means: Array (G,): the groups' means in the coordinates.
         columns: Array (G, P): the columns of the design in the coordinates.
-        within: Sum of squares of what no means of groups explain.
+        within: Sum of squares within the groups.
         log_determinant: That of the covariance of all losses.
     """
 
-    def __init__(self, design: Design, losses: Array, shift: float, tilt: float) -> None:
+    def __init__(
+        self, design: Design, losses: Array, shift: float, tilt: float, factorised: Factorised
+    ) -> None:
         columns = design.columns[:, 1:-1]
         columns = (columns - columns.mean(axis=0))[design.measured] * tilt**0.5
         columns = np.column_stack([np.full(len(columns), shift**0.5), columns])
@@ -118,7 +120,11 @@ class _Noise:
             right[group] += whitened
             square += own @ whitened
             self.log_determinant += log_determinant
-        self.values, self.vectors = _eigenvectors(precision.tobytes(), number)
+        key = precision.tobytes()
+        if key not in factorised:
+            values, vectors = np.linalg.eigh(precision)
+            factorised[key] = values, vectors
+        self.values, self.vectors = factorised[key]
         root = np.sqrt(self.values)
         self.means = self.vectors.T @ right / root
         self.columns = root[:, None] * (self.vectors.T @ design.columns[design.measured])
@@ -189,20 +195,27 @@ class TaskPosterior:
 
     `log_likelihoods` (K,) are those of the points of `design.multiples`. All other methods need
     their weights, which `weigh` sets.
+
+    Args:
+        design: Groups and losses.
+        factorised: Eigenvectors by matrix, to share between tasks: if all groups have all seeds,
+            they have the same ones.
     """
 
-    def __init__(self, design: Design) -> None:
+    def __init__(self, design: Design, factorised: Factorised | None = None) -> None:
         self._design = design
+        factorised = {} if factorised is None else factorised
         self._center = float(design.losses.mean())
-        spread = float(design.losses.std())
-        # Equal losses deviate by a rounding error.
+        # Equal losses differ by a rounding error. Squares of tiny differences would be 0.
+        spread = float(np.abs(design.losses - self._center).max())
         self._scale = spread if spread > 1e-12 * abs(self._center) else 0.0
         losses = (design.losses - self._center) / (self._scale or 1.0)
-        self._freedom = len(losses) - 1
+        self._freedom = max(len(losses) - 1, 1)
         multiples = design.multiples.reshape(len(SHIFT), len(TILT), len(OWN), -1, 6)
         self._points = []
         for points in itertools.chain.from_iterable(multiples):
-            noise = _Noise(design, losses, *points[0, 0, :2])
+            shift, tilt = points[0, 0, :2]
+            noise = _Noise(design, losses, shift, tilt, factorised)
             self._points += [
                 self._solve(_Regression(noise, one[0, 2]), one[:, 3:]) for one in points
             ]
@@ -229,7 +242,7 @@ class TaskPosterior:
             freedom = self._freedom - 2
             spread = one.squares / freedom if freedom > 0 else np.full(len(weights), np.inf)
             square += weights @ (means**2 + spread[:, None] * self._variances(one))
-        variance = np.maximum(square - mean**2, 0.0)
+        variance = np.maximum(square - mean**2, 0.0) if self._scale else np.zeros_like(mean)
         return self._center + self._scale * mean, self._scale**2 * variance
 
     def residual_variance(self) -> float:
@@ -285,7 +298,7 @@ class TaskPosterior:
         return _Points(regression, coefficients, roots, squares, log_likelihoods)
 
     def _kept(self, weights: Array) -> Iterator[tuple[Array, _Points]]:
-        """The points that have a weight (K,), by regression, and before them their weights."""
+        """Yields weights and points of each regression, of points with a weight (K,) above 0."""
         ends = np.cumsum([len(one.squares) for one in self._points])[:-1]
         for part, one in zip(np.split(weights, ends), self._points, strict=True):
             if len(kept := np.flatnonzero(part)):
@@ -321,13 +334,6 @@ def _inverse(effects: Array) -> tuple[Array, Array, float]:
     half = np.linalg.solve(inner, effects.T)
     log_determinant = 2 * float(np.log(np.diag(inner)).sum())
     return half, np.eye(len(effects)) - half.T @ half, log_determinant
-
-
-# The same for all values of own; for all tasks, too, if all groups have all seeds.
-@functools.lru_cache(maxsize=64)
-def _eigenvectors(matrix: bytes, size: int) -> tuple[Array, Array]:
-    values, vectors = np.linalg.eigh(np.frombuffer(matrix).reshape(size, size))
-    return values, vectors
 
 
 def _without_tiny(weights: Array) -> Array:
