@@ -98,7 +98,7 @@ def joint_or_single(measured: Measured, num_networks: int) -> Serving:
 
 def random_groups(measured: Measured, num_networks: int) -> Serving:
     """Groups drawn at random until they cover all tasks; the better one serves each task."""
-    generator = np.random.default_rng(int(measured.validation[0, -1, 0] * 1e6))
+    generator = np.random.default_rng(abs(int(measured.validation[0, -1, 0] * 1e6)))
     number = min(num_networks, len(measured.groups))
     while True:
         family = generator.choice(len(measured.groups), number, replace=False)
@@ -154,6 +154,11 @@ def decided(measured: Measured, num_networks: int) -> Serving:
     return serving_of(decide_groups(measured.estimate, num_networks))
 
 
+def decided_at_half(measured: Measured, num_networks: int) -> Serving:
+    """`decide_groups` with a probability of 0.5: what is more likely than not to gain."""
+    return serving_of(decide_groups(measured.estimate, num_networks, 0.5))
+
+
 def decided_by_pairs(measured: Measured, num_networks: int) -> Serving:
     """`decide_groups` by the losses of the groups that HOA trains, and of the joint network."""
     estimate = estimated(measured, small_groups(measured, 2))
@@ -184,6 +189,7 @@ RULES: dict[str, Rule] = {
     "all groups, raw": all_raw,
     "all groups, estimated": least_estimated,
     "all groups, decided": decided,
+    "all groups, decided at .5": decided_at_half,
     "pairs, decided": decided_by_pairs,
 }
 # Slower: estimates with affinities have a grid of six times as many points.
@@ -211,6 +217,7 @@ def networks_trained(num_tasks: int, num_networks: int) -> dict[str, float]:
         "all groups, raw": every,
         "all groups, estimated": every,
         "all groups, decided": every,
+        "all groups, decided at .5": every,
         "pairs, decided": joint + small + num_networks,
         "all groups and affinities, decided": joint + every,
     }

@@ -68,8 +68,8 @@ class Decision:
         grouping: Groups, and the group that serves each task.
         gain: Gain over the joint network.
         over_yardstick: Gain over the better of the joint network and one network per task.
-        options: The joint network, the best choice of each larger number of networks that has a
-            better one, and one network per task: is the next network worth it?
+        options: The joint network, the best groups for each larger number of networks, where these
+            differ, and one network per task. They say whether the next network is worth it.
         reason: Why, in a sentence or two.
     """
 
@@ -152,7 +152,7 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
 
     joint, single = 0, len(choices) - 1
     yardstick = min((joint, single), key=lambda index: estimate.total(choices[index]))
-    effects, several = estimate.probability_of_effects, estimate.num_seeds > 1
+    effects, several = max(estimate.probability_of_effects, 1e-300), estimate.num_seeds > 1
     # It was not picked out of many: given that groups differ at all, its gain is no chance find.
     base = single if several and gain(single, joint).probability >= probability * effects else joint
     fewer, decided, options = joint, base, []
@@ -263,5 +263,5 @@ def _reason(
     best = max((option.over_joint.probability for option in options[1:]), default=0.0)
     return (
         "The joint network: no other choice is better than it with a probability of "
-        f"{probability:g} or more. The highest is {best:.2f}."
+        f"{probability:g} or more. The highest is {int(100 * best) / 100:.2f}."
     )

@@ -1,7 +1,6 @@
 """Measured losses of groups: rows of results as arrays by group, seed and task."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +13,8 @@ Group = tuple[str, ...]
 Masks = npt.NDArray[np.int64]
 # All groups of more tasks do not fit into memory.
 MOST_TASKS = 15
+# Squares of larger losses, and their sums, may be infinite.
+_LARGEST = 1e100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
     Args:
         rows: Results.
         split: Split whose losses count.
-        parts: Splits that are equal parts of it. With these, rows of the split itself may lack.
+        parts: Splits that are equal parts of it. Rows of the split itself may then be missing.
 
     Raises:
         ValueError: If the rows lack the joint network, a network of one task, or a task of a
@@ -56,10 +57,10 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
     """
     plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
     by_split = {name: [row for row in plain if row.split == name] for name in (split, *parts)}
-    if len(parts) == 1 or len({*parts}) < len(parts):
+    if isinstance(parts, str) or len(parts) in (1, 2) or len({*parts}) < len(parts):
         raise ValueError(
-            "`parts` should be names of at least two splits, each once. Received: "
-            f"parts={list(parts)}."
+            "`parts` should be a list of names of at least three splits, each once. Received: "
+            f"parts={parts!r}."
         )
     needed = parts if parts and not by_split[split] else [split, *parts]
     if missing := [name for name in needed if not by_split[name]]:
@@ -97,7 +98,7 @@ def _losses(rows: Sequence[Row], tasks: Group) -> tuple[list[int], tuple[int, ..
             raise ValueError(
                 f"`rows` should have one loss of {row.task!r} for a network of the tasks "
                 f"{row.tasks} with seed {row.seed} on {row.split!r}. Received: "
-                f"{by_task[row.task]!r} and {row.loss!r}."
+                f"{by_task[row.task]!r} and {row.loss!r}. Leave one of them out."
             )
     masks = sorted({mask for mask, _ in losses})
     seeds = tuple(sorted({seed for _, seed in losses}))
@@ -106,8 +107,8 @@ def _losses(rows: Sequence[Row], tasks: Group) -> tuple[list[int], tuple[int, ..
         group = group_of(mask, tasks)
         if missing := [task for task in group if task not in by_task]:
             raise ValueError(
-                f"`rows` should have a loss on {rows[0].split!r} for each task of a network. Of "
-                f"the network of {group} with seed {seed}, they lack {missing}."
+                f"`rows` should have a loss on {rows[0].split!r} for each task of a network. The "
+                f"network of {group} with seed {seed} has none of {missing}."
             )
         for task, loss in by_task.items():
             array[masks.index(mask), seeds.index(seed), tasks.index(task)] = loss
@@ -135,12 +136,12 @@ def _check_tasks(rows: Sequence[Row], tasks: Group) -> None:
     for row in rows:
         if other := sorted({*row.tasks} - {*tasks}):
             raise ValueError(
-                "`rows` should be of networks of the same tasks, those of the joint network. "
-                f"Received: the network {row.network!r} with {other}, beside one of {tasks}."
+                "`rows` should have the joint network of all tasks. Received: a network with "
+                f"{other}, {row.network!r}, and as the largest network one of {tasks}."
             )
-        if not math.isfinite(row.loss):
+        if not abs(row.loss) <= _LARGEST:
             raise ValueError(
-                "`rows` should have finite losses. Received: a loss of "
+                f"`rows` should have losses of at most {_LARGEST:g}. Received: a loss of "
                 f"{row.loss} of {row.task!r} in the network {row.network!r} with seed {row.seed}. "
                 "Leave out the rows of this network, or train it with a smaller learning rate."
             )

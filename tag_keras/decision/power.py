@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import scipy.special
 
-from tag_keras.decision.group_losses import estimate_group_losses
+from tag_keras.decision.measured import read_measured
 from tag_keras.results import Row
 from tag_keras.utils.checks import check_number
 
@@ -29,15 +29,16 @@ def plan_seeds(
     of many groups take fewer seeds.)
 
     Args:
-        noise: Results of trained networks with at least two seeds; or the deviation s itself, as a
-            share of the total loss.
+        noise: Results of the joint network and of each task alone, with at least two seeds in
+            common, which give s roughly: single networks take the place of any other choice. Or s
+            itself, as a share of the total loss.
         gain: The gain to find, as a share of the total loss of the joint network.
         probability: Confidence that is asked for.
         power: Probability of finding the gain.
         split: Split of the rows that counts.
 
     Returns:
-        The least R from 2 on, at most 10,000.
+        The least R from 2 on; 10,000 if that many do not suffice, either.
 
     Raises:
         ValueError: If an argument is out of range, or the rows have one seed.
@@ -64,15 +65,17 @@ def plan_seeds(
 
 
 def _deviation(rows: Iterable[Row], split: str) -> float:
-    """Deviation over seeds of the difference of two choices, as a share of the joint total."""
-    estimate = estimate_group_losses(rows, split=split)
-    if estimate.num_seeds < 2:
+    """Deviation over seeds of the single networks' total less the joint one's, as a share of it."""
+    measured = read_measured(rows, split)
+    tasks = range(len(measured.tasks))
+    # Groups are in the order of their masks: the joint network is the last one.
+    alone = [int(np.flatnonzero(measured.masks == 1 << task)[0]) for task in tasks]
+    joint, single = measured.losses[-1].sum(axis=1), measured.losses[alone, :, tasks].sum(axis=0)
+    differences = (single - joint)[~np.isnan(single - joint)]
+    if len(differences) < 2:
         raise ValueError(
-            "`noise` should have networks with at least two seeds, to tell the noise between them; "
-            "or be a number. Received: rows with one seed for each network."
+            "`noise` should be rows of the joint network and of each task alone with at least two "
+            "seeds in common, to tell the noise between them; or a number. Received: "
+            f"{len(differences)} such seeds."
         )
-    # Variance of the sum over tasks of noise that has one correlation.
-    alone, together = (estimate.noise**2).sum(), estimate.noise.sum() ** 2
-    variance = (1 - estimate.correlation) * alone + estimate.correlation * together
-    total = abs(estimate.total([estimate.tasks] * len(estimate.tasks)))
-    return float(np.sqrt(2 * variance) / max(total, 1e-300))
+    return float(differences.std(ddof=1) / max(abs(float(np.nanmean(joint))), 1e-300))

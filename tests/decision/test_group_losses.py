@@ -1,5 +1,6 @@
 """Estimates of all groups: what they are pulled to, what they find, and what is refused."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from group_rows import rows_of_losses, simulated
 
 import tag_keras
-from tag_keras.decision import measured
+from tag_keras.decision import group_losses, measured
 
 
 def mean_of(estimate, group, task):
@@ -90,22 +91,18 @@ def test_affinities_count_where_they_tell_of_the_losses():
     values = rng.normal(size=(5, 5))
     tasks = tuple(f"task_{index}" for index in range(5))
     affinity = tag_keras.Affinity(tasks, values)
-    # In a third of the groups, the loss falls by 0.01 with each unit of affinity.
-    told, rest = [], []
+    # The loss falls by 0.01 with each unit of affinity. A third of the groups are measured.
+    rows, rest = [], []
     for mask in range(1, 1 << 5):
         group = measured.group_of(mask, tasks)
         inside = [tasks.index(task) for task in group]
         losses = 1 - 0.01 * (values[np.ix_(inside, inside)].sum(axis=0) - np.diag(values)[inside])
-        for seed in range(3):
-            noisy = losses + 0.002 * rng.normal(size=len(group))
-            keep = len(group) in (1, 5) or mask % 3 == 0
-            (told if keep else rest).append((group, losses))
-            if keep:
-                rest += []
-                told[-1] = (group, noisy, seed)
-    rows = [
-        row for group, losses, seed in told for row in rows_of_losses({group: losses}, tasks, seed)
-    ]
+        if len(group) in (1, 5) or mask % 3 == 0:
+            for seed in range(3):
+                noisy = losses + 0.002 * rng.normal(size=len(group))
+                rows += rows_of_losses({group: noisy}, tasks, seed)
+        else:
+            rest.append((group, losses))
     truth = {group: dict(zip(group, losses, strict=True)) for group, losses in rest}
     errors = []
     for source in (affinity, None, tag_keras.Affinity(tasks, rng.normal(size=(5, 5)))):
@@ -116,6 +113,9 @@ def test_affinities_count_where_they_tell_of_the_losses():
             for task, loss in losses.items()
         ]
         errors.append((np.mean(np.square(left)) ** 0.5, estimate.weight_of_affinity.mean()))
+    unit = tag_keras.estimate_group_losses(rows, tag_keras.Affinity(tasks, 1000 * values))
+    one = tag_keras.estimate_group_losses(rows, affinity)
+    np.testing.assert_allclose(unit.mean, one.mean, rtol=1e-6)
     (told_error, told_weight), (without, none), (other_error, other_weight) = errors
     assert told_error < 0.7 * without
     assert none == 0
@@ -170,8 +170,7 @@ def test_the_table_has_the_means():
     assert selection.score == pytest.approx(estimate.total(served) / 4)
 
 
-def test_draws_of_a_gain_are_correlated_over_the_tasks():
-    # The same noise in all tasks: the deviation of a total is that of one task times their number.
+def test_draws_of_a_gain_are_correlated_where_networks_are_shared():
     single = [(f"task_{index}",) for index in range(4)]
     joint = [tuple(f"task_{index}" for index in range(4))] * 4
     deviations = []
@@ -180,23 +179,49 @@ def test_draws_of_a_gain_are_correlated_over_the_tasks():
         estimate = tag_keras.estimate_group_losses(rows)
         draws = estimate.draw([single, joint])
         np.testing.assert_array_equal(draws, estimate.draw([single, joint]))
-        gain = estimate.total_gain(*draws)
+        gain = estimate.total_gain(*draws, estimate.noise_correlation(single, joint))
         expected = estimate.total(joint) - estimate.total(single)
         assert estimate.probability_of_effects > 0.999
         assert gain.mean() == pytest.approx(expected, abs=4 * gain.std() / 2000**0.5)
         deviations.append(gain.std())
-    assert deviations[1] / deviations[0] == pytest.approx(2, rel=0.2)
-    assert not estimate.total_gain(draws[1], draws[1]).any()
+    # One network of two is shared, so that gains of equal deviation have a correlation of half of
+    # 0.95: the sum of 4 has a variance of 4 + 12 * 0.475 instead of 4.
+    assert deviations[1] / deviations[0] == pytest.approx((1 + 3 * 0.475) ** 0.5, rel=0.15)
+    assert not estimate.total_gain(draws[1], draws[1], np.eye(4)).any()
+
+
+def test_the_correlation_of_gains_counts_the_networks_in_common():
+    estimate = tag_keras.estimate_group_losses(simulated(num_tasks=3, correlation=0.8)[0])
+    a, b, c = ("task_0", "task_1"), ("task_1", "task_2"), ("task_0", "task_1", "task_2")
+    rho = estimate.correlation
+    expected = [[1, rho, rho / 2], [rho, 1, rho / 2], [rho / 2, rho / 2, 1]]
+    np.testing.assert_allclose(estimate.noise_correlation([a, a, b], [c, c, c]), expected)
+
+
+def test_the_draws_of_each_case_stay_among_themselves():
+    # Where only size counts, groups of one size are equal: their gains are 0 there, at the same
+    # draws for all tasks, so that the total is 0 as often as each of them.
+    rows, _ = simulated(num_tasks=3, num_seeds=3, size=0.05, seed=2)
+    estimate = tag_keras.estimate_group_losses(rows)
+    one = [("task_0", "task_1"), ("task_0", "task_1"), ("task_0", "task_2")]
+    other = [("task_0", "task_2"), ("task_1", "task_2"), ("task_1", "task_2")]
+    draws = estimate.draw([one, other])
+    equal = np.isclose(draws[0], draws[1], atol=1e-12)
+    total = estimate.total_gain(*draws, np.eye(3))
+    assert 0.2 < equal[0].mean() < 0.99
+    assert np.isclose(total, 0, atol=1e-12).mean() == pytest.approx(
+        equal.all(axis=0).mean(), abs=0.02
+    )
 
 
 def test_the_deviation_between_parts_is_that_of_the_gain():
     tasks, rng, rows = ("a", "b"), np.random.default_rng(0), []
     for seed in range(3):
-        for part in range(4):
+        for part in range(3):
             for group in [("a",), ("b",), tasks]:
                 losses = 1 + rng.normal(size=len(group))
                 rows += rows_of_losses({group: losses}, tasks, seed, f"part_{part}")
-    names = [f"part_{part}" for part in range(4)]
+    names = [f"part_{part}" for part in range(3)]
     estimate = tag_keras.estimate_group_losses(rows, parts=names)
     loss = {(row.tasks, row.seed, row.split, row.task): row.loss for row in rows}
     gains = [
@@ -212,13 +237,13 @@ def test_the_deviation_between_parts_is_that_of_the_gain():
         for name in names
     ]
     found = estimate.sampling_deviation([("a",), ("b",)], [tasks, tasks])
-    assert found == pytest.approx(np.std(gains, ddof=1) / 2)
+    assert found == pytest.approx(np.std(gains, ddof=1) / 3**0.5)
     # It widens the draws, and leaves their mean.
     draws = estimate.draw([[("a",), ("b",)], [tasks, tasks]])
-    without = estimate.total_gain(*draws)
-    wide = estimate.total_gain(*draws, deviation=100.0)
-    # Student's t with 3 degrees of freedom has a variance of 3, and its quartiles at 0.765.
-    assert np.quantile(wide - without, [0.25, 0.75]) == pytest.approx([-76.5, 76.5], rel=0.1)
+    without = estimate.total_gain(*draws, np.eye(2))
+    wide = estimate.total_gain(*draws, np.eye(2), deviation=100.0)
+    # The 2.5th percentile of Student's t with 2 degrees of freedom is -4.30; with 3, it is -3.18.
+    assert np.quantile(wide - without, 0.025) == pytest.approx(-430, rel=0.15)
     assert (
         tag_keras.estimate_group_losses(simulated()[0]).sampling_deviation(
             [("task_0",)] * 4, [("task_0",)] * 4
@@ -229,18 +254,18 @@ def test_the_deviation_between_parts_is_that_of_the_gain():
 
 def test_a_group_that_was_not_trained_deviates_like_the_others():
     tasks, rows = ("a", "b", "c"), []
-    # On part 1, the loss of a is higher by 0.4 in the joint network, and by 0.1 in others.
-    for part, joint, other in [("p0", 0.0, 0.0), ("p1", 0.4, 0.1)]:
+    # On part 2, the loss of a is higher by 0.4 in the joint network, and by 0.1 in others.
+    for part, joint, other in [("p0", 0.0, 0.0), ("p1", 0.0, 0.0), ("p2", 0.4, 0.1)]:
         for seed in range(2):
             losses = {("a", "b"): (1 + other, 1), tasks: (1 + joint, 1, 1)}
             losses |= {(task,): (1 + other * (task == "a"),) for task in tasks}
             rows += rows_of_losses(losses, tasks, seed, part)
-    estimate = tag_keras.estimate_group_losses(rows, parts=["p0", "p1"])
+    estimate = tag_keras.estimate_group_losses(rows, parts=["p0", "p1", "p2"])
     joint = [tasks] * 3
-    # Two parts whose difference is 0.3 have a variance of 0.045, and their mean one of 0.0225.
+    # 0, 0 and 0.3 have a variance of 0.03, and their mean one of 0.01.
     for group in [("a", "b"), ("a", "c")]:
         found = estimate.sampling_deviation([group, tasks, tasks], joint)
-        assert found == pytest.approx(0.0225**0.5)
+        assert found == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -251,8 +276,9 @@ def test_few_tasks(number):
     assert repr(estimate) == f"GroupLosses(tasks={estimate.tasks}, num_seeds=4)"
 
 
-def test_one_seed_has_estimates():
-    estimate = tag_keras.estimate_group_losses(simulated(num_seeds=1)[0])
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_one_seed_has_estimates(number):
+    estimate = tag_keras.estimate_group_losses(simulated(num_tasks=number, num_seeds=1)[0])
     assert estimate.num_seeds == 1
     assert estimate.correlation == 0
     assert np.isfinite(estimate.noise).all()
@@ -263,6 +289,56 @@ def test_three_losses_have_no_deviation():
     rows, _ = simulated(num_tasks=2, num_seeds=1)
     estimate = tag_keras.estimate_group_losses(rows)
     assert np.isinf(estimate.standard_error[estimate.groups.index(("task_0",)), 0])
+
+
+def test_equal_losses_of_one_seed_have_no_deviation():
+    rows = rows_of_losses({("a", "b"): (0.5, 0.5), ("a",): (0.5,), ("b",): (0.5,)}, ("a", "b"))
+    estimate = tag_keras.estimate_group_losses(rows)
+    inside = ~np.isnan(estimate.mean)
+    np.testing.assert_array_equal(estimate.mean[inside], 0.5)
+    np.testing.assert_array_equal(estimate.standard_error[inside], 0)
+
+
+@pytest.mark.parametrize("unit", [1e-150, 1e-9, 1e90])
+def test_the_unit_of_the_losses_does_not_matter(unit):
+    rows, _ = simulated(members=0.05)
+    scaled = [dataclasses.replace(row, loss=row.loss * unit) for row in rows]
+    one, other = map(tag_keras.estimate_group_losses, (rows, scaled))
+    np.testing.assert_allclose(other.mean / unit, one.mean, rtol=1e-6)
+    np.testing.assert_allclose(other.standard_error / unit, one.standard_error, rtol=1e-5)
+
+
+def test_the_cases_by_hand():
+    """Two tasks and three points of the grid: nothing, size, and size and members."""
+    points = np.array([[0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0]], float)
+
+    class Told:
+        def __init__(self, log_likelihoods):
+            self.log_likelihoods = np.log(log_likelihoods)
+
+        def weigh(self, weights, cases):
+            self.weights, self.cases = weights, cases
+
+    tasks = [Told([1.0, 4.0, 2.0]), Told([1.0, 1.0, 3.0])]
+    # In the third case, members is 0 in one of two points, with a prior of one half; there is one
+    # distribution in the others. Evidence: 1 * 1, 4 * 1, and 4 * 1 / 2 + 2 * 3 / 2 = 5.
+    prior = np.array([0.2 * 1, 0.3 * 4, 0.5 * 5])
+    _, effects, size_only = group_losses._weigh(tasks, points, 0.0)
+    assert effects == pytest.approx(1 - prior[0] / prior.sum())
+    assert size_only == pytest.approx(prior[1] / prior[1:].sum())
+    # Noise that is the same in both tasks is worth that of one: the square roots of 1, 4 and, for
+    # the points of the third case, 4 and 6.
+    prior = np.array([0.2, 0.3 * 2, 0.5 * (2 + 6**0.5) / 2])
+    _, effects, size_only = group_losses._weigh(tasks, points, 1.0)
+    assert effects == pytest.approx(1 - prior[0] / prior.sum())
+    assert size_only == pytest.approx(prior[1] / prior[1:].sum())
+    # Weights in the third case: a fixed point of the prior of members, worth two tasks.
+    members = 0.5
+    for _ in range(200):
+        told = [2 * members / (2 * members + 4 * (1 - members)), 3 * members / (2 * members + 1)]
+        members = (2 * 0.5 + sum(told)) / 4
+    share = tasks[0].cases[1][2] / tasks[0].cases[1].sum()
+    assert share == pytest.approx(told[0], rel=1e-3)
 
 
 @pytest.mark.slow

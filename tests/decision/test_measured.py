@@ -73,17 +73,18 @@ def test_one_network_under_two_names_counts_once():
             "Received: a loss of nan of 'a' in the network 'a' with seed 0. Leave out the rows",
         ),
         (change(4, loss=float("inf")), "Received: a loss of inf of 'b'"),
-        (ROWS[1:], "Of the network of ('a', 'b', 'c') with seed 0, they lack ['a']."),
+        (change(4, loss=1e101), "should have losses of at most 1e+100. Received: a loss of 1e+101"),
+        (ROWS[1:], "The network of ('a', 'b', 'c') with seed 0 has none of ['a']."),
         ([*ROWS[:4], *ROWS[5:]], "the network of each task alone, to compare with. They lack: b."),
-        (ROWS[3:], "should be of networks of the same tasks, those of the joint network. Received"),
+        (ROWS[3:], "`rows` should have the joint network of all tasks. Received: a network with"),
         (
             [*ROWS, Row("d", ("d",), 0, "d", "validation", 0.1, {}, 1.0, role="single")],
-            "Received: the network 'd' with ['d'], beside one of ('a', 'b', 'c').",
+            "with ['d'], 'd', and as the largest network one of ('a', 'b', 'c').",
         ),
         (
             [*ROWS, dataclasses.replace(ROWS[3], network="twin", loss=0.2)],
             "one loss of 'a' for a network of the tasks ('a',) with seed 0 on 'validation'. "
-            "Received: 0.1 and 0.2.",
+            "Received: 0.1 and 0.2. Leave one of them out.",
         ),
     ],
 )
@@ -94,33 +95,33 @@ def test_rows_that_are_refused(rows, message):
 
 def test_the_losses_on_parts_are_means_over_seeds():
     rows = []
-    for seed, part, change in [(0, "p0", 0.0), (0, "p1", 0.2), (5, "p0", 0.4), (5, "p1", 0.8)]:
+    for seed, part, change in [
+        *((0, "p0", 0.0), (0, "p1", 0.3), (0, "p2", 0.3)),
+        *((5, "p0", 0.3), (5, "p1", 0.9), (5, "p2", 0.9)),
+    ]:
         losses = {group: [loss + change for loss in values] for group, values in LOSSES.items()}
         rows += rows_of_losses(losses, "abc", seed, part)
-    measured = read_measured(rows, "validation", ["p0", "p1"])
-    # The whole split lacks: it is the mean of its parts.
-    np.testing.assert_allclose(measured.losses[:, :, 0][[0, 3]], [[0.2, 0.7], [0.4, 0.9]])
-    np.testing.assert_allclose(measured.parts[:, [0, 3], 0], [[0.3, 0.5], [0.6, 0.8]])
+    parts = ["p0", "p1", "p2"]
+    measured = read_measured(rows, "validation", parts)
+    # There are no rows of the whole split: it is the mean of its parts.
+    np.testing.assert_allclose(measured.losses[[0, 3], :, 0], [[0.3, 0.8], [0.5, 1.0]])
+    means = [[0.25, 0.45], [0.7, 0.9], [0.7, 0.9]]
+    np.testing.assert_allclose(measured.parts[:, [0, 3], 0], means)
     assert np.isnan(measured.parts[:, 0, 1]).all()
-    whole = read_measured(
-        [*rows, *ROWS, *rows_of_losses(LOSSES, "abc", 5)], "validation", ["p0", "p1"]
-    )
-    np.testing.assert_allclose(whole.losses[3, :, 0], 0.3)
-    np.testing.assert_array_equal(whole.parts, measured.parts)
+    whole = [*ROWS, *rows_of_losses(LOSSES, "abc", 5)]
+    both = read_measured([*rows, *whole], "validation", parts)
+    np.testing.assert_allclose(both.losses[3, :, 0], 0.3)
+    np.testing.assert_array_equal(both.parts, measured.parts)
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (
-            ["p0"],
-            "`parts` should be names of at least two splits, each once. Received: parts=['p0']",
-        ),
-        (["p0", "p0"], "at least two splits, each once."),
-        (
-            ["p0", "p1"],
-            "`rows` should have losses of networks on the split 'p0'. Received: rows of",
-        ),
+        (["p0"], "`parts` should be a list of names of at least three splits, each once. Received"),
+        (["p0", "p1"], "at least three splits, each once. Received: parts=['p0', 'p1']."),
+        (["p0", "p0", "p1"], "at least three splits, each once."),
+        ("abc", "at least three splits, each once. Received: parts='abc'."),
+        (["p0", "p1", "p2"], "should have losses of networks on the split 'p0'. Received: rows of"),
     ],
 )
 def test_parts_that_are_refused(parts, message):
@@ -129,11 +130,11 @@ def test_parts_that_are_refused(parts, message):
 
 
 def test_parts_of_other_networks():
-    parts = rows_of_losses(LOSSES, "abc", 0, "p0") + rows_of_losses(LOSSES, "abc", 1, "p1")
+    parts = [row for seed in range(3) for row in rows_of_losses(LOSSES, "abc", seed, f"p{seed}")]
     with pytest.raises(
         ValueError, match="should have the same networks on the splits 'validation'"
     ):
-        read_measured([*ROWS, *parts], "validation", ["p0", "p1"])
+        read_measured([*ROWS, *parts], "validation", ["p0", "p1", "p2"])
 
 
 def test_too_many_tasks():

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import scipy.stats
-from group_rows import simulated
+from group_rows import rows_of_losses, simulated
 
 import tag_keras
 
@@ -30,12 +30,20 @@ def test_so_many_seeds_suffice_and_one_fewer_does_not(deviation, gain, probabili
     assert power_of(number - 1, deviation, gain, probability) < power + 0.01
 
 
-def test_the_noise_of_rows_counts_the_correlation_of_tasks():
-    # The difference of two totals of 3 tasks, each with a noise of 0.05, about a total of 3.
-    for correlation, variance in ((0.0, 3 * 0.05**2), (0.9, (3 + 6 * 0.9) * 0.05**2)):
-        rows, _ = simulated(num_tasks=3, num_seeds=60, noise=0.05, correlation=correlation)
-        expected = tag_keras.plan_seeds((2 * variance) ** 0.5 / 3, 0.005)
-        assert tag_keras.plan_seeds(rows, 0.005) == pytest.approx(expected, rel=0.2)
+def test_the_noise_of_rows_is_that_of_single_networks_less_the_joint_one():
+    tasks, rng, rows = ("a", "b"), np.random.default_rng(0), []
+    totals = []
+    for seed in range(5):
+        joint, single = rng.normal(size=(2, 2)) + 10
+        losses = {tasks: joint, ("a",): single[:1], ("b",): single[1:]}
+        rows += rows_of_losses(losses, tasks, seed)
+        totals.append((joint.sum(), single.sum()))
+    # A seed that only the joint network has does not count for the differences.
+    rows += rows_of_losses({tasks: (10.0, 10.0)}, tasks, seed=9)
+    joint, single = np.transpose(totals)
+    deviation = np.std(single - joint, ddof=1) / np.mean([*joint, 20.0])
+    for gain in (0.01, 0.05):
+        assert tag_keras.plan_seeds(rows, gain) == tag_keras.plan_seeds(float(deviation), gain)
 
 
 def test_it_stops_at_many():
@@ -59,5 +67,5 @@ def test_arguments_out_of_range(arguments, message):
 
 def test_one_seed_tells_no_noise():
     rows, _ = simulated(num_seeds=1)
-    with pytest.raises(ValueError, match="`noise` should have networks with at least two seeds"):
+    with pytest.raises(ValueError, match="at least two seeds in common, to tell the noise"):
         tag_keras.plan_seeds(rows)
