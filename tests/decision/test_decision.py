@@ -56,7 +56,8 @@ def test_the_interval_has_nine_tenths_of_the_draws():
     option = tag_keras.decide_groups(estimate, 2).options[1]
     serves = [option.grouping.groups[index] for index in option.grouping.serves.values()]
     joint = [estimate.tasks] * 4
-    draws = estimate.draw([joint, serves])
+    single = [(task,) for task in estimate.tasks]
+    draws = estimate.draw([joint, serves, single])
     gains = estimate.total_gain(draws[1], draws[0], estimate.noise_correlation(serves, joint))
     assert estimate.probability_of_effects == pytest.approx(1)
     assert option.over_joint.interval == pytest.approx(np.quantile(gains, [0.05, 0.95]))
@@ -78,13 +79,12 @@ def test_losses_below_0_have_gains_in_shares_of_their_size():
 
 
 def test_a_third_network_must_gain_over_two():
-    # a and b need each other, c and d too; alone, b is a little better still, within the noise.
-    rows = planted(0.2, noise=0.02)
-    decision = decide(rows, num_groups=3)
+    decision = decide(simulated(num_tasks=4, num_seeds=3, members=0.04, seed=3)[0])
     two, three = decision.options[1:3]
     assert two.over_fewer == two.over_joint
     assert three.over_joint.probability > 0.99
-    assert three.over_fewer.probability < 0.8
+    # It gains over two networks, but that is not sure.
+    assert 0.5 < three.over_fewer.probability < 0.8
     assert three.over_fewer.mean == pytest.approx(three.over_joint.mean - two.over_joint.mean)
     assert decision.grouping == two.grouping
 
