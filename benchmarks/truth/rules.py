@@ -190,10 +190,12 @@ RULES: dict[str, Rule] = {
     "all groups, estimated": least_estimated,
     "all groups, decided": decided,
     "all groups, decided at .5": decided_at_half,
-    "pairs, decided": decided_by_pairs,
 }
-# Slower: estimates with affinities have a grid of six times as many points.
-SLOW_RULES: dict[str, Rule] = {"all groups and affinities, decided": decided_with_affinities}
+# Each makes an estimate of its own, the second one on a grid of six times as many points.
+SLOW_RULES: dict[str, Rule] = {
+    "pairs, decided": decided_by_pairs,
+    "all groups and affinities, decided": decided_with_affinities,
+}
 
 
 def networks_trained(num_tasks: int, num_networks: int) -> dict[str, float]:
