@@ -28,10 +28,18 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
 def test_the_networks_of_the_readme_are_chosen():
     names = {}
     exec(compile(blocks("python")[1], "README.md", "exec"), names)
-    assert len(blocks("python")) == 2
     # "a" with "b", a half-size network for "b" alone and one for "c": (0.22 + 0.35 + 0.30) / 3.
     assert names["chosen"].groups == (("a", "b"), ("b",), ("c",))
     assert names["chosen"].cost == 2 and names["chosen"].score == pytest.approx(0.29)
+
+
+def test_the_decision_of_the_readme_is_for_groups(capsys):
+    names = {}
+    exec(compile(blocks("python")[2], "README.md", "exec"), names)
+    assert len(blocks("python")) == 3
+    # "a" gains 0.3 from "b", which loses 0.1 by it.
+    assert names["decision"].grouping.groups == (("a", "b"), ("b",))
+    assert "2 groups: the total loss is 9.8 % below" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

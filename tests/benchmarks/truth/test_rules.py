@@ -244,6 +244,7 @@ def test_networks_trained_by_hand():
         "all groups, raw": 7,
         "all groups, estimated": 7,
         "all groups, decided": 7,
+        "all groups, decided at .5": 7,
         "pairs, decided": 3 + 3 + 1 + 2,
         "all groups and affinities, decided": 1 + 7,
     }
