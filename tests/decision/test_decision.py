@@ -8,7 +8,6 @@ import pytest
 from group_rows import rows_of_losses, simulated
 
 import tag_keras
-from tag_keras.decision import decision as decision_module
 
 
 def decide(rows, num_groups=3, **options):
@@ -62,14 +61,6 @@ def test_the_interval_has_nine_tenths_of_the_draws():
     assert estimate.probability_of_effects == pytest.approx(1)
     assert option.over_joint.interval == pytest.approx(np.quantile(gains, [0.05, 0.95]))
     assert option.over_joint.probability == pytest.approx((gains > 0).mean())
-
-
-def test_quantiles_of_gains_that_may_be_nothing():
-    # With a probability of one half, gains of -1 to 2 by steps of 0.003; else 0. Of all, a sixth is
-    # below 0, and half is 0.
-    gains = np.linspace(-1, 2, 1001)
-    quantiles = [decision_module._quantile(gains, below, 0.5) for below in (0.05, 0.2, 0.6, 0.95)]
-    assert quantiles == pytest.approx([-0.7, 0, 0, 1.7], abs=0.01)
 
 
 def test_losses_below_0_have_gains_in_shares_of_their_size():
