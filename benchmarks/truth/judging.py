@@ -167,7 +167,7 @@ def _forecasts(
     options = decide_groups(measured.estimate, num_networks).options
     found = []
     for option in options[1:]:
-        serving, told = serving_of(option), option.over_joint
+        serving, told = serving_of(option.grouping), option.over_joint
         total = measured.estimate.total([measured.tasks] * len(measured.tasks))
         gains: list[float] = []
         for losses in (table.test, table.validation):

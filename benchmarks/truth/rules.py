@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from benchmarks.truth.tables import Floats, Table
 from tag_keras.affinity import Affinity
-from tag_keras.decision.decision import Decision, Option, decide_groups
+from tag_keras.decision.decision import decide_groups
 from tag_keras.decision.group_losses import GroupLosses
-from tag_keras.decision.measured import MeasuredLosses
+from tag_keras.decision.measured import MeasuredLosses, mask_of
 from tag_keras.results import Row, single_name
 from tag_keras.selection.anchoring import anchor_affinity
+from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.selection.solvers.dynamic_program import choose_families
 
@@ -133,7 +134,7 @@ def higher_order(measured: Measured, num_networks: int) -> Serving:
 def paper(measured: Measured, num_networks: int) -> Serving:
     """TAG as in the paper (Fifty et al. 2021): affinities of one joint training, groups of two."""
     affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
-    return _rows(measured, select_groups(affinity, num_networks, "forbid"))
+    return serving_of(select_groups(affinity, num_networks, "forbid"))
 
 
 def anchored(measured: Measured, num_networks: int) -> Serving:
@@ -145,24 +146,24 @@ def anchored(measured: Measured, num_networks: int) -> Serving:
     affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
     by_loss = anchor_affinity(affinity, yardstick_rows(measured))
     grouping = select_groups(by_loss, num_networks, "baseline", score="sum")
-    chosen = _rows(measured, grouping)
+    chosen = serving_of(grouping)
     return min((measured.joint, measured.single, chosen), key=measured.total)
 
 
 def decided(measured: Measured, num_networks: int) -> Serving:
     """`decide_groups` by the losses of all groups."""
-    return serving_of(decide_groups(measured.estimate, num_networks))
+    return serving_of(decide_groups(measured.estimate, num_networks).grouping)
 
 
 def decided_at_half(measured: Measured, num_networks: int) -> Serving:
     """`decide_groups` with a probability of 0.5: what is more likely than not to gain."""
-    return serving_of(decide_groups(measured.estimate, num_networks, 0.5))
+    return serving_of(decide_groups(measured.estimate, num_networks, 0.5).grouping)
 
 
 def decided_by_pairs(measured: Measured, num_networks: int) -> Serving:
     """`decide_groups` by the losses of the groups that HOA trains, and of the joint network."""
     estimate = estimated(measured, small_groups(measured, 2))
-    return serving_of(decide_groups(estimate, num_networks))
+    return serving_of(decide_groups(estimate, num_networks).grouping)
 
 
 def least_estimated(measured: Measured, num_networks: int) -> Serving:
@@ -174,7 +175,7 @@ def decided_with_affinities(measured: Measured, num_networks: int) -> Serving:
     """`decide_groups` by the losses of all groups and mean affinities."""
     affinity = Affinity(measured.tasks, measured.affinities["lookahead"].mean(axis=0))
     estimate = estimated(measured, range(len(measured.groups)), affinity)
-    return serving_of(decide_groups(estimate, num_networks))
+    return serving_of(decide_groups(estimate, num_networks).grouping)
 
 
 RULES: dict[str, Rule] = {
@@ -236,11 +237,10 @@ def estimated(
     return GroupLosses(found, affinity)
 
 
-def serving_of(decision: Decision | Option) -> list[int]:
-    """The rows of the groups that serve the tasks by a decision, or by one of its options."""
-    tasks, groups = decision.grouping.tasks, decision.grouping.groups
-    served = [groups[decision.grouping.serves[task]] for task in tasks]
-    return [sum(1 << tasks.index(task) for task in group) - 1 for group in served]
+def serving_of(grouping: Grouping) -> list[int]:
+    """For each task, the row of the group that serves it."""
+    tasks, groups = grouping.tasks, grouping.groups
+    return [mask_of(groups[grouping.serves[task]], tasks) - 1 for task in tasks]
 
 
 def small_groups(measured: Measured, largest: int) -> list[int]:
@@ -286,8 +286,3 @@ def _served_by(losses: Floats, family: Sequence[int] | npt.NDArray[Any]) -> list
     rows = np.asarray(family)
     served: list[int] = rows[np.nanargmin(losses[rows], axis=0)].tolist()
     return served
-
-
-def _rows(measured: Measured, grouping: Any) -> list[int]:
-    served = [grouping.groups[grouping.serves[task]] for task in measured.tasks]
-    return [sum(1 << measured.tasks.index(task) for task in group) - 1 for group in served]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tag_keras.decision.measured import mask_of
 from tag_keras.utils import files
 
 Floats = npt.NDArray[np.float64]
@@ -86,7 +87,7 @@ class Table:
 
     def row(self, group: tuple[str, ...]) -> int:
         """The row of a group of tasks."""
-        return sum(1 << self.tasks.index(task) for task in group) - 1
+        return mask_of(group, self.tasks) - 1
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table, atomically, with values of about four digits."""

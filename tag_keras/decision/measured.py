@@ -53,7 +53,7 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
     Raises:
         ValueError: If the rows lack the joint network, a network of one task, or a task of a
             network; if a loss is not finite, networks with the same tasks and seed differ, there
-            are more than 15 tasks, or one part only.
+            are more than 15 tasks, or fewer than three parts.
     """
     plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
     by_split = {name: [row for row in plain if row.split == name] for name in (split, *parts)}
@@ -138,6 +138,11 @@ def _check_tasks(rows: Sequence[Row], tasks: Group) -> None:
             raise ValueError(
                 "`rows` should have the joint network of all tasks. Received: a network with "
                 f"{other}, {row.network!r}, and as the largest network one of {tasks}."
+            )
+        if row.task not in row.tasks:
+            raise ValueError(
+                "`rows` should have losses of tasks that their networks were trained on. Received: "
+                f"{row.task!r} of the network {row.network!r}, of {row.tasks}."
             )
         if not abs(row.loss) <= _LARGEST:
             raise ValueError(

@@ -52,10 +52,12 @@ def plan_seeds(
     for name, value in {"probability": probability, "power": power}.items():
         check_number(name, value, "from 0.5 to below 1", lambda share: 0.5 <= share < 1)
     check_number("gain", gain, "a positive share", lambda share: share > 0)
-    if isinstance(noise, Iterable):
+    if isinstance(noise, Iterable) and not isinstance(noise, str):
         deviation = _deviation(noise, split)
     else:
-        deviation = check_number("noise", noise, "a share from 0 on", lambda share: share >= 0)
+        deviation = check_number(
+            "noise", noise, "rows, or a share from 0 on", lambda share: share >= 0
+        )
     for number in range(2, _MOST_SEEDS):
         quantile = scipy.special.stdtrit(number - 1, probability)
         noncentrality = gain * number**0.5 / max(deviation, 1e-12)

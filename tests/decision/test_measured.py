@@ -72,6 +72,7 @@ def test_one_network_under_two_names_counts_once():
             change(3, loss=float("nan")),
             "Received: a loss of nan of 'a' in the network 'a' with seed 0. Leave out the rows",
         ),
+        (change(4, task="c"), "Received: 'c' of the network 'b', of ('b',)."),
         (change(4, loss=float("inf")), "Received: a loss of inf of 'b'"),
         (change(4, loss=1e101), "should have losses of at most 1e+100. Received: a loss of 1e+101"),
         (ROWS[1:], "The network of ('a', 'b', 'c') with seed 0 has none of ['a']."),

@@ -54,7 +54,11 @@ def test_it_stops_at_many():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"noise": -0.1}, "`noise` should be a share from 0 on. Received: noise=-0.1."),
+        ({"noise": -0.1}, "`noise` should be rows, or a share from 0 on. Received: noise=-0.1."),
+        (
+            {"noise": "rows"},
+            "`noise` should be rows, or a share from 0 on. Received: noise='rows'.",
+        ),
         ({"noise": 0.1, "gain": 0}, "`gain` should be a positive share. Received: gain=0."),
         ({"noise": 0.1, "power": 1}, "`power` should be from 0.5 to below 1. Received: power=1."),
         ({"noise": 0.1, "probability": 0.4}, "`probability` should be from 0.5 to below 1."),
