@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tag_keras.affinity import Affinity
 from tag_keras.comparison.comparison import losses_as_text
-from tag_keras.comparison.guard import guard_groups
+from tag_keras.comparison.guard import serve_measured
 from tag_keras.comparison.method_table import (
     compare_methods,
     grouping_methods,
@@ -20,6 +20,7 @@ from tag_keras.comparison.method_table import (
 )
 from tag_keras.comparison.serving import Serving, serving_as_text
 from tag_keras.decision.common_examples import few_common_examples, share_of_common_examples
+from tag_keras.decision.decision import check_probability
 from tag_keras.estimators.base import AffinityEstimator, check_estimator
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
@@ -27,6 +28,7 @@ from tag_keras.results import JOINT, Row, group_name, load_sweep_results, single
 from tag_keras.selection.anchoring import Singletons, check_affinity, check_options, selection_rule
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
+from tag_keras.study.budget import Budget, check_budget, spend
 from tag_keras.study.study import Study
 from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.inputs import check_build_model
@@ -56,6 +58,8 @@ def run(
     affinity: AffinityEstimator,
     singletons: Singletons = "measured",
     seeds: Sequence[int] = (0, 1, 2),
+    budget: Budget | None = None,
+    probability: float = 0.8,
     settings: Mapping[str, Any] | None = None,
     rivals: Mapping[str, Sequence[Row]] | None = None,
     processes: int = 0,
@@ -64,9 +68,10 @@ def run(
     """Measures affinities, trains yardsticks, selects groups, trains them, and reports.
 
     The yardsticks are one joint network and one network per task. They tell the selection what
-    tasks gain from sharing, and `guard_groups` lets a yardstick serve a task that it serves better
-    than the group. Every choice is made on the split `"validation"`; `"test"` is only reported. The
-    same call resumes a run that was stopped, and makes damaged files of networks anew.
+    tasks gain from sharing. Then `decide_groups` decides, by the losses of all networks that were
+    trained, which of them serve: the joint one without evidence that others are better. Every
+    choice is made on the split `"validation"`; `"test"` is only reported. The same call resumes a
+    run that was stopped, and makes damaged files of networks anew.
 
     The folder keeps, in settings.json, a fingerprint of the compiled model, the data and the
     callbacks; another one is refused, and the message names what differs. The values that datasets
@@ -74,8 +79,8 @@ def run(
 
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
-            (the networks that grouped.keras consists of, and why), report.html and, in networks/,
-            every trained network.
+            (the networks that grouped.keras consists of, and why), report.html, with a budget
+            plan.json and, in networks/, every trained network.
         build_model: Returns a compiled model for a tuple of tasks, with the keyword `affinity`. It
             makes all that a training changes anew at each call, which a second call for each
             network checks. Layers that are frozen or adapted may be made once outside.
@@ -88,7 +93,16 @@ def run(
             network, by affinities that `anchor_affinity` has corrected. By the affinities as
             measured, as in `select_groups`: `"baseline"`, 0; or `"forbid"`, no task may be alone,
             as in the TAG paper.
-        seeds: Every network is trained once with each seed; the first one measures affinities.
+        seeds: Every network is trained once with each seed; the first one measures affinities. With
+            one seed, the joint network serves: what is noise is not known.
+        budget: Number of trainings, of one network with one seed each, besides the one that
+            measures. By default, the yardsticks and the groups take what they need. Half of a
+            larger budget is for other groups that may be better, half for further seeds of the
+            networks that the decision is between; the rest stays unspent once that is firm.
+            `"all"` trains every group of up to 12 tasks with each seed. The same folder goes on
+            with a larger budget.
+        probability: Least probability of a gain for which more networks serve, as in
+            `decide_groups`. The networks in a folder can be decided about anew with another one.
         settings: Further settings that tell this run from another in the same folder, such as the
             version of a dataset.
         rivals: Results of other methods, with the same tasks and seeds, for the report to compare:
@@ -105,11 +119,12 @@ def run(
             shows only what you may have to look after, such as files that are made anew.
 
     Returns:
-        The deployable model: the networks that the guard chose, each with the seed of the least
+        The deployable model: the networks that were decided for, each with the seed of the least
         validation loss over the tasks that it serves.
 
     Raises:
-        ValueError: If there is no seed or one twice, if `affinity` is no estimator, if `data` lacks
+        ValueError: If there is no seed or one twice, if the budget is below what the yardsticks and
+            the groups take, if `affinity` is no estimator, if `data` lacks
             `"train"` or `"validation"` or labels, if `build_model` or `callbacks` cannot be used
             (with `processes`, what only a call of `build_model` shows is a `SweepError`), if there
             are too many tasks for `singletons`, if a pair of tasks was never measured, if the
@@ -128,6 +143,8 @@ def run(
             f'"test", which is reported. Missing: {missing}. Received: {sorted(data)}.'
         )
     check_options(tasks, num_groups, singletons)
+    budget = check_budget(budget, tasks, num_groups, len(seeds))
+    check_probability(probability)
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
     given |= {"affinity": type(affinity).__name__, **affinity.settings(), **comparable(fit)}
     check_build_model(build_model, "affinity")
@@ -155,18 +172,21 @@ def run(
             Network(group_name(index), group, role="group", index=index)
             for index, group in enumerate(grouping.groups)
         ]
-        # Together with the yardsticks, so that a group equal to one of them is not trained again.
-        rows = _train(study, [*yardsticks, *groups])
-        serving = guard_groups(grouping, rows)
-        while (grouped := _put_together(folder, serving)) is None:
-            # Networks were damaged. Trained anew, they may come out otherwise.
+        grouped = None
+        # Again if networks were damaged: trained anew, they may come out otherwise.
+        while grouped is None:
+            # Together with the yardsticks, so that a group equal to one of them is not trained
+            # again.
             rows = _train(study, [*yardsticks, *groups])
-            serving = guard_groups(grouping, rows)
+            if budget is not None:
+                rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability)
+            serving = serve_measured(rows, num_groups, probability=probability)
+            grouped = _put_together(folder, serving)
         others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
         if singletons == "measured":
             others["anchored"] = rule["affinity"]
-        study.say(losses_as_text(grouping, rows))
-        study.say(serving_as_text(grouping, serving))
+        study.say(losses_as_text(grouping, rows, serving))
+        study.say(serving_as_text(serving))
         if rivals:
             methods = grouping_methods(grouping, by_yardsticks=singletons == "measured")
             methods |= {name: method_of(name, results) for name, results in rivals.items()}

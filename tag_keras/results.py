@@ -18,8 +18,9 @@ Array = npt.NDArray[np.float64]
 FEWEST_SEEDS = 3
 _LARGEST = 1e100
 JOINT = "joint"
-# Roles of networks that are trained by plain `fit`. Most other roles are names of methods.
-PLAIN = (JOINT, "single", "group")
+# Roles of networks that are trained by plain `fit`. Most other roles are names of methods. A
+# candidate is a group that was trained to learn from; the groups of a grouping have the role group.
+PLAIN = (JOINT, "single", "group", "candidate")
 
 
 def single_name(task: str) -> str:
@@ -45,8 +46,9 @@ class Row:
         loss: Mean loss of the task over the split.
         metrics: Further metrics of the task: value by name.
         seconds: Wall time of training the network.
-        role: `"joint"`, `"single"`, `"group"`, `"affinity"` or the name of a method. By default,
-            role and the fields below are what version 0.1 would have read from the name.
+        role: `"joint"`, `"single"`, `"group"`, `"candidate"` (another group that was trained to
+            learn from), `"affinity"` or the name of a method. By default, role and the fields below
+            are what version 0.1 would have read from the name.
         index: Index of the network's group in its grouping, or None.
         early: Whether the training stopped after ESA's few epochs.
         half_size: Whether the network has half the size.

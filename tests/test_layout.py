@@ -37,14 +37,15 @@ MAY_IMPORT = {
         *("grouped_model", "networks", "model", "gradient_methods", "estimators"),
         "loss_weighting",
     ),
-    "comparison": ("selection", "affinity", "results", "utils"),
-    "report": ("comparison", "selection", "affinity", "results", "utils"),
+    "comparison": ("decision", "selection", "affinity", "results", "utils"),
+    "report": ("comparison", "decision", "selection", "affinity", "results", "utils"),
     "sweep": (
         *("saved_classes", "grouped_model", "model", "multitask", "selection", "results"),
         *("estimators", "backend", "utils"),
     ),
     "study": (
-        *("sweep", "report", "selection", "model", "gradient_methods", "loss_weighting"),
+        *("sweep", "report", "decision", "selection", "model", "gradient_methods"),
+        "loss_weighting",
         *("estimators", "affinity", "results", "utils"),
     ),
     "experiment": (

@@ -1,24 +1,51 @@
-"""Losses of joint, single and grouped networks: by kind for the report, by name for the guard."""
+"""Losses of joint, single and grouped networks, by kind, and the best seed of each."""
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tag_keras import results
-from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
+from tag_keras.comparison.serving import Serving
+from tag_keras.results import (
+    JOINT,
+    PLAIN,
+    Array,
+    ResultTable,
+    Row,
+    group_name,
+    single_name,
+)
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.text import fixed
 
+Group = tuple[str, ...]
 
-def serving_networks(grouping: Grouping) -> dict[str, dict[str, str]]:
-    """By kind of network, the name of the network that serves each task."""
-    return {
+
+def serving_networks(
+    grouping: Grouping, serving: Serving | None = None
+) -> dict[str, dict[str, str]]:
+    """By kind of network, the name of the network that serves each task.
+
+    What is served is a kind of its own if it is none of the others.
+    """
+    kinds = {
         "joint": dict.fromkeys(grouping.tasks, JOINT),
         "single": {task: single_name(task) for task in grouping.tasks},
         "grouped": {task: group_name(grouping.serves[task]) for task in grouping.tasks},
     }
+    if serving and not any(_is_served(grouping, serving, serves) for serves in kinds.values()):
+        kinds["served"] = {task: serving.network_of(task)[0] for task in grouping.tasks}
+    return kinds
+
+
+def _is_served(grouping: Grouping, serving: Serving, serves: Mapping[str, str]) -> bool:
+    """Whether networks, by task, have the tasks of those that are served. Names may differ."""
+    trained, served = tasks_of_networks(grouping), serving.grouping
+    return all(
+        {*trained[name]} == {*served.groups[served.serves[task]]} for task, name in serves.items()
+    )
 
 
 def tasks_of_networks(grouping: Grouping) -> dict[str, tuple[str, ...]]:
@@ -60,7 +87,8 @@ class Comparison:
 
     Args:
         losses: Losses (T + 1, S) of T tasks and their total over S seeds, by kind (`"joint"`,
-            `"single"`, `"grouped"`). A kind needs a seed with the losses of all tasks to be here.
+            `"single"`, `"grouped"`, and `"served"` if that is none of these). A kind needs a seed
+            with the losses of all tasks to be here.
         seeds: The S seeds, in increasing order.
         left_out: Seeds that some kinds have, but not all.
     """
@@ -83,18 +111,20 @@ class Comparison:
         return {kind: (losses - joint) / mean for kind, losses in others.items()}
 
 
-def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
-    """Compares the test losses of joint, single and grouped networks.
+def compare(grouping: Grouping, rows: Sequence[Row], serving: Serving | None = None) -> Comparison:
+    """Compares the test losses of joint, single and grouped networks, and of what is served.
 
     Args:
         grouping: Groups of tasks, and the group that serves each task.
-        rows: Results of networks named `"joint"`, `"single_<task>"` and `"group_<index>"`.
+        rows: Results of networks named `"joint"`, `"single_<task>"` and `"group_<index>"`, and of
+            the networks that are served.
+        serving: What is served.
 
     Raises:
         ValueError: If the kinds of networks that have complete seeds have none in common.
     """
-    table, serving = ResultTable(rows), serving_networks(grouping)
-    complete = {kind: {*table.seeds(serves, "test")} for kind, serves in serving.items()}
+    table, kinds = ResultTable(rows), serving_networks(grouping, serving)
+    complete = {kind: {*table.seeds(serves, "test")} for kind, serves in kinds.items()}
     complete = {kind: seeds for kind, seeds in complete.items() if seeds}
     common = set.intersection(*complete.values()) if complete else set()
     if complete and not common:
@@ -104,15 +134,15 @@ def compare(grouping: Grouping, rows: Sequence[Row]) -> Comparison:
         )
     losses = {}
     for kind in complete:
-        by_task = table.losses(serving[kind], "test", sorted(common))
+        by_task = table.losses(kinds[kind], "test", sorted(common))
         losses[kind] = np.array([*by_task.values(), results.total_error(by_task)])
     left_out = set().union(*complete.values()) - common
     return Comparison(losses, tuple(sorted(common)), tuple(sorted(left_out)))
 
 
-def losses_as_text(grouping: Grouping, rows: Sequence[Row]) -> str:
+def losses_as_text(grouping: Grouping, rows: Sequence[Row], serving: Serving | None = None) -> str:
     """Test losses by task and kind for the terminal, mean and deviation over the seeds."""
-    comparison = compare(grouping, rows)
+    comparison = compare(grouping, rows, serving)
     if not comparison.losses:
         return 'There are no test losses: no kind of network has results on the split "test".'
     lines = [["test loss", *comparison.losses]]
@@ -127,80 +157,34 @@ def losses_as_text(grouping: Grouping, rows: Sequence[Row]) -> str:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class LossTable:
-    """Losses of networks on one split, at the seeds that all of them have.
-
-    Of each network, the seed with the least loss over the tasks that it serves is served. The
-    methods take the name of the network that serves each task.
+def best_networks(
+    rows: Iterable[Row], split: str, served: Mapping[str, Group]
+) -> tuple[dict[Group, tuple[str, int]], float]:
+    """The best trained network of each group: of its seeds, that of the least loss.
 
     Args:
-        losses: By name of the network and task, the losses (S,) over S seeds.
-        seeds: The S seeds, in increasing order.
-    """
-
-    losses: Mapping[str, Mapping[str, Array]]
-    seeds: tuple[int, ...]
-
-    def served_seeds(self, serves: Mapping[str, str]) -> dict[str, int]:
-        """The seed that is served, by name of the network, in the order of `losses`."""
-        seeds = {}
-        for name, losses in self.losses.items():
-            served = [losses[task] for task in serves if serves[task] == name]
-            if served:
-                totals = [math.fsum(at_seed) for at_seed in zip(*served, strict=True)]
-                seeds[name] = self.seeds[totals.index(min(totals))]
-        return seeds
-
-    def served_losses(self, serves: Mapping[str, str]) -> dict[str, float]:
-        """The loss that is served, by task."""
-        seeds = self.served_seeds(serves)
-        places = {name: self.seeds.index(seed) for name, seed in seeds.items()}
-        return {task: float(self.losses[name][task][places[name]]) for task, name in serves.items()}
-
-    def served_total(self, serves: Mapping[str, str]) -> float:
-        """Sum of the losses that are served, whatever the order of the tasks."""
-        return math.fsum(self.served_losses(serves).values())
-
-    def are_alike(self, one: str, other: str) -> bool:
-        """Whether two names have the same tasks and losses, and so are one network."""
-        left, right = self.losses[one], self.losses[other]
-        return {*left} == {*right} and all(np.array_equal(left[t], right[t]) for t in left)
-
-
-def loss_table(grouping: Grouping, rows: Sequence[Row], split: str) -> LossTable:
-    """Puts together the losses of the group networks, the joint network and the single networks.
-
-    Args:
-        grouping: Groups of tasks.
-        rows: Results of networks named `"group_<index>"`, `"joint"` and `"single_<task>"`. Other
-            networks are ignored.
-        split: Split to read, for instance `"validation"`.
+        rows: Results. A network that was trained once under several names is called by the first of
+            the roles `"joint"`, `"single"`, `"group"` and `"candidate"`.
+        split: Split whose losses count.
+        served: By task, the group that serves it.
 
     Returns:
-        Table, without joint and single networks that have no seed with losses of all their tasks.
-
-    Raises:
-        ValueError: If a group has no such seed, or if the networks have none in common.
+        By group, name and seed of the network with the least loss over the tasks that it serves;
+        and the sum of these losses.
     """
-    table, networks = ResultTable(rows), tasks_of_networks(grouping)
-    serves = {name: dict.fromkeys(tasks, name) for name, tasks in networks.items()}
-    seeds = {name: table.seeds(serves[name], split) for name in networks}
-    for index, tasks in enumerate(grouping.groups):
-        name = group_name(index)
-        if not seeds[name]:
-            absent = [task for task in tasks if not table.seeds({task: name}, split)]
-            raise ValueError(
-                f"`rows` should hold the losses of {name!r} on {split!r} for all of its tasks at "
-                f"one seed. Missing: {', '.join(absent or tasks)}. Evaluate the network on data "
-                "with the labels of these tasks."
-            )
-    seeds = {name: complete for name, complete in seeds.items() if complete}
-    common = sorted(set.intersection(*map(set, seeds.values())))
-    if not common:
-        raise ValueError(
-            "`rows` should hold a seed that every network was trained with. Received these seeds "
-            f"on {split!r}: {seeds}. Train all of them with the same seeds."
-        )
-    losses = {name: table.losses(serves[name], split, common) for name in seeds}
-    return LossTable(losses, tuple(common))
+    losses: dict[frozenset[str], dict[tuple[str, int], dict[str, float]]] = {}
+    plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
+    for row in sorted(plain, key=lambda row: PLAIN.index(row.role)):
+        if row.split == split:
+            networks = losses.setdefault(frozenset(row.tasks), {})
+            networks.setdefault((row.network, row.seed), {})[row.task] = row.loss
+    best, total = {}, []
+    for group in dict.fromkeys(served.values()):
+        tasks = [task for task in served if served[task] == group]
+        sums = {
+            network: math.fsum(by_task[task] for task in tasks)
+            for network, by_task in losses[frozenset(group)].items()
+        }
+        best[group] = min(sums, key=sums.__getitem__)
+        total.append(sums[best[group]])
+    return best, math.fsum(total)

@@ -1,25 +1,36 @@
 """What the results say, in sentences: what was chosen, whether it paid, how far to trust it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.special
 
 from tag_keras import results
 from tag_keras.affinity import Affinity
-from tag_keras.comparison.comparison import check_rows, compare, serving_networks
-from tag_keras.results import FEWEST_SEEDS, Array, Row, mean_and_noise
+from tag_keras.comparison.comparison import Comparison, check_rows, compare
+from tag_keras.comparison.serving import Serving, serving_as_text
+from tag_keras.decision.power import plan_seeds
+from tag_keras.results import FEWEST_SEEDS, JOINT, Array, Row, mean_and_noise
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.replicates import interval_of_differences
-from tag_keras.utils.text import counted, joined, percent, plus_minus, sentence
+from tag_keras.utils.text import counted, joined, percent, plus_minus
 
-_KINDS = {"joint": "one joint network", "single": "one network per task", "grouped": "the grouping"}
-_PAID = {
-    "joint": "Grouping did not pay",
-    "single": "Sharing did not pay",
-    "grouped": "Grouping paid",
+_KINDS = {
+    "joint": "one joint network",
+    "single": "one network per task",
+    "grouped": "the groups",
+    "served": "what is served",
 }
+_VERDICTS = {
+    "groups": "Grouping pays.",
+    "single": "Sharing does not pay: one network per task is better.",
+    "joint": "Grouping does not pay: one joint network.",
+}
+# One network per task is served if it is more likely to be better. Below this, it is not sure.
+_SURE = 0.8
+# The gain that more seeds should show.
+_GAIN = 0.02
 _FEWEST_PROBES = 30
 # If fewer comparisons are significant, chance explains more than a quarter of them. More would be
 # too much to ask: with many small clusters, most sources of a target are equally useless.
@@ -33,20 +44,16 @@ class Conclusion:
     """What the results say.
 
     Args:
-        winner: Kind of network (`"joint"`, `"single"`, `"grouped"`) with the lowest total test
-            loss, or None if no kind has all losses of a seed.
-        advised: Kind to use: of the winner and the kinds within its noise, the one with the fewest
-            networks. None if the noise is not known.
-        verdict: Who won, and whether beyond the noise.
-        chosen: The groups.
-        numbers: Totals and their differences.
-        advice: What to do.
+        verdict: Whether it paid, by what is served.
+        reason: What is served and how sure it is.
+        chosen: The groups as selected.
+        numbers: Total test losses, and their differences from the joint network's.
+        advice: What to do next.
         trust: How far to trust the affinities and the selection.
     """
 
-    winner: str | None
-    advised: str | None
     verdict: str
+    reason: str
     chosen: str
     numbers: str
     advice: str
@@ -58,12 +65,11 @@ def conclusion(
     grouping: Grouping,
     rows: Sequence[Row],
     anchored: bool = False,
-    num_served: int | None = None,
+    serving: Serving | None = None,
 ) -> Conclusion:
-    """Says what was chosen, whether it paid, and how far to trust it.
+    """Says what is served and whether it paid, what test data say of it, and how far to trust it.
 
-    A kind of network is within the noise of the winner unless their differences in total test
-    loss, paired by seed, have a mean above two of its standard errors.
+    What is served is what is advised. Test losses choose nothing.
 
     Args:
         affinity: Affinities of T tasks.
@@ -71,7 +77,7 @@ def conclusion(
         rows: Results of networks named `"joint"`, `"single_<task>"` and `"group_<index>"`, with
             losses on the split `"test"`.
         anchored: Whether the groups were selected by affinities from `anchor_affinity`.
-        num_served: Number of networks that the guard serves from, if it chose.
+        serving: What is served, from `guard_groups`.
 
     Raises:
         ValueError: If the arguments differ in tasks, `rows` is empty, or a loss is not finite.
@@ -82,46 +88,15 @@ def conclusion(
             f"{different}."
         )
     check_rows(grouping, rows)
-    comparison = compare(grouping, rows)
-    totals = {kind: losses[-1] for kind, losses in comparison.losses.items()}
-    order = sorted(totals, key=lambda kind: float(totals[kind].mean()))
-    gaps = {kind: mean_and_noise(totals[kind] - totals[order[0]]) for kind in order[1:]}
-    noise_known = len(comparison.seeds) >= FEWEST_SEEDS
-    tied = [kind for kind, (mean, noise) in gaps.items() if noise_known and mean <= noise]
-    serving = serving_networks(grouping)
-    networks = {kind: len({*serves.values()}) for kind, serves in serving.items()}
-    advised = None
-    if gaps and noise_known:
-        # The winner comes first, and so wins a tie in the number of networks.
-        advised = min([order[0], *tied], key=lambda kind: networks[kind])
     trust = [_noise(affinity, anchored), _probes(affinity), _optimality(grouping, anchored)]
     return Conclusion(
-        winner=order[0] if order else None,
-        advised=advised,
-        verdict=_verdict(order, tied, len(comparison.seeds)),
+        verdict=_verdict(serving),
+        reason=serving_as_text(serving) if serving else "",
         chosen=_chosen(grouping),
-        numbers=_numbers(totals, gaps, len(comparison.seeds)),
-        advice=_advice(order, tied, networks, advised, num_served),
+        numbers=_numbers(compare(grouping, rows, serving)),
+        advice=_advice(rows, serving),
         trust=" ".join(trust),
     )
-
-
-def _verdict(order: Sequence[str], tied: Sequence[str], seeds: int) -> str:
-    if not order:
-        return "No kind of network has a complete set of test losses: nothing can be compared."
-    if len(order) == 1:
-        return f"Only {_KINDS[order[0]]} has complete test losses: there is nothing to compare."
-    won = f"{_KINDS[order[0]]} has the lowest total test loss"
-    beaten = joined(_KINDS[kind] for kind in order[1:] if kind not in tied)
-    if seeds < FEWEST_SEEDS:
-        return f"{sentence(won)}, but with {counted(seeds, 'seed')} the noise is not known."
-    if tied:
-        level = joined(_KINDS[kind] for kind in tied)
-        be = "is" if len(tied) == 1 else "are"
-        rest = f"; the difference from {beaten} is beyond it" if beaten else ""
-        return f"No clear winner: {won}, but {level} {be} within the noise{rest}."
-    won += f"; the difference from {beaten} is beyond the noise."
-    return f"{_PAID[order[0]]}: {won}" if {"joint", "grouped"} <= {*order} else sentence(won)
 
 
 def _chosen(grouping: Grouping) -> str:
@@ -140,47 +115,55 @@ def _chosen(grouping: Grouping) -> str:
     return f"{chosen}: {'; '.join(parts)}."
 
 
-def _numbers(
-    totals: Mapping[str, Array], gaps: Mapping[str, tuple[float, float]], seeds: int
-) -> str:
-    if not totals:
-        return ""
+def _numbers(comparison: Comparison) -> str:
+    if not comparison.losses:
+        return "No kind of network has a complete set of test losses."
+    seeds = len(comparison.seeds)
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    means = {kind: results.mean_and_deviation(total) for kind, total in totals.items()}
-    values = [f"{_KINDS[kind]} {plus_minus(*mean)}" for kind, mean in means.items()]
+    values = [
+        f"{_KINDS[kind]} {plus_minus(*results.mean_and_deviation(losses[-1]))}"
+        for kind, losses in comparison.losses.items()
+    ]
     text = f"Total test loss ({over}): {', '.join(values)}."
-    if not gaps or seeds < FEWEST_SEEDS:
+    changes = {kind: 100 * change[-1] for kind, change in comparison.changes().items()}
+    known = changes and np.isfinite([*changes.values()]).all()
+    if seeds < FEWEST_SEEDS or not known:
         return text
-    above = [f"{_KINDS[kind]} by {plus_minus(*gap)}" for kind, gap in gaps.items()]
+    against = [
+        f"{_KINDS[kind]} {'+' if change.mean() > 0 else ''}{plus_minus(*mean_and_noise(change))} %"
+        for kind, change in changes.items()
+    ]
     # Student's t with S - 1 degrees of freedom: with few seeds, chance often passes two errors.
     chance = percent(2 * float(scipy.special.stdtr(seeds - 1, -2)))
     return (
-        f"{text} Above the lowest, paired by seed (mean ± two standard errors): "
-        f"{', '.join(above)}. With {seeds} seeds, chance alone passes two standard errors in "
+        f"{text} Against the joint network, paired by seed (mean ± two standard errors): "
+        f"{', '.join(against)}. With {seeds} seeds, chance alone passes two standard errors in "
         f"{chance} of cases."
     )
 
 
-def _advice(
-    order: Sequence[str],
-    tied: Sequence[str],
-    networks: Mapping[str, int],
-    advised: str | None,
-    num_served: int | None,
-) -> str:
-    if len(order) < 2:
-        return "Train the other kinds of networks with the same seeds to compare them."
-    if advised is None:
-        return f"Train at least {FEWEST_SEEDS} seeds of each kind before you choose."
-    use, number = f"Use {_KINDS[advised]}", networks[advised]
-    if advised == "grouped" and num_served not in (None, number):
-        serve = f"{num_served} {'serves' if num_served == 1 else 'serve'}"
-        use += f" ({counted(number, 'network')}; {serve}, as the guard moved tasks)"
-    elif number > 1:
-        use += f" ({number} networks)"
-    if tied:
-        use += ": of those within the noise it takes the fewest networks. More seeds may tell more"
-    return f"{use}."
+def _verdict(serving: Serving | None) -> str:
+    if serving is None:
+        return "What to serve is not decided."
+    if serving.decision.kind == "single" and serving.decision.probability < _SURE:
+        return "Not sure: one network per task is more likely to be better than sharing."
+    return _VERDICTS[serving.decision.kind]
+
+
+def _advice(rows: Sequence[Row], serving: Serving | None) -> str:
+    if serving is None:
+        return "`guard_groups` decides by the validation losses of the trained networks."
+    if serving.decision.kind != "joint":
+        return f"Deploy the {len(serving.networks)} networks, as one model."
+    found = len({row.seed for row in rows if row.role == JOINT and row.split == serving.split})
+    if found < 2:
+        return f"Train {FEWEST_SEEDS} seeds or more before you deploy."
+    needed = plan_seeds(rows, _GAIN, split=serving.split)
+    return f"Deploy the joint network. A gain of {percent(_GAIN)} " + (
+        f"would have shown with {found} seeds."
+        if needed <= found
+        else f"would show with about {needed} seeds; there are {found}."
+    )
 
 
 def _noise(affinity: Affinity, anchored: bool) -> str:

@@ -6,18 +6,20 @@ from typing import Literal
 
 import numpy as np
 
-from tag_keras.decision.group_losses import GroupLosses
+from tag_keras.decision.group_losses import MOST_TASKS, GroupLosses
 from tag_keras.decision.measured import Group
 from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
+from tag_keras.selection.network_table import NetworkTable
+from tag_keras.selection.networks import select_networks
 from tag_keras.selection.solvers.dynamic_program import choose_families
-from tag_keras.utils.checks import check, check_count, check_number
+from tag_keras.utils.checks import check, check_bool, check_count, check_number
 
 Kind = Literal["joint", "single", "groups"]
 _NAMES = {"groups": "{} groups", "single": "One network per task"}
 # Between the ends of an interval lie 90 % of the draws.
 _ENDS = (0.05, 0.95)
-# Groups are fewer networks than one per task. They may have so much more of the total loss.
+# Fewer networks than one per task may have so much more of the total loss.
 _TOLERANCE = 0.005
 
 
@@ -47,9 +49,9 @@ class Option:
         grouping: Groups, and the group that serves each task. `score` and `upper_bound` are the
             mean over tasks of the estimated losses.
         over_joint: Gain over the joint network.
-        over_yardstick: Gain over the better of the joint network and one network per task, by
-            estimated total loss.
+        over_yardstick: Gain over the better of the joint network and one network per task.
         over_fewer: Gain over what would be decided with fewer networks.
+        over_decided: Gain over what is decided.
     """
 
     kind: Kind
@@ -57,6 +59,7 @@ class Option:
     over_joint: Gain
     over_yardstick: Gain
     over_fewer: Gain
+    over_decided: Gain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,26 +93,35 @@ class Decision:
         """The posterior probability of a gain over the joint network."""
         return self.gain.probability
 
+    @property
+    def best_chance(self) -> float:
+        """The largest posterior probability that another option is better than what is decided."""
+        return max(option.over_decided.probability for option in self.options)
 
-def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0.8) -> Decision:
+
+def decide_groups(
+    estimate: GroupLosses,
+    num_groups: int,
+    probability: float = 0.8,
+    only_measured: bool = False,
+) -> Decision:
     """Decides between one joint network, groups and one network per task, by estimated losses.
 
-    The joint network is served unless something else is likely to be better: one network per task,
-    however many these are, if it gains over the joint network with at least this probability; or
-    the best groups by estimated total loss for some number up to `num_groups`, if they gain over
-    the joint network and over fewer groups with at least this probability. Where one network per
-    task would be served otherwise, groups must also be no more than 0.5 % worse, with the same
-    probability. It was not picked out of many, so that its probability is the one given that
-    groups differ at all; of groups, it counts that they may all be alike. So without evidence the
-    joint network is served.
+    First, the better yardstick: the joint network, or one network per task, however many these
+    are, if it is more likely to have less total loss, given that groups differ at all. Then the
+    best groups by estimated total loss, for each number up to `num_groups`: they are
+    served if they gain over the joint network and over fewer groups with at least `probability`,
+    and, where one network per task is the better yardstick, are no more than 0.5 % worse than it
+    with the same probability. So groups are never served without evidence.
 
     Args:
         estimate: Estimated losses.
         num_groups: Largest number of groups, at least 1.
         probability: Least probability of a gain, at least 0.5 and below 1.
+        only_measured: Whether to choose among the groups that were trained.
 
     Returns:
-        A `Decision`. With one seed there is no evidence: it is for the joint network.
+        A `Decision`. With one seed there is no evidence for groups: it is for a yardstick.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -137,33 +149,37 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
         type=type(estimate),
     )
     check_count("num_groups", num_groups)
-    check_number("probability", probability, "from 0.5 to below 1", lambda p: 0.5 <= p < 1)
-    choices = _choices(estimate, num_groups)
+    check_probability(probability)
+    check_bool("only_measured", only_measured)
+    losses = estimate.mean
+    if only_measured:
+        losses = np.where(estimate.is_measured[:, None], losses, np.nan)
+    choices = best_choices(estimate, num_groups, losses)
     draws = estimate.draw(choices)
 
     def gain(index: int, over: int) -> Gain:
         return _gain(estimate, choices[index], choices[over], draws[index], draws[over])
 
-    def no_worse(index: int, over: int) -> float:
-        """Probability that a choice is worse than another by no more than half a percent."""
+    def worse(index: int, over: int, tolerance: float) -> float:
+        """Probability that a choice is worse by more than a tolerance, if groups differ at all."""
         gains = _draws_of_gain(estimate, choices[index], choices[over], draws[index], draws[over])
-        worse = (gains < -_TOLERANCE * abs(estimate.total(choices[over]))).mean()
-        return 1 - estimate.probability_of_effects * float(worse)
+        return float((gains < -tolerance * abs(estimate.total(choices[over]))).mean())
 
     joint, single = 0, len(choices) - 1
-    yardstick = min((joint, single), key=lambda index: estimate.total(choices[index]))
-    effects, several = max(estimate.probability_of_effects, 1e-300), estimate.num_seeds > 1
-    # It was not picked out of many: given that groups differ at all, its gain is no chance find.
-    base = single if several and gain(single, joint).probability >= probability * effects else joint
-    fewer, decided, options = joint, base, []
-    for index, serves in enumerate(choices):
-        gains = [gain(index, over) for over in (joint, yardstick, fewer)]
-        options.append(_option(estimate, serves, *gains))
-        enough = all(gains[over].probability >= probability for over in (0, 2))
-        if several and enough and index != single:
+    yardstick = single if worse(joint, single, 0.0) > 0.5 else joint
+    fewer, decided, gains = joint, yardstick, []
+    for index in range(len(choices)):
+        gains.append([gain(index, over) for over in (joint, yardstick, fewer)])
+        enough = all(gains[index][over].probability >= probability for over in (0, 2))
+        if estimate.num_seeds > 1 and enough and index != single:
             fewer = index
-            if base == joint or no_worse(index, single) >= probability:
+            risk = estimate.probability_of_effects * worse(index, single, _TOLERANCE)
+            if yardstick == joint or risk <= 1 - probability:
                 decided = index
+    options = [
+        _option(estimate, serves, *gains[index], gain(index, decided))
+        for index, serves in enumerate(choices)
+    ]
     chosen = options[decided]
     return Decision(
         kind=chosen.kind,
@@ -175,19 +191,47 @@ def decide_groups(estimate: GroupLosses, num_groups: int, probability: float = 0
     )
 
 
-def _choices(estimate: GroupLosses, num_groups: int) -> list[list[Group]]:
-    """The group that serves each task: the joint network, more and more groups, one per task."""
-    tasks, mean = estimate.tasks, estimate.mean
+def check_probability(probability: float) -> None:
+    """Checks the least probability of a gain."""
+    check_number("probability", probability, "from 0.5 to below 1", lambda p: 0.5 <= p < 1)
+
+
+def best_choices(estimate: GroupLosses, num_groups: int, losses: Array) -> list[list[Group]]:
+    """The joint network, the best groups for each number of networks, and one network per task.
+
+    Args:
+        estimate: Tasks and groups.
+        num_groups: Largest number of groups.
+        losses: Array (M, T): losses to choose by; NaN where the task is not in the group, or the
+            group is not to be chosen.
+
+    Returns:
+        Different choices. Each has, by task, the group that serves it.
+    """
+    tasks = estimate.tasks
+    rows = np.flatnonzero(~np.isnan(losses).all(axis=1))
+    groups, losses = [estimate.groups[row] for row in rows], losses[rows]
     choices: list[list[Group]] = [[tasks] * len(tasks)]
-    # Less than this is no difference between losses.
-    tolerance = 1e-9 * float(np.nanmax(np.abs(mean))) or 1e-290
-    scores = np.where(np.isnan(mean), -np.inf, -mean)
     numbers = range(2, min(num_groups, len(tasks)) + 1)
-    for family in choose_families(scores, numbers, tolerance) if numbers else []:
-        best = scores[family].argmax(axis=0)
-        choices.append([estimate.groups[family[index]] for index in best])
+    for family in _families(tasks, groups, losses, numbers):
+        best = np.nanargmin(losses[family], axis=0)
+        choices.append([groups[family[index]] for index in best])
     choices.append([(task,) for task in tasks])
     return [choice for index, choice in enumerate(choices) if choice not in choices[:index]]
+
+
+def _families(
+    tasks: Group, groups: Sequence[Group], losses: Array, numbers: Sequence[int]
+) -> list[list[int]]:
+    """For each number of networks, the rows of the groups with the least sum of losses (M, T)."""
+    if len(tasks) > MOST_TASKS:
+        # There are few groups then.
+        table = NetworkTable(tasks, groups, losses)
+        return [list(select_networks(table, number, "min").networks) for number in numbers]
+    # Less than this is no difference between losses.
+    tolerance = 1e-9 * float(np.nanmax(np.abs(losses))) or 1e-290
+    scores = np.where(np.isnan(losses), -np.inf, -losses)
+    return choose_families(scores, numbers, tolerance) if numbers else []
 
 
 def _option(estimate: GroupLosses, serves: Sequence[Group], *gains: Gain) -> Option:
@@ -239,9 +283,10 @@ def _reason(
     estimate: GroupLosses, decided: Option, options: Sequence[Option], probability: float
 ) -> str:
     if estimate.num_seeds < 2:
+        name = "The joint network" if decided.kind == "joint" else _NAMES[decided.kind]
         return (
-            "The joint network: with one seed for each network, the noise between seeds is not "
-            "known. Train three seeds or more."
+            f"{name}, by one seed for each network: the noise between seeds is not known, so that "
+            "no groups can be told from it. Train three seeds or more."
         )
     if decided.kind != "joint":
         gain = decided.over_joint
@@ -252,8 +297,11 @@ def _reason(
             f"{100 * gain.share:.1f} % below that of the joint network (90 % interval {low:.1f} to "
             f"{high:.1f} %), with a probability of a gain of {gain.probability:.2f}."
         )
-    best = max((option.over_joint.probability for option in options[1:]), default=0.0)
+    chances = [option.over_joint.probability for option in options if option.kind == "groups"]
+    text = "The joint network: one network per task is not likely to be better"
+    if not chances:
+        return f"{text}."
     return (
-        "The joint network: no other choice is better than it with a probability of "
-        f"{probability:g} or more. The highest is {int(100 * best) / 100:.2f}."
+        f"{text}, and no groups are with a probability of {probability:g} or more; the highest is "
+        f"{int(100 * max(chances)) / 100:.2f}."
     )

@@ -26,12 +26,14 @@ NUM_DRAWS = 2000
 # The prior of the grid counts as much as so many tasks.
 _PRIOR_TASKS = 2.0
 _POOLING_STEPS = 20
+# All groups of more tasks do not fit into memory.
+MOST_TASKS = 15
 # Prior probabilities: groups are alike, only their size counts, everything may.
 _CASES = (0.2, 0.3, 0.5)
 
 
 class GroupLosses:
-    """Estimated loss of each task in each group, measured or not. `estimate_group_losses` makes it.
+    """Estimated loss of each task in each group. `estimate_group_losses` makes it.
 
     Args:
         measured: The losses.
@@ -39,7 +41,9 @@ class GroupLosses:
 
     Attributes:
         tasks: T task names.
-        groups: All M = 2**T - 1 groups, as tuples of names.
+        groups: All M = 2**T - 1 groups, as tuples of names, measured or not. Of more than 15 tasks,
+            the M measured ones.
+        is_measured: Array (M,): whether the group was trained.
         mean: Array (M, T): posterior mean of each task's loss, NaN for a task that is not in the
             group.
         standard_error: Array (M, T): its posterior deviation. Infinite for a task with three losses
@@ -58,10 +62,12 @@ class GroupLosses:
         self.tasks = measured.tasks
         self._measured = measured
         self.num_seeds = measured.most_seeds
-        number = len(self.tasks)
-        masks = np.arange(1, 1 << number)
+        number, masks = len(self.tasks), measured.masks
+        if number <= MOST_TASKS:
+            masks = np.arange(1, 1 << number)
+        self._masks, self.is_measured = masks, np.isin(masks, measured.masks)
         self.groups = tuple(group_of(int(mask), self.tasks) for mask in masks)
-        designs = [_design(measured, task, affinity) for task in range(number)]
+        designs = [_design(measured, masks, task, affinity) for task in range(number)]
         factorised: dict[bytes, tuple[Array, Array]] = {}
         self._posteriors = [TaskPosterior(design, factorised) for design in designs]
         self.correlation = _correlation(measured.losses)
@@ -85,7 +91,7 @@ class GroupLosses:
 
     def total(self, serves: Sequence[Group]) -> float:
         """Posterior mean of the total loss; `serves` has, by task, the group that serves it."""
-        rows = [mask_of(group, self.tasks) - 1 for group in serves]
+        rows = self._rows(serves, self._masks)
         return float(self.mean[rows, range(len(rows))].sum())
 
     def draw(self, choices: Sequence[Sequence[Group]]) -> Array:
@@ -96,8 +102,9 @@ class GroupLosses:
         """
         draws = np.zeros((len(choices), len(self.tasks), NUM_DRAWS))
         for task, posterior in enumerate(self._posteriors):
-            masks = [mask_of(serves[task], self.tasks) for serves in choices]
-            rows, place = np.unique([_row_of(mask, task) for mask in masks], return_inverse=True)
+            inside = self._masks[_inside(self._masks, task)]
+            rows = self._rows([serves[task] for serves in choices], inside)
+            rows, place = np.unique(rows, return_inverse=True)
             generator = np.random.default_rng(task)
             draws[:, task] = posterior.draw(rows, NUM_DRAWS, generator).T[place]
         return draws
@@ -171,6 +178,10 @@ class GroupLosses:
                 variance += float(np.nanmean(changes.var(axis=0, ddof=1)))
         return float(((gains.var(ddof=1) + variance) / len(parts)) ** 0.5)
 
+    def _rows(self, groups: Sequence[Group], masks: Masks) -> npt.NDArray[np.intp]:
+        wanted = np.array([mask_of(group, self.tasks) for group in groups], masks.dtype)
+        return np.searchsorted(masks, wanted)
+
     def __repr__(self) -> str:
         return f"GroupLosses(tasks={self.tasks}, num_seeds={self.num_seeds})"
 
@@ -194,9 +205,9 @@ def estimate_group_losses(
     Args:
         rows: Results of trained networks, such as
             `tag_keras.results.load_results("results.json")`: at least the joint network and one
-            network per task. Networks count by their tasks, of the roles `"joint"`, `"single"` and
-            `"group"`, in full size and trained to the end. With one seed, noise and effects of
-            groups cannot be told apart.
+            network per task. Networks count by their tasks, of the roles `"joint"`, `"single"`,
+            `"group"` and `"candidate"`, in full size and trained to the end. With one seed, noise
+            and effects of groups cannot be told apart.
         affinity: Affinities of the same tasks, by any estimator. How much they explain is
             estimated, too, and may be nothing.
         split: Split whose losses count; not the split that judges.
@@ -206,11 +217,12 @@ def estimate_group_losses(
             Rows of the whole split may be missing. Take at least three parts, better five.
 
     Returns:
-        `GroupLosses`, for up to 15 tasks.
+        `GroupLosses`: of all groups, measured or not, for up to 15 tasks; of the measured ones for
+        more.
 
     Raises:
-        ValueError: If networks or losses are missing, a loss is not finite, networks have other
-            tasks than the joint one, or there are more than 15 tasks.
+        ValueError: If networks or losses are missing, a loss is not finite, or networks have other
+            tasks than the joint one.
 
     Example:
 
@@ -243,19 +255,13 @@ def estimate_group_losses(
 
 
 def _inside(masks: Masks, task: int | Masks) -> npt.NDArray[np.bool_]:
-    inside: npt.NDArray[np.bool_] = (masks >> task & 1).astype(bool)
+    inside: npt.NDArray[np.bool_] = (masks >> np.asarray(task, masks.dtype) & 1).astype(bool)
     return inside
 
 
-# The groups with task t, in the order of their masks, are numbered by the mask without bit t.
-def _row_of(mask: int, task: int) -> int:
-    return mask >> task + 1 << task | mask & (1 << task) - 1
-
-
-def _design(measured: MeasuredLosses, task: int, affinity: Affinity | None) -> Design:
-    """The groups with a task, and their losses."""
+def _design(measured: MeasuredLosses, masks: Masks, task: int, affinity: Affinity | None) -> Design:
+    """The groups with a task, out of all whose losses are estimated, and their losses."""
     number = len(measured.tasks)
-    masks = np.arange(1 << number)
     masks = masks[_inside(masks, task)]
     members = _inside(masks[:, None], np.delete(np.arange(number), task))
     others = max(number - 1, 1)
@@ -272,7 +278,7 @@ def _design(measured: MeasuredLosses, task: int, affinity: Affinity | None) -> D
         size=np.stack([members.sum(axis=1) / others, members.any(axis=1)], axis=1),
         members=members / others**0.5,
         affinity=feature,
-        measured=np.array([_row_of(int(mask), task) for mask in measured.masks[chosen]]),
+        measured=np.searchsorted(masks, measured.masks[chosen]),
         group=group,
         seed=seed,
         losses=losses[group, seed],

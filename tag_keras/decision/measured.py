@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,8 @@ from tag_keras.results import PLAIN, Array, Row
 from tag_keras.utils.text import joined
 
 Group = tuple[str, ...]
-Masks = npt.NDArray[np.int64]
-# All groups of more tasks do not fit into memory.
-MOST_TASKS = 15
+# Of more than 62 tasks, Python's numbers in an array of objects.
+Masks = npt.NDArray[Any]
 # Squares of larger losses, and their sums, may be infinite.
 _LARGEST = 1e100
 
@@ -52,8 +52,8 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
 
     Raises:
         ValueError: If the rows lack the joint network, a network of one task, or a task of a
-            network; if a loss is not finite, networks with the same tasks and seed differ, there
-            are more than 15 tasks, or fewer than three parts.
+            network; if a loss is not finite, networks with the same tasks and seed differ, or there
+            are fewer than three parts.
     """
     plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
     by_split = {name: [row for row in plain if row.split == name] for name in (split, *parts)}
@@ -85,7 +85,8 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
     number = np.maximum(known.sum(axis=1), 1)
     means = np.where(known, by_part, 0.0).sum(axis=2) / number if parts else np.zeros((0, 1, 1))
     means = np.where(known.any(axis=1), means, np.nan) if parts else means
-    return MeasuredLosses(tasks, np.array(masks), seeds, losses, means)
+    kind = np.int64 if len(tasks) < 63 else object
+    return MeasuredLosses(tasks, np.array(masks, kind), seeds, losses, means)
 
 
 def _losses(rows: Sequence[Row], tasks: Group) -> tuple[list[int], tuple[int, ...], Array]:
@@ -127,12 +128,6 @@ def mask_of(group: Iterable[str], tasks: Sequence[str]) -> int:
 
 
 def _check_tasks(rows: Sequence[Row], tasks: Group) -> None:
-    if len(tasks) > MOST_TASKS:
-        raise ValueError(
-            f"Losses of all groups are estimated for up to {MOST_TASKS} tasks. Received: "
-            f"{len(tasks)} tasks. `select_groups` takes any number of tasks, by affinities, and "
-            "`guard_groups` compares what was trained."
-        )
     for row in rows:
         if other := sorted({*row.tasks} - {*tasks}):
             raise ValueError(

@@ -19,9 +19,14 @@ from tag_keras.selection.stability import GroupingStability
 from tag_keras.utils.checks import check_choice
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the same on the whole page.
-COLOURS = {"joint": "#0072B2", "single": "#D55E00", "grouped": "#009E73"}
-LABELS = {"joint": "joint network", "single": "one network per task", "grouped": "groups"}
-_MARKERS = {"single": "s", "grouped": "o"}
+COLOURS = {"joint": "#0072B2", "single": "#D55E00", "grouped": "#009E73", "served": "#7F3C8D"}
+LABELS = {
+    "joint": "joint network",
+    "single": "one network per task",
+    "grouped": "groups",
+    "served": "what is served",
+}
+_MARKERS = {"single": "s", "grouped": "o", "served": "D"}
 # With more points, the gains do not fit between them.
 _MOST_GAINS = 16
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tag_keras.affinity import Affinity
-from tag_keras.comparison.comparison import compare, tasks_of_networks
+from tag_keras.comparison.comparison import compare, serving_networks
 from tag_keras.comparison.conclusion import conclusion
 from tag_keras.comparison.method_table import MethodLine, method_cells
-from tag_keras.comparison.serving import Serving, serving_as_text
+from tag_keras.comparison.serving import Serving
 from tag_keras.report import grouping_plots, pages, plots, tables
 from tag_keras.results import Row, group_name
 from tag_keras.selection.grouping import Grouping
@@ -73,15 +73,14 @@ def write_report(
     tag_keras.write_report("report.html", affinity, grouping, rows)
     ```
     """
-    num_served = len(serving.networks) if serving else None
-    summary = conclusion(affinity, grouping, rows, anchored is not None, num_served)
+    summary = conclusion(affinity, grouping, rows, anchored is not None, serving)
     served = _served(grouping, serving, rows) if serving else None
     if anchored and anchored.tasks != affinity.tasks:
         raise ValueError(
             "`anchored` should be of the tasks of `affinity`. Received: "
             f"anchored={anchored.tasks!r}."
         )
-    comparison = compare(grouping, rows)
+    comparison, needed = compare(grouping, rows, serving), serving_networks(grouping, serving)
     by, changes = anchored or affinity, comparison.changes()
     score: Score = "sum" if anchored else "mean"
     figures = {
@@ -109,10 +108,10 @@ def write_report(
         stability=grouping_plots.describe_stability(stability, by) if stability else "",
         comparison=comparison,
         kinds={kind: labels[kind] for kind in comparison.losses},
-        missing=[labels[kind] for kind in labels if kind not in comparison.losses],
+        missing=[labels[kind] for kind in needed if kind not in comparison.losses],
         colours=grouping_plots.COLOURS,
         losses=tables.losses_table(grouping, comparison),
-        metrics=tables.metrics_table(grouping, comparison, rows),
+        metrics=tables.metrics_table(grouping, comparison, rows, serving),
         costs=tables.costs_table(grouping, rows, anchored is not None),
         methods=[method_cells(line) for line in methods],
         images={name: base64.b64encode(png).decode() for name, png in images.items() if png},
@@ -156,17 +155,20 @@ def other_groups(
 
 
 def _served(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> dict[str, Any]:
-    trained = tasks_of_networks(grouping)
+    trained = {row.network: {*row.tasks} for row in rows}
     groups = zip(serving.networks, serving.grouping.groups, strict=True)
-    same = all(trained.get(name) == group for (name, _), group in groups)
-    if not (same and serving.grouping.tasks == grouping.tasks):
+    same = all(trained.get(name) == {*group} for (name, _), group in groups)
+    if not (same and {*serving.grouping.tasks} == {*grouping.tasks}):
         raise ValueError(
-            "`serving` should be of networks for the groups and tasks of `grouping`. Received: "
+            "`serving` should be of networks in `rows`, for the tasks of `grouping`. Received: "
             f"networks={serving.networks!r}, groups={serving.grouping.groups!r}."
         )
     return {
-        "text": serving_as_text(grouping, serving),
         "split": serving.split,
-        "moves": tables.moves_table(serving, rows),
         "lines": tables.served_table(grouping, serving, rows),
+        "options": tables.options_table(serving),
+        "groups": [
+            {"tasks": serving.grouping.served(index), "helpers": serving.grouping.helpers(index)}
+            for index in range(len(serving.grouping.groups))
+        ],
     }

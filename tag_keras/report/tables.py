@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 
 from tag_keras import results
-from tag_keras.comparison.comparison import Comparison, loss_table, serving_networks
-from tag_keras.comparison.serving import WAYS_TO_SERVE, Move, Serving
+from tag_keras.comparison.comparison import Comparison, best_networks, serving_networks
+from tag_keras.comparison.serving import WAYS_TO_SERVE, Serving
+from tag_keras.decision.decision import Gain
 from tag_keras.report.plots import with_minus
 from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
-from tag_keras.utils.text import fixed, plus_minus, sentence
+from tag_keras.utils.text import fixed
 
 # What training a network is for, by its role.
 _STAGES = {
     "affinity": "Measuring: joint training with probes",
     "group": "Retraining the groups",
+    "candidate": "Other groups, to learn from",
     "joint": "Yardstick: joint network",
     "single": "Yardstick: one network per task",
 }
@@ -42,10 +44,13 @@ def losses_table(grouping: Grouping, comparison: Comparison) -> list[dict[str, A
 
 
 def metrics_table(
-    grouping: Grouping, comparison: Comparison, rows: Sequence[Row]
+    grouping: Grouping,
+    comparison: Comparison,
+    rows: Sequence[Row],
+    serving: Serving | None = None,
 ) -> list[dict[str, Any]]:
     """A line for each task and metric, with a cell for each kind of network."""
-    table, serving, lines = ResultTable(rows), serving_networks(grouping), []
+    table, networks, lines = ResultTable(rows), serving_networks(grouping, serving), []
 
     def values_of(metric: str, network: str, task: str) -> Array:
         found = [table.find(network, seed, "test", task) for seed in comparison.seeds]
@@ -57,7 +62,7 @@ def metrics_table(
         decimals = _decimals(values_of(metric, *pair) for pair in sorted(pairs))
         for task in grouping.tasks:
             found = {
-                kind: values_of(metric, serving[kind][task], task) for kind in comparison.losses
+                kind: values_of(metric, networks[kind][task], task) for kind in comparison.losses
             }
             if any(value.size for value in found.values()):
                 cells = {kind: _cell(value, decimals) for kind, value in found.items()}
@@ -123,67 +128,53 @@ def _ratio(seconds: float, joint: float) -> str:
     return f"{seconds / joint:.2f}" if joint > 0 and np.isfinite(seconds) else ""
 
 
-def moves_table(serving: Serving, rows: Sequence[Row]) -> list[dict[str, str]]:
-    """A line for each moved task: from where, to where, why, and its losses in both networks.
-
-    Losses are means over the seeds, with two standard errors of their paired difference; test
-    losses are of the same seeds, empty if one is missing.
-    """
-    lines, table = [], ResultTable(rows)
-    for move in serving.moves:
-        noise = math.nan if move.noise is None else move.noise
-        difference = plus_minus(move.mean_after - move.mean_before, noise)
-        sign = "" if difference.startswith("-") else "+"
-        lines.append(
-            {
-                "task": move.task,
-                "before": move.before,
-                "after": move.after,
-                "why": sentence(move.reason.removeprefix("the ")),
-                "means": _from_to(move.mean_before, move.mean_after),
-                "difference": with_minus(sign + difference),
-                "test": _test_means(table, move, serving.seeds),
-            }
-        )
-    return lines
-
-
-def _test_means(table: ResultTable, move: Move, seeds: Sequence[int]) -> str:
-    means = []
-    for name in (move.before, move.after):
-        found = [table.find(name, seed, "test", move.task) for seed in seeds]
-        known = [row.loss for row in found if row]
-        if len(known) < len(found):
-            return ""
-        means.append(math.fsum(known) / len(known))
-    return _from_to(*means)
-
-
-def _from_to(before: float, after: float) -> str:
-    return f"{before:#.3g} → {after:#.3g}"
-
-
 def served_table(grouping: Grouping, serving: Serving, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """A line for what is served, and for each kind of network that could be served instead.
 
     Each network has the seed with the least validation loss, as in what is served.
     """
-    losses, table = loss_table(grouping, rows, serving.split), ResultTable(rows)
-    kinds = {"served": {task: serving.network_of(task) for task in grouping.tasks}}
-    for kind in ("grouped", "joint", "single"):
-        serves = serving_networks(grouping)[kind]
-        if {*serves.values()} <= {*losses.losses}:
-            seeds = losses.served_seeds(serves)
-            kinds[kind] = {task: (name, seeds[name]) for task, name in serves.items()}
+    choices = {"served": serving.grouping, "grouped": grouping}
+    groups = {
+        kind: {task: one.groups[index] for task, index in one.serves.items()}
+        for kind, one in choices.items()
+    }
+    groups["joint"] = dict.fromkeys(grouping.tasks, grouping.tasks)
+    groups["single"] = {task: (task,) for task in grouping.tasks}
+    lines, table = [], ResultTable(rows)
+    for kind, served in groups.items():
+        networks, total = best_networks(rows, serving.split, served)
+        by_task = {task: networks[group] for task, group in served.items()}
+        lines.append(
+            {
+                "name": WAYS_TO_SERVE[kind],
+                "networks": len(networks),
+                "validation": f"{total:#.4g}",
+                "test": _total(table, by_task, "test"),
+            }
+        )
+    return lines
+
+
+def options_table(serving: Serving) -> list[dict[str, Any]]:
+    """A line for each choice of the decision: its gain over the joint network and over fewer."""
     return [
         {
-            "name": WAYS_TO_SERVE[kind],
-            "networks": len({*networks.values()}),
-            "validation": _total(table, networks, serving.split),
-            "test": _total(table, networks, "test"),
+            "networks": str(len(option.grouping.groups)),
+            "choice": "; ".join(", ".join(group) for group in option.grouping.groups),
+            "gain": _percent(option.over_joint),
+            "probability": f"{option.over_joint.probability:.2f}",
+            "next": f"{option.over_fewer.probability:.2f}",
+            "served": option.grouping.groups == serving.grouping.groups,
         }
-        for kind, networks in kinds.items()
+        for option in serving.decision.options[1:]
     ]
+
+
+def _percent(gain: Gain) -> str:
+    """A gain in percent of the other choice's loss, with its 90 % interval."""
+    scale = 100 * gain.share / gain.mean if gain.mean else 0.0
+    low, high = (scale * end for end in gain.interval)
+    return with_minus(f"{100 * gain.share:.1f} % ({low:.1f} to {high:.1f} %)")
 
 
 def _total(table: ResultTable, networks: Mapping[str, tuple[str, int]], split: str) -> str:

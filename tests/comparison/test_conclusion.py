@@ -6,10 +6,14 @@ import itertools
 import numpy as np
 import pytest
 import scipy.stats
+from guard_cases import GROUPING, LEVELS, TASKS, make_rows
 from report_cases import ABC, ABC_GROUPING, make_affinity, make_grouping, rows_with_totals
 
+import tag_keras
 from tag_keras.affinity import Affinity
 from tag_keras.comparison.conclusion import conclusion
+from tag_keras.comparison.guard import guard_groups
+from tag_keras.comparison.serving import serving_as_text
 from tag_keras.results import Row
 
 
@@ -18,21 +22,19 @@ def conclude(affinity=None, **totals):
     return conclusion(affinity, make_grouping(**ABC_GROUPING), rows_with_totals(**totals))
 
 
-def test_grouping_wins_beyond_the_noise():
-    # Paired differences joint - grouped: .1, .2, .3; mean .2, deviation .1, two standard errors
-    # 2 * .1 / sqrt(3) = .1155. Student's t with 2 degrees of freedom: P(|t| > 2) = .1835.
-    found = conclude(joint=[1.0, 1.2, 1.4], grouped=[0.9, 1.0, 1.1], single=[2.0, 2.2, 2.4])
-    assert (found.winner, found.advised) == ("grouped", "grouped")
-    assert found.verdict == (
-        "Grouping paid: the grouping has the lowest total test loss; the difference from one "
-        "joint network and one network per task is beyond the noise."
-    )
-    assert found.advice == "Use the grouping (2 networks)."
+def test_without_serving_nothing_is_decided():
+    # Differences from joint: -.1, -.2, -.3 of a mean of 1.2: -16.7 % with two standard errors of
+    # 2 * 8.33 / sqrt(3) = 9.6; and 1, 1.1, 1: 86.1 % with 2 * 4.81 / sqrt(3) = 5.6. Student's t
+    # with 2 degrees of freedom: P(|t| > 2) = .1835.
+    found = conclude(joint=[1.0, 1.2, 1.4], grouped=[0.9, 1.0, 1.1], single=[2.0, 2.3, 2.4])
+    assert found.verdict == "What to serve is not decided."
+    assert found.advice.startswith("`guard_groups` decides by the validation losses")
+    assert found.reason == ""
     assert found.numbers == (
         "Total test loss (mean ± standard deviation over 3 seeds): one joint network 1.20 ± 0.20, "
-        "one network per task 2.20 ± 0.20, the grouping 1.00 ± 0.10. Above the lowest, paired by "
-        "seed (mean ± two standard errors): one joint network by 0.20 ± 0.12, one network per "
-        "task by 1.20 ± 0.12. With 3 seeds, chance alone passes two standard errors in 18 % of "
+        "one network per task 2.23 ± 0.21, the groups 1.00 ± 0.10. Against the joint network, "
+        "paired by seed (mean ± two standard errors): one network per task +86.1 ± 5.6 %, the "
+        "groups -16.7 ± 9.6 %. With 3 seeds, chance alone passes two standard errors in 18 % of "
         "cases."
     )
     assert found.chosen == (
@@ -41,97 +43,94 @@ def test_grouping_wins_beyond_the_noise():
 
 
 @pytest.mark.parametrize(
-    ("num_served", "words"),
+    ("levels", "verdict", "advice"),
     [
-        (None, "2 networks"),
-        (2, "2 networks"),
-        (4, "2 networks; 4 serve, as the guard moved tasks"),
-        (1, "2 networks; 1 serves, as the guard moved tasks"),
+        ({}, "Grouping pays.", "Deploy the 2 networks, as one model."),
+        (
+            {f"single_{task}": {task: 0.1} for task in TASKS},
+            "Sharing does not pay: one network per task is better.",
+            "Deploy the 3 networks, as one model.",
+        ),
+        (
+            {"joint": {"a": 0.4, "b": 0.3, "c": 0.6}},
+            "Grouping does not pay: one joint network.",
+            "Deploy the joint network. A gain of 2 % would have shown with 3 seeds.",
+        ),
     ],
 )
-def test_the_advice_says_how_many_networks_are_served(num_served, words):
-    rows = rows_with_totals(joint=[1.0, 1.2, 1.4], grouped=[0.9, 1.0, 1.1])
-    grouping = make_grouping(**ABC_GROUPING)
-    found = conclusion(make_affinity(ABC), grouping, rows, num_served=num_served)
-    assert found.advice == f"Use the grouping ({words})."
-    # Of other kinds, nothing was moved.
-    rows = rows_with_totals(joint=[0.9, 1.0, 1.1], grouped=[1.0, 1.2, 1.4])
-    found = conclusion(make_affinity(ABC), grouping, rows, num_served=num_served)
-    assert found.advice == "Use one joint network."
+def test_what_is_served_is_advised(levels, verdict, advice):
+    rows = make_rows({**LEVELS, **levels}, noise=0.1)
+    serving = guard_groups(GROUPING, rows)
+    found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving)
+    assert (found.verdict, found.advice) == (verdict, advice)
+    assert found.reason == serving_as_text(serving)
+    assert found.numbers == "No kind of network has a complete set of test losses."
 
 
-def test_joint_wins():
-    found = conclude(joint=[0.9, 1.0, 1.1], grouped=[1.0, 1.2, 1.4], single=[2.0, 2.2, 2.4])
-    assert (found.winner, found.advised) == ("joint", "joint")
-    assert found.verdict.startswith("Grouping did not pay: one joint network has the lowest")
-    assert found.advice == "Use one joint network."
+@pytest.mark.parametrize(("noise", "words"), [(1.0, "would show with about"), (0.1, "would have")])
+def test_the_advice_says_how_many_seeds_show_a_gain(noise, words):
+    rows = make_rows({**LEVELS, "joint": {"a": 0.3, "b": 0.2, "c": 0.4}}, noise=noise)
+    serving = guard_groups(GROUPING, rows)
+    assert serving.decision.kind == "joint"
+    advice = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving).advice
+    assert f"A gain of 2 % {words}" in advice
+    if noise == 1:
+        needed = tag_keras.plan_seeds(rows, 0.02)
+        assert advice.endswith(f"with about {needed} seeds; there are 3.")
 
 
-def test_single_wins():
-    found = conclude(joint=[2.0, 2.2, 2.4], grouped=[1.0, 1.2, 1.4], single=[0.9, 1.0, 1.1])
-    assert (found.winner, found.advised) == ("single", "single")
-    assert found.verdict.startswith("Sharing did not pay: one network per task has the lowest")
-    assert found.advice == "Use one network per task (3 networks)."
-
-
-def test_within_the_noise_the_fewest_networks_are_advised():
-    # Paired differences joint - grouped: -.1, .1, .3; mean .1, two standard errors .2309.
-    found = conclude(joint=[0.9, 1.1, 1.3], grouped=[1.0, 1.0, 1.0], single=[2.0, 2.2, 2.4])
-    assert (found.winner, found.advised) == ("grouped", "joint")
+def test_single_networks_that_are_hardly_better_are_not_called_sure():
+    rows = make_rows({**LEVELS, **{f"single_{task}": {task: 0.1} for task in TASKS}})
+    serving = guard_groups(GROUPING, rows)
+    gain = dataclasses.replace(serving.decision.gain, probability=0.79)
+    decision = dataclasses.replace(serving.decision, gain=gain)
+    unsure = dataclasses.replace(serving, decision=decision)
+    found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=unsure)
     assert found.verdict == (
-        "No clear winner: the grouping has the lowest total test loss, but one joint network is "
-        "within the noise; the difference from one network per task is beyond it."
+        "Not sure: one network per task is more likely to be better than sharing."
     )
-    assert found.advice.startswith("Use one joint network: of those within the noise")
 
 
-def test_all_within_the_noise():
-    found = conclude(joint=[0.9, 1.1, 1.3], grouped=[1.3, 1.1, 0.9], single=[1.2, 1.0, 1.0])
-    assert found.winner == "single"
-    assert found.advised == "joint"
-    assert "one joint network and the grouping are within the noise." in found.verdict
+def test_one_seed_advises_more():
+    rows = make_rows({**LEVELS, "joint": {"a": 0.3, "b": 0.2, "c": 0.4}}, seeds=(0,))
+    serving = guard_groups(GROUPING, rows)
+    advice = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving).advice
+    assert advice == "Train 3 seeds or more before you deploy."
 
 
-def test_the_noise_is_of_paired_differences():
-    # Each kind varies by far more than the differences between them, which are all alike.
-    found = conclude(joint=[1.0, 2.0, 3.0], grouped=[0.99, 1.99, 2.99])
-    assert found.verdict.startswith("Grouping paid")
+def test_what_is_served_has_numbers_of_its_own():
+    levels = {**LEVELS, "single_c": {"c": 0.3}}
+    rows = make_rows(levels) + make_rows(levels, split="test")
+    serving = guard_groups(GROUPING, rows)
+    numbers = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving).numbers
+    # Served: group_0 and single_c, which are no groups of GROUPING.
+    table = {(row.network, row.seed, row.task): row.loss for row in rows}
+    served = [
+        table["group_0", seed, "a"] + table["group_0", seed, "b"] + table["single_c", seed, "c"]
+        for seed in range(3)
+    ]
+    assert f"what is served {np.mean(served):.2f}" in numbers
+    # Where it is one of the kinds, it has none.
+    rows = make_rows() + make_rows(split="test")
+    serving = guard_groups(GROUPING, rows)
+    numbers = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving).numbers
+    assert "what is served" not in numbers
 
 
-def test_equal_totals_are_within_the_noise():
-    found = conclude(joint=[1.0, 2.0, 3.0], grouped=[1.0, 2.0, 3.0])
-    assert found.verdict.startswith("No clear winner: one joint network")
-    assert found.advised == "joint"
-
-
-@pytest.mark.parametrize(("seeds", "words"), [(1, "1 seed "), (2, "2 seeds ")])
-def test_with_few_seeds_the_noise_is_not_known(seeds, words):
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_with_few_seeds_the_noise_is_not_known(seeds):
     found = conclude(joint=[1.2, 1.3][:seeds], grouped=[1.0, 1.05][:seeds])
-    assert (found.winner, found.advised) == ("grouped", None)
-    assert found.verdict == (
-        f"The grouping has the lowest total test loss, but with {words}the noise is not known."
-    )
-    assert found.advice == "Train at least 3 seeds of each kind before you choose."
     assert "two standard errors" not in found.numbers
     if seeds == 1:
-        assert found.numbers == (
-            "Total test loss (one seed): one joint network 1.2, the grouping 1."
-        )
-
-
-def test_without_joint_network_nothing_is_said_to_have_paid():
-    found = conclude(grouped=[0.9, 1.0, 1.1], single=[1.0, 1.2, 1.4])
-    assert found.verdict.startswith("The grouping has the lowest total test loss; the difference")
+        assert found.numbers == "Total test loss (one seed): one joint network 1.2, the groups 1."
 
 
 def test_only_one_kind_and_none():
     found = conclude(joint=[1.0, 1.1, 1.2])
-    assert (found.winner, found.advised) == ("joint", None)
-    assert found.verdict.startswith("Only one joint network has complete test losses")
+    assert found.numbers.endswith("over 3 seeds): one joint network 1.10 ± 0.10.")
     rows = [dataclasses.replace(row, split="validation") for row in rows_with_totals(joint=[1.0])]
     found = conclusion(make_affinity(ABC), make_grouping(**ABC_GROUPING), rows)
-    assert (found.winner, found.numbers) == (None, "")
-    assert found.verdict.startswith("No kind of network has a complete set")
+    assert found.numbers == "No kind of network has a complete set of test losses."
 
 
 def test_trust_counts_comparisons_of_two_sources_of_one_target():

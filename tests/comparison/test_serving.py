@@ -1,10 +1,9 @@
 """What is served: as a file, which comes back as it was, and in words."""
 
-import dataclasses
 import json
 
 import pytest
-from guard_cases import GROUPING, LOSSES, make_rows
+from guard_cases import GROUPING, LEVELS, make_rows
 
 import tag_keras
 from tag_keras.comparison.serving import serving_as_text
@@ -22,20 +21,14 @@ def test_save_and_load(tmp_path):
     [
         ("{", "is not a JSON file .* Delete it"),
         ("[]", "should hold a JSON object"),
-        ({"seeds": None}, "`seeds` should be at least one whole number"),
-        ({"seeds": []}, "`seeds` should be at least one whole number"),
         ({"author": 1}, "unexpected keyword argument 'author'"),
-        ({"grouping": []}, r"`grouping` should hold objects. Received: grouping=\[\]"),
-        ({"grouping": {}}, "missing 6 required positional arguments"),
-        ({"moves": {}}, r"`moves` should be a list. Received: moves={}"),
-        ({"moves": [1]}, "`moves` should hold objects. Received: moves=1"),
+        ({"decision": []}, r"`decision` should hold objects. Received: decision=\[\]"),
         ({"networks": [["group_0", 1]]}, "a name and a seed for each of the 2 groups"),
         ({"networks": [["group_0", 1], ["single_c", "0"]]}, "a name and a seed for each"),
         ({"total": "1"}, "`total` should be a finite number. Received: total='1'"),
-        ({"total_joint": "1"}, "`total_joint` should be a finite number or None"),
-        ({"total_single": "1"}, "`total_single` should be a finite number or None"),
+        ({"total_joint": None}, "`total_joint` should be a finite number"),
+        ({"total_single": "1"}, "`total_single` should be a finite number"),
         ({"split": 1}, "`split` should be a name"),
-        ({"beyond_noise": 1}, "`beyond_noise` should be a bool"),
         ({"checksum": 1}, "`checksum` should be text"),
     ],
 )
@@ -54,72 +47,58 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": 1}, "`task` should be a name"),
-        ({"noise": float("nan")}, "`noise` should be a finite number or None"),
-        ({"mean_after": None}, "`mean_after` should be a finite number. Received"),
-        ({"reason": "luck"}, '`reason` should be "beyond the noise", "the guarantee" or'),
+        ({"kind": "many"}, '`kind` should be "joint", "single" or "groups"'),
+        ({"reason": 1}, "`reason` should be text. Received: reason=1"),
+        ({"options": {}}, "`options` should be a list"),
+        ({"options": []}, "`options` should hold the joint network at least"),
+        ({"options": [1]}, "`options` should hold objects"),
+        ({"grouping": []}, "`grouping` should hold objects"),
+        ({"grouping": {}}, "missing 6 required positional arguments"),
+        ({"gain": 1.0}, "`gain` should hold objects"),
+        ({"gain": {}}, r"`interval` should have two ends"),
+        ({"gain": {"interval": [0.0, "1"]}}, "`high` should be a finite number"),
+        ({"gain": {"interval": [0.0, 1.0], "mean": None}}, "`mean` should be a finite number"),
+        ({"gain": {"interval": [0.0, 1.0]}}, "missing 3 required positional arguments"),
+        ({"colour": 1}, "unexpected keyword argument 'colour'"),
     ],
 )
-def test_a_wrong_move_is_named(change, message):
+def test_a_damaged_decision_is_named(tmp_path, change, message):
+    path = tmp_path / "served.json"
+    tag_keras.guard_groups(GROUPING, make_rows()).save(path)
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, "decision": {**fields["decision"], **change}}))
+    with pytest.raises(ValueError, match=f"served.json does not say what is served: .*{message}"):
+        tag_keras.Serving.load(path)
+
+
+def test_the_words_for_groups():
     serving = tag_keras.guard_groups(GROUPING, make_rows())
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(serving.moves[0], **change)
-    with pytest.raises(ValueError, match="`moves` should be of different tasks"):
-        dataclasses.replace(serving, moves=serving.moves * 2)
-
-
-def text_of(losses=LOSSES, **options):
-    rows = make_rows(losses, seeds=options.pop("seeds", None))
-    serving = tag_keras.guard_groups(GROUPING, rows, **options)
-    return serving_as_text(GROUPING, serving)
-
-
-def test_the_text_says_what_moved_and_why():
-    assert text_of() == (
-        "The guard moved 1 of 3 tasks: c from group_1 to single_c, better there beyond the noise "
-        "between seeds. Total validation loss: 1.8 served, 2 without the guard, 2.1 by the joint "
-        "network."
-    )
-    losses = {**LOSSES, "group_0": {"a": (0.90, 1.20, 0.75), "b": (0.55, 0.90, 0.90)}}
-    # c is moved first; 1.45 + 0.8 is above 2.1 still, and a loses 0.4 against the joint network.
-    # Without group_0 it is 0.5 + 0.6 + 0.8.
-    assert text_of(losses).startswith(
-        "The guard moved 3 of 3 tasks: a from group_0 to joint, to keep the total at or below that "
-        "of the joint network; b from group_0 to joint, so that fewer networks serve; c "
-        "from group_1 to single_c, better there beyond the noise between seeds. Total validation "
-        "loss: 1.9 served, 2.45 without the guard"
-    )
-    # a is better alone, too, and nobody else who serves has b.
-    losses["single_a"] = {"a": (0.50, 0.55, 0.50)}
-    assert text_of(losses).endswith("It takes 3 networks, the groups 2.")
-    losses |= {"single_a": LOSSES["single_a"], "single_b": {"b": (0.6, 0.6, 0.6)}}
-    assert "at or below that of the joint network and of one network per task; b" in text_of(losses)
-
-
-def test_the_text_where_nothing_moved():
-    losses = {name: LOSSES[name] for name in ("group_0", "group_1", "joint")}
-    assert text_of(losses, seeds=(1,)) == (
-        "The guard moved no task: each is served by the network of its group. With 1 seed the "
-        "noise is not known: no task moves for its own sake. Total validation loss: 2.1 served, "
-        "2.5 by the joint network."
+    gain = serving.decision.over_yardstick
+    assert serving_as_text(serving) == (
+        f"{serving.decision.reason} One network per task has {100 * gain.share:.1f} % more than "
+        f"these groups; that they are better has a probability of {gain.probability:.2f}. 2 "
+        f"networks served. Total validation loss at the best seeds: {serving.total:.4g} by them, "
+        f"{serving.total_joint:.4g} by the joint network, {serving.total_single:.4g} by one "
+        "network per task."
     )
 
 
-def test_the_text_without_a_guarantee():
-    losses = {name: LOSSES[name] for name in ("group_0", "group_1", "single_c")}
-    assert text_of(losses) == (
-        "The guard moved 1 of 3 tasks: c from group_1 to single_c, better there beyond the noise "
-        "between seeds. Total validation loss: 1.8 served, 2 without the guard. There is neither a "
-        "joint network nor one network per task to compare with, so nothing is guaranteed."
+def test_the_words_where_the_joint_network_is_the_yardstick():
+    levels = {f"single_{task}": {task: 2.0} for task in "abc"}
+    text = serving_as_text(tag_keras.guard_groups(GROUPING, make_rows({**LEVELS, **levels})))
+    assert text.startswith("2 groups: the total loss is ") and "more than these groups" not in text
+
+
+def test_the_words_for_yardsticks():
+    joint = make_rows({**LEVELS, "joint": {"a": 0.4, "b": 0.3, "c": 0.4}})
+    serving = tag_keras.guard_groups(GROUPING, joint)
+    assert serving_as_text(serving) == (
+        f"{serving.decision.reason} 1 network served. Total validation loss at the best seeds: "
+        f"{serving.total:.4g} by it, {serving.total_single:.4g} by one network per task."
     )
-    assert "No task moves for its own sake." in text_of(beyond_noise=False)
-
-
-def test_many_moves_are_counted():
-    tasks = tuple(f"t{index}" for index in range(13))
-    grouping = tag_keras.Grouping(tasks, (tasks,), dict.fromkeys(tasks, 0), 0.0, 0.0, True)
-    losses = {"group_0": dict.fromkeys(tasks, (2.0, 2.1, 2.2))}
-    losses["joint"] = dict.fromkeys(tasks, (1.0, 1.1, 1.2))
-    serving = tag_keras.guard_groups(grouping, make_rows(losses, grouping))
-    text = serving_as_text(grouping, serving)
-    assert text.startswith("The guard moved 13 of 13 tasks: 13 tasks, better there beyond")
+    single = make_rows({**LEVELS, **{f"single_{task}": {task: 0.1} for task in "abc"}})
+    serving = tag_keras.guard_groups(GROUPING, single)
+    assert serving_as_text(serving) == (
+        f"{serving.decision.reason} 3 networks served. Total validation loss at the best seeds: "
+        f"{serving.total:.4g} by them, {serving.total_joint:.4g} by the joint network."
+    )

@@ -8,7 +8,7 @@ import pytest
 from group_rows import rows_of_losses, simulated
 
 import tag_keras
-from tag_keras.decision import group_losses, measured
+from tag_keras.decision import decision, group_losses, measured, posterior
 
 
 def mean_of(estimate, group, task):
@@ -370,3 +370,41 @@ def test_fifteen_tasks():
 def test_affinities_that_do_not_fit(affinity, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         tag_keras.estimate_group_losses(simulated()[0], affinity)
+
+
+def test_of_many_tasks_the_measured_groups_are_estimated(monkeypatch):
+    rows, _ = simulated(num_tasks=4, num_seeds=3, members=0.05, own=0.02, seed=2)
+    whole = tag_keras.estimate_group_losses(rows)
+    assert whole.is_measured.all()
+    monkeypatch.setattr(group_losses, "MOST_TASKS", 3)
+    # All groups are measured: nothing changes, but the way in which they are chosen.
+    measured = tag_keras.estimate_group_losses(rows)
+    np.testing.assert_array_equal(measured.mean, whole.mean)
+    np.testing.assert_array_equal(measured.standard_error, whole.standard_error)
+    monkeypatch.setattr(decision, "MOST_TASKS", 3)
+    assert tag_keras.decide_groups(measured, 3) == tag_keras.decide_groups(whole, 3)
+    some = [row for row in rows if len(row.tasks) != 3]
+    assert {len(group) for group in tag_keras.estimate_group_losses(some).groups} == {1, 2, 4}
+
+
+def test_more_tasks_than_bits_of_an_integer(monkeypatch):
+    for name in ("OWN", "SIZE", "MEMBERS"):
+        monkeypatch.setattr(posterior, name, (0.0, 10.0))
+    for name in ("SHIFT", "TILT"):
+        monkeypatch.setattr(posterior, name, (0.0,))
+    tasks = tuple(f"task_{index}" for index in range(66))
+    halves, rng = (tasks[:33], tasks[33:]), np.random.default_rng(0)
+    levels = {tasks: 1.0, **dict.fromkeys(halves, 0.5), **{(task,): 0.8 for task in tasks}}
+    rows = []
+    for seed in range(3):
+        losses = {
+            group: level + 0.01 * rng.normal(size=len(group)) for group, level in levels.items()
+        }
+        rows += rows_of_losses(losses, tasks, seed)
+    estimate = tag_keras.estimate_group_losses(rows)
+    assert estimate.total([halves[0]] * 33 + [halves[1]] * 33) == pytest.approx(33, abs=0.5)
+    chosen = tag_keras.decide_groups(estimate, 2)
+    assert chosen.grouping.groups == halves
+    # 33 of 66, and of 52.8.
+    assert chosen.gain.share == pytest.approx(0.5, abs=0.01)
+    assert chosen.over_yardstick.share == pytest.approx(1 - 33 / 52.8, abs=0.01)

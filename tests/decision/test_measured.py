@@ -138,7 +138,11 @@ def test_parts_of_other_networks():
         read_measured([*ROWS, *parts], "validation", ["p0", "p1", "p2"])
 
 
-def test_too_many_tasks():
-    tasks = tuple(f"task_{index}" for index in range(16))
-    with pytest.raises(ValueError, match="for up to 15 tasks"):
-        read_measured(rows_of_losses({tasks: [0.1] * 16}, tasks), "validation")
+def test_more_tasks_than_bits_of_an_integer():
+    tasks = tuple(f"task_{index}" for index in range(70))
+    losses = {tasks: [0.1] * 70, **{(task,): [0.2] for task in tasks}, tasks[60:]: [0.3] * 10}
+    measured = read_measured(rows_of_losses(losses, tasks), "validation")
+    masks = [1 << index for index in range(70)]
+    expected = sorted([*masks, sum(masks), sum(masks[60:])])
+    assert measured.masks.tolist() == expected
+    assert measured.losses[expected.index(sum(masks[60:])), 0, 69] == 0.3

@@ -5,11 +5,12 @@ import importlib
 import re
 import sys
 
+import guard_cases
 import pytest
+from guard_cases import GROUPING
 from report_cases import (
     ABC,
     ABC_GROUPING,
-    MINUS,
     TASKS,
     Tables,
     make_affinity,
@@ -53,7 +54,7 @@ def test_sections_stand_in_order(page):
         "Cost",
         "Words",
     ]
-    assert page.index("Grouping paid") < page.index("<h2>")
+    assert page.index("What to serve is not decided.") < page.index("<h2>")
     assert page.count("<dt>") <= 6
     assert "Left out, because not every kind of network has them: seeds 7." in page
 
@@ -122,77 +123,74 @@ def test_title_and_single_task(tmp_path):
 # What is served.
 
 
-def rows_to_serve():
-    """Rows on both splits: b loses 0.4 or more in its group, and joint 0.1 on test data."""
-    rows = rows_with_totals(joint=[1.0, 1.1, 1.2], grouped=[0.8, 0.9, 1.0], single=[2.0, 2.1, 2.2])
-    return [
-        dataclasses.replace(row, split=split, loss=row.loss + worse + joint)
-        for split, shift in (("validation", 0.0), ("test", 0.1))
-        for row in rows
-        for worse in [(0.4 + 0.1 * row.seed) * ((row.network, row.task) == ("group_0", "b"))]
-        for joint in [shift * (row.network == "joint")]
-    ]
-
-
-def write_served(folder, rows, grouping=None, serving=None):
-    grouping = grouping or make_grouping(**ABC_GROUPING)
-    serving = serving or guard_groups(grouping, rows)
-    affinity = make_affinity(grouping.tasks)
-    report.write_report(folder / "report.html", affinity, grouping, rows, serving=serving)
+def write_served(folder, rows, serving=None):
+    serving = serving or guard_groups(GROUPING, rows)
+    affinity = make_affinity(GROUPING.tasks)
+    report.write_report(folder / "report.html", affinity, GROUPING, rows, serving=serving)
     return (folder / "report.html").read_text("utf-8")
 
 
+def both_splits(**levels):
+    rows = guard_cases.make_rows({**guard_cases.LEVELS, **levels})
+    return rows + [dataclasses.replace(row, split="test", loss=row.loss + 1) for row in rows]
+
+
 def test_page_says_what_is_served(tmp_path, undrawn):
-    page = write_served(tmp_path, rows_to_serve())
-    # b goes to group_1, which it helps: 0.2, 0.225, 0.25 there, and 0.4, 0.5, 0.6 more here; the
-    # mean difference is 0.5, and two standard errors 2 * 0.1 / sqrt(3) = 0.12.
-    assert "The guard moved 1 of 3 tasks: b from group_0 to group_1, better there beyond" in page
-    moves, served = Tables(page).tables[:2]
-    assert [cell for (cell,) in moves[0]] == [
-        "Task",
-        "From",
-        "To",
-        "Validation loss",
-        "Difference",
-        "Test loss",
-        "Why",
+    rows = both_splits(single_c={"c": 0.3})
+    page = write_served(tmp_path, rows)
+    text = " ".join(re.sub("<[^>]*>", "", page).split())
+    assert "Grouping pays. Deploy the 2 networks, as one model. 2 groups: the total loss is" in text
+    assert "<li>a, b</li>\n  <li>c</li>" in page
+    options, served, losses = Tables(page).tables[:3]
+    assert [cell for (cell,) in options[0]] == [
+        "Networks",
+        "Groups",
+        "Gain over the joint network",
+        "Probability",
+        "Of a gain over fewer",
     ]
-    assert [cell for (cell,) in moves[1]] == [
-        "b",
-        "group_0",
-        "group_1",
-        "0.725 → 0.225",
-        f"{MINUS}0.50 ± 0.12",
-        "0.725 → 0.225",
-        "Beyond the noise",
+    assert [line[1] for line in options[1:]] == [["a, b; c"], ["a; b; c"]]
+    assert [line[0] for line in served[1:]] == [
+        ["what is served"],
+        ["the groups as selected"],
+        ["the joint network"],
+        ["one network per task"],
     ]
-    # The first seed is the best of each. On test data joint has 3 * 0.1 more.
-    assert [[cell for (cell,) in line] for line in served[1:]] == [
-        ["what is served", "2", "0.8000", "0.8000"],
-        ["the groups without the guard", "2", "1.200", "1.200"],
-        ["the joint network", "1", "1.000", "1.300"],
-        ["one network per task", "3", "2.000", "2.000"],
+    # What is served is none of the other kinds, and has a column of its own.
+    assert losses[0][1:] == [
+        ["joint network"],
+        ["one network per task"],
+        ["groups"],
+        ["what is served"],
     ]
+    assert "The test data took no part." in text
     assert re.findall(r"<h2>(.*?)</h2>", page)[:2] == ["Groups", "What is served"]
-    assert "there, what is served may be better or worse than another line" in " ".join(
-        page.split()
-    )
 
 
-def test_page_advises_what_is_served(tmp_path, undrawn):
-    rows = rows_with_totals(joint=[1.0, 1.1, 1.2], grouped=[0.8, 0.9, 1.0])
-    rows += [row for row in rows_to_serve() if row.split == "validation"]
-    serving = guard_groups(make_grouping(**ABC_GROUPING), rows)
-    assert "Use the grouping (2 networks)." in write_served(tmp_path, rows, serving=serving)
-    # As if the guard had moved a task to a third network.
-    grouping = dataclasses.replace(
-        serving.grouping, groups=(*serving.grouping.groups, ("a", "b", "c"))
-    )
-    serving = dataclasses.replace(
-        serving, networks=(*serving.networks, ("joint", 0)), grouping=grouping
-    )
-    page = write_served(tmp_path, rows, serving=serving)
-    assert "Use the grouping (2 networks; 3 serve, as the guard moved tasks)." in page
+def test_page_where_the_joint_network_is_served(tmp_path, undrawn):
+    page = write_served(tmp_path, both_splits(joint={"a": 0.3, "b": 0.2, "c": 0.4}))
+    text = " ".join(re.sub("<[^>]*>", "", page).split())
+    assert "Grouping does not pay: one joint network. Deploy the joint network." in text
+    assert "The joint network is served." in text
+    losses = Tables(page).tables[2]
+    assert losses[0][1:] == [["joint network"], ["one network per task"], ["groups"]]
+    assert "What is served" not in write_small(tmp_path, joint=[1.0])
+
+
+def test_page_of_a_guard_that_looked_at_the_test_data(tmp_path, undrawn):
+    rows = both_splits()
+    serving = guard_groups(GROUPING, rows, split="test")
+    assert "took no part" not in write_served(tmp_path, rows, serving)
+
+
+def test_what_is_served_comes_from_the_same_networks(tmp_path):
+    rows = both_splits(single_c={"c": 0.3})
+    serving = guard_groups(GROUPING, rows)
+    assert "single_c" in dict(serving.networks)
+    rows = [row for row in rows if row.network != "single_c"]
+    with pytest.raises(ValueError, match="`serving` should be of networks in `rows`"):
+        write_served(tmp_path, rows, serving)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("is_anchored", [False, True])
@@ -208,35 +206,6 @@ def test_page_explains_negative_numbers_at_the_groups(tmp_path, undrawn, expecte
     page = " ".join(path.read_text("utf-8").split())
     assert (why in page) == (expected < 0)
     assert ("a task is served where it fares best among them." in page) == (expected < 0)
-
-
-def test_page_of_a_guard_that_looked_at_the_test_data(tmp_path, undrawn):
-    grouping = make_grouping(**ABC_GROUPING)
-    assert "took no part" in write_served(tmp_path, rows_to_serve())
-    serving = guard_groups(grouping, rows_to_serve(), split="test")
-    assert "took no part" not in write_served(tmp_path, rows_to_serve(), grouping, serving)
-
-
-def test_page_where_the_guard_moved_nothing(tmp_path, undrawn):
-    rows = rows_with_totals(grouped=[0.8, 0.9, 1.0])
-    rows += [dataclasses.replace(row, split="validation") for row in rows]
-    page = write_served(tmp_path, rows)
-    assert "The guard moved no task: each is served by the network of its group." in page
-    assert "nor one network per task to compare with, so nothing is guaranteed." in page
-    assert [line[0] for line in Tables(page).tables[0][1:]] == [
-        ["what is served"],
-        ["the groups without the guard"],
-    ]
-    assert "What is served" not in write_small(tmp_path, joint=[1.0])
-
-
-def test_what_is_served_comes_from_the_same_groups(tmp_path):
-    serving = guard_groups(make_grouping(**ABC_GROUPING), rows_to_serve())
-    other = make_grouping(ABC, (("a", "b", "c"),))
-    rows = [row for row in rows_to_serve() if not row.network.startswith("group_")]
-    with pytest.raises(ValueError, match="`serving` should be of networks for the groups and"):
-        write_served(tmp_path, rows, other, serving)
-    assert not list(tmp_path.iterdir())
 
 
 # Errors, all before anything is written.

@@ -8,7 +8,7 @@ import pytest
 from report_cases import ABC, METRIC_TASKS, MINUS, SERVES, TASKS, Tables, make_grouping, make_rows
 
 import tag_keras
-from tag_keras.report.tables import costs_table, moves_table, served_table
+from tag_keras.report.tables import costs_table, options_table, served_table
 from tag_keras.results import Row
 
 
@@ -118,25 +118,25 @@ def test_costs_of_a_group_that_is_a_yardstick():
 
 
 def test_the_tables_of_what_is_served():
-    rows = guard_cases.make_rows() + [
-        dataclasses.replace(row, split="test", loss=row.loss + 1) for row in guard_cases.make_rows()
-    ]
+    levels = {**guard_cases.LEVELS, "single_c": {"c": 0.3}}
+    rows = guard_cases.make_rows(levels, noise=0.0)
+    rows += [dataclasses.replace(row, split="test", loss=row.loss + 1) for row in rows]
     serving = tag_keras.guard_groups(guard_cases.GROUPING, rows)
-    (line,) = moves_table(serving, rows)
-    assert (line["task"], line["before"], line["after"]) == ("c", "group_1", "single_c")
-    assert line["means"] == "1.10 → 0.900"
-    assert line["difference"].startswith("\N{MINUS SIGN}0.2")
-    assert line["test"] == "2.10 → 1.90"
-    # Of the seeds that were compared, all or none.
-    some = [row for row in rows if (row.network, row.seed, row.split) != ("group_1", 2, "test")]
-    for without in (some, guard_cases.make_rows()):
-        assert moves_table(serving, without) == [{**line, "test": ""}]
-    # Of the single networks that of b is missing. Test losses are 3 more.
+    # Served: a and b from group_0, c from its own network. Test losses are 3 more.
     lines = served_table(guard_cases.GROUPING, serving, rows)
     assert [tuple(line.values()) for line in lines] == [
-        ("what is served", 2, "1.800", "4.800"),
-        ("the groups without the guard", 2, "2.000", "5.000"),
-        ("the joint network", 1, "2.100", "5.100"),
+        ("what is served", 2, "1.300", "4.300"),
+        ("the groups as selected", 2, "1.800", "4.800"),
+        ("the joint network", 1, "2.800", "5.800"),
+        ("one network per task", 3, "1.900", "4.900"),
     ]
-    (first, *_) = served_table(guard_cases.GROUPING, serving, guard_cases.make_rows())
+    (first, *_) = served_table(guard_cases.GROUPING, serving, guard_cases.make_rows(levels))
     assert first["test"] == ""
+    two, three = options_table(serving)
+    assert (two["networks"], two["choice"], two["served"]) == ("2", "a, b; c", True)
+    assert (three["networks"], three["choice"], three["served"]) == ("3", "a; b; c", False)
+    # 1.5 of 2.8.
+    assert two["gain"].startswith("53.") and two["probability"] == "1.00"
+    low, high = serving.decision.interval
+    joint = serving.decision.gain.mean / serving.decision.gain.share
+    assert two["gain"].endswith(f"({100 * low / joint:.1f} to {100 * high / joint:.1f} %)")

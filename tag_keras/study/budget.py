@@ -1,0 +1,168 @@
+"""A budget of trainings: spent on further groups and on further seeds, until a choice is firm."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tag_keras.decision.decision import Decision, decide_groups
+from tag_keras.decision.group_losses import estimate_group_losses
+from tag_keras.decision.plan import next_groups
+from tag_keras.results import PLAIN, Row, load_sweep_results
+from tag_keras.study.networks import Group, groups_of
+from tag_keras.study.study import Study
+from tag_keras.sweep.network import Network
+from tag_keras.utils import files
+from tag_keras.utils.checks import check, check_whole, is_whole
+from tag_keras.utils.text import counted
+
+Budget = int | Literal["all"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Round:
+    """Groups to train, each with all of some seeds."""
+
+    groups: tuple[Group, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+def check_budget(
+    budget: Budget | None, tasks: Sequence[str], num_groups: int, num_seeds: int
+) -> Budget | None:
+    """Checks that a budget suffices for the yardsticks and the groups.
+
+    Raises:
+        ValueError: If it does not, or the tasks have too many groups to train all.
+    """
+    if budget == "all":
+        groups_of(tuple(tasks), 1)
+    if budget is None or budget == "all":
+        return budget
+    check(not isinstance(budget, str), '`budget` should be a number or "all"', budget=budget)
+    needed = (1 + len(tasks) + min(num_groups, len(tasks))) * num_seeds
+    budget = check_whole("budget", budget)
+    check(
+        budget >= needed,
+        f"`budget` should be at least {needed} trainings, or left out: a joint network, "
+        f"{counted(len(tasks), 'network')} of one task and {counted(num_groups, 'group')}, each "
+        f"with {counted(num_seeds, 'seed')}",
+        budget=budget,
+    )
+    return budget
+
+
+def spend(
+    study: Study, networks: Sequence[Network], num_groups: int, budget: Budget, probability: float
+) -> list[Row]:
+    """Trains further groups and seeds within a budget, and returns all rows in the folder.
+
+    Half of what the first networks leave is for other groups, those that may be better by the
+    estimate; the rest is for further seeds of the networks that the decision is between. It ends
+    when no other option is better with a probability above 1 - `probability`. The rounds are kept
+    in plan.json: a run that was stopped goes on with the same ones, and one with a larger budget
+    goes on behind them.
+
+    Args:
+        study: The study.
+        networks: The yardsticks and the first groups, which were trained with the study's seeds.
+        num_groups: Largest number of groups.
+        budget: Largest number of trainings, of one network with one seed each, those of `networks`
+            included; or `"all"` for every group with each of the study's seeds.
+        probability: As in `decide_groups`.
+    """
+    path = study.folder / "plan.json"
+    rounds = _load(path, study.tasks)
+    first = len({frozenset(network.tasks) for network in networks}) * len(study.seeds)
+    while True:
+        for one in rounds:
+            study.train([_network(group, study.tasks, networks) for group in one.groups], one.seeds)
+        rows = [row for row in load_sweep_results(study.folder) if row.role in PLAIN]
+        spent = len({(frozenset(row.tasks), row.seed) for row in rows})
+        if budget == "all":
+            following = _all_groups(study, rows)
+        else:
+            explored = sum(len(one.groups) for one in rounds if one.seeds == study.seeds)
+            share = (budget - first) // 2 // len(study.seeds) - explored
+            following = _next_round(study, rows, num_groups, probability, share, budget - spent)
+        if not following.groups:
+            return load_sweep_results(study.folder)
+        number = len(following.groups) * len(following.seeds)
+        study.say(f"{spent} trainings of the budget ({budget}) are done; {number} follow.")
+        rounds = [*rounds, following]
+        files.write_json(path, [dataclasses.asdict(one) for one in rounds])
+
+
+def is_firm(decision: Decision, probability: float) -> bool:
+    """Whether no other option is better than what is decided with more than 1 - `probability`."""
+    return decision.best_chance <= 1 - probability
+
+
+def _all_groups(study: Study, rows: Sequence[Row]) -> _Round:
+    trained = {frozenset(row.tasks) for row in rows}
+    groups = groups_of(study.tasks, len(study.tasks))
+    return _Round(tuple(group for group in groups if {*group} not in trained), study.seeds)
+
+
+def _next_round(
+    study: Study,
+    rows: Sequence[Row],
+    num_groups: int,
+    probability: float,
+    share: int,
+    left: int,
+) -> _Round:
+    """The next round; without groups if the decision is firm or too little is left.
+
+    Args:
+        share: Number of groups that may still be trained to learn from.
+        left: Number of trainings that are left.
+    """
+    estimate, seeds = estimate_group_losses(rows), study.seeds
+    # Over all groups, whether trained or not.
+    if is_firm(decide_groups(estimate, num_groups, probability), probability):
+        return _Round()
+    number = min(share, left // len(seeds), 2 * num_groups)
+    if number > 0 and (groups := next_groups(estimate, num_groups, number)):
+        return _Round(tuple(groups), seeds)
+    decision = decide_groups(estimate, num_groups, probability, only_measured=True)
+    rival = max(decision.options, key=lambda option: option.over_decided.probability)
+    compared = [decision.options[0].grouping, decision.grouping, rival.grouping]
+    groups = [*dict.fromkeys(itertools.chain.from_iterable(one.groups for one in compared))]
+    if is_firm(decision, probability) or len(groups) > left:
+        return _Round()
+    # A seed that no network has, so that all of these are compared with it.
+    return _Round(tuple(groups), (max(row.seed for row in rows) + 1,))
+
+
+def _network(group: Group, tasks: Group, networks: Sequence[Network]) -> Network:
+    """The network of a group: one of `networks`, or a candidate."""
+    for network in networks:
+        if {*network.tasks} == {*group}:
+            return network
+    # Indices, because the names of many tasks are too long for the name of a file.
+    name = "candidate_" + "-".join(str(tasks.index(task)) for task in group)
+    return Network(name, group, role="candidate")
+
+
+def _load(path: Path, tasks: Group) -> list[_Round]:
+    if not path.exists():
+        return []
+    value = files.read_json(path)
+    if not (isinstance(value, list) and all(_is_round(one, tasks) for one in value)):
+        raise ValueError(
+            f"{path} should hold a list of rounds, each with groups of {list(tasks)} and seeds. "
+            "Delete it, and the same call plans anew; networks that were trained stay."
+        )
+    return [_Round(tuple(map(tuple, one["groups"])), tuple(one["seeds"])) for one in value]
+
+
+def _is_round(value: Any, tasks: Group) -> bool:
+    lists = isinstance(value, dict) and {*value} == {"groups", "seeds"}
+    return (
+        lists
+        and all(isinstance(one, list) and one for one in value.values())
+        and all(isinstance(group, list) and {*group} <= {*tasks} for group in value["groups"])
+        and all(is_whole(seed) and seed >= 0 for seed in value["seeds"])
+    )
