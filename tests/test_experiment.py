@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import datetime
+import html
 import io
+import itertools
 import json
 import os
 import shutil
@@ -179,19 +181,22 @@ def test_run_writes_everything(whole):
     expected, total = whole.grouped.predict(x, verbose=0), 0
     for task, prediction in saved.predict(x, verbose=0).items():
         np.testing.assert_array_equal(prediction, expected[task])
-        index = serving["grouping"]["serves"][task]
-        name, seed = serving["networks"][index]
-        served = [one for one in TASKS if serving["grouping"]["serves"][one] == index]
+        serves = serving["decision"]["grouping"]["serves"]
+        name, seed = serving["networks"][serves[task]]
+        served = [one for one in TASKS if serves[one] == serves[task]]
         # The network of the seed with the least validation loss, over the tasks that it serves.
         totals = [sum(loss[name, s, "validation", one] for one in served) for s in (0, 1)]
         assert seed == int(np.argmin(totals))
         error = np.mean((prediction[:, 0] - y[task]) ** 2)
         assert error == pytest.approx(loss[name, seed, "test", task], rel=1e-4)
         total += loss[name, seed, "validation", task]
-    joint = [sum(loss["joint", seed, "validation", task] for task in TASKS) for seed in (0, 1)]
-    assert total == pytest.approx(serving["total"]) and total <= min(joint) + 1e-9
-    assert f"{total:.4g} served" in printed
-    assert f"{total:.4g} served" in (folder / "report.html").read_text()
+    assert total == pytest.approx(serving["total"])
+    # By the losses of all networks, as by hand.
+    estimate = tag_keras.estimate_group_losses(rows)
+    decision = tag_keras.decide_groups(estimate, 2, only_measured=True)
+    assert serving["decision"]["kind"] == decision.kind
+    for text in (printed, html.unescape((folder / "report.html").read_text())):
+        assert decision.reason in text and f"{total:.4g} by " in text
     # A rival costs its own training, the groups all that were needed to select them.
     seconds = {(row.network == "affinity", row.tasks, row.seed): row.seconds for row in rows}
     joint = seconds[False, TASKS, 0] + seconds[False, TASKS, 1]
@@ -211,6 +216,32 @@ def test_cut_off_it_ends_with_the_same_files(whole):
     # A yardstick, and groups with both seeds.
     assert trained[0] == "single_c" and len(trained) >= 3
     assert contents(whole.cut_off) == contents(whole.folder)
+
+
+@pytest.mark.slow
+def test_a_budget_trains_further_networks_in_the_same_folder(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "one")
+    before = results.load_results(tmp_path / "one" / "results.json")
+    run(tmp_path / "one", budget="all")
+    rows = results.load_results(tmp_path / "one" / "results.json")
+    assert rows[: len(before)] == before
+    groups = {frozenset(row.tasks) for row in rows if row.role != "affinity"}
+    assert len(groups) == 7
+    assert {(row.tasks, row.seed) for row in rows if row.role == "candidate"} == {
+        (group, seed)
+        for group in itertools.combinations(TASKS, 2)
+        if not any(row.tasks == group for row in before)
+        for seed in (0, 1)
+    }
+    assert "Other groups, to learn from" in (tmp_path / "one" / "report.html").read_text()
+    # Stopped before each training, it ends with the same files.
+    shutil.copytree(whole.folder, tmp_path / "two")
+    run_stopped_before_each_training(tmp_path / "two", budget="all")
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    # What is there can be decided about anew.
+    run(tmp_path / "one", budget="all", probability=0.999)
+    served = tag_keras.Serving.load(tmp_path / "one" / "served.json")
+    assert served.decision.kind != "groups"
 
 
 @pytest.mark.slow
@@ -302,6 +333,8 @@ def test_a_run_that_only_reads_says_so_and_when_it_was_trained(
     ("change", "message"),
     [
         ({"num_groups": 0}, "`num_groups` should be at least 1"),
+        ({"budget": 11}, "`budget` should be at least 12 trainings"),
+        ({"probability": 0.4}, "`probability` should be from 0.5 to below 1"),
         ({"singletons": "allow"}, '`singletons` should be "measured", "baseline" or "forbid"'),
         (
             {"tasks": [f"t{index}" for index in range(16)]},
@@ -432,7 +465,7 @@ def test_a_run_is_alone_in_its_folder_from_beginning_to_end(whole, tmp_path, mon
 
         return asking
 
-    stages = ["keep_settings", "load_sweep_results", "guard_groups", "load_network"]
+    stages = ["keep_settings", "load_sweep_results", "serve_measured", "load_network"]
     for name in stages:
         monkeypatch.setattr(experiment, name, ask(getattr(experiment, name)))
     monkeypatch.setattr(report, "write_report", ask(report.write_report))
@@ -614,6 +647,6 @@ def test_a_model_that_was_put_together_otherwise_is_not_served(whole, tmp_path, 
     joint = training.load_network(tmp_path / "networks" / "joint_seed0.keras")
     for task, prediction in joint.predict(x, verbose=0).items():
         np.testing.assert_array_equal(grouped.predict(x, verbose=0)[task], prediction)
-    words = "The guard moved 3 of 3 tasks: "
+    words = "Total validation loss at the best seeds: 0 by it"
     assert words in capsys.readouterr().out
     assert words in (tmp_path / "report.html").read_text()

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tag_keras.decision.decision import Decision, decide_groups
+from tag_keras.decision.decision import decide_groups
 from tag_keras.decision.group_losses import estimate_group_losses
 from tag_keras.decision.plan import next_groups
 from tag_keras.results import PLAIN, Row, load_sweep_results
-from tag_keras.study.networks import Group, groups_of
+from tag_keras.study.networks import MOST_TASKS, Group, groups_of
 from tag_keras.study.study import Study
 from tag_keras.sweep.network import Network
 from tag_keras.utils import files
@@ -18,6 +18,8 @@ from tag_keras.utils.checks import check, check_whole, is_whole
 from tag_keras.utils.text import counted
 
 Budget = int | Literal["all"]
+# A decision is firm if no other option is better with a probability above this.
+_FIRM = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,8 @@ def check_budget(
         ValueError: If it does not, or the tasks have too many groups to train all.
     """
     if budget == "all":
-        groups_of(tuple(tasks), 1)
+        enough = f'`budget="all"` takes up to {MOST_TASKS} tasks, which have thousands of groups'
+        check(len(tasks) <= MOST_TASKS, enough, num_tasks=len(tasks))
     if budget is None or budget == "all":
         return budget
     check(not isinstance(budget, str), '`budget` should be a number or "all"', budget=budget)
@@ -60,9 +63,10 @@ def spend(
 
     Half of what the first networks leave is for other groups, those that may be better by the
     estimate; the rest is for further seeds of the networks that the decision is between. It ends
-    when no other option is better with a probability above 1 - `probability`. The rounds are kept
-    in plan.json: a run that was stopped goes on with the same ones, and one with a larger budget
-    goes on behind them.
+    when the decision is firm: no other option is better with a probability above 0.05, and groups
+    are confirmed by as many seeds that took no part in choosing them. The rounds are kept in
+    plan.json: a run that was stopped goes on with the same ones, and one with a larger budget goes
+    on behind them.
 
     Args:
         study: The study.
@@ -85,18 +89,14 @@ def spend(
         else:
             explored = sum(len(one.groups) for one in rounds if one.seeds == study.seeds)
             share = (budget - first) // 2 // len(study.seeds) - explored
-            following = _next_round(study, rows, num_groups, probability, share, budget - spent)
+            left = max(0, budget - spent)
+            following = _next_round(study, rows, num_groups, probability, share, left)
         if not following.groups:
             return load_sweep_results(study.folder)
         number = len(following.groups) * len(following.seeds)
         study.say(f"{spent} trainings of the budget ({budget}) are done; {number} follow.")
         rounds = [*rounds, following]
         files.write_json(path, [dataclasses.asdict(one) for one in rounds])
-
-
-def is_firm(decision: Decision, probability: float) -> bool:
-    """Whether no other option is better than what is decided with more than 1 - `probability`."""
-    return decision.best_chance <= 1 - probability
 
 
 def _all_groups(study: Study, rows: Sequence[Row]) -> _Round:
@@ -120,20 +120,29 @@ def _next_round(
         left: Number of trainings that are left.
     """
     estimate, seeds = estimate_group_losses(rows), study.seeds
+    trained = {row.tasks for row in rows}
     # Over all groups, whether trained or not.
-    if is_firm(decide_groups(estimate, num_groups, probability), probability):
-        return _Round()
-    number = min(share, left // len(seeds), 2 * num_groups)
-    if number > 0 and (groups := next_groups(estimate, num_groups, number)):
-        return _Round(tuple(groups), seeds)
+    decision = decide_groups(estimate, num_groups, probability)
+    found = [group for group in decision.grouping.groups if group not in trained]
+    if found or decision.best_chance > _FIRM:
+        found += next_groups(estimate, num_groups, max(0, min(share, 2 * num_groups) - len(found)))
+        if groups := [*dict.fromkeys(found)][: left // len(seeds)]:
+            return _Round(tuple(groups), seeds)
     decision = decide_groups(estimate, num_groups, probability, only_measured=True)
+    number = 1
+    if decision.best_chance <= _FIRM:
+        # Groups were picked out of many: seeds that took no part confirm them.
+        fresh = {row.tasks for row in rows if row.seed not in seeds}
+        if decision.kind != "groups" or {*decision.grouping.groups} <= fresh:
+            return _Round()
+        number = len(seeds)
     rival = max(decision.options, key=lambda option: option.over_decided.probability)
     compared = [decision.options[0].grouping, decision.grouping, rival.grouping]
     groups = [*dict.fromkeys(itertools.chain.from_iterable(one.groups for one in compared))]
-    if is_firm(decision, probability) or len(groups) > left:
-        return _Round()
-    # A seed that no network has, so that all of these are compared with it.
-    return _Round(tuple(groups), (max(row.seed for row in rows) + 1,))
+    number = min(number, left // len(groups))
+    # Seeds that no network has, so that all of these are compared with them.
+    first = max(row.seed for row in rows) + 1
+    return _Round(tuple(groups), tuple(range(first, first + number))) if number else _Round()
 
 
 def _network(group: Group, tasks: Group, networks: Sequence[Network]) -> Network:
