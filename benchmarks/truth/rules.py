@@ -140,14 +140,23 @@ def paper(measured: Measured, num_networks: int) -> Serving:
 def anchored(measured: Measured, num_networks: int) -> Serving:
     """Affinities of one joint training, anchored by joint and single networks; or one of these.
 
-    It is what `experiment.run` does without a budget: of the groups and the two yardsticks, those
-    with the least validation loss are served.
+    Of the groups and the two yardsticks, those with the least validation loss are served.
     """
-    affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
-    by_loss = anchor_affinity(affinity, yardstick_rows(measured))
-    grouping = select_groups(by_loss, num_networks, "baseline", score="sum")
-    chosen = serving_of(grouping)
-    return min((measured.joint, measured.single, chosen), key=measured.total)
+    return min(
+        (measured.joint, measured.single, _anchored_groups(measured, num_networks)),
+        key=measured.total,
+    )
+
+
+def experiment(measured: Measured, num_networks: int) -> Serving:
+    """What `experiment.run` does without a budget.
+
+    Groups are selected by the affinities of one joint training, anchored by the yardsticks. Then
+    `decide_groups` decides by the losses of these groups, the joint network and the single ones.
+    """
+    rows = {*measured.joint, *measured.single, *_anchored_groups(measured, num_networks)}
+    estimate = estimated(measured, sorted(rows))
+    return serving_of(decide_groups(estimate, num_networks, only_measured=True).grouping)
 
 
 def decided(measured: Measured, num_networks: int) -> Serving:
@@ -185,6 +194,7 @@ RULES: dict[str, Rule] = {
     "random groups": random_groups,
     "TAG as in the paper": paper,
     "anchored, or a yardstick": anchored,
+    "experiment.run": experiment,
     "HOA": higher_order,
     "ESA": early_stopped,
     "all groups, raw": all_raw,
@@ -215,6 +225,7 @@ def networks_trained(num_tasks: int, num_networks: int) -> dict[str, float]:
         "TAG as in the paper": joint + num_networks,
         # The joint network that measures affinities is not the one that is a yardstick.
         "anchored, or a yardstick": joint + joint + single + num_networks,
+        "experiment.run": joint + joint + single + num_networks,
         "HOA": small + num_networks,
         "ESA": every / 5 + num_networks,
         "all groups, raw": every,
@@ -279,6 +290,12 @@ def yardstick_rows(measured: Measured) -> list[Row]:
         for name, (row, places) in networks.items()
         for place in places
     ]
+
+
+def _anchored_groups(measured: Measured, num_networks: int) -> Serving:
+    affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
+    by_loss = anchor_affinity(affinity, yardstick_rows(measured))
+    return serving_of(select_groups(by_loss, num_networks, "baseline", score="sum"))
 
 
 def _served_by(losses: Floats, family: Sequence[int] | npt.NDArray[Any]) -> list[int]:

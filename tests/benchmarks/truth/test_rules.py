@@ -1,5 +1,6 @@
 """Rules that choose networks: on tables of three tasks by hand, and against slow searches."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ from group_tables import best_by_search, losses_of, random_table, row, rows, tab
 import tag_keras
 from benchmarks.truth import rules
 from benchmarks.truth.rules import RULES, SLOW_RULES, Measured, networks_trained
+from tag_keras.comparison.guard import serve_measured
 from tag_keras.results import Row
 
 # Of the pairs, "ab" is the best one for "b" without "c". Together the tasks are very bad.
@@ -133,6 +135,36 @@ def test_anchored_affinities_or_a_yardstick(pair, single_c, wanted):
     assert RULES["anchored, or a yardstick"](measured, 2) == rows(*wanted)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_experiment_run_does(seed):
+    """Against its own steps: yardsticks, anchored affinities, groups, and what is served."""
+    measured = random_measured(seed)
+    networks = {"joint": "abcd", **{f"single_{task}": task for task in "abcd"}}
+    found = [
+        Row(name, tuple(group), seed, task, "validation", float(loss), {}, 1.0)
+        for name, group in networks.items()
+        for seed in range(3)
+        for task in group
+        for loss in [measured.validation[seed, row(group), "abcd".index(task)]]
+    ]
+    affinity = tag_keras.Affinity([*"abcd"], measured.affinities["lookahead"][0])
+    anchored = tag_keras.anchor_affinity(affinity, found)
+    grouping = tag_keras.select_groups(anchored, 3, "baseline", score="sum")
+    found += [
+        Row(f"group_{index}", group, seed, task, "validation", float(loss), {}, 1.0)
+        for index, group in enumerate(grouping.groups)
+        for seed in range(3)
+        for task in group
+        for loss in [measured.validation[seed, row(group), "abcd".index(task)]]
+    ]
+    # The rule knows parts of the validation data; equal ones say nothing.
+    parts = np.repeat(measured.validation.mean(axis=0)[None], 5, axis=0)
+    measured = dataclasses.replace(measured, parts=parts)
+    served = serve_measured(found, 3).grouping
+    chosen = [served.groups[served.serves[task]] for task in "abcd"]
+    assert RULES["experiment.run"](measured, 3) == rows(*chosen)
+
+
 def test_without_differences_anchored_affinities_give_what_was_measured():
     # The joint network for tasks that gain there, and "c" alone; where one network is allowed, the
     # better yardstick: 1.9 together, 2.0 apart.
@@ -239,6 +271,7 @@ def test_networks_trained_by_hand():
         "random groups": 2,
         "TAG as in the paper": 1 + 2,
         "anchored, or a yardstick": 1 + (1 + 3) + 2,
+        "experiment.run": 1 + (1 + 3) + 2,
         "HOA": 3 + 3 + 2,
         "ESA": 7 / 5 + 2,
         "all groups, raw": 7,
