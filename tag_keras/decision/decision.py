@@ -292,11 +292,17 @@ def _reason(
         gain = decided.over_joint
         scale = 100 * gain.share / gain.mean if gain.mean else 0.0
         low, high = (scale * end for end in gain.interval)
-        return (
+        text = (
             f"{_NAMES[decided.kind].format(len(decided.grouping.groups))}: the total loss is "
             f"{100 * gain.share:.1f} % below that of the joint network (90 % interval {low:.1f} to "
             f"{high:.1f} %), with a probability of a gain of {gain.probability:.2f}."
         )
+        if (alike := 1 - estimate.probability_of_effects) > 1 - _ENDS[1]:
+            text += (
+                " The interval is for networks that differ in more than noise; with a probability "
+                f"of {alike:.2f} they do not."
+            )
+        return text
     chances = [option.over_joint.probability for option in options if option.kind == "groups"]
     text = "The joint network: one network per task is not likely to be better"
     if not chances:

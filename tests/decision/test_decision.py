@@ -190,6 +190,17 @@ def test_the_best_chance_is_of_an_option_against_what_is_decided():
     assert all(option.over_decided == option.over_joint for option in joint.options)
 
 
+def test_the_words_say_that_all_networks_may_be_alike():
+    rows, _ = simulated(num_tasks=4, num_seeds=3, size=0.015, seed=0)
+    estimate = tag_keras.estimate_group_losses(rows)
+    decision = tag_keras.decide_groups(estimate, 2)
+    assert decision.kind != "joint" and 0.5 < estimate.probability_of_effects < 0.95
+    assert decision.reason.endswith(
+        " The interval is for networks that differ in more than noise; with a probability of "
+        f"{1 - estimate.probability_of_effects:.2f} they do not."
+    )
+
+
 def test_a_single_task_has_one_choice():
     decision = decide(simulated(num_tasks=1)[0])
     assert (decision.kind, len(decision.options)) == ("joint", 1)
