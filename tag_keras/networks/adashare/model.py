@@ -203,7 +203,14 @@ class AdaShareModel(TaskModel):
         return fixed_model(self.encoder, self.heads, policy, copy_weights=False)
 
     def pruned_model(self, policy: Any) -> MultiTaskModel:
-        """The network of a hard policy (K, L), with a copy of the weights as they are now."""
+        """The network of a hard policy, with a copy of the weights as they are now.
+
+        Args:
+            policy: Boolean array (K, L), as for `retrain_model`.
+
+        Returns:
+            A `MultiTaskModel` to be compiled, without the layers that no task executes.
+        """
         return fixed_model(self.encoder, self.heads, policy, copy_weights=True)
 
     def get_compile_config(self) -> dict[str, Any]:

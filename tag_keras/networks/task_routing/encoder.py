@@ -55,7 +55,11 @@ class RoutedEncoder(keras.layers.Layer):  # type: ignore[misc]
         self.trunk = trunk
 
     def build(self, input_shape: Any) -> None:
-        """Does nothing: the trunk is built already."""
+        """Does nothing: the trunk is built already.
+
+        Args:
+            input_shape: Shape of the inputs, which is not used.
+        """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
         ids = tf.range(len(self.tasks))
