@@ -16,6 +16,7 @@ FENCE = re.compile(r"^( *)```(\w+)\n(.*?)\n *```$", flags=re.DOTALL | re.MULTILI
 INDENTED = re.compile(r"(?<=\n\n)    [^\n]+(?:\n+    [^\n]+)*")
 BACKTICKS = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 SECTION = re.compile(r"^(?=[A-Z][a-z ]+:$)", flags=re.MULTILINE)
+PAPER = re.compile(r"\barXiv (\d{4}\.\d{5})")
 ARGUMENT = re.compile(r"^    (?:\*{0,2})(\w+): ", flags=re.MULTILINE)
 
 
@@ -40,11 +41,12 @@ def argument_faults(function: Callable[..., Any]) -> list[str]:
 
 
 def markdown_to_rst(text: str) -> str:
-    """Writes code in fences, in backticks or indented as reStructuredText has it."""
+    """Writes code in fences, in backticks or indented as reStructuredText has it, links papers."""
     prose, *sections = SECTION.split(text)
     prose = INDENTED.sub(lambda code: f".. code-block:: text\n\n{code[0]}", prose)
     text = FENCE.sub(_code_block, "".join([prose, *sections]))
-    return BACKTICKS.sub(_reference_or_code, text)
+    text = BACKTICKS.sub(_reference_or_code, text)
+    return PAPER.sub(r"`arXiv \1 <https://arxiv.org/abs/\1>`__", text)
 
 
 def _code_block(fence: re.Match[str]) -> str:

@@ -110,7 +110,7 @@ def test_arguments_without_a_docstring_are_found():
 
 
 def test_docstrings_become_restructured_text():
-    markdown = """First, with `name` and `<task>_loss`:
+    markdown = """By arXiv 2109.04617, `name` and `<task>_loss`:
 
     a_i |b|
 
@@ -125,7 +125,7 @@ Args:
 """
     assert (
         markdown_to_rst(markdown)
-        == """First, with `name` and ``<task>_loss``:
+        == """By `arXiv 2109.04617 <https://arxiv.org/abs/2109.04617>`__, `name` and ``<task>_loss``:
 
 .. code-block:: text
 

@@ -50,6 +50,9 @@ class PCGrad(GradientMethod):
     normal plane of every gradient that it conflicts with, and the shared variables get the sum of
     the results. Without a conflict this is the plain sum.
 
+    A step makes one backward pass per task: about 4 plain steps for nine tasks. Take it to compare
+    with the literature; `UPGrad` costs the same and does not depend on an order of tasks.
+
     Args:
         order: Order in which a task's gradient meets the others. `"random"` draws it for every
             task and step, as the paper does. `"authors"` takes the order of the tasks and includes

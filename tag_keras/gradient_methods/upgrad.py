@@ -97,6 +97,9 @@ class UPGrad(GradientMethod):
     sum. Unlike with PCGrad, a small step along it raises no task's loss, and the order of the tasks
     does not matter. The paper takes the mean, which is T times smaller.
 
+    A step makes one backward pass per task: about 4 plain steps for nine tasks. Take it where
+    gradients of tasks conflict, and one network has to serve all of them.
+
     Args:
         ridge: Number that is added to the squared length of each gradient, relative to the sum of
             these squares. Without it nearly parallel gradients have no unique solution.

@@ -222,6 +222,9 @@ def resnet_encoder(
 ) -> keras.Model:
     """Hard sharing: one ResNet for small images (He et al. 2016, arXiv 1512.03385) for all tasks.
 
+    Take it by default for images, and as the yardstick of the other encoders, which have the same
+    blocks and arguments.
+
     Args:
         tasks: Task names, which are checked and make no difference to the network.
         input_shape: Height, width and channels of the images.
