@@ -28,9 +28,10 @@ def argument_faults(function: Callable[..., Any]) -> list[str]:
 
     Returns:
         A sentence for each argument that is not documented, or does not exist. None for a function
-        that has no docstring of its own: its base class documents it.
+        that has no docstring of its own, as its base class documents it, and for an exception.
     """
-    if not function.__doc__:
+    is_exception = inspect.isclass(function) and issubclass(function, Exception)
+    if not function.__doc__ or is_exception:
         return []
     arguments = set(inspect.signature(function).parameters) - {"self", "cls"}
     sections = SECTION.split(inspect.cleandoc(function.__doc__))
@@ -62,7 +63,7 @@ def _reference_or_code(backticks: re.Match[str]) -> str:
 def process_docstring(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    if callable(obj) and what != "exception":
+    if callable(obj):
         for fault in argument_faults(obj):
             LOGGER.warning("The docstring of %s: %s", name, fault)
     lines[:] = markdown_to_rst("\n".join(lines)).split("\n")
