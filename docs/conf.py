@@ -27,6 +27,8 @@ myst_heading_anchors = 3
 
 templates_path = ["_templates"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = f"tag_keras {release}"
 html_copy_source = False
 html_show_copyright = False
