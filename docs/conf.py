@@ -1,7 +1,11 @@
 """Settings of Sphinx, which makes the documentation: `make docs`."""
 
+import os
 import sys
 from pathlib import Path
+
+# TensorFlow's notices about the processor would hide warnings.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tag_keras
 
