@@ -1,4 +1,5 @@
-# `make demo`, `make docs` and `make test` need Python 3.11 or later and nothing else: each sets up .venv first.
+# `make demo`, `make docs` and `make test` need Python 3.11 or later and nothing else: each sets up
+# .venv first.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
