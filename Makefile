@@ -1,8 +1,9 @@
-# `make demo` and `make test` need Python 3.11 or later and nothing else: both set up .venv first.
+# `make demo`, `make docs` and `make test` need Python 3.11 or later and nothing else: each sets up
+# .venv first.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test
+.PHONY: demo docs test
 
 demo: .venv/demo
 	.venv/bin/python -m digits.train --output_dir=runs/digits
@@ -10,11 +11,21 @@ demo: .venv/demo
 test: .venv/test
 	.venv/bin/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
+# Warnings are errors: a reference to nothing, a page without a place, an argument that is missing.
+docs: .venv/docs
+	rm -rf build/docs docs/api/generated
+	.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "Open build/docs/index.html."
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/demo: .venv/bin/python pyproject.toml
 	$(PIP) --editable ".[experiments]"
+	touch $@
+
+.venv/docs: .venv/bin/python pyproject.toml
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 .venv/test: .venv/bin/python pyproject.toml

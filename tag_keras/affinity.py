@@ -82,7 +82,11 @@ class Affinity:
             )
 
     def describe_pairs(self, where: npt.NDArray[np.bool_]) -> str:
-        """The pairs where the boolean array `where` (T, T) is true, with their means, as text."""
+        """Some pairs with their means, as text.
+
+        Args:
+            where: Boolean array (T, T).
+        """
         pairs = [
             f"{self.tasks[source]} -> {self.tasks[target]}: {self.mean[source, target]:.4g}"
             for source, target in np.argwhere(where)
@@ -177,13 +181,20 @@ class Affinity:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the affinities as JSON, atomically; NaN is written as null."""
+        """Writes the affinities as JSON, atomically; NaN is written as null.
+
+        Args:
+            path: File to write, such as `"affinity.json"`.
+        """
         lists = {name: _to_lists(getattr(self, name)) for name in _ARRAYS}
         files.write_json(path, {"tasks": list(self.tasks), **lists})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Affinity":
         """Reads what `save` wrote.
+
+        Args:
+            path: File to read.
 
         Raises:
             ValueError: If the file holds anything else; the message names the file and the field.

@@ -75,7 +75,13 @@ class GroupedModel(TaskTrainer):
         return {task: outputs[index][task] for task, index in self.grouping.serves.items()}
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Exports as `keras.Model.export` does, with the data type of the models' inputs."""
+        """Exports as `keras.Model.export` does, with the data type of the models' inputs.
+
+        Args:
+            filepath: Folder to write.
+            *args: Further arguments of `keras.Model.export`.
+            **kwargs: The same, by name.
+        """
         if kwargs.get("input_signature") is None:
             encoder = getattr(self.models[0], "encoder", self.models[0])
             kwargs["input_signature"] = input_signature(encoder)

@@ -87,12 +87,23 @@ def role_of_version_0_1(name: str) -> dict[str, Any]:
 
 
 def save_results(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
-    """Writes rows as JSON, atomically."""
+    """Writes rows as JSON, atomically.
+
+    Args:
+        path: File to write, such as `"results.json"`.
+        rows: Results of networks.
+    """
     files.write_json(path, [dataclasses.asdict(row) for row in rows])
 
 
 def load_results(path: str | os.PathLike[str]) -> list[Row]:
     """Reads the rows that `save_results` wrote.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The rows, in the order of the file.
 
     Raises:
         ValueError: If the file holds something else; the message names file, row and field.

@@ -68,16 +68,31 @@ class Serving:
         return self.decision.grouping
 
     def network_of(self, task: str) -> tuple[str, int]:
-        """Name and seed of the network that serves a task."""
+        """Name and seed of the network that serves a task.
+
+        Args:
+            task: Name of the task.
+        """
         return self.networks[self.grouping.serves[task]]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes it as JSON, atomically."""
+        """Writes it as JSON, atomically.
+
+        Args:
+            path: File to write, such as `"served.json"`.
+        """
         files.write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads what `save` wrote; the `ValueError` for another file names it and a remedy."""
+        """Reads what `save` wrote.
+
+        Args:
+            path: File to read.
+
+        Raises:
+            ValueError: If the file holds anything else; the message names the file and a remedy.
+        """
         fields = files.read_fields(path, [])
         try:
             return cls(**{**fields, "decision": _decision(fields.get("decision"))})

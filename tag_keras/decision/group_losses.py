@@ -90,7 +90,11 @@ class GroupLosses:
         return NetworkTable(self.tasks, self.groups, self.mean)
 
     def total(self, serves: Sequence[Group]) -> float:
-        """Posterior mean of the total loss; `serves` has, by task, the group that serves it."""
+        """Posterior mean of the total loss.
+
+        Args:
+            serves: By task, in the order of the tasks, the group that serves it.
+        """
         rows = self._rows(serves, self._masks)
         return float(self.mean[rows, range(len(rows))].sum())
 

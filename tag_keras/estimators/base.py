@@ -67,7 +67,14 @@ class AffinityEstimator:
         object.__setattr__(self, "every", check_count("every", self.every))
 
     def measure(self, probe: Probe) -> tf.Tensor:
-        """Affinities on one batch: float32 tensor (T, T), [source, target]; NaN for no value."""
+        """Affinities on one batch.
+
+        Args:
+            probe: What an estimator may ask of the batch: losses, gradients, lookaheads.
+
+        Returns:
+            Float32 tensor (T, T), [source, target]; NaN for no value.
+        """
         raise NotImplementedError
 
     def target_data(self) -> Any:

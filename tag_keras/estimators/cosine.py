@@ -40,6 +40,9 @@ class CosineAffinity(AffinityEstimator):
     It is symmetric, and tells whether two tasks pull the shared variables the same way, but not how
     much that changes the losses. There is no value where a gradient is 0.
 
+    A probe costs what one of `FirstOrderAffinity` does. Take it as a yardstick from the literature:
+    as it has no unit of loss, it does not say how much two tasks help each other.
+
     Args:
         every: Probe one step of the optimizer in `every`, beginning with the first. If a step
             accumulates the gradients of several batches, the first batch is probed.

@@ -58,11 +58,20 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
         """Makes the training step of a compiled model: a function from a batch to the logs.
 
         By default `None`: the model makes a step that calls `coefficients`.
+
+        Args:
+            model: The compiled model.
         """
         return None
 
     def add_zeros(self, name: str, shape: tuple[int, ...], dtype: str = "int64") -> keras.Variable:
-        """Creates a weight that begins with zeros and that no optimizer trains."""
+        """Creates a weight that begins with zeros and that no optimizer trains.
+
+        Args:
+            name: Name of the weight.
+            shape: Its shape.
+            dtype: Its data type.
+        """
         return self.add_weight(
             shape=shape,
             dtype=dtype,

@@ -47,8 +47,14 @@ class PCGrad(GradientMethod):
     """PCGrad (Yu et al., NeurIPS 2020, arXiv 2001.06782): projects conflicting gradients.
 
     Two gradients conflict if their product is negative. Each task's gradient is projected on the
-    normal plane of every gradient that it conflicts with, and the shared variables get the sum of
-    the results. Without a conflict this is the plain sum.
+    normal plane of every gradient that it conflicts with. So v begins as g_i and meets the others:
+
+        v <- v - <v, g_j> / <g_j, g_j> * g_j    for each g_j with <v, g_j> < 0
+
+    The shared variables get the sum of the results. Without a conflict this is the plain sum.
+
+    A step makes one backward pass per task: about 4 plain steps for nine tasks. Take it to compare
+    with the literature; `UPGrad` costs the same and does not depend on an order of tasks.
 
     Args:
         order: Order in which a task's gradient meets the others. `"random"` draws it for every

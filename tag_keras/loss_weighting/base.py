@@ -36,7 +36,11 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
         self.built = True
 
     def start(self, num_tasks: int) -> None:
-        """Creates the variables for T tasks."""
+        """Creates the variables. By default there are none.
+
+        Args:
+            num_tasks: Number of tasks, T.
+        """
         self.num_tasks = num_tasks
 
     def task_weights(self) -> tf.Tensor:
@@ -88,7 +92,13 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
         return {"name": self.name}
 
     def add_state(self, name: str, shape: tuple[int, ...], value: float) -> keras.Variable:
-        """Creates a variable that the optimizer does not train."""
+        """Creates a variable that the optimizer does not train.
+
+        Args:
+            name: Name of the variable.
+            shape: Its shape.
+            value: Value of all its elements at the start.
+        """
         return self.add_weight(
             shape=shape,
             initializer=keras.initializers.Constant(value),
@@ -102,6 +112,9 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
 @keras.saving.register_keras_serializable(package="tag_keras")
 class EqualWeighting(LossWeighting):
     """Equal weights: 1 for every task, as without a weighting, but logged.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
 

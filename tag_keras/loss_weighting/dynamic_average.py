@@ -22,6 +22,9 @@ class DynamicWeightAverage(LossWeighting):
     In the first two epochs all weights are 1. A task that had no label in one of the two epochs, or
     a mean loss of 0, has r_i = 1, as if its loss had not changed.
 
+    It costs nothing that can be measured, and acts from the third epoch on, once an epoch. Take it
+    to train longer on tasks that are still learning.
+
     Args:
         temperature: Positive number: the larger, the more equal the weights. The paper uses 2.
         **kwargs: Arguments of `keras.layers.Layer`.

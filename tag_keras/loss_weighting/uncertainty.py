@@ -26,6 +26,8 @@ class UncertaintyWeighting(LossWeighting):
     outside of the interval; for losses below 0.51, s ends there. The scalars have no weight decay,
     and stay between -20 and 20. The joint loss may be negative.
 
+    It costs nothing that can be measured. Take it where losses differ in size or unit.
+
     Args:
         variant: Formula of the joint loss: `"V1"`, `"V2"` or `"V3"`.
         **kwargs: Arguments of `keras.layers.Layer`.

@@ -201,7 +201,13 @@ class TaskModel(TaskTrainer):
         self._sharing.see_inputs(inputs)
 
     def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Exports as `keras.Model.export` does; inputs have the data types the encoder declares."""
+        """Exports as `keras.Model.export` does; inputs have the data types the encoder declares.
+
+        Args:
+            filepath: Folder to write.
+            *args: Further arguments of `keras.Model.export`.
+            **kwargs: The same, by name.
+        """
         if kwargs.get("input_signature") is None:
             kwargs["input_signature"] = input_signature(self.encoder)
         super().export(filepath, *args, **kwargs)

@@ -135,6 +135,10 @@ def mtan_encoder(
     output, through a `TaskAttention` that is a quarter as wide. A residual block that all tasks
     share leads to the next stage, and a pooling follows the strides of the ResNet.
 
+    Each task makes a pass of its own through parts of the network: a step costs about 5 plain steps
+    for nine tasks, and more memory than any other method here. Take it for a few tasks that look at
+    the same images in different ways.
+
     Args:
         tasks: Task names.
         input_shape: Height, width and channels of the images.
@@ -187,6 +191,8 @@ def mtan_segnet(
     Section 3. Each task looks at every block of one SegNet through a `TaskAttention` of its own.
     From one block to the next, the features of all tasks go through the same convolution, and
     through pooling or bilinear upsampling.
+
+    Take it for a few tasks of dense prediction: one value for each pixel.
 
     Args:
         tasks: Number n of channels of the output, by task.

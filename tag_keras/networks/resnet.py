@@ -121,12 +121,22 @@ class ResidualBlock(keras.layers.Layer):  # type: ignore[misc]
         return ConvNorm(self.filters, kernel_size, strides, dtype=self.dtype_policy, name=name)
 
     def shortcut(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """The shortcut: the input, or a projection of it if the shape changes."""
+        """The shortcut: the input, or a projection of it if the shape changes.
+
+        Args:
+            inputs: Tensor (B, H, W, C).
+            training: Whether the model is being trained.
+        """
         self._build_for(inputs)
         return inputs if self.projection is None else self.projection(inputs, training=training)
 
     def residual(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """The residual, which is added to the shortcut before the last ReLU."""
+        """The residual, which is added to the shortcut before the last ReLU.
+
+        Args:
+            inputs: Tensor (B, H, W, C).
+            training: Whether the model is being trained.
+        """
         self._build_for(inputs)
         return self.second(keras.ops.relu(self.first(inputs, training=training)), training=training)
 
@@ -211,6 +221,9 @@ def resnet_encoder(
     widths: Sequence[int] = (64, 128, 256, 512),
 ) -> keras.Model:
     """Hard sharing: one ResNet for small images (He et al. 2016, arXiv 1512.03385) for all tasks.
+
+    Take it by default for images, and as the yardstick of the other encoders, which have the same
+    blocks and arguments.
 
     Args:
         tasks: Task names, which are checked and make no difference to the network.

@@ -94,6 +94,9 @@ def segnet(
     Badrinarayanan, Kendall and Cipolla 2017, arXiv 1511.00561, with the output layers of MTAN (Liu,
     Johns and Davison 2019, arXiv 1803.10704).
 
+    Take it for tasks of dense prediction, one value for each pixel, and as the yardstick of
+    `mtan_segnet`.
+
     Args:
         tasks: Number n of channels of the output, by task.
         input_shape: Height and width of the images, divisible by 2 ** len(widths), and channels.

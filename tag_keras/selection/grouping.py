@@ -60,20 +60,39 @@ class Grouping:
         object.__setattr__(self, "serves", {task: serves[task] for task in tasks})
 
     def served(self, index: int) -> list[str]:
-        """Tasks that the group of this index serves, in the order of the group."""
+        """Tasks that a group serves, in the order of the group.
+
+        Args:
+            index: Index of the group in `groups`.
+        """
         return [task for task in self.groups[index] if self.serves[task] == index]
 
     def helpers(self, index: int) -> list[str]:
-        """Tasks that train with the group of this index and are served by another."""
+        """Tasks that train with a group and are served by another.
+
+        Args:
+            index: Index of the group in `groups`.
+        """
         return [task for task in self.groups[index] if self.serves[task] != index]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the grouping as JSON, atomically."""
+        """Writes the grouping as JSON, atomically.
+
+        Args:
+            path: File to write, such as `"groups.json"`.
+        """
         files.write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads what `save` wrote; for any other file, a `ValueError` names the file and field."""
+        """Reads what `save` wrote.
+
+        Args:
+            path: File to read.
+
+        Raises:
+            ValueError: If the file holds anything else; the message names the file and the field.
+        """
         names = [field.name for field in dataclasses.fields(cls)]
         fields = files.read_fields(path, names)
         try:

@@ -273,7 +273,15 @@ class NetworkTable:
         return NetworkTable(self.tasks, networks, scores, prices)
 
     def find(self, network: Sequence[str], cost: float) -> int:
-        """The row of the network with these tasks, in any order, and this cost."""
+        """The row of a network in the table.
+
+        Args:
+            network: Tasks of the network, in any order.
+            cost: Its cost.
+
+        Raises:
+            ValueError: If there is no such network.
+        """
         for row, names in enumerate(self.networks):
             if set(names) == set(network) and math.isclose(self.costs[row], cost):
                 return row

@@ -32,6 +32,12 @@ class NetworkSelection(Grouping):
     With `sense="min"`, `score` is a mean loss, and no choice has a loss below `upper_bound`.
 
     Args:
+        tasks: Task names, in the user's order.
+        groups: Tuples of task names, the tasks of each chosen network.
+        serves: By task, the index of the group that serves it.
+        score: Mean over tasks of the best score that a chosen network gives the task.
+        upper_bound: No choice within the budget scores better than this.
+        optimal: Whether the choice is proven to be the best.
         networks: By group, the row of its network in the table.
         cost: Sum of the networks' costs.
     """

@@ -128,6 +128,9 @@ class Study:
         """Builds a network with the first seed, to check `build_model`, and trains nothing.
 
         Arrays also show whether it can be trained on them.
+
+        Args:
+            network: Network to build.
         """
         job = self._job(dataclasses.replace(network, seed=self.seeds[0]), saves=False)
         build = build_function(job)
@@ -136,7 +139,12 @@ class Study:
         check_on_arrays(model, train, self.fit.get("batch_size"))
 
     def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
-        """Loads the affinities of a network with the first seed, from `folder` or the study's."""
+        """Loads the affinities of a network with the first seed.
+
+        Args:
+            network: Network that has measured them.
+            folder: Folder of the network, by default the study's.
+        """
         trained = dataclasses.replace(network, seed=self.seeds[0])
         return Affinity.load(JobFiles(folder or self.folder, trained).affinity)
 
@@ -144,6 +152,9 @@ class Study:
         """Whether a network that is not kept has its rows, with the first seed, and no result.
 
         It is so after results.json was deleted; training the network brings them back.
+
+        Args:
+            network: The network.
         """
         trained = dataclasses.replace(network, seed=self.seeds[0])
         results = {(row.network, row.seed) for row in load_sweep_results(self.folder)}
@@ -151,7 +162,11 @@ class Study:
         return kept and (trained.name, trained.seed) not in results
 
     def say(self, message: str) -> None:
-        """Prints a message, unless `fit` has `verbose=0`."""
+        """Prints a message, unless `fit` has `verbose=0`.
+
+        Args:
+            message: The message.
+        """
         if not is_quiet(self.fit):
             print(message, flush=True)
 

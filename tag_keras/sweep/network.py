@@ -83,7 +83,7 @@ class Network:
 
     @property
     def cost(self) -> float:
-        """Cost in standard network times (Standley et al. 2020): 1, or 0.5 for half the size."""
+        """Cost in standard network times (Standley et al. 2020), 1 or 0.5 for half the size."""
         return 0.5 if self.half_size else 1.0
 
     def row(
@@ -95,13 +95,22 @@ class Network:
         seconds: float,
         stacked: bool = False,
     ) -> Row:
-        """A row of results.json."""
+        """A row of results.json.
+
+        Args:
+            task: Task of the row.
+            split: Split of the data.
+            loss: Mean loss of the task over the split.
+            metrics: Further metrics of the task, by name.
+            seconds: Wall time of the training.
+            stacked: Whether the network was trained with others in one graph.
+        """
         result = (self.name, self.tasks, self.seed, task, split, loss, metrics, seconds)
         return Row(*result, self.role, self.index, self.early, self.half_size, stacked)
 
     @property
     def file(self) -> str:
-        """Name of the file of the trained network, quoted: a task's name may hold a slash.
+        """Name of the file of the trained network, quoted, as a task's name may hold a slash.
 
         A name that is then too long, as of 26 Chinese letters, is cut and gets a hash.
         """

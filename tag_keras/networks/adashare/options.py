@@ -98,7 +98,12 @@ class AdaShareSearch:
         object.__setattr__(self, name, value)
 
     def phase(self, step: int, num_blocks: int) -> Phase:
-        """The phase of a training step, counted from 0, in a network of `num_blocks` blocks."""
+        """The phase of a training step.
+
+        Args:
+            step: Number of the step, counted from 0.
+            num_blocks: Number of blocks of the network.
+        """
         if step < self.warm_up:
             return Phase(False, 0, self.temperature, left=self.warm_up - step)
         length = self.weight_steps + self.policy_steps

@@ -200,7 +200,12 @@ class AdaSharePolicy(keras.layers.Layer):  # type: ignore[misc]
         )
 
     def set_phase(self, active: int, temperature: float) -> None:
-        """Sets the number of active blocks and the temperature."""
+        """Sets what changes during a search.
+
+        Args:
+            active: Number of blocks, from the last one on, that have a policy.
+            temperature: Temperature of the samples.
+        """
         self.active.assign(active)
         self.temperature.assign(temperature)
 

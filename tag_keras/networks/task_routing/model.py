@@ -219,7 +219,13 @@ class TaskRoutingModel(keras.Model):  # type: ignore[misc]
         return {name: one for name, one in results.items() if name != self._loss_by_task.name}
 
     def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
-        """Evaluates as `keras.Model.evaluate` does, with the loss of each task in the logs."""
+        """Evaluates as `keras.Model.evaluate` does, with the loss of each task in the logs.
+
+        Args:
+            *args: Arguments of `keras.Model.evaluate`.
+            return_dict: Whether to return a dict by name, or a list.
+            **kwargs: Further arguments of `keras.Model.evaluate`.
+        """
         logs = super().evaluate(*args, return_dict=True, **kwargs)
         losses = self._loss_by_task.result().numpy()
         for task, loss in zip(self.tasks, losses, strict=True):

@@ -1,0 +1,86 @@
+"""The examples of docstrings run, with the data and the model that they take for granted."""
+
+import inspect
+import math
+import re
+
+import numpy as np
+import pytest
+from docs_pages import LISTED, documented
+
+import tag_keras
+
+EXAMPLE = re.compile(r"^ *```python\n(.*?)^ *```", flags=re.DOTALL | re.MULTILINE)
+# Its example trains nine networks. The tests of AdaShare do that in small.
+NAMES = sorted({*LISTED} - {"AdaShareModel"})
+
+
+def model_of(tasks):
+    import keras
+
+    shared = keras.layers.Dense(8, "relu", name="shared")
+    model = tag_keras.MultiTaskModel(shared, {task: keras.layers.Dense(1) for task in tasks})
+    model.compile("adam", "mse")
+    return model
+
+
+def taken_for_granted():
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    y = {"age": x.sum(1), "smiling": (x[:, 0] > 0).astype("float32")}
+    names = {"keras": keras, "math": math, "np": np, "tag_keras": tag_keras, "tf": tf, **y}
+    names |= {"x": x, "y": y, "x_validation": x, "y_validation": y, "loss": "mse"}
+    names |= {"model": model_of(y), "heads": {task: keras.layers.Dense(1) for task in y}}
+    return names | {
+        name: getattr(tag_keras, name)
+        for name in ("AdaSharePolicy", "ResidualBlock", "TaskAttention")
+    }
+
+
+def of_groups():
+    groups = (("a", "b"), ("c",))
+    model_of_a_and_b, model_of_c = map(model_of, groups)
+    return {
+        "grouping": tag_keras.Grouping([*"abc"], groups, {"a": 0, "b": 0, "c": 1}, 0.0, 0.0, True),
+        "model_of_a_and_b": model_of_a_and_b,
+        "model_of_c": model_of_c,
+        "build_model": model_of,
+        "y": dict.fromkeys("abc", np.zeros(64)),
+    }
+
+
+def saved_affinities(folder):
+    for seed in range(3):
+        (folder / f"seed_{seed}").mkdir()
+        affinity = tag_keras.Affinity(["a", "b"], [[0.1, 0.2], [0.3, seed]])
+        affinity.save(folder / f"seed_{seed}" / "affinity.json")
+
+
+def saved_model(folder, x, y):
+    model = model_of(y)
+    model.fit(x, y, verbose=0)
+    model.save(folder / "grouped.keras")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("listed", NAMES)
+def test_the_examples_of_a_page_run(listed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = taken_for_granted()
+    if listed in ("GroupedModel", "train_groups"):
+        names |= of_groups()
+    elif listed == "Affinity":
+        saved_affinities(tmp_path)
+    elif listed == "load_network":
+        saved_model(tmp_path, names["x"], names["y"])
+    elif listed == "routed_resnet":
+        names["images"] = np.zeros((2, 32, 32, 3), "float32")
+    elif listed == "TaskRoutingModel":
+        names["attributes"] = ["red_wing", *map(str, range(311))]
+        names |= {"images": np.zeros((2, 64, 64, 3), "float32"), "labels": np.zeros((2, 312))}
+    for name, thing in documented(listed).items():
+        for code in EXAMPLE.findall(inspect.cleandoc(thing.__doc__ or "")):
+            exec(compile(inspect.cleandoc(code), name, "exec"), dict(names))
