@@ -66,6 +66,7 @@ NUMPY_ONLY = (
 OPTIONAL = {
     "matplotlib": {"report/plots.py", "report/grouping_plots.py", "study/report.py"},
     "jinja2": {"report/pages.py"},
+    "pandas": {"utils/frames.py"},
     "ray": {"sweep/ray_runner.py"},
     "sklearn": {"gradient_methods/selective_updates/clustering.py"},
 }

@@ -10,6 +10,7 @@ from tag_keras.results import FEWEST_SEEDS
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_bool, check_choice, check_number
+from tag_keras.utils.html_tables import Cell, block, paragraph, table
 from tag_keras.utils.text import counted, joined
 
 Reason = Literal["beyond the noise", "the guarantee", "fewer networks"]
@@ -115,6 +116,32 @@ class Serving:
     def network_of(self, task: str) -> tuple[str, int]:
         """Name and seed of the network that serves a task."""
         return self.networks[self.grouping.serves[task]]
+
+    def _repr_html_(self) -> str:
+        moves = {move.task: move for move in self.moves}
+        rows: list[list[str | Cell]] = []
+        for task in self.grouping.tasks:
+            name, seed = self.network_of(task)
+            moved = f"from {moves[task].before}: {moves[task].reason}" if task in moves else ""
+            rows.append([task, name, Cell(str(seed), align="right"), moved])
+        totals = {
+            WAYS_TO_SERVE["served"]: self.total,
+            WAYS_TO_SERVE["grouped"]: self.total_without,
+            WAYS_TO_SERVE["joint"]: self.total_joint,
+            WAYS_TO_SERVE["single"]: self.total_single,
+        }
+        losses: list[list[str | Cell]] = [
+            [words, Cell(f"{total:.4g}", align="right")]
+            for words, total in totals.items()
+            if total is not None
+        ]
+        needed, seeds = len(self.networks), counted(len(self.seeds), "seed")
+        words = f"{counted(needed, 'network')} for {counted(len(rows), 'task')}, out of {seeds}."
+        return block(
+            paragraph(words),
+            table(["task", "served by", "seed", "moved"], rows),
+            table(["", f"total {self.split} loss"], losses),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it as JSON, atomically."""

@@ -1,10 +1,11 @@
-"""What is served: as a file, which comes back as it was, and in words."""
+"""What is served: as a file, which comes back as it was, in words and in HTML."""
 
 import dataclasses
 import json
 
 import pytest
 from guard_cases import GROUPING, LOSSES, make_rows
+from report_cases import Tables
 
 import tag_keras
 from tag_keras.comparison.serving import serving_as_text
@@ -123,3 +124,31 @@ def test_many_moves_are_counted():
     serving = tag_keras.guard_groups(grouping, make_rows(losses, grouping))
     text = serving_as_text(grouping, serving)
     assert text.startswith("The guard moved 13 of 13 tasks: 13 tasks, better there beyond")
+
+
+def test_html_says_what_serves_each_task_and_why():
+    serving = tag_keras.guard_groups(GROUPING, make_rows())
+    page = serving._repr_html_()
+    served, losses = Tables(page).tables
+    assert served == [
+        [["task"], ["served by"], ["seed"], ["moved"]],
+        [["a"], ["group_0"], ["1"], []],
+        [["b"], ["group_0"], ["1"], []],
+        [["c"], ["single_c"], ["0"], ["from group_1: beyond the noise"]],
+    ]
+    assert losses == [
+        [[], ["total validation loss"]],
+        [["what is served"], ["1.8"]],
+        [["the groups without the guard"], ["2"]],
+        [["the joint network"], ["2.1"]],
+    ]
+    assert "<p>2 networks for 3 tasks, out of 3 seeds.</p>" in page
+
+
+def test_html_escapes_names():
+    tasks = ("<b>", "$x$")
+    grouping = tag_keras.Grouping.from_groups(tasks, [tasks])
+    losses = {"group_0": dict.fromkeys(tasks, (1.0, 1.1, 1.2))}
+    page = tag_keras.guard_groups(grouping, make_rows(losses, grouping))._repr_html_()
+    assert "<b>" not in page and "mathjax_ignore" in page
+    assert [row[0] for row in Tables(page).tables[0][1:]] == [["<b>"], ["$x$"]]
