@@ -89,6 +89,7 @@ from . import layers as layers
 from . import loss_weighting as loss_weighting
 from . import multitask as multitask
 from . import networks as networks
+from . import plots as plots
 from . import report as report
 from . import results as results
 from . import selection as selection
