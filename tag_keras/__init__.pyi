@@ -6,6 +6,7 @@ from .estimators.cosine import CosineAffinity as CosineAffinity
 from .estimators.early_stopping import EarlyStopping as EarlyStopping
 from .estimators.first_order import FirstOrderAffinity as FirstOrderAffinity
 from .estimators.lookahead import LookaheadAffinity as LookaheadAffinity
+from .report.affinity_logger import AffinityLogger as AffinityLogger
 
 # isort: split
 # Select.

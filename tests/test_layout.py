@@ -70,6 +70,7 @@ OPTIONAL = {
     },
     "jinja2": {"report/pages.py"},
     "pandas": {"utils/frames.py"},
+    "tensorboard": {"report/affinity_logger.py"},
     "ray": {"sweep/ray_runner.py"},
     "sklearn": {"gradient_methods/selective_updates/clustering.py"},
 }
