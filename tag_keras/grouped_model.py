@@ -78,7 +78,7 @@ class GroupedModel(TaskTrainer):
         None for a network that was loaded from a file.
         """
         found = [getattr(model, "history", None) for model in self.models]
-        return [None if one is None else dict(one.history) for one in found]
+        return [None if one is None else one.history for one in found]
 
     def compile_as_networks(self) -> None:
         """Compiles it to evaluate: each task has loss and metrics of the network that serves it.
