@@ -13,6 +13,7 @@ import tag_keras
 from tag_keras.affinity import Affinity
 from tag_keras.report import affinity_logger
 
+pytest.importorskip("tensorboard")
 X, Y = make_data(64)
 PAIRS = [(source, target) for source in TASKS for target in TASKS if source != target]
 # What MLflow takes as the name of a metric.
