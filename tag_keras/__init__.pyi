@@ -6,6 +6,7 @@ from .estimators.cosine import CosineAffinity as CosineAffinity
 from .estimators.early_stopping import EarlyStopping as EarlyStopping
 from .estimators.first_order import FirstOrderAffinity as FirstOrderAffinity
 from .estimators.lookahead import LookaheadAffinity as LookaheadAffinity
+from .report.affinity_logger import AffinityLogger as AffinityLogger
 
 # isort: split
 # Select.
@@ -89,6 +90,7 @@ from . import layers as layers
 from . import loss_weighting as loss_weighting
 from . import multitask as multitask
 from . import networks as networks
+from . import plots as plots
 from . import report as report
 from . import results as results
 from . import selection as selection

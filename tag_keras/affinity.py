@@ -8,13 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from tag_keras.utils import files
+from tag_keras.utils.colours import between_tasks, robust_limit
+from tag_keras.utils.frames import data_frame
+from tag_keras.utils.html_tables import Cell, block, paragraph, table
 from tag_keras.utils.replicates import Interval, interval, interval_of_differences, mean_and_error
 from tag_keras.utils.tasks import check_task_names
+from tag_keras.utils.text import cells_as_markdown, counted
 
 # The arrays of an `Affinity`, as named in the file.
 _ARRAYS = ("mean", "standard_error", "count", "history", "skipped", "replicates")
 # Larger counts are not exact in float64; squares of larger numbers would be infinite.
 _MOST, _LARGEST = 2.0**53, 1e150
+# With more tasks, a table of numbers is wider than a screen: the text names the strongest pairs.
+_MOST_TASKS, _STRONGEST = 12, 5
+# Longer names are cut in the head of a table.
+_LONGEST_NAME = 16
 
 
 class Affinity:
@@ -180,6 +188,31 @@ class Affinity:
             replicates=means,
         )
 
+    def to_frame(self) -> Any:
+        """The affinities as a `pandas.DataFrame` in long form: one row for each pair.
+
+        Returns:
+            A frame of T * T rows, by source and then by target, in the order of the tasks, with the
+            columns `source`, `target`, `mean`, `standard_error` and `count`. A task is a target of
+            its own, too.
+
+        Raises:
+            ImportError: If there is no pandas: `pip install "tag_keras[tools]"`.
+
+        Example:
+
+        ```python
+        frame = affinity.to_frame()
+        frame[frame.source != frame.target].nlargest(5, "mean")
+        frame.pivot(index="source", columns="target", values="mean")
+        ```
+        """
+        pairs = [(source, target) for source in self.tasks for target in self.tasks]
+        sources, targets = zip(*pairs, strict=True)
+        arrays = {name: getattr(self, name) for name in ("mean", "standard_error", "count")}
+        columns = {name: array.ravel() for name, array in arrays.items()}
+        return data_frame({"source": sources, "target": targets, **columns})
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the affinities as JSON, atomically; NaN is written as null.
 
@@ -230,6 +263,84 @@ class Affinity:
         with np.printoptions(precision=4, linewidth=100):
             arrays = [f", {name}=\n{array}" for name, array in shown.items()]
         return f"Affinity(tasks={self.tasks}{''.join(arrays)})"
+
+    def __str__(self) -> str:
+        title = f"Inter-task affinities of {counted(len(self.tasks), 'task')}{self._noise()}."
+        if len(self.tasks) > _MOST_TASKS:
+            return f"{title}\n{self._strongest()}"
+        head = ["source \\ target", *_short_names(self.tasks)]
+        rows = [[_one_line(task), *line] for task, line in self._lines()]
+        return f"{title}\n{cells_as_markdown([head, *rows])}"
+
+    def _repr_html_(self) -> str:
+        few = len(self.tasks) <= _MOST_TASKS
+        limit = robust_limit(between_tasks(self.mean))
+        rows: list[list[str | Cell]] = []
+        for source, (task, texts) in enumerate(self._lines()):
+            cells: list[str | Cell] = [task]
+            for target, text in enumerate(texts):
+                mean = self.mean[source, target]
+                # What a task does to itself is of another size.
+                coloured = source != target and np.isfinite(mean)
+                share = float(mean / limit) if coloured else None
+                title = f"{task} → {self.tasks[target]}: {text}"
+                cells.append(Cell(text if few else "", share, title, "right"))
+            rows.append(cells)
+        words = f"Inter-task affinities{self._noise()}. Blue helps, red hurts."
+        head = ["source \\ target", *self.tasks]
+        return block(paragraph(words), table(head, rows, upright=not few))
+
+    def _noise(self) -> str:
+        return ", mean ± standard error" if np.isfinite(self.standard_error).any() else ""
+
+    def _lines(self) -> list[tuple[str, list[str]]]:
+        """By source, its affinities onto all targets, as text."""
+        # Three digits of the larger affinities between tasks.
+        power = int(np.floor(np.log10(robust_limit(between_tasks(self.mean)))))
+        kind = f".{max(0, 2 - power)}f" if -4 <= power < 4 else ".2e"
+        pairs = zip(self.tasks, self.mean, self.standard_error, strict=True)
+        return [
+            (task, [_rounded(*pair, kind) for pair in zip(means, errors, strict=True)])
+            for task, means, errors in pairs
+        ]
+
+    def _strongest(self) -> str:
+        """The pairs of different tasks that help and harm most, a line each."""
+        between = between_tasks(self.mean).ravel()
+        order = np.argsort(between, kind="stable")[: np.isfinite(between).sum()]
+        found = {
+            "Strongest helpers": [place for place in order[::-1] if between[place] > 0],
+            "Strongest harmers": [place for place in order if between[place] < 0],
+        }
+        lines, texts = [], self._lines()
+        for words, places in found.items():
+            lines.append(f"{words} ({counted(len(places), 'pair')} in all):")
+            for place in places[:_STRONGEST]:
+                source, target = divmod(int(place), len(self.tasks))
+                names = f"{_one_line(self.tasks[source])} -> {_one_line(self.tasks[target])}"
+                lines.append(f"  {names}: {texts[source][1][target]}")
+        return "\n".join(lines)
+
+
+def _rounded(mean: float, error: float, kind: str) -> str:
+    """A mean with its standard error, if that is known."""
+    if np.isnan(mean):
+        return "not measured"
+    kind = kind if abs(mean) < 1e9 else ".2e"
+    return f"{mean:{kind}}" + (f" ± {error:{kind}}" if np.isfinite(error) else "")
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _short_names(tasks: Sequence[str]) -> list[str]:
+    """Names for the head of a table: long ones are cut, unless two would be the same."""
+    names = [_one_line(task) for task in tasks]
+    short = [
+        name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names
+    ]
+    return short if len({*short}) == len(short) else names
 
 
 def _checked_array(name: str, value: npt.ArrayLike, shape: tuple[Any, ...], dtype: Any) -> Any:

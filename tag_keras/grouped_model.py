@@ -23,7 +23,8 @@ class GroupedModel(TaskTrainer):
     `predict` gives a dict by task, in the order of `grouping.tasks`; `save`,
     `keras.models.load_model` and `export` work as for any `keras.Model`. An exported SavedModel
     needs neither tag_keras nor Keras. `compile` and `evaluate` work as for `MultiTaskModel`, also
-    with missing labels.
+    with missing labels. `train_groups` gives one that is compiled to evaluate, by
+    `compile_as_networks`.
 
     Args:
         models: One model per group, in the order of `grouping.groups`. Each gives a dict of outputs
@@ -70,6 +71,61 @@ class GroupedModel(TaskTrainer):
 
             self(keras.tree.map_shape_structure(symbolic, config["input_shape"]))
 
+    @property
+    def histories(self) -> list[dict[str, list[float]] | None]:
+        """The history of each network's last `fit`, in the order of the groups: lists by log.
+
+        None for a network that was loaded from a file.
+        """
+        found = [getattr(model, "history", None) for model in self.models]
+        return [None if one is None else one.history for one in found]
+
+    def compile_as_networks(self) -> None:
+        """Compiles it to evaluate: each task has loss and metrics of the network that serves it.
+
+        Then `evaluate` gives the losses and metrics by task that the networks give, and `loss` as
+        the plain sum of the tasks' losses and of all that layers add. To train on, `compile` it
+        with an optimizer: this one is plain SGD.
+
+        Raises:
+            ValueError: If a network is not compiled, or is no model of this package.
+
+        Example:
+
+        ```python
+        grouped = tag_keras.GroupedModel(models, grouping)
+        grouped.compile_as_networks()
+        grouped.evaluate(x, y, return_dict=True)["a_loss"]
+        ```
+        """
+        for model in self.models:
+            if not isinstance(model, TaskTrainer) or not model.compiled:
+                raise ValueError(
+                    "The networks should be compiled models of tag_keras, such as MultiTaskModel. "
+                    f"Received: {type(model).__name__}, {'' if model.compiled else 'not '}compiled."
+                )
+        of_task = {
+            task: self.models[index].compiled_for(task)
+            for task, index in self.grouping.serves.items()
+        }
+        by_name = {
+            name: {task: given[name] for task, given in of_task.items()}
+            for name in ("loss", "metrics", "weighted_metrics")
+        }
+        eagerly = any(model.run_eagerly for model in self.models)
+        self.compile(
+            # Without slots, which would take as much memory as all networks.
+            keras.optimizers.SGD(),
+            loss=by_name["loss"],
+            metrics=keras.tree.map_structure(_copied, by_name["metrics"]),
+            weighted_metrics=keras.tree.map_structure(_copied, by_name["weighted_metrics"]),
+            run_eagerly=eagerly,
+            jit_compile=not eagerly and all(model.jit_compile for model in self.models),
+        )
+        if self.built:
+            # A model that is loaded has built it, and looks for all of it in the file.
+            self.optimizer.build(self.trainable_variables)
+
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         outputs = [model(inputs, training=training) for model in self.models]
         return {task: outputs[index][task] for task, index in self.grouping.serves.items()}
@@ -101,6 +157,15 @@ class GroupedModel(TaskTrainer):
         return cls(**{**config, "models": models, "grouping": Grouping(**config["grouping"])})
 
 
+def _copied(metric: Any) -> Any:
+    """A copy of a metric: the network keeps its own, with the state of its last evaluation."""
+    # If its class cannot be made again, it counts in two places, and cannot be loaded anyway.
+    if isinstance(metric, keras.metrics.Metric):
+        with contextlib.suppress(Exception):
+            return type(metric).from_config(metric.get_config())
+    return metric
+
+
 def _apart(models: Sequence[keras.Model]) -> list[keras.Model]:
     """The models, or copies of those that have layers in common with others.
 
@@ -112,7 +177,9 @@ def _apart(models: Sequence[keras.Model]) -> list[keras.Model]:
             # If its classes are not registered, it predicts as it is, and cannot be loaded anyway.
             # Keras warns of optimizers without slots.
             with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+                history = getattr(model, "history", None)
                 model = copy.deepcopy(model)
+                model.history = history
         seen.update(id(layer) for layer in layers_in(model))
         apart.append(model)
     return apart

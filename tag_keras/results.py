@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tag_keras.utils import files
 from tag_keras.utils.checks import is_number
+from tag_keras.utils.frames import data_frame
 
 Array = npt.NDArray[np.float64]
 # With fewer seeds, the noise between them counts as unknown.
@@ -120,6 +121,36 @@ def load_results(path: str | os.PathLike[str]) -> list[Row]:
                 f"{os.fspath(path)}, row {index} has network, seed, split and task of row {first}."
             )
     return rows
+
+
+def load_frame(path: str | os.PathLike[str]) -> Any:
+    """Reads results.json as a `pandas.DataFrame`: one row for each network, seed, split and task.
+
+    Args:
+        path: File that `save_results`, a sweep or an experiment wrote.
+
+    Returns:
+        A frame with a column for each field of `Row`, and instead of `metrics` one for each metric,
+        `metric_<name>`, which is NaN for a task that lacks it. `index` is a nullable integer.
+
+    Raises:
+        ImportError: If there is no pandas: `pip install "tag_keras[tools]"`.
+        ValueError: If the file holds something else; the message names file, row and field.
+
+    Example:
+
+    ```python
+    frame = tag_keras.results.load_frame("runs/digits/results.json")
+    test = frame[frame.split == "test"]
+    test.pivot_table(index="task", columns="role", values="loss")
+    ```
+    """
+    rows = load_results(path)
+    names = [field.name for field in dataclasses.fields(Row) if field.name != "metrics"]
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    for metric in dict.fromkeys(metric for row in rows for metric in row.metrics):
+        columns[f"metric_{metric}"] = [row.metrics.get(metric, np.nan) for row in rows]
+    return data_frame(columns).astype({"index": "Int64"})
 
 
 def load_sweep_results(folder: Path) -> list[Row]:

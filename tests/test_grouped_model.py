@@ -83,6 +83,93 @@ def test_evaluate_with_and_without_missing_labels(grouped, predictions):
     assert np.isnan(logs["c_loss"]) and np.isfinite(logs["loss"])
 
 
+def compiled_network(tasks, seed, **options):
+    model = make_model(tasks, seed)
+    losses = {"a": "mse", "b": keras.losses.LogCosh(), "c": "mae"}
+    metrics = {"a": [keras.metrics.MeanAbsoluteError(name="error"), "mse"], "b": "mape"}
+    of_tasks = {task: metrics[task] for task in tasks if task in metrics}
+    weighted = {"c": keras.metrics.MeanSquaredError(name="squares")} if "c" in tasks else None
+    losses = {task: losses[task] for task in tasks}
+    model.compile("adam", losses, metrics=of_tasks, weighted_metrics=weighted, **options)
+    # As a training does.
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def labels_with_gaps():
+    gaps = np.where(np.arange(20)[:, None] % 3 == 0, np.nan, X[:, :1]).astype("float32")
+    return {"a": gaps, "b": X[:, 1:2], "c": X[:, 2:3]}
+
+
+# Warnings are errors: nothing is missing in the file.
+@pytest.mark.slow_cases
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_compiled_as_the_networks_it_evaluates_as_they_do(tmp_path, policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        networks = [
+            compiled_network("ca", 1, loss_weights={"a": 3.0}, run_eagerly=True),
+            compiled_network("bac", 2, run_eagerly=True),
+        ]
+        model = tag_keras.GroupedModel(networks, GROUPING)
+        model.compile_as_networks()
+        weights = {"a": np.ones(20), "b": np.ones(20), "c": np.arange(20.0) % 4}
+        options = {"sample_weight": weights, "batch_size": 8, "verbose": 0, "return_dict": True}
+        y = labels_with_gaps()
+        logs = model.evaluate(X, y, **options)
+        own = [network.evaluate(X, y, **options) for network in networks]
+        names = {"a_loss", "a_error", "a_mse", "b_loss", "b_mape", "c_loss", "c_squares"}
+        assert {*logs} == names | {"loss"}
+        for name in names:
+            assert logs[name] == own[GROUPING.serves[name[0]]][name]
+        # The weight of a task in its network counts for nothing.
+        losses = sum(logs[f"{task}_loss"] for task in "abc")
+        assert logs["loss"] == pytest.approx(losses, rel=0.05)
+        assert logs["loss"] < losses + logs["a_loss"]
+        model.save(tmp_path / "grouped.keras")
+        loaded = tag_keras.load_network(tmp_path / "grouped.keras")
+        assert loaded.evaluate(X, y, **options) == pytest.approx(logs, rel=1e-6)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_the_networks_keep_their_metrics():
+    networks = [compiled_network("ca", 1, run_eagerly=True), make_model("bac", 2)]
+    model = tag_keras.GroupedModel(networks, GROUPING)
+    model.compile_as_networks()
+    # What one cannot do compiled, all together cannot.
+    assert model.run_eagerly and not networks[1].run_eagerly
+    options = {"verbose": 0, "return_dict": True}
+    networks[0].evaluate(X, labels_with_gaps(), **options)
+    kept = {name: float(value) for name, value in networks[0].get_metrics_result().items()}
+    model.evaluate(2 * X, labels_with_gaps(), **options)
+    assert {name: float(v) for name, v in networks[0].get_metrics_result().items()} == kept
+
+
+def test_networks_that_are_not_compiled_cannot_be_compiled_as():
+    bare = tag_keras.MultiTaskModel(layers.Dense(2), {task: layers.Dense(1) for task in "abc"})
+    model = tag_keras.GroupedModel([make_model("ca", 1), bare], GROUPING)
+    with pytest.raises(ValueError, match="Received: MultiTaskModel, not compiled"):
+        model.compile_as_networks()
+    other = keras.Sequential([layers.Dense(1)])
+    other.compile("sgd", "mse")
+    model = tag_keras.GroupedModel([other, make_model("bac", 2)], GROUPING)
+    with pytest.raises(ValueError, match="Received: Sequential, compiled"):
+        model.compile_as_networks()
+
+
+def test_histories_are_those_of_the_networks(grouped):
+    assert grouped.histories == [None, None]
+    networks = [compiled_network("ca", 1, run_eagerly=True), make_model("bac", 2)]
+    model = tag_keras.GroupedModel(networks, GROUPING)
+    networks[0].fit(X, labels_with_gaps(), epochs=2, verbose=0)
+    first, second = model.histories
+    assert second is None and len(first["a_loss"]) == len(first["loss"]) == 2
+    # Plain lists and floats, as `fit` returns them.
+    assert type(first) is dict and {type(value) for value in first["loss"]} == {float}
+
+
 def test_unbuilt_models():
     models = [
         tag_keras.MultiTaskModel(layers.Dense(2), {task: layers.Dense(1) for task in group})

@@ -85,6 +85,29 @@ def test_selecting_groups_loads_neither_tensorflow_nor_keras(python):
     assert process.stdout.splitlines() == ["(('a', 'b'),)", "[]"]
 
 
+def test_figures_need_neither_tensorflow_nor_jinja(python):
+    process = python(
+        "import sys\nsys.modules['jinja2'] = None\nimport tag_keras\n"
+        "affinity = tag_keras.Affinity(['a', 'b'], [[0, 1], [1, 0]])\n"
+        "print(type(tag_keras.plots.plot_affinity(affinity)).__name__)\n"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    assert_succeeds(process)
+    assert process.stdout.splitlines() == ["Axes", "[]"]
+
+
+@pytest.mark.slow
+def test_affinities_are_logged_without_libraries_for_reports(python):
+    process = python(
+        "import sys\nsys.modules.update(jinja2=None, matplotlib=None, pandas=None)\n"
+        "import tag_keras\nprint(tag_keras.AffinityLogger(log=print).__class__.__name__)",
+        TF_CPP_MIN_LOG_LEVEL="3",
+        PYTHONPATH=python_path(),
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == ["AffinityLogger"]
+
+
 @pytest.mark.parametrize("backend", ["jax", "torch", "numpy"])
 def test_another_backend_in_the_environment_is_refused(python, backend):
     process = python("import tag_keras", KERAS_BACKEND=backend)

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     ),
     "comparison": ("decision", "selection", "affinity", "results", "utils"),
     "report": ("comparison", "decision", "selection", "affinity", "results", "utils"),
+    "plots": ("report", "comparison", "selection", "affinity", "results", "utils"),
     "sweep": (
         *("saved_classes", "grouped_model", "model", "multitask", "selection", "results"),
         *("estimators", "backend", "utils"),
@@ -65,8 +66,12 @@ NUMPY_ONLY = (
 )
 # By library, the only files that may import it: the library itself does without.
 OPTIONAL = {
-    "matplotlib": {"report/plots.py", "report/grouping_plots.py", "study/report.py"},
+    "matplotlib": {
+        *("report/plots.py", "report/grouping_plots.py", "study/report.py", "plots.py"),
+    },
     "jinja2": {"report/pages.py"},
+    "pandas": {"utils/frames.py"},
+    "tensorboard": {"report/affinity_logger.py"},
     "ray": {"sweep/ray_runner.py"},
     "sklearn": {"gradient_methods/selective_updates/clustering.py"},
 }

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +39,43 @@ def test_rows_come_back_as_they_were_in_their_order(tmp_path):
     assert loaded == rows
     assert all(isinstance(row.tasks, tuple) for row in loaded)
     assert list(loaded[2].metrics) == ["z", "a"]
+
+
+def test_a_frame_has_a_column_for_each_field_and_each_metric(tmp_path):
+    pytest.importorskip("pandas")
+    rows = [
+        make_row(metrics={}),
+        make_row(network="group_2", seed=1, stacked=True, metrics={"b": 0.25, "a": 0.5}),
+        make_row(seed=2, metrics={"a": 0.75}),
+    ]
+    results.save_results(tmp_path / "results.json", rows)
+    frame = results.load_frame(tmp_path / "results.json")
+    fields = ["network", "tasks", "seed", "task", "split", "loss", "seconds", "role", "index"]
+    assert [*frame.columns] == [
+        *fields,
+        *("early", "half_size", "stacked", "metric_b", "metric_a"),
+    ]
+    for name in fields[:8]:
+        assert frame[name].tolist() == [getattr(row, name) for row in rows]
+    np.testing.assert_array_equal(frame["metric_a"], [np.nan, 0.5, 0.75])
+    np.testing.assert_array_equal(frame["metric_b"], [np.nan, 0.25, np.nan])
+    assert frame["index"].isna().tolist() == [True, False, True] and frame["index"][1] == 2
+    assert str(frame["index"].dtype) == "Int64"
+    assert frame[frame.stacked].network.tolist() == ["group_2"]
+
+
+def test_a_frame_of_no_rows_has_the_columns(tmp_path):
+    pytest.importorskip("pandas")
+    results.save_results(tmp_path / "results.json", [])
+    frame = results.load_frame(tmp_path / "results.json")
+    assert frame.empty and {"network", "loss", "index"} <= {*frame.columns}
+
+
+def test_a_frame_says_what_to_install(tmp_path, monkeypatch):
+    results.save_results(tmp_path / "results.json", [make_row()])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r'needs pandas\. .* pip install "tag_keras\[tools\]"'):
+        results.load_frame(tmp_path / "results.json")
 
 
 def test_no_rows(tmp_path):

@@ -9,6 +9,7 @@ from tag_keras.decision.decision import Decision, Gain, Option
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_choice, check_number
+from tag_keras.utils.html_tables import Cell, block, paragraph, table
 from tag_keras.utils.text import counted
 
 _GAINS = ("over_joint", "over_yardstick", "over_fewer", "over_decided")
@@ -74,6 +75,22 @@ class Serving:
             task: Name of the task.
         """
         return self.networks[self.grouping.serves[task]]
+
+    def _repr_html_(self) -> str:
+        rows: list[list[str | Cell]] = []
+        for task in self.grouping.tasks:
+            name, seed = self.network_of(task)
+            rows.append([task, name, Cell(str(seed), align="right")])
+        totals = {"served": self.total, "joint": self.total_joint, "single": self.total_single}
+        losses: list[list[str | Cell]] = [
+            [WAYS_TO_SERVE[kind], Cell(f"{total:.4g}", align="right")]
+            for kind, total in totals.items()
+        ]
+        return block(
+            paragraph(self.decision.reason),
+            table(["task", "served by", "seed"], rows),
+            table(["", f"total {self.split} loss"], losses),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it as JSON, atomically.

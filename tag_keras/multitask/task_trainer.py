@@ -251,6 +251,14 @@ class TaskTrainer(MultiWorkerModel):
         """This replica's shares of the losses that layers add, such as regularisers."""
         return [of_one_replica(loss) for loss in self.losses]
 
+    def compiled_for(self, task: str) -> dict[str, Any]:
+        """The `loss`, `metrics` and `weighted_metrics` of a task, as `compile` got them."""
+        given = {"loss": self.loss, **vars(self._metrics_given)}
+        return {
+            name: value.get(task) if isinstance(value, Mapping) else value
+            for name, value in given.items()
+        }
+
     def get_compile_config(self) -> dict[str, Any]:
         config = super().get_compile_config()
         if not config:

@@ -10,13 +10,14 @@ import numpy as np
 
 from tag_keras.affinity import Affinity
 from tag_keras.report import plots
-from tag_keras.report.plots import Figure
+from tag_keras.report.plots import Place, new_axes
 from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import score_in_group
 from tag_keras.selection.solvers.problem import Score
 from tag_keras.selection.stability import GroupingStability
 from tag_keras.utils.checks import check_choice
+from tag_keras.utils.colours import between_tasks
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the same on the whole page.
 COLOURS = {"joint": "#0072B2", "single": "#D55E00", "grouped": "#009E73", "served": "#7F3C8D"}
@@ -31,8 +32,10 @@ _MARKERS = {"single": "s", "grouped": "o", "served": "D"}
 _MOST_GAINS = 16
 
 
-def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean") -> Figure:
-    """Diagram of the groups: tasks on the left, networks on the right.
+def plot_grouping(
+    grouping: Grouping, affinity: Affinity, score: Score = "mean", place: Place = new_axes
+) -> Any:
+    """Axes with a diagram of the groups: tasks on the left, networks on the right.
 
     A solid line runs from a task to the network that serves it, a dashed line to a network that
     it only helps. The number on a solid line is the score of the task in its group.
@@ -41,6 +44,7 @@ def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean")
         grouping: Groups of tasks, and the group that serves each task.
         affinity: Affinities of the same tasks.
         score: The score of a task in its group: `"mean"` or `"sum"` of its affinities.
+        place: Axes to draw on, or a function that makes them.
 
     Raises:
         ValueError: If `score` is something else.
@@ -54,16 +58,16 @@ def plot_grouping(grouping: Grouping, affinity: Affinity, score: Score = "mean")
         # A network that serves nothing goes below all the others.
         right.append(float(np.mean(served)) if served else min(*left.values(), *right) - 1)
     lowest = min(*left.values(), *right)
-    figure = plots.new_figure(8, 1.2 - 0.42 * lowest)
-    axes: Any = figure.subplots()
-    _draw_lines(axes, grouping, affinity, score, left, right)
+    axes = plots.axes_at(place, 8, 1.2 - 0.42 * lowest)
+    legend = _draw_lines(axes, grouping, affinity, score, left, right)
     axes.scatter([0] * len(left), list(left.values()), s=60, color=plots.INK, zorder=3)
     axes.scatter([1] * len(right), right, s=170, marker="s", color=COLOURS["grouped"], zorder=3)
     axes.set_yticks(list(left.values()), list(left), parse_math=False, fontsize=11)
     axes.set(xlim=(-0.03, 1.03), ylim=(lowest - 0.5, 0.5), xticks=[])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return figure
+    plots.add_legend_below(axes, [*legend.values()], [*legend], place)
+    return axes
 
 
 def _draw_lines(
@@ -73,7 +77,8 @@ def _draw_lines(
     score: Score,
     left: Mapping[str, float],
     right: Sequence[float],
-) -> None:
+) -> dict[str, dict[str, Any]]:
+    """Draws the lines and the words at them, and returns the legend: style by word."""
     factor, unit, _ = plots.find_scale(affinity.mean)
     solid: dict[str, Any] = {"color": COLOURS["grouped"], "linewidth": 2.2}
     dashed: dict[str, Any] = {"color": "#777777", "linewidth": 1.3, "linestyle": (0, (4, 3))}
@@ -93,26 +98,29 @@ def _draw_lines(
             text += f", helped by {len(helpers)}"
         axes.text(1.04, right[index], text, va="center", fontsize=11, linespacing=1.4)
     kind = "mean affinity" if score == "mean" else "sum of the affinities"
-    legend = [f"served by ({kind} from its group{unit})", "only helps"]
-    plots.add_legend(axes.figure, [solid, dashed], legend, "lower")
+    return {f"served by ({kind} from its group{unit})": solid, "only helps": dashed}
 
 
-def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figure:
-    """Changes of the test loss against the joint network, with two standard errors over seeds.
+def plot_comparison(
+    tasks: Sequence[str], changes: Mapping[str, Array], place: Place = new_axes
+) -> Any:
+    """Axes with the changes of the test loss against the joint network, by task.
+
+    The bars are two standard errors over the seeds.
 
     Args:
         tasks: T task names.
         changes: Relative changes (T + 1, S) of the T tasks and their total over S seeds, by kind
             of network (`"single"`, `"grouped"`).
+        place: Axes to draw on, or a function that makes them.
     """
     places = np.append(np.arange(len(tasks)), len(tasks) + 0.6)
-    figure = plots.new_figure(8, 2 + 0.45 * len(tasks))
-    axes: Any = figure.subplots()
+    axes = plots.axes_at(place, 8, 2 + 0.45 * len(tasks))
     styles: list[dict[str, Any]] = [{"color": COLOURS["joint"], "linewidth": 2}]
     axes.axvline(0, **styles[0])
     axes.axhline(len(tasks) - 0.2, color=plots.INK, linewidth=0.8)
-    for place, kind in enumerate(changes):
-        heights = places + 0.3 * (place - (len(changes) - 1) / 2)
+    for number, kind in enumerate(changes):
+        heights = places + 0.3 * (number - (len(changes) - 1) / 2)
         percent = 100 * changes[kind]
         seeds = percent.shape[1]
         errors = 2 * percent.std(axis=1, ddof=1) / np.sqrt(seeds) if seeds > 1 else None
@@ -126,12 +134,18 @@ def plot_comparison(tasks: Sequence[str], changes: Mapping[str, Array]) -> Figur
     axes.grid(axis="x", color=plots.GREY)
     axes.set_axisbelow(True)
     axes.set_xlabel("change of the test loss against the joint network, % (left is better)")
-    plots.add_legend(figure, styles, [LABELS[kind] for kind in ("joint", *changes)], "lower")
-    return figure
+    words = [LABELS[kind] for kind in ("joint", *changes)]
+    plots.add_legend_below(axes, styles, words, place)
+    return axes
 
 
-def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Affinity) -> Figure:
-    """Score of the best groups by the number of networks, with the chosen groups marked.
+def plot_frontier(
+    frontier: Sequence[Grouping],
+    grouping: Grouping,
+    affinity: Affinity,
+    place: Place = new_axes,
+) -> Any:
+    """Axes with the score of the best groups by the number of networks; the chosen ones are marked.
 
     Each point has the gain in score over one network less. It is hollow where there is no proof.
 
@@ -139,6 +153,7 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
         frontier: The best groups by the number of networks, from `selection_frontier`.
         grouping: The chosen groups.
         affinity: Affinities of the same tasks, which set the unit.
+        place: Axes to draw on, or a function that makes them.
 
     Raises:
         ValueError: If the groupings have different tasks.
@@ -156,8 +171,7 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
     line = {"color": plots.INK, "marker": "o", "markersize": 5, "linewidth": 1.4}
     chosen = {"color": COLOURS["grouped"], "marker": "s", "markersize": 13, "linestyle": ""}
     legend = {"best groups; the number is the gain of that network": line, "chosen groups": chosen}
-    figure = plots.new_figure(8, 3.6)
-    axes: Any = figure.subplots()
+    axes = plots.axes_at(place, 8, 3.6)
     axes.plot(numbers, scores, zorder=3, **line)
     axes.plot([len(grouping.groups)], [grouping.score * factor], zorder=2, **chosen)
     if unproven := [index for index, best in enumerate(frontier) if not best.optimal]:
@@ -175,8 +189,8 @@ def plot_frontier(frontier: Sequence[Grouping], grouping: Grouping, affinity: Af
     axes.set_axisbelow(True)
     axes.set_xlabel("number of networks, at most")
     axes.set_ylabel(f"mean score of the tasks{unit}".replace(", ", ",\n"))
-    plots.add_legend(figure, list(legend.values()), list(legend), "lower")
-    return figure
+    plots.add_legend_below(axes, [*legend.values()], [*legend], place)
+    return axes
 
 
 def _write_gains(axes: Any, numbers: Any, heights: Any) -> None:
@@ -189,8 +203,8 @@ def _write_gains(axes: Any, numbers: Any, heights: Any) -> None:
         axes.annotate(text, (number, height), (0, 9), **style)
 
 
-def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
-    """Heat map of how often each pair of tasks shares a network, in % of the draws.
+def plot_stability(stability: GroupingStability, grouping: Grouping) -> Any:
+    """Axes with a heat map of how often each pair of tasks shares a network, in % of the draws.
 
     The tasks stand in the order of the groups that serve them. Frames are around the pairs that
     share a network in `grouping`. With up to 12 tasks each cell has its number.
@@ -209,9 +223,9 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
         )
     order = sorted(range(len(stability.tasks)), key=lambda i: grouping.serves[stability.tasks[i]])
     tasks = [stability.tasks[place] for place in order]
-    percent = 100 * plots.between_tasks(stability.share[np.ix_(order, order)])
+    percent = 100 * between_tasks(stability.share[np.ix_(order, order)])
     label = "draws in which the pair shares a network, %"
-    figure, axes = plots.draw_pairs(tasks, percent, "Blues", (0, 100), label)
+    axes = plots.draw_pairs(tasks, percent, "Blues", 100, label)
     frame: dict[str, Any] = {"fill": False, "edgecolor": COLOURS["grouped"], "linewidth": 2.6}
     for row, column in itertools.permutations(range(len(tasks)), 2):
         if any({tasks[row], tasks[column]} <= set(group) for group in grouping.groups):
@@ -221,7 +235,7 @@ def plot_stability(stability: GroupingStability, grouping: Grouping) -> Figure:
             value = percent[row, column]
             style = {"fontsize": 9, "color": "white" if value > 60 else plots.INK}
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", **style)
-    return figure
+    return axes
 
 
 def describe_stability(stability: GroupingStability, affinity: Affinity) -> str:

@@ -27,12 +27,12 @@ def render(template: str, **values: Any) -> str:
     return page
 
 
-def png(figure: Any) -> bytes | None:
-    """A figure as PNG; None for None."""
-    if figure is None:
+def png(drawing: Any) -> bytes | None:
+    """A figure, or the one that axes are in, as PNG; None for None."""
+    if drawing is None:
         return None
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    drawing.figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 

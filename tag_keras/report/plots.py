@@ -1,12 +1,18 @@
-"""Figures of the affinities, and what all figures of the package share."""
+"""Figures of the affinities, and what all figures of the package share.
 
-from collections.abc import Mapping, Sequence
+A function draws on the axes that it gets, or makes axes of the right size with a function such as
+`new_axes`. `tag_keras.plots` has the public ones.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tag_keras.affinity import Affinity
 from tag_keras.results import Array
+from tag_keras.selection.grouping import Grouping
+from tag_keras.utils.colours import between_tasks, robust_limit
 
 try:
     import matplotlib.lines
@@ -24,32 +30,60 @@ _DASHES = ("-", "--", ":", "-.")
 INK, GREY = "#222222", "#e4e4e4"
 # With more tasks a number does not fit into its cell.
 MOST_NUMBERS = 12
+# Axes, or a function that makes them for a width and a height in inches.
+Place = Any | Callable[[float, float], Any]
 
 
-def plot_affinity(affinity: Affinity) -> Figure:
-    """Heat map of the affinities, [source row, target column].
+def new_axes(width: float, height: float) -> Any:
+    """Axes in an empty figure that pyplot does not know."""
+    return new_figure(width, height).subplots()
+
+
+def axes_at(place: Place, width: float, height: float) -> Any:
+    """The axes to draw on."""
+    return place(width, height) if callable(place) else place
+
+
+def plot_affinity(
+    affinity: Affinity, place: Place = new_axes, grouping: Grouping | None = None
+) -> Any:
+    """Axes with a heat map of the affinities, [source row, target column].
 
     White is 0, and the pairs of different tasks set the scale. What a task does to itself is of
-    another size, and stands on grey. With up to 12 tasks each cell has the mean and its standard
-    error. A mean is in parentheses if its interval of 95 % contains 0.
+    another size, and stands on grey. Outliers, too, do not set the scale: the bar of colours ends
+    in an arrow where they are beyond it. With up to 12 tasks each cell has the mean and its
+    standard error. A mean is in parentheses if its interval of 95 % contains 0. The tasks stand in
+    the order of the groups that serve them, with lines between the groups, if there are any.
     """
     factor, unit, largest = find_scale(affinity.mean)
-    values, limit = between_tasks(affinity.mean) * factor, largest * factor
+    order = [*range(len(affinity.tasks))]
+    if grouping is not None:
+        order.sort(key=lambda index: grouping.serves[affinity.tasks[index]])
+    tasks = [affinity.tasks[index] for index in order]
+    values = (between_tasks(affinity.mean) * factor)[np.ix_(order, order)]
     label = f"affinity{unit}: blue helps, red hurts"
-    figure, axes = draw_pairs(affinity.tasks, values, "RdBu", (-limit, limit), label)
+    axes = draw_pairs(tasks, values, "RdBu", largest * factor, label, place, is_signed=True)
     axes.set_xlabel("target: its loss changes", fontweight="bold", labelpad=8)
     axes.set_ylabel("source: the step is for it", fontweight="bold", labelpad=8)
-    if len(affinity.tasks) <= MOST_NUMBERS:
-        _write_cells(axes, affinity, factor, largest)
-    return figure
+    if len(tasks) <= MOST_NUMBERS:
+        _write_cells(axes, affinity, order, factor, largest)
+    served = [grouping.serves[task] for task in tasks] if grouping is not None else []
+    for border in np.flatnonzero(np.diff(served)) + 0.5:
+        for draw in (axes.axhline, axes.axvline):
+            draw(border, color=INK, linewidth=1.4)
+    return axes
 
 
-def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -> None:
+def _write_cells(
+    axes: Any, affinity: Affinity, order: Sequence[int], factor: float, largest: float
+) -> None:
     decimals = max(0, 2 - int(np.floor(np.log10(largest * factor))))
     low, high = affinity.interval(confidence=0.95)
     # False where the interval is not known.
     near_zero = (low <= 0) & (high >= 0)
-    for (source, target), mean in np.ndenumerate(affinity.mean):
+    for row, column in np.ndindex(affinity.mean.shape):
+        source, target = order[row], order[column]
+        mean = affinity.mean[source, target]
         error = affinity.standard_error[source, target]
         # The diagonal may be much larger.
         kind = f".{decimals}f" if abs(mean * factor) < 1e4 else ".1e"
@@ -59,10 +93,12 @@ def _write_cells(axes: Any, affinity: Affinity, factor: float, largest: float) -
             text += f"\n±{error * factor:{kind}}"
         dark = source != target and abs(mean) > 0.65 * largest
         style = {"fontsize": 8, "linespacing": 1.3, "color": "white" if dark else INK}
-        axes.text(target, source, with_minus(text), ha="center", va="center", **style)
+        axes.text(column, row, with_minus(text), ha="center", va="center", **style)
 
 
-def plot_history(affinity: Affinity) -> Figure | None:
+def plot_history(
+    affinity: Affinity, make_figure: Callable[[float, float], Figure] | None = None
+) -> Figure | None:
     """Affinities over epochs: one panel for each target, one line for each other source.
 
     Epochs without a measurement leave a gap. None if no pair of different tasks has a history.
@@ -72,7 +108,7 @@ def plot_history(affinity: Affinity) -> Figure | None:
         return None
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
-    figure = new_figure(9.5, 1.3 + 2 * rows)
+    figure = (make_figure or new_figure)(9.5, 1.3 + 2 * rows)
     panels: Any = figure.subplots(rows, columns, sharex=True, squeeze=False).flat
     factor, unit, _ = find_scale(history)
     styles = [
@@ -113,21 +149,32 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def draw_pairs(
-    tasks: Sequence[str], values: Array, colours: str, limits: tuple[float, float], label: str
-) -> tuple[Figure, Any]:
-    """Figure and axes of a heat map of values (T, T), which are NaN on the diagonal, drawn grey.
+    tasks: Sequence[str],
+    values: Array,
+    colours: str,
+    limit: float,
+    label: str,
+    place: Place = new_axes,
+    is_signed: bool = False,
+) -> Any:
+    """Axes with a heat map of values (T, T), which are NaN on the diagonal, drawn grey.
 
-    Matplotlib's map `colours` runs from one limit to the other; `label` says what it means.
+    Matplotlib's map `colours` runs from 0, or with `is_signed` from minus the limit, to the limit;
+    `label` says what it means.
     """
     size, few = len(tasks), len(tasks) <= MOST_NUMBERS
     side = max(0.72 * size, 2.6) if few else 0.27 * size
     margin = 1.1 + 0.08 * max(map(len, tasks))
-    figure = new_figure(side + margin + 1.1, side + margin)
-    axes: Any = figure.subplots()
+    axes = axes_at(place, side + margin + 1.1, side + margin)
     # The lower layer shows on the diagonal only.
     axes.imshow(np.where(np.eye(size), 0.25, np.nan), "Greys", vmin=0, vmax=1)
-    image = axes.imshow(values, colours, vmin=limits[0], vmax=limits[1])
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
+    lowest = -limit if is_signed else 0
+    image = axes.imshow(values, colours, vmin=lowest, vmax=limit)
+    # The limit itself, brought to its unit, may be off by a rounding.
+    below, above = (values < lowest - 1e-9 * limit).any(), (values > limit * (1 + 1e-9)).any()
+    extend = "both" if below and above else "min" if below else "max" if above else "neither"
+    options = {"shrink": 0.8, "aspect": 30, "pad": 0.02, "extend": extend}
+    bar = axes.figure.colorbar(image, ax=axes, **options)
     bar.set_label(label)
     bar.outline.set_visible(False)
     for axis in (axes.xaxis, axes.yaxis):
@@ -140,31 +187,45 @@ def draw_pairs(
     axes.tick_params(which="both", length=0)
     axes.grid(which="minor", color="white", linewidth=2)
     axes.spines[:].set_visible(False)
-    return figure, axes
+    return axes
+
+
+def add_legend_below(
+    axes: Any, styles: Sequence[Mapping[str, Any]], words: Sequence[str], place: Place
+) -> None:
+    """Adds a legend of lines in `styles` below the axes: to the axes themselves if they are given.
+
+    Other axes of the user may stand below them in the same figure.
+    """
+    if callable(place):
+        add_legend(axes.figure, styles, words, "lower")
+        return
+    anchor = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "frameon": False}
+    for text in axes.legend(_lines(styles), words, fontsize=8, **anchor).get_texts():
+        text.set_parse_math(False)
+
+
+def _lines(styles: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [matplotlib.lines.Line2D([], [], **style) for style in styles]
 
 
 def add_legend(
     figure: Figure, styles: Sequence[Mapping[str, Any]], words: Sequence[str], where: str
 ) -> None:
     """Adds a legend of lines in `styles` outside the axes, `"upper"` or `"lower"`."""
-    lines: list[Any] = [matplotlib.lines.Line2D([], [], **style) for style in styles]
     columns = max(1, min(len(words), 90 // (6 + max(map(len, words)))))
     place = f"outside {where} center"
-    legend = figure.legend(lines, words, loc=place, ncols=columns, frameon=False)
+    legend = figure.legend(_lines(styles), words, loc=place, ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
-def between_tasks(values: Array) -> Array:
-    """`values` (..., T, T) with NaN on the diagonal."""
-    return np.where(np.eye(values.shape[-1], dtype=bool), np.nan, values)
-
-
 def find_scale(values: Array) -> tuple[float, str, float]:
-    """Factor to bring values (..., T, T) between tasks to 1..1000, its unit, the largest size."""
-    values = between_tasks(values)
-    finite = np.abs(values[np.isfinite(values)])
-    largest = float(finite.max()) if finite.any() else 1.0
+    """Factor to bring values (..., T, T) between tasks to 1..1000, its unit, the largest size.
+
+    Outliers may be larger.
+    """
+    largest = robust_limit(between_tasks(values))
     # For smaller numbers, the factor would be infinite.
     power = max(3 * int(np.floor(np.log10(largest) / 3)), -300)
     superscript = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -19,6 +19,7 @@ import numpy as np
 import tag_keras.saved_classes  # noqa: F401
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
+from tag_keras.multitask.task_trainer import TaskTrainer
 from tag_keras.results import Row, group_name, role_of_version_0_1
 from tag_keras.selection.grouping import Grouping
 from tag_keras.sweep.console import progress_of, with_steps, without_retracing_warnings
@@ -155,7 +156,9 @@ def train_groups(
             each, and 0 shows nothing.
 
     Returns:
-        A `GroupedModel`.
+        A `GroupedModel`, compiled to evaluate: each task has the loss and the metrics of the
+        network that serves it. Its `histories` are those of the trainings, in the order of the
+        groups, None for a network that `output_dir` had already.
 
     Raises:
         ValueError: If an argument cannot be used, if data lack labels, or if models have something
@@ -168,6 +171,8 @@ def train_groups(
 
     ```python
     grouped = tag_keras.train_groups(build_model, grouping, (x, y), epochs=10)
+    grouped.evaluate(x_test, y_test, return_dict=True)
+    grouped.histories[0]["loss"]  # of the network of the first group, by epoch
     grouped.save("grouped.keras")
     ```
     """
@@ -186,7 +191,7 @@ def train_groups(
     fit = {"validation_data": validation_data, "epochs": epochs, **fit}
     if output_dir is None:
         models = _train_left(build_model, dict.fromkeys(networks), train, fit)
-        return GroupedModel(models, grouping)
+        return _combined(models, grouping)
     folder = Path(output_dir)
     with files.alone(folder):
         groups = [list(group) for group in grouping.groups]
@@ -194,7 +199,15 @@ def train_groups(
         keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)}, run)
         kept = {network: _load_finite(folder / network.file) for network in networks}
         models = _train_left(build_model, kept, train, fit, folder)
-    return GroupedModel(models, grouping)
+    return _combined(models, grouping)
+
+
+def _combined(models: list[keras.Model], grouping: Grouping) -> GroupedModel:
+    """One model of the networks, compiled as they are if they are models of this package."""
+    grouped = GroupedModel(models, grouping)
+    if all(isinstance(model, TaskTrainer) for model in models):
+        grouped.compile_as_networks()
+    return grouped
 
 
 def _load_finite(path: Path) -> keras.Model | None:

@@ -1,5 +1,6 @@
 """Text for people: numbers and lists of names in sentences, and tables in Markdown."""
 
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -42,10 +43,19 @@ def sentence(text: str) -> str:
 
 def cells_as_markdown(cells: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, aligned to be readable in a terminal, too. The first row is the head."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rows = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    rows = [
+        [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        for row in cells
+    ]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _width(text: str) -> int:
+    """Number of columns that a terminal takes for a text: two for a Chinese letter."""
+    wide = sum(unicodedata.east_asian_width(one) in "WF" for one in text)
+    return len(text) + wide - sum(unicodedata.combining(one) > 0 for one in text)
 
 
 def unused(name: str, names: Collection[str]) -> str:

@@ -1,9 +1,10 @@
-"""What is served: as a file, which comes back as it was, and in words."""
+"""What is served: as a file, which comes back as it was, in words and in HTML."""
 
 import json
 
 import pytest
-from guard_cases import GROUPING, LEVELS, make_rows
+from guard_cases import GROUPING, LEVELS, make_rows, networks_of
+from report_cases import Tables
 
 import tag_keras
 from tag_keras.comparison.serving import serving_as_text
@@ -102,3 +103,30 @@ def test_the_words_for_yardsticks():
         f"{serving.decision.reason} 3 networks served. Total validation loss at the best seeds: "
         f"{serving.total:.4g} by them, {serving.total_joint:.4g} by the joint network."
     )
+
+
+def test_html_says_what_serves_each_task_and_why():
+    serving = tag_keras.guard_groups(GROUPING, make_rows())
+    page = serving._repr_html_()
+    served, losses = Tables(page).tables
+    assert served == [
+        [["task"], ["served by"], ["seed"]],
+        *([[task], [name], [str(seed)]] for task, (name, seed) in networks_of(serving).items()),
+    ]
+    assert losses == [
+        [[], ["total validation loss"]],
+        [["what is served"], [f"{serving.total:.4g}"]],
+        [["the joint network"], [f"{serving.total_joint:.4g}"]],
+        [["one network per task"], [f"{serving.total_single:.4g}"]],
+    ]
+    assert f"<p>{serving.decision.reason}</p>" in page
+
+
+def test_html_escapes_names():
+    tasks = ("<b>", "$x$")
+    grouping = tag_keras.Grouping.from_groups(tasks, [tasks])
+    losses = {"group_0": dict.fromkeys(tasks, 1.0), "joint": dict.fromkeys(tasks, 1.0)}
+    losses |= {f"single_{task}": {task: 2.0} for task in tasks}
+    page = tag_keras.guard_groups(grouping, make_rows(losses, grouping, noise=0.0))._repr_html_()
+    assert "<b>" not in page and "mathjax_ignore" in page
+    assert [row[0] for row in Tables(page).tables[0][1:]] == [["<b>"], ["$x$"]]

@@ -27,7 +27,7 @@ from tag_keras.selection.grouping import Grouping
 def test_grouping_diagram_has_a_line_for_each_member():
     grouping = make_grouping(**ABC_GROUPING)
     mean = [[0.9, 0.01, 0.0], [0.02, 0.9, 0.03], [0.0, 0.04, 0.9]]
-    axes = grouping_plots.plot_grouping(grouping, Affinity(ABC, mean)).axes[0]
+    axes = grouping_plots.plot_grouping(grouping, Affinity(ABC, mean))
     ticks = dict(
         zip([t.get_text() for t in axes.get_yticklabels()], axes.get_yticks(), strict=True)
     )
@@ -57,7 +57,7 @@ def test_grouping_diagram_says_whether_its_numbers_are_means_or_sums():
     numbers = {"mean": ["+300", "+50", "+300"], "sum": ["+600", "+100", "+600"]}
     words = {"mean": "mean affinity", "sum": "sum of the affinities"}
     for score, expected in numbers.items():
-        figure = grouping_plots.plot_grouping(grouping, Affinity(ABC, mean), score)
+        figure = grouping_plots.plot_grouping(grouping, Affinity(ABC, mean), score).figure
         texts = [text.get_text() for text in figure.axes[0].texts]
         assert [text for text in texts if text[0] in "+" + MINUS] == expected
         assert figure.legends[0].get_texts()[0].get_text() == (
@@ -69,7 +69,7 @@ def test_grouping_diagram_says_whether_its_numbers_are_means_or_sums():
 
 def test_grouping_diagram_of_lone_tasks_and_idle_networks():
     grouping = make_grouping(ABC, (("a",), ("b", "c"), ("a", "c")), {"a": 0, "b": 1, "c": 1})
-    axes = grouping_plots.plot_grouping(grouping, make_affinity(ABC)).axes[0]
+    axes = grouping_plots.plot_grouping(grouping, make_affinity(ABC))
     words = [text.get_text() for text in axes.texts]
     assert "alone" in words
     assert "group_2\nserves 0, helped by 2" in words
@@ -80,7 +80,7 @@ def test_comparison_figure():
         "single": np.array([[0.1, 0.2, 0.3], [0.0, 0.0, 0.0], [0.05, 0.05, 0.05]]),
         "grouped": np.array([[-0.1, -0.2, -0.3], [0.0, 0.1, 0.2], [-0.01, 0.0, 0.01]]),
     }
-    figure = grouping_plots.plot_comparison(["x", "_y$z$"], changes)
+    figure = grouping_plots.plot_comparison(["x", "_y$z$"], changes).figure
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "_y$z$", "total"]
     single, grouped = (container.lines[0] for container in axes.containers)
@@ -99,7 +99,7 @@ def test_comparison_figure():
 
 
 def test_comparison_figure_of_one_seed_has_no_bars():
-    figure = grouping_plots.plot_comparison(["x"], {"grouped": np.array([[0.1], [0.2]])})
+    figure = grouping_plots.plot_comparison(["x"], {"grouped": np.array([[0.1], [0.2]])}).figure
     assert not figure.axes[0].containers[0].has_xerr
     # A kind on its own is level with the names.
     dots = figure.axes[0].containers[0].lines[0]
@@ -107,14 +107,14 @@ def test_comparison_figure_of_one_seed_has_no_bars():
 
 
 def test_comparison_figure_without_a_change_that_is_known():
-    figure = grouping_plots.plot_comparison(["x"], {"grouped": np.full((2, 1), np.nan)})
+    figure = grouping_plots.plot_comparison(["x"], {"grouped": np.full((2, 1), np.nan)}).figure
     figure.draw_without_rendering()
     assert np.isnan(figure.axes[0].containers[0].lines[0].get_xdata()).all()
 
 
 def plot_frontier(*scores, grouping=None, first=(FOUR,)):
     frontier = [make_choice(score, groups=first) for score in scores]
-    return grouping_plots.plot_frontier(frontier, grouping or make_choice(), FOUR_AFFINITY).axes[0]
+    return grouping_plots.plot_frontier(frontier, grouping or make_choice(), FOUR_AFFINITY)
 
 
 def test_frontier_has_a_point_for_each_number_of_networks():
@@ -134,7 +134,7 @@ def test_frontier_says_which_groups_are_not_proven_to_be_the_best():
     frontier = [make_choice(score, groups=(FOUR,)) for score in (0.005, 0.01, 0.012, 0.013)]
     for index in (1, 3):
         frontier[index] = dataclasses.replace(frontier[index], upper_bound=0.02, optimal=False)
-    axes = grouping_plots.plot_frontier(frontier, make_choice(), FOUR_AFFINITY).axes[0]
+    axes = grouping_plots.plot_frontier(frontier, make_choice(), FOUR_AFFINITY)
     hollow = axes.lines[-1]
     np.testing.assert_allclose([hollow.get_xdata(), hollow.get_ydata()], [[2, 4], [10, 13]])
     assert hollow.get_markerfacecolor() == "white" and hollow.get_linestyle() == "None"
@@ -173,7 +173,7 @@ def test_names_of_the_frontier_do_not_overlap():
 
 
 def test_stability_stands_in_the_order_of_the_groups():
-    axes = grouping_plots.plot_stability(make_stability(), make_choice()).axes[0]
+    axes = grouping_plots.plot_stability(make_stability(), make_choice())
     names = ["a", "c", "b", "d<e>$f$"]
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [label.get_text() for label in labels] == names
@@ -194,7 +194,7 @@ def test_stability_stands_in_the_order_of_the_groups():
 def test_stability_frames_the_pairs_of_the_chosen_groups():
     groups = (("a", "b"), ("b", "c"), ("d<e>$f$",))
     grouping = Grouping(FOUR, groups, {"a": 0, "b": 1, "c": 1, "d<e>$f$": 2}, 0.0, 0.0, True)
-    axes = grouping_plots.plot_stability(make_stability(grouping=grouping), grouping).axes[0]
+    axes = grouping_plots.plot_stability(make_stability(grouping=grouping), grouping)
     centres = {
         (round(frame.get_x() + frame.get_width() / 2), round(frame.get_y() + 0.46))
         for frame in axes.patches
@@ -207,7 +207,7 @@ def test_stability_of_many_tasks_has_no_numbers():
     tasks = tuple(f"t{index}" for index in range(13))
     grouping = make_choice(groups=(tasks,), tasks=tasks)
     stability = make_stability(tasks=tasks, grouping=grouping, share=np.ones((13, 13)))
-    axes = grouping_plots.plot_stability(stability, grouping).axes[0]
+    axes = grouping_plots.plot_stability(stability, grouping)
     assert not axes.texts
     assert len(axes.patches) == 13 * 12
 

@@ -18,7 +18,7 @@ def texts_of(axes):
 def test_heat_map_has_sources_in_rows():
     mean = [[0.9, 0.0421, -0.013], [0.011, 0.8, 0.0012], [-0.02, 0.005, 0.7]]
     error = np.full((3, 3), 0.0021)
-    axes = plot_affinity(make_affinity(ABC, mean=mean, standard_error=error)).axes[0]
+    axes = plot_affinity(make_affinity(ABC, mean=mean, standard_error=error))
     cells = texts_of(axes)
     assert len(cells) == 9
     # Keys are (column, row): source a, target b.
@@ -40,12 +40,12 @@ def test_heat_map_puts_what_student_t_does_not_tell_from_0_in_parentheses():
     mean = np.full((2, 2), 0.5)
     for replicates, text in ((None, "500\n±200"), (np.full((4, 2, 2), 0.5), "(500)\n±200")):
         affinity = Affinity(["a", "b"], mean, error, replicates=replicates)
-        cell = texts_of(plot_affinity(affinity).axes[0])[1, 0]
+        cell = texts_of(plot_affinity(affinity))[1, 0]
         assert re.sub(r"\.0+", "", cell) == text
 
 
 def test_heat_map_colours_leave_out_the_diagonal():
-    figure = plot_affinity(make_affinity(ABC, mean=np.eye(3) * 0.9 - 0.05))
+    figure = plot_affinity(make_affinity(ABC, mean=np.eye(3) * 0.9 - 0.05)).figure
     image = figure.axes[0].images[-1]
     assert image.get_clim() == pytest.approx((-50, 50))
     shown = np.ma.getmaskarray(np.ma.masked_invalid(image.get_array()))
@@ -59,7 +59,7 @@ def test_heat_map_colours_leave_out_the_diagonal():
 def test_heat_map_without_errors_and_with_a_pair_not_measured():
     mean = [[0.9, 2.0, np.nan], [1.0, 0.8, 0.5], [-3.0, 0.5, 0.7]]
     count = np.where(np.isnan(mean), 0, 5)
-    cells = texts_of(plot_affinity(Affinity(ABC, mean, count=count)).axes[0])
+    cells = texts_of(plot_affinity(Affinity(ABC, mean, count=count)))
     assert cells[2, 0] == "not\nmeasured"
     assert cells[0, 2] == f"{MINUS}3.00"
 
@@ -67,7 +67,7 @@ def test_heat_map_without_errors_and_with_a_pair_not_measured():
 @pytest.mark.parametrize(("size", "cells"), [(1, 1), (2, 4), (12, 144), (13, 0)])
 def test_heat_map_omits_numbers_that_do_not_fit(size, cells):
     tasks = [f"a_long_name_of_a_task_{index}" for index in range(size)]
-    assert len(plot_affinity(make_affinity(tasks)).axes[0].texts) == cells
+    assert len(plot_affinity(make_affinity(tasks)).texts) == cells
 
 
 def test_history_has_a_panel_for_each_target():

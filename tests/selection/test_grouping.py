@@ -1,9 +1,10 @@
-"""Groupings: fields that agree, files."""
+"""Groupings: fields that agree, groups of your own, files and HTML."""
 
 import json
 import math
 
 import pytest
+from report_cases import Tables
 from selection_oracle import make_affinity, random_means
 
 import tag_keras
@@ -122,3 +123,69 @@ def test_load_refuses_what_no_selection_gives(tmp_path):
     # A rounded sum is no contradiction.
     path.write_text(json.dumps(FIELDS | {"score": 0.5 + 1e-9}))
     assert tag_keras.Grouping.load(path).score > 0.5
+
+
+def test_groups_of_your_own():
+    grouping = tag_keras.Grouping.from_groups(["b", "a", "c"], [["c"], ["a", "b"]])
+    assert grouping == tag_keras.Grouping(
+        ("b", "a", "c"), (("c",), ("b", "a")), {"b": 1, "a": 1, "c": 0}, 0.0, 0.0, False
+    )
+
+
+def test_groups_of_your_own_that_share_a_task_need_to_know_who_serves_it(tmp_path):
+    tasks, groups = ("a", "b", "c"), [("a", "b"), ("c", "b")]
+    with pytest.raises(ValueError, match="`serves` should name the group that serves 'b', which"):
+        tag_keras.Grouping.from_groups(tasks, groups)
+    # The others are in one group only.
+    grouping = tag_keras.Grouping.from_groups(tasks, groups, {"b": 1})
+    assert grouping.serves == {"a": 0, "b": 1, "c": 1}
+    assert grouping.groups == (("a", "b"), ("b", "c"))
+    grouping.save(tmp_path / "groups.json")
+    assert tag_keras.Grouping.load(tmp_path / "groups.json") == grouping
+
+
+@pytest.mark.parametrize(
+    ("tasks", "groups", "serves", "message"),
+    [
+        ("ab", [["a"], ["b"]], None, "`tasks` should be a list of names"),
+        (["a", "a"], [["a"]], None, "`tasks` should be unique"),
+        (["a", "b"], "ab", None, "`groups` should be lists of task names"),
+        (["a", "b"], ["a", "b"], None, "`groups` should be lists of task names"),
+        (["a", "b"], [["a", 1], ["b"]], None, "`groups` should be lists of task names"),
+        (["a", "b"], [["a"]], None, "`groups` should have the task 'b' in a group"),
+        (["a", "b"], [["a", "b", "x"]], None, r"`groups` should be tuples of names out of .*'x'"),
+        (["a", "b"], [["a", "b", "b"]], None, "`groups` should be tuples of names"),
+        (["a", "b"], [["a", "b"], []], None, "`groups` should be tuples of names"),
+        (["a"], [["a"], ["a"]], {"a": 1}, "`groups` should be different"),
+        (["a", "b"], [["a"], ["b"]], [0, 1], "`serves` should be a dict from tasks to indices"),
+        (["a", "b"], [["a"], ["b"]], {"x": 0}, "`serves` should give each of"),
+        (["a", "b"], [["a"], ["b"]], {"a": 1}, "`serves` should give each of"),
+    ],
+)
+def test_wrong_groups_of_your_own_are_refused(tasks, groups, serves, message):
+    with pytest.raises(ValueError, match=message):
+        tag_keras.Grouping.from_groups(tasks, groups, serves)
+
+
+def test_html_has_a_row_for_each_group():
+    tasks = ("a", "<b>", "$c$")
+    groups = [["a", "<b>"], ["a", "$c$"]]
+    grouping = tag_keras.Grouping.from_groups(tasks, groups, {"a": 0})
+    page = grouping._repr_html_()
+    assert Tables(page).tables == [
+        [
+            [["network"], ["trains"], ["serves"], ["helped by"]],
+            [["group_0"], ["a, <b>"], ["a, <b>"], []],
+            [["group_1"], ["a, $c$"], ["$c$"], ["a"]],
+        ]
+    ]
+    assert "<b>" not in page and "mathjax_ignore" in page
+    # Nobody has scored it.
+    assert "<p>3 tasks in 2 groups.</p>" in page
+
+
+def test_html_says_the_score_and_whether_it_is_proven():
+    scored = tag_keras.Grouping(**FIELDS)
+    assert "3 tasks in 2 groups, score 0.25 (bound 0.5).</p>" in scored._repr_html_()
+    best = tag_keras.Grouping(**FIELDS | {"score": 0.0, "upper_bound": 0.0, "optimal": True})
+    assert "groups, score 0 (proven to be the best).</p>" in best._repr_html_()

@@ -118,6 +118,38 @@ def test_train_groups_goes_on_where_it_stopped(kept, monkeypatch):
             np.testing.assert_allclose(predictions[task], expected[task], atol=1e-6)
 
 
+def test_train_groups_gives_a_model_that_evaluates_as_its_networks(kept):
+    grouped, again = train_groups(epochs=1), train_groups(kept)
+    options = {"batch_size": 16, "verbose": 0, "return_dict": True}
+    logs = grouped.evaluate(*DATA["test"], **options)
+    for model, index in zip(grouped.models, range(2), strict=True):
+        own = model.evaluate(*DATA["test"], **options)
+        for name, value in own.items():
+            task = name.partition("_")[0]
+            if GROUPING.serves.get(task) == index:
+                assert logs.pop(name) == value
+    # Nothing else is logged.
+    assert [*logs] == ["loss"]
+    for model in (grouped, again):
+        assert model.compiled and {*model.evaluate(*DATA["test"], **options)} >= {
+            "a_loss",
+            "c_loss",
+        }
+    # By epoch, with the validation; networks of an earlier call have none.
+    for history in grouped.histories:
+        assert len(history["loss"]) == len(history["val_loss"]) == 1
+    assert {"a_loss", "val_b_loss"} <= {*grouped.histories[0]} and "c_loss" in grouped.histories[1]
+    assert again.histories == [None, None]
+
+
+def test_networks_of_other_classes_are_combined_without_being_compiled():
+    other = keras.Sequential([layers.Dense(1)])
+    other.compile("sgd", "mse")
+    assert not training._combined([other, build_model(("c",))], GROUPING).compiled
+    both = [build_model(("a", "b")), build_model(("c",))]
+    assert training._combined(both, GROUPING).compiled
+
+
 def test_train_groups_names_what_is_wrong_with_its_folder(kept, tmp_path):
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     with pytest.raises(ValueError, match="holds another run: groups was"):
