@@ -143,11 +143,16 @@ def anchored(measured: Measured, num_networks: int) -> Serving:
     It is what `experiment.run` does without a budget: of the groups and the two yardsticks, those
     with the least validation loss are served.
     """
-    affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
-    by_loss = anchor_affinity(affinity, yardstick_rows(measured))
-    grouping = select_groups(by_loss, num_networks, "baseline", score="sum")
-    chosen = serving_of(grouping)
-    return min((measured.joint, measured.single, chosen), key=measured.total)
+    return _anchored(measured, measured.affinities["lookahead"][0], num_networks)
+
+
+def on_a_line(measured: Measured, num_networks: int) -> Serving:
+    """The same without affinities, to see what these add.
+
+    So the loss of a task lies on a line, by the number of tasks, from its own to the joint network.
+    """
+    number = len(measured.tasks)
+    return _anchored(measured, np.zeros((number, number)), num_networks)
 
 
 def decided(measured: Measured, num_networks: int) -> Serving:
@@ -185,6 +190,7 @@ RULES: dict[str, Rule] = {
     "random groups": random_groups,
     "TAG as in the paper": paper,
     "anchored, or a yardstick": anchored,
+    "on a line, or a yardstick": on_a_line,
     "HOA": higher_order,
     "ESA": early_stopped,
     "all groups, raw": all_raw,
@@ -215,6 +221,7 @@ def networks_trained(num_tasks: int, num_networks: int) -> dict[str, float]:
         "TAG as in the paper": joint + num_networks,
         # The joint network that measures affinities is not the one that is a yardstick.
         "anchored, or a yardstick": joint + joint + single + num_networks,
+        "on a line, or a yardstick": joint + single + num_networks,
         "HOA": small + num_networks,
         "ESA": every / 5 + num_networks,
         "all groups, raw": every,
@@ -279,6 +286,13 @@ def yardstick_rows(measured: Measured) -> list[Row]:
         for name, (row, places) in networks.items()
         for place in places
     ]
+
+
+def _anchored(measured: Measured, affinities: Floats, num_networks: int) -> Serving:
+    """The groups by anchored affinities (T, T), or a yardstick that has less validation loss."""
+    by_loss = anchor_affinity(Affinity(measured.tasks, affinities), yardstick_rows(measured))
+    grouping = select_groups(by_loss, num_networks, "baseline", score="sum")
+    return min((measured.joint, measured.single, serving_of(grouping)), key=measured.total)
 
 
 def _served_by(losses: Floats, family: Sequence[int] | npt.NDArray[Any]) -> list[int]:
