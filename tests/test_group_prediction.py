@@ -91,7 +91,7 @@ def test_a_task_alone_gets_its_best_loss_on_its_data():
 def test_batches_missing_labels_and_weights():
     model, (x, y), held_out = make_model(), make_data(0), make_data(1)
     wanted = predict(model, (x, y), held_out).scores
-    in_two = predict(model, in_batches(x, y, 13), held_out).scores
+    in_two = predict(model, in_batches(x, y, 13), in_batches(*held_out, 13)).scores
     np.testing.assert_allclose(in_two, wanted, rtol=1e-4)
     # Examples without a label, or with a weight of 0, are as if they were not there.
     more = np.concatenate([x, x[:3] + 1])
@@ -137,8 +137,12 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match="`model` should be a MultiTaskModel that is compiled"):
         tag_keras.predict_group_losses(plain, data, data)
     bare = tag_keras.MultiTaskModel(plain, {"a": keras.layers.Dense(1)})
-    with pytest.raises(ValueError, match="`model` should be a MultiTaskModel that is compiled"):
-        tag_keras.predict_group_losses(bare, data, data)
+    bare(data[0])
+    unbuilt = tag_keras.MultiTaskModel(keras.Sequential([keras.layers.Dense(1)]), bare.heads)
+    unbuilt.compile("sgd", "mse")
+    for wrong in (bare, unbuilt):
+        with pytest.raises(ValueError, match="`model` should be a MultiTaskModel that is compiled"):
+            tag_keras.predict_group_losses(wrong, data, data)
     for name, value, message in (
         ("ridge", 0, "`ridge` should be a positive number"),
         ("dimension", 0, "`dimension` should be at least 1"),
