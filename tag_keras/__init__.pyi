@@ -72,6 +72,8 @@ from .decision.decision import decide_groups as decide_groups
 from .decision.group_losses import GroupLosses as GroupLosses
 from .decision.group_losses import estimate_group_losses as estimate_group_losses
 from .decision.power import plan_seeds as plan_seeds
+from .decision.prediction import select_predicted_groups as select_predicted_groups
+from .group_prediction import predict_group_losses as predict_group_losses
 
 # isort: split
 # Compare and report.

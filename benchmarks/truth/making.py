@@ -19,7 +19,7 @@ from benchmarks.truth.tables import Floats, Table
 from tag_keras.affinity import Affinity
 from tag_keras.study.networks import plain_network
 from tag_keras.sweep.job import Job, JobFiles
-from tag_keras.sweep.network import Network
+from tag_keras.sweep.network import Network, load_network
 from tag_keras.sweep.sweep import run_sweep
 from tag_keras.utils.checks import check
 
@@ -120,6 +120,19 @@ def make_table(
     groups = np.arange(1, 2 ** len(problem.tasks))
     folds = folds.mean(axis=0)
     return Table(problem.tasks, groups, seeds, validation, test, early, folds, affinities, about)
+
+
+def train_joint(
+    problem: Problem, regime: Regime, folder: Path, seeds: Sequence[int]
+) -> list[tag_keras.MultiTaskModel]:
+    """Trains joint networks with some seeds, as those of a table are; saved ones are loaded."""
+    number = len(problem.train[0]) if regime.size is None else regime.size
+    data = _data(problem, number, regime.batch_size)
+    build = functools.partial(build_model, problem.classes, regime)
+    networks = [Network("joint", problem.tasks, seed) for seed in seeds]
+    jobs = [Job(network, build, _fit(regime, EPOCHS)) for network in networks]
+    run_sweep(folder, jobs, {split: data[split] for split in ("train", _fold(0))}, processes=0)
+    return [load_network(JobFiles(folder, network).model) for network in networks]
 
 
 def _data(problem: Problem, number: int, batch_size: int) -> dict[str, Any]:

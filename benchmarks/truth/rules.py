@@ -142,10 +142,18 @@ def anchored(measured: Measured, num_networks: int) -> Serving:
 
     Of the groups and the two yardsticks, those with the least validation loss are served.
     """
-    return min(
-        (measured.joint, measured.single, _anchored_groups(measured, num_networks)),
-        key=measured.total,
-    )
+    groups = _anchored_groups(measured, measured.affinities["lookahead"][0], num_networks)
+    return min((measured.joint, measured.single, groups), key=measured.total)
+
+
+def on_a_line(measured: Measured, num_networks: int) -> Serving:
+    """The same without affinities, to see what these add.
+
+    So the loss of a task lies on a line, by the number of tasks, from its own to the joint network.
+    """
+    number = len(measured.tasks)
+    groups = _anchored_groups(measured, np.zeros((number, number)), num_networks)
+    return min((measured.joint, measured.single, groups), key=measured.total)
 
 
 def experiment(measured: Measured, num_networks: int) -> Serving:
@@ -154,8 +162,8 @@ def experiment(measured: Measured, num_networks: int) -> Serving:
     Groups are selected by the affinities of one joint training, anchored by the yardsticks. Then
     `decide_groups` decides by the losses of these groups, the joint network and the single ones.
     """
-    rows = {*measured.joint, *measured.single, *_anchored_groups(measured, num_networks)}
-    estimate = estimated(measured, sorted(rows))
+    groups = _anchored_groups(measured, measured.affinities["lookahead"][0], num_networks)
+    estimate = estimated(measured, sorted({*measured.joint, *measured.single, *groups}))
     return serving_of(decide_groups(estimate, num_networks, only_measured=True).grouping)
 
 
@@ -194,6 +202,7 @@ RULES: dict[str, Rule] = {
     "random groups": random_groups,
     "TAG as in the paper": paper,
     "anchored, or a yardstick": anchored,
+    "on a line, or a yardstick": on_a_line,
     "experiment.run": experiment,
     "HOA": higher_order,
     "ESA": early_stopped,
@@ -225,6 +234,7 @@ def networks_trained(num_tasks: int, num_networks: int) -> dict[str, float]:
         "TAG as in the paper": joint + num_networks,
         # The joint network that measures affinities is not the one that is a yardstick.
         "anchored, or a yardstick": joint + joint + single + num_networks,
+        "on a line, or a yardstick": joint + single + num_networks,
         "experiment.run": joint + joint + single + num_networks,
         "HOA": small + num_networks,
         "ESA": every / 5 + num_networks,
@@ -292,9 +302,9 @@ def yardstick_rows(measured: Measured) -> list[Row]:
     ]
 
 
-def _anchored_groups(measured: Measured, num_networks: int) -> Serving:
-    affinity = Affinity(measured.tasks, measured.affinities["lookahead"][0])
-    by_loss = anchor_affinity(affinity, yardstick_rows(measured))
+def _anchored_groups(measured: Measured, affinities: Floats, num_networks: int) -> Serving:
+    """The best groups by affinities (T, T) that are anchored by joint and single networks."""
+    by_loss = anchor_affinity(Affinity(measured.tasks, affinities), yardstick_rows(measured))
     return serving_of(select_groups(by_loss, num_networks, "baseline", score="sum"))
 
 

@@ -176,6 +176,19 @@ def test_without_differences_anchored_affinities_give_what_was_measured():
     assert RULES["anchored, or a yardstick"](apart, 1) == rows("a", "b", "c")
 
 
+def test_on_a_line_affinities_do_not_count():
+    # "a" and "b" gain 0.4 and 0.2 in the joint network, where "c" loses 0.6. With one other task
+    # they are to gain half of it, so "abc" for "a" and "b", beside "c" alone, is best.
+    losses = {**LOSSES, "a": (0.8,), "b": (0.6,), "c": (0.2,), "abc": (0.4, 0.4, 0.8)}
+    affinity = [[0, 9, 0], [9, 0, 0], [-9, -9, 0]]
+    for affinities in ([affinity], [np.zeros((3, 3))]):
+        measured = measured_of(losses, affinities=affinities)
+        assert RULES["on a line, or a yardstick"](measured, 2) == rows("abc", "abc", "c")
+    # One network: 1.6 together and 1.6 apart, so that a little less apart is served.
+    apart = measured_of({**losses, "c": (0.1,)}, affinities=[affinity])
+    assert RULES["on a line, or a yardstick"](apart, 1) == rows("a", "b", "c")
+
+
 def test_random_groups_cover_all_tasks():
     drawn = set()
     for seed, number in itertools.product(range(30), (1, 2, 3, 4)):
@@ -271,6 +284,7 @@ def test_networks_trained_by_hand():
         "random groups": 2,
         "TAG as in the paper": 1 + 2,
         "anchored, or a yardstick": 1 + (1 + 3) + 2,
+        "on a line, or a yardstick": (1 + 3) + 2,
         "experiment.run": 1 + (1 + 3) + 2,
         "HOA": 3 + 3 + 2,
         "ESA": 7 / 5 + 2,
