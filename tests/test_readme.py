@@ -1,8 +1,12 @@
+"""README: what it shows runs, what it names is there, and it is short."""
+
 import re
 from pathlib import Path
 
 import keras
 import pytest
+
+import tag_keras
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -12,34 +16,29 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_python_of_the_readme_prints_what_it_says(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
-    code = blocks("python")[0]
+    (code,), (text,) = blocks("python"), blocks("text")
     names = {}
     exec(compile(code, "README.md", "exec"), names)
-    assert set(names["predictions"]) == {"sum", "mean", "sign"}
-    # The two tasks that are the same question go together.
-    assert ("sum", "mean") in names["grouping"].groups
-    assert (tmp_path / "grouped.keras").exists()
-    assert len(code.strip().splitlines()) <= 25
+    # Another machine rounds otherwise, so that losses differ.
+    shape = re.sub(r"\d+(\\\.\d+)?", r"[\\d.]+", re.escape(text.strip()))
+    assert re.search(shape, capsys.readouterr().out)
+    assert set(names["model"].predict(names["x"], verbose=0)) == set(names["y"])
+    assert (tmp_path / "runs" / "mine" / "report.html").exists()
 
 
-def test_the_networks_of_the_readme_are_chosen():
-    names = {}
-    exec(compile(blocks("python")[1], "README.md", "exec"), names)
-    # "a" with "b", a half-size network for "b" alone and one for "c": (0.22 + 0.35 + 0.30) / 3.
-    assert names["chosen"].groups == (("a", "b"), ("b",), ("c",))
-    assert names["chosen"].cost == 2 and names["chosen"].score == pytest.approx(0.29)
+def test_it_is_short():
+    assert len(README.split()) <= 900 and len(README.splitlines()) <= 130
+    assert len(blocks("python")[0].strip().splitlines()) <= 30
 
 
-def test_the_decision_of_the_readme_is_for_groups(capsys):
-    names = {}
-    exec(compile(blocks("python")[2], "README.md", "exec"), names)
-    assert len(blocks("python")) == 3
-    # "a" gains 0.3 from "b", which loses 0.1 by it.
-    assert names["decision"].grouping.groups == (("a", "b"), ("b",))
-    assert "2 groups: the total loss is 9.8 % below" in capsys.readouterr().out
+def test_the_names_of_the_tables_are_public():
+    named = re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.*?) \|", README, re.MULTILINE)))
+    assert len(named) > 20 and all(hasattr(tag_keras, name) for name in named)
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
@@ -49,5 +48,7 @@ def test_the_commands_of_the_readme_are_there(target):
 
 
 def test_the_files_that_the_readme_shows_are_there():
-    for path in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+    paths = re.findall(r"\]\(((?!http)[^)]+)\)", README)
+    assert len(paths) > 10
+    for path in paths:
         assert (ROOT / path).exists(), path

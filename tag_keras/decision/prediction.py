@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tag_keras.decision.measured import MOST_TASKS, group_of
+from tag_keras.decision.group_losses import MOST_TASKS
+from tag_keras.decision.measured import group_of
 from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
