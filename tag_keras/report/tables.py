@@ -9,7 +9,7 @@ import numpy as np
 from tag_keras import results
 from tag_keras.comparison.comparison import Comparison, best_networks, serving_networks
 from tag_keras.comparison.serving import WAYS_TO_SERVE, Serving
-from tag_keras.decision.decision import Gain
+from tag_keras.decision.decision import Gain, Option
 from tag_keras.report.plots import with_minus
 from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
@@ -160,7 +160,7 @@ def options_table(serving: Serving) -> list[dict[str, Any]]:
     return [
         {
             "networks": str(len(option.grouping.groups)),
-            "choice": "; ".join(", ".join(group) for group in option.grouping.groups),
+            "choice": _choice(option),
             "gain": _percent(option.over_joint),
             "probability": f"{option.over_joint.probability:.2f}",
             "next": f"{option.over_fewer.probability:.2f}",
@@ -168,6 +168,16 @@ def options_table(serving: Serving) -> list[dict[str, Any]]:
         }
         for option in serving.decision.options[1:]
     ]
+
+
+def _choice(option: Option) -> str:
+    if option.kind == "single":
+        return WAYS_TO_SERVE["single"]
+    tasks = option.grouping.tasks
+    groups = (
+        "all tasks" if group == tasks else ", ".join(group) for group in option.grouping.groups
+    )
+    return "; ".join(groups)
 
 
 def _percent(gain: Gain) -> str:

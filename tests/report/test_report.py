@@ -46,7 +46,7 @@ def test_page_escapes_names(page):
 
 def test_sections_stand_in_order(page):
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
-        "Groups",
+        "The groups that affinities selected",
         "Test loss by task",
         "Change against the joint network",
         "Affinity between tasks",
@@ -144,12 +144,12 @@ def test_page_says_what_is_served(tmp_path, undrawn):
     options, served, losses = Tables(page).tables[:3]
     assert [cell for (cell,) in options[0]] == [
         "Networks",
-        "Groups",
         "Gain over the joint network",
         "Probability",
         "Of a gain over fewer",
+        "Groups",
     ]
-    assert [line[1] for line in options[1:]] == [["a, b; c"], ["a; b; c"]]
+    assert [line[-1] for line in options[1:]] == [["a, b; c"], ["one network per task"]]
     assert [line[0] for line in served[1:]] == [
         ["what is served"],
         ["the groups as selected"],
@@ -164,7 +164,10 @@ def test_page_says_what_is_served(tmp_path, undrawn):
         ["what is served"],
     ]
     assert "The test data took no part." in text
-    assert re.findall(r"<h2>(.*?)</h2>", page)[:2] == ["Groups", "What is served"]
+    assert re.findall(r"<h2>(.*?)</h2>", page)[:2] == [
+        "What is served",
+        "The groups that affinities selected",
+    ]
 
 
 def test_page_where_the_joint_network_is_served(tmp_path, undrawn):

@@ -134,7 +134,8 @@ def test_the_tables_of_what_is_served():
     assert first["test"] == ""
     two, three = options_table(serving)
     assert (two["networks"], two["choice"], two["served"]) == ("2", "a, b; c", True)
-    assert (three["networks"], three["choice"], three["served"]) == ("3", "a; b; c", False)
+    assert (three["networks"], three["choice"]) == ("3", "one network per task")
+    assert not three["served"]
     # 1.5 of 2.8.
     assert two["gain"].startswith("53.") and two["probability"] == "1.00"
     low, high = serving.decision.interval
