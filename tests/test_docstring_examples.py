@@ -3,7 +3,9 @@
 import inspect
 import math
 import re
+import types
 
+import guard_cases
 import numpy as np
 import pytest
 from docs_pages import LISTED, documented
@@ -43,13 +45,47 @@ def taken_for_granted():
 def of_groups():
     groups = (("a", "b"), ("c",))
     model_of_a_and_b, model_of_c = map(model_of, groups)
+    x, y = np.ones((64, 8)), dict.fromkeys("abc", np.zeros(64))
+    for model in (model_of_a_and_b, model_of_c):
+        model(x)
     return {
         "grouping": tag_keras.Grouping([*"abc"], groups, {"a": 0, "b": 0, "c": 1}, 0.0, 0.0, True),
         "model_of_a_and_b": model_of_a_and_b,
         "model_of_c": model_of_c,
+        "models": [model_of_a_and_b, model_of_c],
         "build_model": model_of,
-        "y": dict.fromkeys("abc", np.zeros(64)),
+        "y": y,
+        "x_test": x,
+        "y_test": y,
     }
+
+
+def of_affinities():
+    random = np.random.default_rng(0)
+    affinity = tag_keras.Affinity([*"abcde"], random.normal(size=(5, 5)), np.ones((5, 5)))
+    return {"affinity": affinity, "grouping": tag_keras.select_groups(affinity, num_groups=2)}
+
+
+def of_measuring(x, y):
+    model = model_of(y)
+    model.compile("adam", "mse", affinity=tag_keras.LookaheadAffinity(every=1))
+    model.fit(x, y, verbose=0)
+    log = types.SimpleNamespace(log_metrics=lambda values, step: None, log=lambda values, step: 0)
+    return {"model": model, "losses": "mse", "mlflow": log, "wandb": log}
+
+
+def of_joint_networks(x, y):
+    models = [model_of(y) for _ in range(2)]
+    for model in models:
+        model.fit(x, y, verbose=0)
+    return {"joint_models": models, "x_val": x, "y_val": y}
+
+
+def saved_run(folder):
+    (folder / "runs" / "digits").mkdir(parents=True)
+    rows = guard_cases.make_rows() + guard_cases.make_rows(split="test")
+    tag_keras.results.save_results(folder / "runs" / "digits" / "results.json", rows)
+    guard_cases.GROUPING.save(folder / "runs" / "digits" / "groups.json")
 
 
 def saved_affinities(folder):
@@ -70,10 +106,17 @@ def saved_model(folder, x, y):
 def test_the_examples_of_a_page_run(listed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = taken_for_granted()
-    if listed in ("GroupedModel", "train_groups"):
+    if listed in ("GroupedModel", "Grouping", "train_groups"):
         names |= of_groups()
-    elif listed == "Affinity":
+    elif listed in ("Affinity", "plots.plot_affinity", "plots.plot_groups", "plots.plot_frontier"):
+        names |= of_affinities()
         saved_affinities(tmp_path)
+    elif listed in ("AffinityLogger", "plots.plot_history"):
+        names |= of_measuring(names["x"], names["y"])
+    elif listed in ("plots.plot_losses", "results.load_frame"):
+        saved_run(tmp_path)
+    elif listed == "predict_group_losses":
+        names |= of_joint_networks(names["x"], names["y"])
     elif listed == "load_network":
         saved_model(tmp_path, names["x"], names["y"])
     elif listed == "routed_resnet":
