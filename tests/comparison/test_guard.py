@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from group_rows import simulated
 from guard_cases import GROUPING, LEVELS, TASKS, make_rows, networks_of
 
 import tag_keras
@@ -81,6 +82,17 @@ def test_no_more_networks_serve_than_there_are_groups():
     levels["single_c"] = {"c": 0.1}
     serving = tag_keras.guard_groups(GROUPING, changed(**levels))
     assert len(serving.networks) <= 2
+
+
+def test_only_trained_networks_serve():
+    # By the estimate, a group that nobody trained would be the best.
+    trained = {1, 2, 4, 8, 15, 7, 11}
+    rows, _ = simulated(num_tasks=4, num_seeds=3, members=0.2, own=0.01, groups=trained, seed=6)
+    estimate = tag_keras.estimate_group_losses(rows)
+    wanted = tag_keras.decide_groups(estimate, 3).grouping.groups
+    groups = {row.tasks for row in rows}
+    assert not {*wanted} <= groups
+    assert {*guard.serve_measured(rows, 3).grouping.groups} <= groups
 
 
 def test_one_seed_is_no_evidence_for_groups():
