@@ -69,8 +69,8 @@ def run(
 
     The yardsticks are one joint network and one network per task. They tell the selection what
     tasks gain from sharing. Then `decide_groups` decides, by the losses of all networks that were
-    trained, which of them serve: the joint one without evidence that others are better. Every
-    choice is made on the split `"validation"`; `"test"` is only reported. The same call resumes a
+    trained, which of them serve: groups only with evidence, else the better yardstick. Every choice
+    is made on the split `"validation"`; `"test"` is only reported. The same call resumes a
     run that was stopped, and makes damaged files of networks anew.
 
     The folder keeps, in settings.json, a fingerprint of the compiled model, the data and the
@@ -87,20 +87,20 @@ def run(
         data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
             `(x, y, sample_weight)`, or a function that returns one of these.
         tasks: Names of the tasks.
-        num_groups: Largest number of groups.
+        num_groups: Largest number of groups. One network per task may serve whatever it is.
         affinity: Estimator that measures the affinities.
         singletons: Value of a task alone. `"measured"`, for up to 15 tasks: the result of its own
             network, by affinities that `anchor_affinity` has corrected. By the affinities as
             measured, as in `select_groups`: `"baseline"`, 0; or `"forbid"`, no task may be alone,
             as in the TAG paper.
         seeds: Every network is trained once with each seed; the first one measures affinities. With
-            one seed, the joint network serves: what is noise is not known.
+            one seed, a yardstick serves: what is noise is not known.
         budget: Number of trainings, of one network with one seed each, besides the one that
-            measures. By default, the yardsticks and the groups take what they need. Half of a
-            larger budget is for other groups that may be better, half for further seeds of the
-            networks that the decision is between; the rest stays unspent once that is firm.
-            `"all"` trains every group of up to 12 tasks with each seed. The same folder goes on
-            with a larger budget.
+            measures. By default, the yardsticks and the groups take what they need. Half of what a
+            larger budget leaves is for other groups that may be better, of up to 15 tasks, the rest
+            for further seeds of the networks that the decision is between; once that is firm,
+            nothing more is trained. `"all"` trains every group of up to 12 tasks with each seed.
+            The same folder goes on with a larger budget.
         probability: Least probability of a gain for which more networks serve, as in
             `decide_groups`. The networks in a folder can be decided about anew with another one.
         settings: Further settings that tell this run from another in the same folder, such as the
@@ -166,7 +166,9 @@ def run(
         yardsticks = [Network(JOINT, tasks, role="joint")]
         yardsticks += [Network(single_name(task), (task,), role="single") for task in tasks]
         rows = _train(study, yardsticks)
-        rule = selection_rule(measured, rows, singletons)
+        # Those that a budget added would change what the groups were selected by.
+        first = [row for row in rows if row.seed in seeds]
+        rule = selection_rule(measured, first, singletons)
         grouping = _select(study, num_groups, rows, **rule)
         groups = [
             Network(group_name(index), group, role="group", index=index)
@@ -182,6 +184,8 @@ def run(
                 rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability)
             serving = serve_measured(rows, num_groups, probability=probability)
             grouped = _put_together(folder, serving)
+            if grouped is None:
+                _train_served(study, serving, rows)
         others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
         if singletons == "measured":
             others["anchored"] = rule["affinity"]
@@ -211,6 +215,14 @@ def _train(study: Study, networks: Sequence[Network]) -> list[Row]:
     """Trains the networks that are not there yet, and returns all rows in the folder."""
     study.train(networks, study.seeds)
     return load_sweep_results(study.folder)
+
+
+def _train_served(study: Study, serving: Serving, rows: Sequence[Row]) -> None:
+    """Trains the networks that serve and are not there, also those of a budget that is gone."""
+    roles = {row.network: (row.role, row.index) for row in rows}
+    for (name, seed), group in zip(serving.networks, serving.grouping.groups, strict=True):
+        role, index = roles[name]
+        study.train([Network(name, group, role=role, index=index)], [seed])
 
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:

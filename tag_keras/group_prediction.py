@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tag_keras.decision.group_losses import MOST_TASKS
 from tag_keras.decision.prediction import LossExpansion, predict_losses
 from tag_keras.model import MultiTaskModel
 from tag_keras.selection.network_table import NetworkTable
@@ -68,6 +69,8 @@ def predict_group_losses(
         "`model` should be a MultiTaskModel that is compiled and trained",
         model=model,
     )
+    number = len(model.tasks)
+    check(number <= MOST_TASKS, f"`model` should have up to {MOST_TASKS} tasks", num_tasks=number)
     check_number("ridge", ridge, "a positive number", lambda value: value > 0)
     check_count("dimension", dimension)
     check_whole("seed", seed)

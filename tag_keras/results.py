@@ -76,6 +76,22 @@ class Row:
                 object.__setattr__(self, field, value)
 
 
+def plain_rows(rows: Iterable[Row]) -> list[Row]:
+    """Rows of networks of full size that were trained to the end by plain `fit`, one of each kind.
+
+    Of several networks with the same tasks and seed, those of the first role count, in the order
+    `"joint"`, `"single"`, `"group"`, `"candidate"`, and of one role those of the first name.
+    """
+    plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
+    plain.sort(key=lambda row: PLAIN.index(row.role))
+    names: dict[tuple[frozenset[str], int], str] = {}
+    return [
+        row
+        for row in plain
+        if names.setdefault((frozenset(row.tasks), row.seed), row.network) == row.network
+    ]
+
+
 def role_of_version_0_1(name: str) -> dict[str, Any]:
     """Role, index, early and half size, which version 0.1 wrote into the name of a network."""
     plain = re.fullmatch(r"(early_)?(half_)?(joint|single_.+|group_[\d-]+)", name, re.DOTALL)

@@ -238,6 +238,20 @@ def test_a_budget_trains_further_networks_in_the_same_folder(whole, tmp_path):
     shutil.copytree(whole.folder, tmp_path / "two")
     run_stopped_before_each_training(tmp_path / "two", budget="all")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    # A candidate that serves is made anew, also without the budget that it came from.
+    rows = [
+        dataclasses.replace(row, loss=row.loss / 100)
+        if (row.role, row.seed) == ("candidate", 1)
+        else row
+        for row in rows
+    ]
+    results.save_results(tmp_path / "two" / "results.json", rows)
+    run(tmp_path / "two", budget="all")
+    served = tag_keras.Serving.load(tmp_path / "two" / "served.json")
+    for name, seed in served.networks:
+        (tmp_path / "two" / "networks" / f"{name}_seed{seed}.keras").write_bytes(b"damaged")
+    (tmp_path / "two" / "grouped.keras").unlink()
+    run(tmp_path / "two")
     # What is there can be decided about anew.
     run(tmp_path / "one", budget="all", probability=0.999)
     served = tag_keras.Serving.load(tmp_path / "one" / "served.json")

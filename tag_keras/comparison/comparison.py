@@ -10,11 +10,11 @@ from tag_keras import results
 from tag_keras.comparison.serving import Serving
 from tag_keras.results import (
     JOINT,
-    PLAIN,
     Array,
     ResultTable,
     Row,
     group_name,
+    plain_rows,
     single_name,
 )
 from tag_keras.selection.grouping import Grouping
@@ -173,8 +173,7 @@ def best_networks(
         and the sum of these losses.
     """
     losses: dict[frozenset[str], dict[tuple[str, int], dict[str, float]]] = {}
-    plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
-    for row in sorted(plain, key=lambda row: PLAIN.index(row.role)):
+    for row in plain_rows(rows):
         if row.split == split:
             networks = losses.setdefault(frozenset(row.tasks), {})
             networks.setdefault((row.network, row.seed), {})[row.task] = row.loss

@@ -25,7 +25,7 @@ _KINDS = {
 _VERDICTS = {
     "groups": "Grouping pays.",
     "single": "Sharing does not pay: one network per task is better.",
-    "joint": "Grouping does not pay: one joint network.",
+    "joint": "No evidence that grouping pays: one joint network.",
 }
 # One network per task is served if it is more likely to be better. Below this, it is not sure.
 _SURE = 0.8
@@ -145,25 +145,34 @@ def _numbers(comparison: Comparison) -> str:
 def _verdict(serving: Serving | None) -> str:
     if serving is None:
         return "What to serve is not decided."
-    if serving.decision.kind == "single" and serving.decision.probability < _SURE:
-        return "Not sure: one network per task is more likely to be better than sharing."
-    return _VERDICTS[serving.decision.kind]
+    decision = serving.decision
+    if decision.kind == "single" and decision.probability < _SURE:
+        return "Not sure: one network per task has less estimated loss than sharing."
+    if decision.kind == "groups" and decision.over_yardstick.mean < 0:
+        return "Groups are about as good as one network per task, with fewer networks."
+    return _VERDICTS[decision.kind]
 
 
 def _advice(rows: Sequence[Row], serving: Serving | None) -> str:
     if serving is None:
         return "`guard_groups` decides by the validation losses of the trained networks."
+    tasks = serving.grouping.tasks
+    yardsticks = dict.fromkeys([JOINT, *map(results.single_name, tasks)])
+    found = len(set.intersection(*(_seeds(rows, name, serving.split) for name in yardsticks)))
+    if found < 2:
+        return f"Train {FEWEST_SEEDS} seeds or more of each network before you deploy."
     if serving.decision.kind != "joint":
         return f"Deploy the {len(serving.networks)} networks, as one model."
-    found = len({row.seed for row in rows if row.role == JOINT and row.split == serving.split})
-    if found < 2:
-        return f"Train {FEWEST_SEEDS} seeds or more before you deploy."
     needed = plan_seeds(rows, _GAIN, split=serving.split)
     return f"Deploy the joint network. A gain of {percent(_GAIN)} " + (
         f"would have shown with {found} seeds."
         if needed <= found
         else f"would show with about {needed} seeds; there are {found}."
     )
+
+
+def _seeds(rows: Sequence[Row], network: str, split: str) -> set[int]:
+    return {row.seed for row in rows if row.network == network and row.split == split}
 
 
 def _noise(affinity: Affinity, anchored: bool) -> str:

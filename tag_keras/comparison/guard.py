@@ -7,7 +7,7 @@ from tag_keras.comparison.comparison import best_networks, check_rows
 from tag_keras.comparison.serving import Serving
 from tag_keras.decision.decision import decide_groups
 from tag_keras.decision.group_losses import estimate_group_losses
-from tag_keras.results import Row, group_name
+from tag_keras.results import PLAIN, Row, group_name
 from tag_keras.selection.grouping import Grouping
 
 
@@ -23,8 +23,9 @@ def guard_groups(
     Groups are a guess until they are trained. So `decide_groups` decides, by the losses of all
     networks that were trained for the tasks (the groups, the joint network, one network per task
     and other candidates), among choices of at most as many networks as `grouping` has groups, and
-    one network per task. Without evidence that something else is better, the joint network serves.
-    Of each network, the seed with the least loss over the tasks that it serves is served.
+    one network per task. Without evidence for groups, the better yardstick serves: the joint
+    network or one network per task. Of each network, the seed with the least loss over the tasks
+    that it serves is served.
 
     Args:
         grouping: Groups of tasks, and the group that serves each task.
@@ -62,8 +63,9 @@ def guard_groups(
     ```
     """
     check_rows(grouping, rows)
+    trained = {row.network for row in rows if row.split == split and row.role in PLAIN}
     for index in range(len(grouping.groups)):
-        if not any(row.network == group_name(index) and row.split == split for row in rows):
+        if group_name(index) not in trained:
             raise ValueError(
                 f"`rows` should hold the losses of {group_name(index)!r} on {split!r}. Train the "
                 "network, or evaluate it on data with the labels of its tasks."

@@ -129,8 +129,8 @@ def serving_as_text(serving: Serving) -> str:
     if decision.kind == "groups" and decision.over_yardstick != decision.gain:
         share, probability = decision.over_yardstick.share, decision.over_yardstick.probability
         parts.append(
-            f"One network per task has {abs(100 * share):.1f} % {'more' if share > 0 else 'less'} "
-            f"than these groups; that they are better has a probability of {probability:.2f}."
+            f"It is {abs(100 * share):.1f} % {'below' if share > 0 else 'above'} that of one "
+            f"network per task; that it is below has a probability of {probability:.2f}."
         )
     number = counted(len(serving.networks), "network")
     losses = f"{serving.total:.4g} by {'it' if number == '1 network' else 'them'}"
@@ -152,10 +152,12 @@ def _decision(value: Any) -> Decision:
     reason = fields.get("reason")
     check(isinstance(reason, str), "`reason` should be text", reason=reason)
     options = fields.get("options")
-    check(isinstance(options, list), "`options` should be a list", options=options)
-    check(bool(options), "`options` should hold the joint network at least", options=options)
+    if not isinstance(options, list) or not options:
+        raise ValueError(
+            f"`options` should be a list, with the joint network at least. Received: {options!r}."
+        )
     fields["options"] = tuple(
-        Option(**_choice(_object("options", option), _GAINS)) for option in options or []
+        Option(**_choice(_object("options", option), _GAINS)) for option in options
     )
     return Decision(**_choice(fields, ("gain", "over_yardstick")))
 
@@ -171,15 +173,12 @@ def _choice(fields: dict[str, Any], gains: Iterable[str]) -> dict[str, Any]:
 
 
 def _gain(fields: dict[str, Any]) -> Gain:
-    ends = fields.get("interval")
-    check(
-        isinstance(ends, list) and len(ends) == 2, "`interval` should have two ends", interval=ends
-    )
-    numbers = {**fields, "low": ends[0], "high": ends[1]} if ends else fields
-    for name, number in numbers.items():
-        if name != "interval":
-            check_number(name, number, "a finite number")
-    return Gain(**{**fields, "interval": tuple(ends or ())})
+    ends = fields.pop("interval", None)
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise ValueError(f"`interval` should have two ends. Received: {ends!r}.")
+    for name, number in {**fields, "low": ends[0], "high": ends[1]}.items():
+        check_number(name, number, "a finite number")
+    return Gain(**fields, interval=(ends[0], ends[1]))
 
 
 def _object(name: str, value: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras.results import PLAIN, Array, Row
+from tag_keras.results import Array, Row, plain_rows
 from tag_keras.utils.text import joined
 
 Group = tuple[str, ...]
@@ -52,10 +52,10 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
 
     Raises:
         ValueError: If the rows lack the joint network, a network of one task, or a task of a
-            network; if a loss is not finite, networks with the same tasks and seed differ, or there
-            are fewer than three parts.
+            network; if a loss is not finite, a network has two losses of a task, or there are
+            fewer than three parts.
     """
-    plain = [row for row in rows if row.role in PLAIN and not row.early and not row.half_size]
+    plain = plain_rows(rows)
     by_split = {name: [row for row in plain if row.split == name] for name in (split, *parts)}
     if isinstance(parts, str) or len(parts) in (1, 2) or len({*parts}) < len(parts):
         raise ValueError(

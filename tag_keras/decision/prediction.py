@@ -84,10 +84,11 @@ def predict_losses(
 def select_predicted_groups(tables: Sequence[NetworkTable], num_groups: int) -> Grouping:
     """Selects groups by predicted losses if they are predicted to pay, else the joint network.
 
-    The groups are the best ones by the mean over the tables. They pay if there is a gain over the
-    joint network where it is no find of luck: each table in turn says what the best groups by the
-    mean of the others gain, and the sum of these gains must be positive. (Cross-validation of the
-    joint networks; the rule is this package's own.)
+    The groups are the best ones by the mean over the tables. They pay if each table in turn says
+    what the best groups by the mean of the others gain over the joint network, and the sum of these
+    gains is positive. (Cross-validation of the joint networks; the rule is this package's own.)
+    Where predictions differ by noise only, the sum is as often positive as not: compare trained
+    groups with the joint network before you serve them.
 
     Args:
         tables: Predicted losses, from `predict_group_losses`, of at least two joint networks that

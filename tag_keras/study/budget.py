@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tag_keras.decision.decision import decide_groups
 from tag_keras.decision.group_losses import estimate_group_losses
 from tag_keras.decision.plan import next_groups
-from tag_keras.results import PLAIN, Row, load_sweep_results
+from tag_keras.results import Row, load_sweep_results, plain_rows
 from tag_keras.study.networks import MOST_TASKS, Group, groups_of
 from tag_keras.study.study import Study
 from tag_keras.sweep.network import Network
@@ -18,6 +18,8 @@ from tag_keras.utils.checks import check, check_whole, is_whole
 from tag_keras.utils.text import counted
 
 Budget = int | Literal["all"]
+# The tasks and the seed of a network.
+Training = tuple[frozenset[str], int]
 # A decision is firm if no other option is better with a probability above this.
 _FIRM = 0.05
 
@@ -28,6 +30,10 @@ class _Round:
 
     groups: tuple[Group, ...] = ()
     seeds: tuple[int, ...] = ()
+
+    @property
+    def trainings(self) -> set[Training]:
+        return {(frozenset(group), seed) for group in self.groups for seed in self.seeds}
 
 
 def check_budget(
@@ -49,8 +55,8 @@ def check_budget(
     check(
         budget >= needed,
         f"`budget` should be at least {needed} trainings, or left out: a joint network, "
-        f"{counted(len(tasks), 'network')} of one task and {counted(num_groups, 'group')}, each "
-        f"with {counted(num_seeds, 'seed')}",
+        f"{counted(len(tasks), 'network')} of one task and "
+        f"{counted(min(num_groups, len(tasks)), 'group')}, each with {counted(num_seeds, 'seed')}",
         budget=budget,
     )
     return budget
@@ -61,12 +67,12 @@ def spend(
 ) -> list[Row]:
     """Trains further groups and seeds within a budget, and returns all rows in the folder.
 
-    Half of what the first networks leave is for other groups, those that may be better by the
-    estimate; the rest is for further seeds of the networks that the decision is between. It ends
-    when the decision is firm: no other option is better with a probability above 0.05, and groups
-    are confirmed by as many seeds that took no part in choosing them. The rounds are kept in
-    plan.json: a run that was stopped goes on with the same ones, and one with a larger budget goes
-    on behind them.
+    Half of what the first networks leave is for other groups, of up to 15 tasks: those that may be
+    better by the estimate, first those that would be decided for. The rest is for further seeds of
+    the networks that the decision is between. It ends when the decision is firm: no other option is
+    better with a probability above 0.05, and groups that serve have further seeds; or when too
+    little is left. The rounds are kept in plan.json: a run that was stopped goes on with the same
+    ones, and one with a larger budget goes on behind them.
 
     Args:
         study: The study.
@@ -79,30 +85,46 @@ def spend(
     path = study.folder / "plan.json"
     rounds = _load(path, study.tasks)
     first = len({frozenset(network.tasks) for network in networks}) * len(study.seeds)
+    for index, one in enumerate(rounds):
+        done = _trainings(study)
+        if budget != "all" and len(done | one.trainings) > max(budget, len(done)):
+            # The budget is smaller than it was.
+            rounds = rounds[:index]
+            break
+        _train(study, one, networks)
     while True:
-        for one in rounds:
-            study.train([_network(group, study.tasks, networks) for group in one.groups], one.seeds)
-        rows = [row for row in load_sweep_results(study.folder) if row.role in PLAIN]
-        spent = len({(frozenset(row.tasks), row.seed) for row in rows})
+        rows, spent = plain_rows(load_sweep_results(study.folder)), len(_trainings(study))
         if budget == "all":
-            following = _all_groups(study, rows)
+            following = _all_groups(study)
         else:
             explored = sum(len(one.groups) for one in rounds if one.seeds == study.seeds)
             share = (budget - first) // 2 // len(study.seeds) - explored
             left = max(0, budget - spent)
             following = _next_round(study, rows, num_groups, probability, share, left)
-        if not following.groups:
+        if not following.trainings - _trainings(study):
             return load_sweep_results(study.folder)
-        number = len(following.groups) * len(following.seeds)
+        number = len(following.trainings - _trainings(study))
         study.say(f"{spent} trainings of the budget ({budget}) are done; {number} follow.")
         rounds = [*rounds, following]
         files.write_json(path, [dataclasses.asdict(one) for one in rounds])
+        _train(study, following, networks)
 
 
-def _all_groups(study: Study, rows: Sequence[Row]) -> _Round:
-    trained = {frozenset(row.tasks) for row in rows}
-    groups = groups_of(study.tasks, len(study.tasks))
-    return _Round(tuple(group for group in groups if {*group} not in trained), study.seeds)
+def _trainings(study: Study) -> set[Training]:
+    rows = plain_rows(load_sweep_results(study.folder))
+    return {(frozenset(row.tasks), row.seed) for row in rows}
+
+
+def _train(study: Study, one: _Round, networks: Sequence[Network]) -> None:
+    study.train([_network(group, study.tasks, networks) for group in one.groups], one.seeds)
+
+
+def _all_groups(study: Study) -> _Round:
+    done, groups = _trainings(study), groups_of(study.tasks, len(study.tasks))
+    left = [
+        one for one in groups if any((frozenset(one), seed) not in done for seed in study.seeds)
+    ]
+    return _Round(tuple(left), study.seeds)
 
 
 def _next_round(
@@ -120,10 +142,10 @@ def _next_round(
         left: Number of trainings that are left.
     """
     estimate, seeds = estimate_group_losses(rows), study.seeds
-    trained = {row.tasks for row in rows}
+    trained = {frozenset(row.tasks) for row in rows}
     # Over all groups, whether trained or not.
     decision = decide_groups(estimate, num_groups, probability)
-    found = [group for group in decision.grouping.groups if group not in trained]
+    found = [group for group in decision.grouping.groups if frozenset(group) not in trained]
     if found or decision.best_chance > _FIRM:
         found += next_groups(estimate, num_groups, max(0, min(share, 2 * num_groups) - len(found)))
         if groups := [*dict.fromkeys(found)][: left // len(seeds)]:
@@ -131,9 +153,9 @@ def _next_round(
     decision = decide_groups(estimate, num_groups, probability, only_measured=True)
     number = 1
     if decision.best_chance <= _FIRM:
-        # Groups were picked out of many: seeds that took no part confirm them.
-        fresh = {row.tasks for row in rows if row.seed not in seeds}
-        if decision.kind != "groups" or {*decision.grouping.groups} <= fresh:
+        # Groups were picked out of many, by the seeds that they have: they get further ones.
+        further = {frozenset(row.tasks) for row in rows if row.seed not in seeds}
+        if decision.kind != "groups" or {*map(frozenset, decision.grouping.groups)} <= further:
             return _Round()
         number = len(seeds)
     rival = max(decision.options, key=lambda option: option.over_decided.probability)
@@ -172,6 +194,11 @@ def _is_round(value: Any, tasks: Group) -> bool:
     return (
         lists
         and all(isinstance(one, list) and one for one in value.values())
-        and all(isinstance(group, list) and {*group} <= {*tasks} for group in value["groups"])
+        and all(_is_group(group, tasks) for group in value["groups"])
         and all(is_whole(seed) and seed >= 0 for seed in value["seeds"])
     )
+
+
+def _is_group(value: Any, tasks: Group) -> bool:
+    names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return names and bool(value) and len({*value}) == len(value) and {*value} <= {*tasks}

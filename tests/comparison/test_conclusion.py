@@ -53,7 +53,7 @@ def test_without_serving_nothing_is_decided():
         ),
         (
             {"joint": {"a": 0.4, "b": 0.3, "c": 0.6}},
-            "Grouping does not pay: one joint network.",
+            "No evidence that grouping pays: one joint network.",
             "Deploy the joint network. A gain of 2 % would have shown with 3 seeds.",
         ),
     ],
@@ -86,8 +86,17 @@ def test_single_networks_that_are_hardly_better_are_not_called_sure():
     decision = dataclasses.replace(serving.decision, gain=gain)
     unsure = dataclasses.replace(serving, decision=decision)
     found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=unsure)
-    assert found.verdict == (
-        "Not sure: one network per task is more likely to be better than sharing."
+    assert found.verdict == ("Not sure: one network per task has less estimated loss than sharing.")
+
+
+def test_groups_that_are_a_little_worse_than_single_networks_do_not_pay():
+    rows = make_rows()
+    serving = guard_groups(GROUPING, rows)
+    gain = dataclasses.replace(serving.decision.over_yardstick, mean=-0.01)
+    decision = dataclasses.replace(serving.decision, over_yardstick=gain)
+    worse = dataclasses.replace(serving, decision=decision)
+    assert conclusion(make_affinity(TASKS), GROUPING, rows, serving=worse).verdict == (
+        "Groups are about as good as one network per task, with fewer networks."
     )
 
 
@@ -95,7 +104,13 @@ def test_one_seed_advises_more():
     rows = make_rows({**LEVELS, "joint": {"a": 0.3, "b": 0.2, "c": 0.4}}, seeds=(0,))
     serving = guard_groups(GROUPING, rows)
     advice = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving).advice
-    assert advice == "Train 3 seeds or more before you deploy."
+    assert advice == "Train 3 seeds or more of each network before you deploy."
+    # Nor where single networks have one seed in common with the joint one.
+    rows = make_rows({**LEVELS, "joint": {"a": 0.3, "b": 0.2, "c": 0.4}})
+    rows = [row for row in rows if row.role != "single" or row.seed == 0]
+    serving = guard_groups(GROUPING, rows)
+    again = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving).advice
+    assert again == advice
 
 
 def test_what_is_served_has_numbers_of_its_own():

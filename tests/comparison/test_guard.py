@@ -172,6 +172,9 @@ def test_what_is_refused():
     rows = [row for row in make_rows() if row.network != "group_1"]
     with pytest.raises(ValueError, match=r"hold the losses of 'group_1' on 'validation'\. Train"):
         call(rows)
+    rows = [dataclasses.replace(row, role="mine") for row in make_rows()]
+    with pytest.raises(ValueError, match="hold the losses of 'group_0' on 'validation'"):
+        call(rows)
     with pytest.raises(ValueError, match="hold the losses of 'group_0' on 'dev'"):
         call(make_rows(), split="dev")
     rows = [row for row in make_rows() if (row.network, row.task) != ("group_1", "c")]

@@ -83,7 +83,7 @@ def test_one_network_under_two_names_counts_once():
             "with ['d'], 'd', and as the largest network one of ('a', 'b', 'c').",
         ),
         (
-            [*ROWS, dataclasses.replace(ROWS[3], network="twin", loss=0.2)],
+            [*ROWS, dataclasses.replace(ROWS[3], loss=0.2)],
             "one loss of 'a' for a network of the tasks ('a',) with seed 0 on 'validation'. "
             "Received: 0.1 and 0.2. Leave one of them out.",
         ),
@@ -92,6 +92,18 @@ def test_one_network_under_two_names_counts_once():
 def test_rows_that_are_refused(rows, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read_measured(rows, "validation")
+
+
+def test_of_two_networks_with_the_same_tasks_and_seed_the_first_counts():
+    # Trained twice, they may differ by rounding, and more on a GPU.
+    twins = [dataclasses.replace(row, network="twin", loss=row.loss + 1e-6) for row in ROWS]
+    expected = read_measured(ROWS, "validation")
+    found = read_measured([*ROWS, *twins], "validation")
+    np.testing.assert_array_equal(found.losses, expected.losses)
+    # A joint network counts before a group, wherever it stands.
+    joint = [row for row in ROWS if len(row.tasks) == 3]
+    first = [dataclasses.replace(row, network="joint", role="joint", loss=7.0) for row in joint]
+    assert (read_measured([*ROWS, *first], "validation").losses[-1, 0] == 7).all()
 
 
 def test_the_losses_on_parts_are_means_over_seeds():

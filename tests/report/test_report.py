@@ -173,7 +173,7 @@ def test_page_says_what_is_served(tmp_path, undrawn):
 def test_page_where_the_joint_network_is_served(tmp_path, undrawn):
     page = write_served(tmp_path, both_splits(joint={"a": 0.3, "b": 0.2, "c": 0.4}))
     text = " ".join(re.sub("<[^>]*>", "", page).split())
-    assert "Grouping does not pay: one joint network. Deploy the joint network." in text
+    assert "No evidence that grouping pays: one joint network. Deploy the joint network." in text
     assert "The joint network is served." in text
     losses = Tables(page).tables[2]
     assert losses[0][1:] == [["joint network"], ["one network per task"], ["groups"]]
