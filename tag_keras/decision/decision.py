@@ -19,6 +19,8 @@ Kind = Literal["joint", "single", "groups"]
 _NAMES = {"groups": "{} groups", "single": "One network per task"}
 # Between the ends of an interval lie 90 % of the draws.
 _ENDS = (0.05, 0.95)
+# A larger gain, as a share, is over a loss near 0.
+_MOST_SHARE = 2.0
 # Fewer networks than one per task may have so much more of the total loss.
 _TOLERANCE = 0.005
 
@@ -38,6 +40,14 @@ class Gain:
     interval: tuple[float, float]
     probability: float
     share: float
+
+    def as_text(self) -> tuple[str, str]:
+        """Mean and interval in percent of the other's loss, or in its unit where that is near 0."""
+        low, high = self.interval
+        if abs(self.share) > _MOST_SHARE or not self.mean:
+            return f"{self.mean:.3g}", f"{low:.3g} to {high:.3g}"
+        scale = 100 * self.share / self.mean
+        return f"{100 * self.share:.1f} %", f"{scale * low:.1f} to {scale * high:.1f} %"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,13 +299,11 @@ def _reason(
             "no groups can be told from it. Train three seeds or more."
         )
     if decided.kind != "joint":
-        gain = decided.over_joint
-        scale = 100 * gain.share / gain.mean if gain.mean else 0.0
-        low, high = (scale * end for end in gain.interval)
+        name = _NAMES[decided.kind].format(len(decided.grouping.groups))
+        mean, interval = decided.over_joint.as_text()
         text = (
-            f"{_NAMES[decided.kind].format(len(decided.grouping.groups))}: the total loss is "
-            f"{100 * gain.share:.1f} % below that of the joint network (90 % interval {low:.1f} to "
-            f"{high:.1f} %), with a probability of a gain of {gain.probability:.2f}."
+            f"{name}: the total loss is {mean} below that of the joint network (90 % interval "
+            f"{interval}), with a probability of a gain of {decided.over_joint.probability:.2f}."
         )
         if (alike := 1 - estimate.probability_of_effects) > 1 - _ENDS[1]:
             text += (

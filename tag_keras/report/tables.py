@@ -9,7 +9,7 @@ import numpy as np
 from tag_keras import results
 from tag_keras.comparison.comparison import Comparison, best_networks, serving_networks
 from tag_keras.comparison.serving import WAYS_TO_SERVE, Serving
-from tag_keras.decision.decision import Gain, Option
+from tag_keras.decision.decision import Option
 from tag_keras.report.plots import with_minus
 from tag_keras.results import JOINT, Array, ResultTable, Row, group_name, single_name
 from tag_keras.selection.grouping import Grouping
@@ -161,7 +161,7 @@ def options_table(serving: Serving) -> list[dict[str, Any]]:
         {
             "networks": str(len(option.grouping.groups)),
             "choice": _choice(option),
-            "gain": _percent(option.over_joint),
+            "gain": with_minus("{} ({})".format(*option.over_joint.as_text())),
             "probability": f"{option.over_joint.probability:.2f}",
             "next": f"{option.over_fewer.probability:.2f}",
             "served": option.grouping.groups == serving.grouping.groups,
@@ -178,13 +178,6 @@ def _choice(option: Option) -> str:
         "all tasks" if group == tasks else ", ".join(group) for group in option.grouping.groups
     )
     return "; ".join(groups)
-
-
-def _percent(gain: Gain) -> str:
-    """A gain in percent of the other choice's loss, with its 90 % interval."""
-    scale = 100 * gain.share / gain.mean if gain.mean else 0.0
-    low, high = (scale * end for end in gain.interval)
-    return with_minus(f"{100 * gain.share:.1f} % ({low:.1f} to {high:.1f} %)")
 
 
 def _total(table: ResultTable, networks: Mapping[str, tuple[str, int]], split: str) -> str:

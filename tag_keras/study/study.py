@@ -171,9 +171,8 @@ class Study:
             print(message, flush=True)
 
     def _job(self, network: Network, saves: bool) -> Job:
-        fit, options = dict(self.fit), dict[str, Any]()
-        if network.early:
-            fit["epochs"] = self.early_epochs
+        options = dict[str, Any]()
+        fit = {**self.fit, "epochs": self.early_epochs} if network.early else self.fit
         if network.half_size:
             options["half_size"] = True
         measures = network.role in self.estimators
@@ -181,5 +180,7 @@ class Study:
             options["affinity"] = self.estimators[network.role]
         elif network.role not in PLAIN:
             options["method"] = network.role
-        build = functools.partial(self.build_model, **options)
+        # The function itself where that will do: of functions that cannot be pickled, such as those
+        # inside another function, a sweep only knows that one is one.
+        build = functools.partial(self.build_model, **options) if options else self.build_model
         return Job(network, build, fit, saves=saves and not network.early, measures=measures)

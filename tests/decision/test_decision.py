@@ -70,6 +70,17 @@ def test_losses_below_0_have_gains_in_shares_of_their_size():
     assert gain.share == pytest.approx(0.8 / 16, abs=0.01)
 
 
+def test_gains_over_a_loss_near_0_are_told_in_its_unit():
+    # Joint losses of 1 each, less 1.001.
+    rows = [dataclasses.replace(row, loss=row.loss - 1.001) for row in planted(0.2)]
+    decision = decide(rows)
+    low, high = decision.interval
+    mean = decision.gain.mean
+    assert mean == pytest.approx(0.8, abs=0.05)
+    assert decision.gain.as_text() == (f"{mean:.3g}", f"{low:.3g} to {high:.3g}")
+    assert f"the total loss is {mean:.3g} below that of the joint network" in decision.reason
+
+
 def test_a_third_network_must_gain_over_two():
     decision = decide(simulated(num_tasks=4, num_seeds=3, members=0.04, seed=3)[0])
     two, three = decision.options[1:3]
