@@ -8,6 +8,7 @@ import numpy as np
 
 from tag_keras import results
 from tag_keras.comparison.serving import Serving
+from tag_keras.decision.measured import Group
 from tag_keras.results import (
     JOINT,
     Array,
@@ -19,8 +20,6 @@ from tag_keras.results import (
 )
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.text import fixed
-
-Group = tuple[str, ...]
 
 
 def serving_networks(

@@ -129,8 +129,9 @@ def serving_as_text(serving: Serving) -> str:
     if decision.kind == "groups" and decision.over_yardstick != decision.gain:
         share, probability = decision.over_yardstick.share, decision.over_yardstick.probability
         parts.append(
-            f"It is {abs(100 * share):.1f} % {'below' if share > 0 else 'above'} that of one "
-            f"network per task; that it is below has a probability of {probability:.2f}."
+            f"Of these groups it is {abs(100 * share):.1f} % {'below' if share > 0 else 'above'} "
+            f"that of one network per task; that it is below has a probability of "
+            f"{probability:.2f}."
         )
     number = counted(len(serving.networks), "network")
     losses = f"{serving.total:.4g} by {'it' if number == '1 network' else 'them'}"

@@ -86,44 +86,43 @@ def spend(
     rounds = _load(path, study.tasks)
     first = len({frozenset(network.tasks) for network in networks}) * len(study.seeds)
     for index, one in enumerate(rounds):
-        done = _trainings(study)
+        _, done = _results(study)
         if budget != "all" and len(done | one.trainings) > max(budget, len(done)):
             # The budget is smaller than it was.
             rounds = rounds[:index]
             break
         _train(study, one, networks)
     while True:
-        rows, spent = plain_rows(load_sweep_results(study.folder)), len(_trainings(study))
+        rows, done = _results(study)
         if budget == "all":
-            following = _all_groups(study)
+            following = _all_groups(study, done)
         else:
             explored = sum(len(one.groups) for one in rounds if one.seeds == study.seeds)
             share = (budget - first) // 2 // len(study.seeds) - explored
-            left = max(0, budget - spent)
+            left = max(0, budget - len(done))
             following = _next_round(study, rows, num_groups, probability, share, left)
-        if not following.trainings - _trainings(study):
+        number = len(following.trainings - done)
+        if not number:
             return load_sweep_results(study.folder)
-        number = len(following.trainings - _trainings(study))
-        study.say(f"{spent} trainings of the budget ({budget}) are done; {number} follow.")
+        study.say(f"{len(done)} trainings of the budget ({budget}) are done; {number} follow.")
         rounds = [*rounds, following]
         files.write_json(path, [dataclasses.asdict(one) for one in rounds])
         _train(study, following, networks)
 
 
-def _trainings(study: Study) -> set[Training]:
+def _results(study: Study) -> tuple[list[Row], set[Training]]:
+    """The rows of plainly trained networks in the folder, and the trainings that they come from."""
     rows = plain_rows(load_sweep_results(study.folder))
-    return {(frozenset(row.tasks), row.seed) for row in rows}
+    return rows, {(frozenset(row.tasks), row.seed) for row in rows}
 
 
 def _train(study: Study, one: _Round, networks: Sequence[Network]) -> None:
     study.train([_network(group, study.tasks, networks) for group in one.groups], one.seeds)
 
 
-def _all_groups(study: Study) -> _Round:
-    done, groups = _trainings(study), groups_of(study.tasks, len(study.tasks))
-    left = [
-        one for one in groups if any((frozenset(one), seed) not in done for seed in study.seeds)
-    ]
+def _all_groups(study: Study, done: set[Training]) -> _Round:
+    groups = groups_of(study.tasks, len(study.tasks))
+    left = [group for group in groups if _Round((group,), study.seeds).trainings - done]
     return _Round(tuple(left), study.seeds)
 
 

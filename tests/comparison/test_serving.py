@@ -78,9 +78,10 @@ def test_the_words_for_groups():
     share = 100 * serving.decision.over_yardstick.share
     assert share == pytest.approx(100 * 0.8 / 2.6, abs=0.5)
     assert serving_as_text(serving) == (
-        f"{serving.decision.reason} It is {share:.1f} % below that of one network per task; that "
-        "it is below has a probability of 1.00. 2 networks served. Total validation loss at the "
-        "best seeds: 1.8 by them, 2.8 by the joint network, 2.6 by one network per task."
+        f"{serving.decision.reason} Of these groups it is {share:.1f} % below that of one network "
+        "per task; that it is below has a probability of 1.00. 2 networks served. Total validation "
+        "loss at the best seeds: 1.8 by them, 2.8 by the joint network, 2.6 by one network per "
+        "task."
     )
 
 
@@ -96,7 +97,7 @@ def test_the_words_for_groups_that_are_a_little_worse_than_single_networks():
 def test_the_words_where_the_joint_network_is_the_yardstick():
     levels = {f"single_{task}": {task: 2.0} for task in "abc"}
     text = serving_as_text(tag_keras.guard_groups(GROUPING, make_rows({**LEVELS, **levels})))
-    assert text.startswith("2 groups: the total loss is ") and "It is" not in text
+    assert text.startswith("2 groups: the total loss is ") and "Of these groups" not in text
 
 
 def test_the_words_for_yardsticks():

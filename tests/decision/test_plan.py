@@ -2,6 +2,7 @@
 
 import numpy as np
 from group_rows import simulated
+from group_tables import best_by_search
 
 import tag_keras
 from tag_keras.decision import plan
@@ -29,6 +30,26 @@ def test_the_first_are_those_of_the_best_choices():
     # All that are left, each once.
     every = next_groups(estimate, 3, 100)
     assert {*every} == {*untrained(estimate)} and len(every) == 10
+
+
+def test_then_come_those_of_the_best_choices_if_losses_were_lower():
+    # Against a search of all choices. The order tells by how many standard errors.
+    estimate = estimate_of([3, 5, 6], members=0.1, own=0.05, seed=3)
+    expected = {}
+    for optimism in (0.0, 0.5, 1.0, 2.0):
+        lowest = estimate.mean - optimism * estimate.standard_error
+        for number in (2, 3):
+            rows = best_by_search(lowest, number)
+            new = {estimate.groups[row] for row in rows} & {*untrained(estimate)}
+            expected.setdefault(optimism, set()).update(new)
+    seen, place = set(), 0
+    every = next_groups(estimate, 3, 100)
+    for groups in expected.values():
+        further = groups - seen
+        assert {*every[place : place + len(further)]} == further
+        seen, place = seen | further, place + len(further)
+    # More optimism finds more.
+    assert len(seen) > len(expected[0.0])
 
 
 def test_the_others_stand_in_the_order_of_what_they_may_gain(monkeypatch):
