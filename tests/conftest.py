@@ -53,7 +53,7 @@ def make_two_devices():
 # Files of slow tests that take a minute or more.
 LONGEST = (
     *("sweep/stack/test_equal_to_alone.py", "sweep/stack/test_stacked_jobs.py"),
-    *("backend/test_mirrored.py", "backend/test_multi_worker.py", "sweep/test_sweep.py"),
+    *("backend/test_mirrored.py", "backend/test_multi_worker.py", "sweep/test_processes.py"),
     *("test_docstring_examples.py", "test_docs.py", "decision/test_decision.py"),
 )
 
