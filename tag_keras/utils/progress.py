@@ -81,6 +81,9 @@ class Progress:
         self._before = self._done = done
         # Of the part at work: how much of it is done, and words on that.
         self._within, self._words, self._quiet = 0.0, "", quiet
+        self._parts = 1
+        # Time, and how much was done, when the first part told so: its start takes longer.
+        self._first: tuple[float, float] | None = None
         self._start = self._shown = time.monotonic()
         # Keras calls back from several threads.
         self._lock = threading.Lock()
@@ -94,9 +97,13 @@ class Progress:
         self._done, self._within, self._words = self._done + parts, 0.0, ""
         self._show()
 
-    def within(self, share: float, words: str) -> None:
-        """Says which share of the part at work is done, from 0 to 1, and in words what is."""
-        self._within, self._words = share, words
+    def within(self, share: float, words: str, parts: int = 1) -> None:
+        """Says which share of the part at work is done, from 0 to 1, and in words what is.
+
+        Several `parts` may be at work at once.
+        """
+        self._within, self._words, self._parts = share, words, parts
+        self._first = self._first or (time.monotonic(), share)
         self._show()
 
     def say(self, message: str) -> None:
@@ -132,13 +139,26 @@ class Progress:
         if self._done >= self._total:
             return f"{self._what}: {count if self._total > 1 else 'done'} in {duration(seconds)}"
         parts = [count if self._total > 1 else "", self._words]
-        done = self._done + self._within - self._before
-        if done > 0 and seconds > 0:
-            if not self._words and done >= seconds:
-                parts.append(f"{rate(done / seconds)} {self._unit}/s")
-            left = self._total - self._before - done
-            parts.append(f"{duration(left * seconds / done)} left")
+        done = self._done - self._before
+        if not self._words and done >= seconds > 0:
+            parts.append(f"{rate(done / seconds)} {self._unit}/s")
+        left = self._seconds_left(done, seconds)
+        if left is not None:
+            parts.append(f"{duration(left)} left")
         return f"{self._what}: {', '.join(filter(None, parts)) or '...'}"
+
+    def _seconds_left(self, done: int, seconds: float) -> float | None:
+        """The time left, if so many parts were done in so many seconds."""
+        to_do = self._total - self._before
+        if done:
+            finished = done + self._within * self._parts
+            return (to_do - finished) * seconds / finished
+        if self._first is None or self._within <= self._first[1]:
+            return None
+        start = self._first[0] - self._start
+        steps = (seconds - start) / (self._within - self._first[1])
+        # Each of the others takes its start, too.
+        return (start + steps) * to_do / self._parts - seconds
 
 
 def rate(per_second: float) -> str:

@@ -124,14 +124,24 @@ def test_the_time_left_is_that_of_the_work_since_the_start(clock, terminal, is_t
 def test_parts_of_parts_count_for_the_time_left(clock):
     stream = io.StringIO()
     line = Progress("Training", 3, "networks", stream)
-    # Three quarters of three networks in 90 seconds leave 270.
-    clock.now += 90
+    # After a start of 30 seconds, half of a network takes 60: each takes 30 + 120, all three 450.
+    clock.now += 30
+    line.within(0.25, "epoch 1/4")
+    clock.now += 60
     line.within(0.75, "epoch 3/4")
     clock.now += 90
     line.add()
+    # Two networks and a half in ten minutes leave half of one.
+    clock.now += 420
+    line.add()
+    line.within(0.5, "epoch 2/4")
+    clock.now += 60
+    line.within(0.5, "epoch 2/4")
     assert stream.getvalue().splitlines() == [
-        "Training: 0/3, epoch 3/4, 4 min left",
+        "Training: 0/3, epoch 3/4, 6 min left",
         "Training: 1/3, 6 min left",
+        "Training: 2/3, 5 min left",
+        "Training: 2/3, epoch 2/4, 2 min left",
     ]
     stream = io.StringIO()
     line = Progress("Measuring", 1, "networks", stream)
@@ -140,8 +150,27 @@ def test_parts_of_parts_count_for_the_time_left(clock):
     line.add()
     line.close()
     assert stream.getvalue().splitlines() == [
-        "Measuring: epoch 3/4, 9 steps/s, 1 min left",
+        "Measuring: epoch 3/4, 9 steps/s",
         "Measuring: done in 1 min",
+    ]
+
+
+def test_the_time_left_of_parts_at_work_at_once(clock):
+    stream = io.StringIO()
+    line = Progress("Training", 12, "networks", stream)
+    # A start of 50 seconds, and a hundredth of four networks in 10: 1050 for each four of twelve.
+    clock.now += 50
+    line.within(0.001, "4 networks at once", 4)
+    clock.now += 10
+    line.within(0.011, "4 networks at once", 4)
+    clock.now += 990
+    line.add(4)
+    clock.now += 525
+    line.within(0.5, "4 networks at once", 4)
+    assert stream.getvalue().splitlines() == [
+        "Training: 0/12, 4 networks at once, 52 min left",
+        "Training: 4/12, 35 min left",
+        "Training: 4/12, 4 networks at once, 26 min left",
     ]
 
 

@@ -273,7 +273,7 @@ class StackedJobs:
         def show(epoch: int, step: int) -> None:
             share = (step + 1) / stream.num_batches if stream.num_batches else 0.0
             words = f"{networks} networks at once, epoch {epoch + 1}/{epochs}"
-            self._progress.within(networks * min(1.0, (epoch + share) / epochs), words)
+            self._progress.within(min(1.0, (epoch + share) / epochs), words, networks)
 
         return show
 
