@@ -29,6 +29,7 @@ from tag_keras.selection.anchoring import Singletons, check_affinity, check_opti
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.study.budget import Budget, check_budget, spend
+from tag_keras.study.parts import with_parts
 from tag_keras.study.study import Study
 from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.inputs import check_build_model
@@ -85,7 +86,9 @@ def run(
             makes all that a training changes anew at each call, which a second call for each
             network checks. Layers that are frozen or adapted may be made once outside.
         data: `"train"`, `"validation"` and `"test"`, each a dataset, `(x, y)`,
-            `(x, y, sample_weight)`, or a function that returns one of these.
+            `(x, y, sample_weight)`, or a function that returns one of these. If `"validation"` is
+            arrays, networks are evaluated on each fifth of it, too, in the order of the examples,
+            so that intervals and probabilities count that other examples would give other gains.
         tasks: Names of the tasks.
         num_groups: Largest number of groups. One network per task may serve whatever it is.
         affinity: Estimator that measures the affinities.
@@ -150,6 +153,8 @@ def run(
     check_build_model(build_model, "affinity")
     estimators = {"affinity": affinity}
     study = Study(folder, tasks, build_model, data, fit, estimators, seeds, processes=processes)
+    # How gains differ between parts of the data tells how far they would on other examples.
+    study = dataclasses.replace(study, data=with_parts(data, tasks, "validation"))
     if not processes and not (folder / "affinity.json").exists():
         study.try_out(Network("affinity", tasks, role="affinity"))
     with files.alone(folder):

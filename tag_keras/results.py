@@ -18,6 +18,7 @@ Array = npt.NDArray[np.float64]
 # With fewer seeds, the noise between them counts as unknown.
 FEWEST_SEEDS = 3
 _LARGEST = 1e100
+_NUM_PARTS = 5
 JOINT = "joint"
 # Roles of networks that are trained by plain `fit`. Most other roles are names of methods. A
 # candidate is a group that was trained to learn from; the groups of a grouping have the role group.
@@ -27,6 +28,16 @@ PLAIN = (JOINT, "single", "group", "candidate")
 def single_name(task: str) -> str:
     """Name of the network that is trained on one task."""
     return f"single_{task}"
+
+
+def part_names(split: str) -> tuple[str, ...]:
+    """Names of the splits that are equal parts of a split."""
+    return tuple(f"{split} {part}/{_NUM_PARTS}" for part in range(1, _NUM_PARTS + 1))
+
+
+def is_part(split: str) -> bool:
+    """Whether a split is a part of another one, by its name."""
+    return split in part_names(split.rpartition(" ")[0])
 
 
 def group_name(index: int) -> str:

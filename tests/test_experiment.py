@@ -211,6 +211,34 @@ def test_run_writes_everything(whole):
 
 
 @pytest.mark.slow
+def test_the_parts_of_arrays_for_validation_make_gains_less_sure(tmp_path):
+    x, y = DATA["validation"]
+    data = {**DATA, "validation": (x, {task: y[task] for task in "ab"})}
+    run(tmp_path, data=data, tasks=("a", "b"), num_groups=1)
+    rows = results.load_results(tmp_path / "results.json")
+    parts = [row for row in rows if row.split in results.part_names("validation")]
+    whole = [row for row in rows if row.split == "validation"]
+    assert len(parts) == 5 * len(whole) and not any(row.metrics for row in parts)
+    sizes = [6, 7, 6, 7, 6]
+    for row in whole:
+        losses = [
+            (one.split, one.loss)
+            for one in parts
+            if (one.network, one.seed, one.task) == (row.network, row.seed, row.task)
+        ]
+        mean = np.average([loss for _, loss in sorted(losses)], weights=sizes)
+        assert mean == pytest.approx(row.loss, rel=1e-5)
+    served = tag_keras.Serving.load(tmp_path / "served.json").decision.options[-1]
+    sure, unsure = (
+        tag_keras.decide_groups(tag_keras.estimate_group_losses(rows, parts=names), 1).options[-1]
+        for names in ((), None)
+    )
+    assert served.over_joint == unsure.over_joint
+    widths = [np.ptp(option.over_joint.interval) for option in (sure, unsure)]
+    assert widths[1] > 1.02 * widths[0]
+
+
+@pytest.mark.slow
 def test_cut_off_it_ends_with_the_same_files(whole):
     trained = run_stopped_before_each_training(whole.cut_off)
     # A yardstick, and groups with both seeds.

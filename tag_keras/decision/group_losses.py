@@ -194,7 +194,7 @@ def estimate_group_losses(
     rows: Iterable[Row],
     affinity: Affinity | None = None,
     split: str = "validation",
-    parts: Sequence[str] = (),
+    parts: Sequence[str] | None = None,
 ) -> GroupLosses:
     """Estimates the loss of each task in every group, from the losses of some trained networks.
 
@@ -216,9 +216,10 @@ def estimate_group_losses(
             estimated, too, and may be nothing.
         split: Split whose losses count; not the split that judges.
         parts: Splits that are equal parts of that one, such as five fifths of the validation data.
-            How far gains differ between them tells how far they would on other examples. Intervals
-            and probabilities then count that; the estimated losses stay those of these examples.
-            Rows of the whole split may be missing. Take at least three parts, better five.
+            By default those that `experiment.run` evaluates, if `rows` has them. How far gains
+            differ between them tells how far they would on other examples. Intervals and
+            probabilities then count that; the estimated losses stay those of these examples. Rows
+            of the whole split may be missing. Take at least three parts, better five.
 
     Returns:
         `GroupLosses`: of all groups, measured or not, for up to 15 tasks; of the measured ones for

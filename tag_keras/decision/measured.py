@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tag_keras.results import Array, Row, plain_rows
+from tag_keras.results import Array, Row, part_names, plain_rows
 from tag_keras.utils.text import joined
 
 Group = tuple[str, ...]
@@ -42,13 +42,16 @@ class MeasuredLosses:
         return int((~np.isnan(self.losses)).any(axis=2).sum(axis=1).max())
 
 
-def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) -> MeasuredLosses:
+def read_measured(
+    rows: Iterable[Row], split: str, parts: Sequence[str] | None = ()
+) -> MeasuredLosses:
     """Reads the plainly trained networks of full size out of rows, by their tasks.
 
     Args:
         rows: Results.
         split: Split whose losses count.
         parts: Splits that are equal parts of it. Rows of the split itself may then be missing.
+            None takes those with the names of `part_names`, if every network has them.
 
     Raises:
         ValueError: If the rows lack the joint network, a network of one task, or a task of a
@@ -56,6 +59,8 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
             fewer than three parts.
     """
     plain = plain_rows(rows)
+    if parts is None:
+        parts = _parts_of(plain, split)
     by_split = {name: [row for row in plain if row.split == name] for name in (split, *parts)}
     if isinstance(parts, str) or len(parts) in (1, 2) or len({*parts}) < len(parts):
         raise ValueError(
@@ -87,6 +92,15 @@ def read_measured(rows: Iterable[Row], split: str, parts: Sequence[str] = ()) ->
     means = np.where(known.any(axis=1), means, np.nan) if parts else means
     kind = np.int64 if len(tasks) < 63 else object
     return MeasuredLosses(tasks, np.array(masks, kind), seeds, losses, means)
+
+
+def _parts_of(rows: Sequence[Row], split: str) -> tuple[str, ...]:
+    names = part_names(split)
+    evaluated: dict[str, set[tuple[str, int, str]]] = {name: set() for name in (split, *names)}
+    for row in rows:
+        if row.split in evaluated:
+            evaluated[row.split].add((row.network, row.seed, row.task))
+    return names if all(evaluated[name] == evaluated[split] for name in names) else ()
 
 
 def _losses(rows: Sequence[Row], tasks: Group) -> tuple[list[int], tuple[int, ...], Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import Row
+from tag_keras.results import Row, is_part
 from tag_keras.sweep.network import IF_NOT_FINITE, Network
 
 
@@ -22,7 +22,8 @@ def evaluate_network(
     """Evaluates a network: a row of results.json for each task and split.
 
     A metric with one value per class, such as `F1Score()`, becomes a metric for each class:
-    `f1_score_0` and so on. `splits` has the arguments of `evaluate` for each split.
+    `f1_score_0` and so on; parts of a split have losses only. `splits` has the arguments of
+    `evaluate` for each split.
 
     Raises:
         ValueError: If a task has no label in a split, or if a loss or metric is not finite.
@@ -59,13 +60,18 @@ def rows_of(
         )
     metrics: dict[str, dict[str, float]] = {task: {} for task in network.tasks}
     for name, value in _numbers(logs):
+        owner = task_of(name, network.tasks)
+        key = name.removeprefix(f"{owner}_")
+        if is_part(split) and key != "loss":
+            # Of a few examples, some metrics are not defined.
+            continue
         if not math.isfinite(value):
             raise ValueError(
                 f"{name} of the network {network.name!r}, seed {network.seed}, is {value} on the "
                 f"split {split!r}. {IF_NOT_FINITE}"
             )
-        if (owner := task_of(name, network.tasks)) is not None:
-            metrics[owner][name.removeprefix(f"{owner}_")] = value
+        if owner is not None:
+            metrics[owner][key] = value
     return [
         network.row(task, split, values.pop("loss"), values, seconds, stacked)
         for task, values in metrics.items()

@@ -8,7 +8,7 @@ import pytest
 from group_rows import rows_of_losses
 
 from tag_keras.decision.measured import group_of, mask_of, read_measured
-from tag_keras.results import Row
+from tag_keras.results import Row, part_names
 
 LOSSES = {("a", "b", "c"): (0.3, 0.4, 0.5), ("a",): (0.1,), ("b",): (0.2,), ("c",): (0.6,)}
 ROWS = rows_of_losses(LOSSES, "abc")
@@ -125,6 +125,22 @@ def test_the_losses_on_parts_are_means_over_seeds():
     both = read_measured([*rows, *whole], "validation", parts)
     np.testing.assert_allclose(both.losses[3, :, 0], 0.3)
     np.testing.assert_array_equal(both.parts, measured.parts)
+
+
+def test_parts_are_found_by_their_names_if_all_networks_have_them():
+    losses = {name: 0.1 * index for index, name in enumerate(part_names("validation"))}
+    rows = [
+        dataclasses.replace(row, split=name, loss=row.loss + loss)
+        for name, loss in losses.items()
+        for row in ROWS
+    ]
+    found = read_measured([*ROWS, *rows], "validation", None)
+    np.testing.assert_allclose(found.parts[:, 0, 0], 0.1 + 0.1 * np.arange(5))
+    assert len(read_measured([*ROWS, *rows], "validation").parts) == 0
+    # Of a network before, or of another split.
+    assert len(read_measured([*ROWS, *rows[1:]], "validation", None).parts) == 0
+    test = [dataclasses.replace(row, split="test") for row in ROWS]
+    assert len(read_measured([*test, *ROWS, *rows], "test", None).parts) == 0
 
 
 @pytest.mark.parametrize(

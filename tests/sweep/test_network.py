@@ -1,6 +1,7 @@
 """Networks: built and trained from a seed, evaluated into rows, saved and loaded; one per group."""
 
 import functools
+import math
 import random
 import shutil
 import zipfile
@@ -345,6 +346,18 @@ def test_rows_tell_tasks_apart_whose_names_begin_alike():
         assert (row.network, row.seed, row.split, row.seconds) == ("joint", 5, "test", 1.5)
         assert row.loss == pytest.approx(logs[f"{row.task}_loss"])
         assert row.metrics == {"mae": pytest.approx(logs[f"{row.task}_mae"])}
+
+
+def test_parts_of_a_split_have_losses_only():
+    network = training.Network("joint", ("a",), 5)
+    logs = {"loss": 3.0, "a_loss": 3.0, "a_r2": math.nan}
+    (row,) = evaluation.rows_of(network, "validation 2/5", logs, (), 1.0)
+    assert (row.split, row.loss, row.metrics) == ("validation 2/5", 3.0, {})
+    for split in ("validation", "validation 6/5", "2/5"):
+        with pytest.raises(ValueError, match="a_r2 of the network 'joint', seed 5, is nan"):
+            evaluation.rows_of(network, split, logs, (), 1.0)
+    with pytest.raises(ValueError, match="a_loss of the network"):
+        evaluation.rows_of(network, "validation 2/5", {"a_loss": math.nan}, (), 1.0)
 
 
 def test_a_metric_with_a_value_per_class_is_a_metric_for_each():
