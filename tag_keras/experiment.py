@@ -41,6 +41,8 @@ from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
 
+_MOST_TASKS_BY_AFFINITY = 12
+
 
 class BuildMeasuredModel(Protocol):
     """Returns a compiled model for a tuple of tasks; with `affinity`, one that measures."""
@@ -179,6 +181,8 @@ def run(
             Network(group_name(index), group, role="group", index=index)
             for index, group in enumerate(grouping.groups)
         ]
+        # Of many tasks, their weight would take long to estimate.
+        prior = measured if len(tasks) <= _MOST_TASKS_BY_AFFINITY else None
         grouped = None
         # Again if networks were damaged: trained anew, they may come out otherwise.
         while grouped is None:
@@ -186,8 +190,8 @@ def run(
             # again.
             rows = _train(study, [*yardsticks, *groups])
             if budget is not None:
-                rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability)
-            serving = serve_measured(rows, num_groups, probability=probability)
+                rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability, prior)
+            serving = serve_measured(rows, num_groups, "validation", probability, prior)
             grouped = _put_together(folder, serving)
             if grouped is None:
                 _train_served(study, serving, rows)

@@ -91,6 +91,7 @@ def serve_measured(
     estimate = estimate_group_losses(rows, affinity, split)
     decision = decide_groups(estimate, num_groups, probability, only_measured=True)
     grouping = decision.grouping
+    weight = None if affinity is None else float(estimate.weight_of_affinity.mean())
     single = {task: (task,) for task in grouping.tasks}
     served = {task: grouping.groups[index] for task, index in grouping.serves.items()}
     networks, total = best_networks(rows, split, served)
@@ -101,4 +102,5 @@ def serve_measured(
         total_joint=best_networks(rows, split, dict.fromkeys(served, grouping.tasks))[1],
         total_single=best_networks(rows, split, single)[1],
         split=split,
+        weight_of_affinity=weight,
     )

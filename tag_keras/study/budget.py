@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tag_keras.affinity import Affinity
 from tag_keras.decision.decision import decide_groups
-from tag_keras.decision.group_losses import estimate_group_losses
+from tag_keras.decision.group_losses import GroupLosses, estimate_group_losses
 from tag_keras.decision.plan import next_groups
 from tag_keras.results import Row, load_sweep_results, plain_rows
 from tag_keras.study.networks import MOST_TASKS, Group, groups_of
@@ -63,7 +64,12 @@ def check_budget(
 
 
 def spend(
-    study: Study, networks: Sequence[Network], num_groups: int, budget: Budget, probability: float
+    study: Study,
+    networks: Sequence[Network],
+    num_groups: int,
+    budget: Budget,
+    probability: float,
+    affinity: Affinity | None = None,
 ) -> list[Row]:
     """Trains further groups and seeds within a budget, and returns all rows in the folder.
 
@@ -81,6 +87,7 @@ def spend(
         budget: Largest number of trainings, of one network with one seed each, those of `networks`
             included; or `"all"` for every group with each of the study's seeds.
         probability: As in `decide_groups`.
+        affinity: As in `estimate_group_losses`.
     """
     path = study.folder / "plan.json"
     rounds = _load(path, study.tasks)
@@ -100,7 +107,8 @@ def spend(
             explored = sum(len(one.groups) for one in rounds if one.seeds == study.seeds)
             share = (budget - first) // 2 // len(study.seeds) - explored
             left = max(0, budget - len(done))
-            following = _next_round(study, rows, num_groups, probability, share, left)
+            estimate = estimate_group_losses(rows, affinity)
+            following = _next_round(study, rows, estimate, num_groups, probability, share, left)
         number = len(following.trainings - done)
         if not number:
             return load_sweep_results(study.folder)
@@ -129,6 +137,7 @@ def _all_groups(study: Study, done: set[Training]) -> _Round:
 def _next_round(
     study: Study,
     rows: Sequence[Row],
+    estimate: GroupLosses,
     num_groups: int,
     probability: float,
     share: int,
@@ -140,7 +149,7 @@ def _next_round(
         share: Number of groups that may still be trained to learn from.
         left: Number of trainings that are left.
     """
-    estimate, seeds = estimate_group_losses(rows), study.seeds
+    seeds = study.seeds
     trained = {frozenset(row.tasks) for row in rows}
     # Over all groups, whether trained or not.
     decision = decide_groups(estimate, num_groups, probability)
