@@ -14,7 +14,8 @@ CelebA has, all black. Pixels on the disc come through the cache of the operatin
 takes free memory and belongs to no process.
 """
 
-import argparse
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import tensorflow as tf
 
 from benchmarks.measuring import (
     Step,
@@ -32,8 +32,11 @@ from benchmarks.measuring import (
     run_apart,
     time_in_turns,
 )
-from celeba.data import ATTRIBUTES, TASKS, CelebA
+from benchmarks.options import load_lazily, make_parser
+from celeba.lists import ATTRIBUTES, TASKS
 from tag_keras.utils import files
+
+tf, celeba_data = map(load_lazily, ("tensorflow", "celeba.data"))
 
 NOTEBOOK, ON_DISC, IN_MEMORY = "the notebook's way", "ours, on disc", "ours, in memory"
 PIXELS = {ON_DISC: "float32", IN_MEMORY: "uint8"}
@@ -114,7 +117,7 @@ def epoch_of(dataset: tf.data.Dataset) -> Step:
 
 
 def our_batches(folder: Path, kind: str, batch_size: int, split: str = "train") -> tf.data.Dataset:
-    data = CelebA(folder, tasks=TASKS, in_memory=kind == IN_MEMORY)
+    data = celeba_data.CelebA(folder, tasks=TASKS, in_memory=kind == IN_MEMORY)
     return data.batches(split, batch_size, shuffle=True)
 
 
@@ -154,9 +157,7 @@ def report_memory(folder: Path, batch_size: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks.celeba_pipeline", __doc__)
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--turns", type=int, default=5)

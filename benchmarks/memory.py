@@ -8,7 +8,8 @@ own, one network after the other: plain Keras with `clear_session` before each, 
 with free pages given back. The first networks do not count: much is made once.
 """
 
-import argparse
+from __future__ import annotations
+
 import ctypes
 import gc
 import json
@@ -20,15 +21,13 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import tag_keras
 from benchmarks.measuring import middle_and_spread, run_apart
-from tag_keras.sweep.job import Job
-from tag_keras.sweep.network import Network
-from tag_keras.sweep.sweep import run_sweep
+from benchmarks.options import load_lazily, make_parser
+
+keras, tf, sweep = map(load_lazily, ("keras", "tensorflow", "tag_keras.sweep"))
 
 TASKS = ("a", "b")
 PLAIN, OURS, MEASURING = "plain Keras", "run_sweep", "run_sweep with affinity"
@@ -59,9 +58,9 @@ def train(kind: str, width: int, seed: int, data: tuple) -> None:
         model.compile("adam", losses, affinity=affinity)
         return model
 
-    job = Job(Network("joint", TASKS, seed), build_model, {"epochs": 2, "verbose": 0})
+    job = sweep.Job(sweep.Network("joint", TASKS, seed), build_model, {"epochs": 2, "verbose": 0})
     folder = tempfile.mkdtemp()
-    run_sweep(folder, [job], {"train": data, "test": data}, processes=0)
+    sweep.run_sweep(folder, [job], {"train": data, "test": data}, processes=0)
     shutil.rmtree(folder)
 
 
@@ -86,9 +85,7 @@ def growth(kind: str, width: int, networks: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks.memory", __doc__)
     parser.add_argument("--width", type=int, default=4)
     parser.add_argument("--networks", type=int, default=40)
     kinds = (PLAIN, OURS, MEASURING)

@@ -16,16 +16,15 @@ includes scikit-learn. A step of AdaShare's weights comes before the steps of it
 every search.
 """
 
-import argparse
+from __future__ import annotations
+
 import concurrent.futures
 import os
 from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import tag_keras
 from benchmarks.measuring import (
@@ -36,7 +35,9 @@ from benchmarks.measuring import (
     step_of,
     time_in_turns,
 )
-from tag_keras.multitask.task_model import TaskModel
+from benchmarks.options import Renamed, load_lazily, make_parser, numbers
+
+keras, tf = map(load_lazily, ("keras", "tensorflow"))
 
 NETWORK = {"input_shape": (16, 16, 3), "depth": (2, 2), "widths": (16, 32)}
 BATCH_SIZE, CLASSES = 32, 2
@@ -62,7 +63,9 @@ METHODS = (
 )
 
 
-def build_model(method: str, tasks: Sequence[str]) -> TaskModel:
+def build_model(
+    method: str, tasks: Sequence[str]
+) -> tag_keras.MultiTaskModel | tag_keras.AdaShareModel:
     """A compiled model that a method trains."""
     encoders = {
         "mtan": tag_keras.mtan_encoder,
@@ -126,7 +129,7 @@ def make_step(method: str, num_tasks: int) -> Step:
 
 def peak_apart(method: str, num_tasks: int) -> float:
     """Peak memory, in MB, of a separate process that makes two steps."""
-    options = [f"--peak_of={method}", f"--tasks={num_tasks}"]
+    options = [f"--peak_of={method}", f"--num_tasks={num_tasks}"]
     return float(run_apart("benchmarks.method_cost", options))
 
 
@@ -148,12 +151,11 @@ def report(num_tasks: int, methods: Sequence[str], turns: int, seconds: float, p
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks.method_cost", __doc__)
     parser.add_argument("--quick", action="store_true", help="3 tasks, short turns, no memory")
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
-    parser.add_argument("--tasks", type=int, nargs="+", default=[3, 9, 20])
+    parser.add_argument("--num_tasks", type=numbers, default=[3, 9, 20])
+    parser.add_argument("--tasks", action=Renamed, now="--num_tasks")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--peak_of", choices=METHODS, help="print one peak memory only, in MB")
@@ -162,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # TensorFlow would warn that one function is traced again and again.
     tf.get_logger().setLevel("ERROR")
     if arguments.peak_of:
-        (num_tasks,) = arguments.tasks
+        (num_tasks,) = arguments.num_tasks
         step = make_step(arguments.peak_of, num_tasks)
         step()
         step()
@@ -172,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.quick:
         report(3, methods, turns=3, seconds=0.05, peaks=False)
         return
-    for num_tasks in arguments.tasks:
+    for num_tasks in arguments.num_tasks:
         report(num_tasks, methods, arguments.turns, arguments.seconds, peaks=True)
 
 

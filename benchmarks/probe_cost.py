@@ -9,15 +9,14 @@ of a process that makes two steps, less the peak of one that makes plain steps. 
 "between probes" is a probe, as in every training, so its memory and tracing include one.
 """
 
-import argparse
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import tag_keras
 from benchmarks.measuring import (
@@ -28,7 +27,9 @@ from benchmarks.measuring import (
     step_of,
     time_in_turns,
 )
-from celeba import network
+from benchmarks.options import Renamed, load_lazily, make_parser, numbers
+
+keras, tf, network = map(load_lazily, ("keras", "tensorflow", "celeba.network"))
 
 RATE, MOMENTUM = 5e-4, 0.9
 
@@ -135,7 +136,7 @@ def make_batch(num_tasks: int, batch_size: int) -> tuple:
 
 def peak_apart(kind: str, num_tasks: int, batch_size: int) -> float:
     """Peak memory, in MB, of a separate process that makes two steps."""
-    options = [f"--peak_of={kind}", f"--tasks={num_tasks}", f"--batch_size={batch_size}"]
+    options = [f"--peak_of={kind}", f"--num_tasks={num_tasks}", f"--batch_size={batch_size}"]
     return float(run_apart("benchmarks.probe_cost", options))
 
 
@@ -155,10 +156,9 @@ def report(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tasks", type=int, nargs="+", default=[3, 9, 20, 40])
+    parser = make_parser("benchmarks.probe_cost", __doc__)
+    parser.add_argument("--num_tasks", type=numbers, default=[3, 9, 20, 40])
+    parser.add_argument("--tasks", action=Renamed, now="--num_tasks")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0)
@@ -166,13 +166,13 @@ def main() -> None:
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
     if arguments.peak_of:
-        (num_tasks,) = arguments.tasks
+        (num_tasks,) = arguments.num_tasks
         step = KINDS[arguments.peak_of](num_tasks, make_batch(num_tasks, arguments.batch_size))
         step()
         step()
         print(peak_megabytes())
         return
-    for num_tasks in arguments.tasks:
+    for num_tasks in arguments.num_tasks:
         batch = make_batch(num_tasks, arguments.batch_size)
         # With more tasks, the graph of the original's algorithm takes minutes to trace.
         kinds = [kind for kind in KINDS if kind != ORIGINAL or num_tasks <= 9]

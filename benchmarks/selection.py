@@ -8,7 +8,6 @@ tasks on, each selection runs in a separate process, whose peak is its memory. W
 this takes half an hour; the original's 3 groups of 9 tasks alone take minutes.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -20,6 +19,7 @@ import numpy as np
 
 import tag_keras
 from benchmarks.measuring import peak_megabytes, run_apart
+from benchmarks.options import Renamed, make_parser, numbers
 from benchmarks.original_selection import original_selection
 
 
@@ -126,8 +126,8 @@ def solve(row: Row, kind: str, seed: int) -> dict[str, float]:
 
 def solve_apart(row: Row, kind: str, seed: int) -> dict[str, float]:
     """Calls `solve` in a separate process."""
-    options = [f"--solve={kind}", f"--seeds={seed}", f"--tasks={row.num_tasks}"]
-    options += [f"--groups={row.num_groups}", f"--time_limit={row.time_limit}"]
+    options = [f"--solve={kind}", f"--seeds={seed}", f"--num_tasks={row.num_tasks}"]
+    options += [f"--num_groups={row.num_groups}", f"--time_limit={row.time_limit}"]
     return json.loads(run_apart("benchmarks.selection", options))
 
 
@@ -189,21 +189,21 @@ def report_row(row: Row, seeds: Sequence[int], long: bool, targets: dict[str, bo
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks.selection", __doc__)
     parser.add_argument("--quick", action="store_true", help="what takes a minute together")
     parser.add_argument(
         "--long", action="store_true", help="what 60 s instead of 10 s add to the score, too"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
     parser.add_argument("--solve", choices=KINDS, help="print one selection only, as JSON")
-    parser.add_argument("--tasks", type=int, default=15, help="with --solve")
-    parser.add_argument("--groups", type=int, default=15, help="with --solve")
+    parser.add_argument("--num_tasks", type=int, default=15, help="with --solve")
+    parser.add_argument("--num_groups", type=int, default=15, help="with --solve")
+    for name in ("tasks", "groups"):
+        parser.add_argument(f"--{name}", action=Renamed, now=f"--num_{name}")
     parser.add_argument("--time_limit", type=float, default=60.0, help="with --solve")
     arguments = parser.parse_args(argv)
     if arguments.solve:
-        row = Row(arguments.tasks, arguments.groups, time_limit=arguments.time_limit)
+        row = Row(arguments.num_tasks, arguments.num_groups, time_limit=arguments.time_limit)
         print(json.dumps(solve(row, arguments.solve, arguments.seeds[0])))
         return
     targets = {}

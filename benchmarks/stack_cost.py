@@ -10,6 +10,8 @@ making the graph, building, evaluating, writing files. Memory is the peak of the
 of one network alone.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import json
@@ -19,51 +21,39 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import numpy as np
 
 import tag_keras
 from benchmarks.measuring import middle_and_spread, peak_megabytes, run_apart
-from tag_keras.sweep import Job, Network, run_sweep
+from benchmarks.options import Renamed, load_lazily, make_parser
 
-layers = keras.layers
-
-
-class SelfAttention(layers.Layer):
-    """Attention of a sequence to itself."""
-
-    def __init__(self, heads: int, size: int, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.attention = layers.MultiHeadAttention(heads, size)
-
-    def build(self, shape: tuple) -> None:
-        self.attention.build(shape, shape)
-
-    def call(self, x):
-        return self.attention(x, x)
-
+keras, sweep, own = map(load_lazily, ("keras", "tag_keras.sweep", "benchmarks.self_attention"))
 
 MEASURING = "lookahead"
-# By kind: the shape of an example, the number of tasks, and the layers.
+# By kind: the shape of an example, the number of tasks, and the keras.layers.
 KINDS = {
     "perceptron": (
         *((20,), 7),
-        lambda: [layers.Dense(32, "relu"), layers.Dense(32, "relu")],
+        lambda: [keras.layers.Dense(32, "relu"), keras.layers.Dense(32, "relu")],
     ),
     "convolutions": (
         *((8, 8, 1), 6),
         lambda: [
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
+            keras.layers.Conv2D(16, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
         ],
     ),
-    "LSTM": ((12, 4), 5, lambda: [layers.LSTM(16)]),
+    "LSTM": ((12, 4), 5, lambda: [keras.layers.LSTM(16)]),
     "attention": (
         *((12, 4), 5),
-        lambda: [layers.Dense(16), SelfAttention(2, 8), layers.GlobalAveragePooling1D()],
+        lambda: [
+            keras.layers.Dense(16),
+            own.SelfAttention(2, 8),
+            keras.layers.GlobalAveragePooling1D(),
+        ],
     ),
 }
 KINDS[MEASURING] = KINDS["perceptron"]
@@ -80,7 +70,7 @@ def train(kind: str, stack: bool, seeds: int, sample: int) -> dict[str, float]:
         return x, {task: generator.normal(size=(examples, 1)).astype("float32") for task in tasks}
 
     def build_model(group: tuple[str, ...]) -> tag_keras.MultiTaskModel:
-        heads = {task: layers.Dense(1) for task in group}
+        heads = {task: keras.layers.Dense(1) for task in group}
         model = tag_keras.MultiTaskModel(keras.Sequential(make_layers()), heads)
         rate = keras.optimizers.schedules.CosineDecay(0.01, 400)
         model.compile(keras.optimizers.Adam(rate), "mse", affinity=affinity)
@@ -97,7 +87,13 @@ def train(kind: str, stack: bool, seeds: int, sample: int) -> dict[str, float]:
     ]
     fit = {"batch_size": 32, "epochs": 10, "verbose": 0}
     jobs = [
-        Job(Network("-".join(group), group, seed), build_model, fit, saves=False, measures=measures)
+        sweep.Job(
+            sweep.Network("-".join(group), group, seed),
+            build_model,
+            fit,
+            saves=False,
+            measures=measures,
+        )
         for seed in range(seeds)
         for group in groups
     ]
@@ -106,7 +102,7 @@ def train(kind: str, stack: bool, seeds: int, sample: int) -> dict[str, float]:
     data = {"train": split(1280), "test": split(320)}
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        rows = run_sweep(folder, jobs, data, processes=0, stack=stack)
+        rows = sweep.run_sweep(folder, jobs, data, processes=0, stack=stack)
     seconds = time.process_time() - start
     if {row.stacked for row in rows} != {stack}:
         raise RuntimeError(f"Networks of {kind} were trained in another way than asked for.")
@@ -118,9 +114,10 @@ def apart(*options: object) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser("benchmarks.stack_cost", __doc__)
     parser.add_argument("--kinds", nargs="+", default=[*KINDS], choices=[*KINDS])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--num_seeds", type=int, default=3)
+    parser.add_argument("--seeds", action=Renamed, now="--num_seeds")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--sample", type=int, default=4, help="Networks trained one by one.")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
@@ -134,8 +131,8 @@ def main() -> None:
     for kind in options.kinds:
         together, alone = [], []
         for _ in range(options.turns):
-            together.append(apart(kind, 1, options.seeds, 0))
-            alone.append(apart(kind, 0, options.seeds, options.sample))
+            together.append(apart(kind, 1, options.num_seeds, 0))
+            alone.append(apart(kind, 0, options.num_seeds, options.sample))
         ratios = [one["each"] / other["each"] for one, other in zip(alone, together, strict=True)]
         middle, spread = middle_and_spread(np.array(ratios)).split(" ", 1)
         seconds = np.median([one["each"] for one in together])

@@ -10,7 +10,8 @@ time of a method is the wall time until the networks that serve are trained, and
 selection and the tracing of graphs. It is also given in units of TAG's time.
 """
 
-import argparse
+from __future__ import annotations
+
 import functools
 import os
 import tempfile
@@ -19,16 +20,14 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import tensorflow as tf
-
 import tag_keras
-from digits import data, network
+from benchmarks.options import load_lazily, make_parser
 from tag_keras.results import load_results
-from tag_keras.study.methods import METHODS as ALL_METHODS
-from tag_keras.study.methods import run_method
-from tag_keras.study.study import Study
-from tag_keras.study.table import study_lines
+
+keras, tf, data, network = map(
+    load_lazily, ("keras", "tensorflow", "digits.data", "digits.network")
+)
+methods, table = map(load_lazily, ("tag_keras.study.methods", "tag_keras.study.table"))
 
 TASKS = ("is_even", "at_least_five", "has_loop", "left_heavy", "ink", "slant")
 METHODS = ("tag", "hoa", "optimal")
@@ -45,10 +44,10 @@ def build_model(
     return network.build_model(tasks, steps=epochs * STEPS_PER_EPOCH, affinity=affinity)
 
 
-def make_study(folder: Path, tasks: tuple[str, ...], epochs: int) -> Study:
+def make_study(folder: Path, tasks: tuple[str, ...], epochs: int) -> tag_keras.study.Study:
     splits = dict(data.load(num_train=100))
     splits["train"] = functools.partial(data.batches, splits["train"], BATCH_SIZE)
-    return Study(
+    return tag_keras.study.Study(
         folder,
         tasks,
         functools.partial(build_model, epochs=epochs),
@@ -62,9 +61,7 @@ def make_study(folder: Path, tasks: tuple[str, ...], epochs: int) -> Study:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("benchmarks.study_cost", __doc__)
     parser.add_argument("--quick", action="store_true", help="three tasks, one epoch")
     quick = parser.parse_args().quick
     tasks, epochs = (TASKS[:3], 1) if quick else (TASKS, 20)
@@ -75,13 +72,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             study = make_study(Path(folder), tasks, epochs)
             start = time.perf_counter()
-            choices = run_method(study, method)
+            choices = methods.run_method(study, method)
             seconds[method] = time.perf_counter() - start
             rows = load_results(Path(folder, "results.json"))
-        totals[method] = study_lines(rows, {method: choices}, tasks)[0].totals[0]
+        totals[method] = table.study_lines(rows, {method: choices}, tasks)[0].totals[0]
     print(f"{'method':10}{'to choose by':>14}{'time':>8}{'in TAG s':>10}{'total test loss':>18}")
     for method in METHODS:
-        trained = len(ALL_METHODS[method].networks(tasks))
+        trained = len(methods.METHODS[method].networks(tasks))
         ratio = seconds[method] / seconds["tag"]
         cells = f"{trained:>14}{seconds[method]:>7.0f}s{ratio:>10.1f}{totals[method]:>18.3f}"
         print(f"{method:10}{cells}")

@@ -14,18 +14,13 @@ import tensorflow as tf
 
 from celeba.cache import Cache, Kind
 from celeba.finding import find_source
-from celeba.lists import ATTRIBUTES, SPLITS
+from celeba.lists import ATTRIBUTES, SPLITS, TASKS
 from celeba.preparation import prepare_cache
 from tag_keras.utils.checks import check, check_count
 from tag_keras.utils.tasks import check_task_names
 
 __all__ = ["ATTRIBUTES", "SPLITS", "TASKS", "CelebA"]
 
-# The nine tasks of TAG's paper.
-TASKS = (
-    *("5_o_Clock_Shadow", "Black_Hair", "Blond_Hair", "Brown_Hair", "Goatee", "Mustache"),
-    *("No_Beard", "Rosy_Cheeks", "Wearing_Hat"),
-)
 # TensorFlow may choose hundreds, which take more memory than the images do.
 _BATCHES_AHEAD = 4
 

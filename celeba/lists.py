@@ -21,6 +21,11 @@ ATTRIBUTES = (
     *("Rosy_Cheeks", "Sideburns", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings"),
     *("Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young"),
 )
+# The nine tasks of TAG's paper.
+TASKS = (
+    *("5_o_Clock_Shadow", "Black_Hair", "Blond_Hair", "Brown_Hair", "Goatee", "Mustache"),
+    *("No_Beard", "Rosy_Cheeks", "Wearing_Hat"),
+)
 # The list of splits numbers them 0, 1 and 2.
 SPLITS = ("train", "validation", "test")
 ATTRIBUTE_LIST, SPLIT_LIST = "list_attr_celeba", "list_eval_partition"

@@ -4,9 +4,11 @@ import functools
 
 import keras
 
+from celeba.published import BATCH_SIZE, EPOCHS, LEARNING_RATE
 from tag_keras.estimators.early_stopping import EarlyStopping
 
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 100, 256, 5e-4
+__all__ = ["BATCH_SIZE", "EPOCHS", "LEARNING_RATE", "callbacks", "learning_rate_at"]
+
 _PATIENCE, _HALVED_EVERY = 10, 15
 
 

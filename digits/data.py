@@ -5,6 +5,10 @@ import numpy.typing as npt
 import sklearn.datasets
 import tensorflow as tf
 
+from digits.names import CLASSIFICATION, REGRESSION, TASKS
+
+__all__ = ["CLASSIFICATION", "REGRESSION", "TASKS", "batches", "load", "make_labels"]
+
 Array = npt.NDArray[np.float32]
 Split = tuple[Array, dict[str, Array]]
 
@@ -16,9 +20,6 @@ _DIGITS = {
     "has_loop": (0, 6, 8, 9),
     "multiple_of_three": (0, 3, 6, 9),
 }
-CLASSIFICATION = (*_DIGITS, "left_heavy")
-REGRESSION = ("ink", "slant", "height")
-TASKS = (*CLASSIFICATION, *REGRESSION)
 
 
 def load(num_train: int = 300, num_validation: int = 500, seed: int = 0) -> dict[str, Split]:

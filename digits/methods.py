@@ -14,6 +14,7 @@ import keras
 
 import tag_keras
 from digits import network
+from digits.names import RIVALS
 from tag_keras.multitask.task_model import TaskModel
 from tag_keras.results import Row
 from tag_keras.study.methods import method_options
@@ -21,6 +22,8 @@ from tag_keras.study.study import Study
 from tag_keras.sweep.job import Job
 from tag_keras.sweep.network import Data, Network, load_network
 from tag_keras.sweep.sweep import run_sweep
+
+__all__ = ["RIVALS", "build_rival", "small_resnet", "train_rival"]
 
 SIZES: dict[str, Any] = {"input_shape": (8, 8, 1), "depth": (2, 2), "widths": (16, 32)}
 # GradNorm measures at the last kernel of the last of these blocks.
@@ -46,17 +49,6 @@ _ENCODERS: dict[str, Callable[[Sequence[str]], keras.Model]] = {
         tag_keras.task_routing_encoder, **{**SIZES, "widths": (32, 64)}
     ),
 }
-RIVALS = (
-    "mtl_long",
-    "uw",
-    "dwa",
-    "gradnorm",
-    "pcgrad",
-    "upgrad",
-    "selective",
-    *_ENCODERS,
-    "adashare",
-)
 
 
 def build_rival(

@@ -10,17 +10,10 @@ import keras
 import tensorflow as tf
 
 from tag_keras.utils.checks import check
+from taskonomy.published import WIDTHS
 
 layers = keras.layers
 
-# Channels of the two first convolutions, and of the three blocks that halve the image. The eight
-# blocks after these have as many as the last of them. In Standley's networks "full" has the cost 1
-# and "half" 0.5; TAG trains "wide", with the cost of about 1.5.
-WIDTHS = {
-    "full": (32, 64, 128, 256, 728),
-    "half": (24, 48, 96, 192, 512),
-    "wide": (48, 96, 196, 384, 1092),
-}
 # Channels of the four steps of a decoder: TAG's, and those of Standley's current code.
 DECODERS = {"small": (128, 64, 48, 32), "large": (256, 128, 96, 64)}
 FEATURES = 512

@@ -77,7 +77,9 @@ OPTIONAL = {
     "sklearn": {"gradient_methods/selective_updates/clustering.py"},
 }
 # Files that define flags or run a command.
-COMMANDS = {"network_selection.py", "study/command.py", "study/flags.py"}
+COMMANDS = {
+    *("network_selection.py", "study/command.py", "study/flags.py", "study/from_flags.py"),
+}
 MOST_FILES = 20
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

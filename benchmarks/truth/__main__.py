@@ -38,6 +38,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks.options import Renamed, make_parser
 from benchmarks.truth.judging import ORACLE, Forecast, Result, by_problem, judge, standard_error
 from benchmarks.truth.rules import RULES, SLOW_RULES, Rule
 from benchmarks.truth.tables import Table
@@ -52,14 +53,17 @@ BINS = (0.0, 0.2, 0.5, 0.8, 0.95, 1.0)
 SHOWN = ("single", "TAG as in the paper", "HOA", "all groups, raw", "all groups, decided")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.truth",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def make_table_parser(module: str, text: str) -> argparse.ArgumentParser:
+    """The parser of a command that judges choices of networks by tables."""
+    parser = make_parser(module, text)
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
-    parser.add_argument("--num_networks", type=int, default=3, help="most networks of a choice")
+    parser.add_argument("--num_groups", type=int, default=3, help="largest number of networks")
+    parser.add_argument("--num_networks", action=Renamed, now="--num_groups")
+    return parser
+
+
+def main() -> None:
+    parser = make_table_parser("benchmarks.truth", __doc__)
     parser.add_argument("--splits", type=int, default=20, help="splits of the seeds in halves")
     parser.add_argument(
         "--rule", action="append", default=[], help="module:function, a further rule"
@@ -84,7 +88,7 @@ def run(options: argparse.Namespace) -> str:
         ValueError: If an option is wrong, there is no table, or a table is damaged.
         ImportError: If figures are asked for, and matplotlib is not installed.
     """
-    for name in ("num_networks", "splits"):
+    for name in ("num_groups", "splits"):
         value = getattr(options, name)
         check(value >= 1, f"--{name} should be at least 1", **{name: value})
     paths = sorted(options.tables.glob("*.npz"))
@@ -99,7 +103,7 @@ def run(options: argparse.Namespace) -> str:
         # So that a damaged table is told before the others are judged.
         Table.load(path)
     judge_one = functools.partial(
-        judge_file, rules=rules, num_networks=options.num_networks, num_splits=options.splits
+        judge_file, rules=rules, num_networks=options.num_groups, num_splits=options.splits
     )
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
         results = dict(zip((path.stem for path in paths), pool.map(judge_one, paths), strict=True))
@@ -108,7 +112,7 @@ def run(options: argparse.Namespace) -> str:
         with files.replacing(options.output) as partial:
             partial.write_text(text, encoding="utf-8")
     if options.figures:
-        figures.write([*results.values()], options.num_networks, options.figures)
+        figures.write([*results.values()], options.num_groups, options.figures)
     return text
 
 

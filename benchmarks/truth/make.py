@@ -1,6 +1,6 @@
 """Makes the tables of the truth benchmark: every group of tasks, trained with 8 seeds.
 
-    python -m benchmarks.truth.make --problems rf1 yeast --widths 32 --sizes 1000 \\
+    python -m benchmarks.truth.make --problems rf1 yeast --widths=32 --sizes=1000 \\
         --output_dir=runs/tables
 
 A table is of one problem in one regime: the width of the two shared layers, and the number of
@@ -12,6 +12,8 @@ $TAG_KERAS_CACHE. A problem whose file cannot be had is left out, and a sentence
 files need readers: pip install "tag_keras[benchmarks]".
 """
 
+from __future__ import annotations
+
 import argparse
 import functools
 import itertools
@@ -22,44 +24,44 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import tensorflow as tf
-
-from benchmarks.truth.making import NUM_SEEDS, SIZES, WIDTHS, Regime, make_table, regime
+from benchmarks.options import Renamed, load_lazily, make_parser, numbers
 from benchmarks.truth.problems import PROBLEMS
 from benchmarks.truth.problems.packages import MissingProblemError
 from benchmarks.truth.problems.problem import Problem
+from benchmarks.truth.tables import NUM_SEEDS
 from tag_keras.study.command import command
 from tag_keras.utils.checks import check
 
+tf, making = map(load_lazily, ("tensorflow", "benchmarks.truth.making"))
+
 ALL = "all"
+WIDTHS = (8, 32, 128)
+# Numbers of training examples.
+SIZES = (100, 1000, ALL)
 # Folder of the results of single networks, in the output directory. They go when a table is whole.
 WORK = ".networks"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.truth.make",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sizes = [size or ALL for size in SIZES]
+    parser = make_parser("benchmarks.truth.make", __doc__)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the tables")
     parser.add_argument(
         "--problems", nargs="+", choices=PROBLEMS, default=[*PROBLEMS], help="default: all"
     )
+    parser.add_argument("--widths", type=numbers, default=WIDTHS, help="units of each shared layer")
     parser.add_argument(
-        "--widths", nargs="+", type=int, default=WIDTHS, help="units of each shared layer"
+        "--sizes", type=sizes, default=SIZES, help=f"numbers of training examples, or {ALL}"
     )
-    parser.add_argument(
-        "--sizes", nargs="+", type=_size, default=sizes, help=f"training examples, or {ALL}"
-    )
-    parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help="how often a group is trained")
+    words = "how often a group is trained"
+    parser.add_argument("--num_seeds", type=int, default=NUM_SEEDS, help=words)
+    parser.add_argument("--seeds", action=Renamed, now="--num_seeds")
     options = parser.parse_args()
     command("benchmarks.truth.make", functools.partial(run, options))([])
 
 
-def _size(text: str) -> int | str:
-    return text if text == ALL else int(text)
+def sizes(text: str) -> list[int | str]:
+    """Whole numbers, or ALL, with commas between them."""
+    return [part if part == ALL else int(part) for part in text.split(",")]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -68,22 +70,22 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         ValueError: If an option is too small, or if a folder holds other networks.
     """
-    for name, values in {"widths": options.widths, "seeds": [options.seeds]}.items():
+    for name, values in {"widths": options.widths, "num_seeds": [options.num_seeds]}.items():
         check(min(values) >= 1, f"--{name} should be at least 1", **{name: list(values)})
-    sizes = [None if size == ALL else size for size in options.sizes]
+    numbers_of_examples = [None if size == ALL else size for size in options.sizes]
     check(
-        all(size is None or size >= 1 for size in sizes),
+        all(size is None or size >= 1 for size in numbers_of_examples),
         "--sizes should be at least 1",
-        sizes=sizes,
+        sizes=numbers_of_examples,
     )
     tf.get_logger().setLevel("ERROR")
     for name, problem in _problems(options.problems):
-        for width, size in itertools.product(options.widths, sizes):
+        for width, size in itertools.product(options.widths, numbers_of_examples):
             number = len(problem.train[0])
             if size is not None and size > number:
                 print(f"{name} has {number} training examples, not {size}: no table", flush=True)
                 continue
-            _make(name, problem, regime(width, size), options.output_dir, options.seeds)
+            _make(name, problem, making.regime(width, size), options.output_dir, options.num_seeds)
 
 
 def _problems(names: list[str]) -> Iterator[tuple[str, Problem]]:
@@ -95,13 +97,13 @@ def _problems(names: list[str]) -> Iterator[tuple[str, Problem]]:
             print(f"{name} is left out: {error}", flush=True)
 
 
-def _make(name: str, problem: Problem, regime: Regime, folder: Path, num_seeds: int) -> None:
+def _make(name: str, problem: Problem, regime: making.Regime, folder: Path, num_seeds: int) -> None:
     path = folder / regime.file_name(name)
     if path.exists():
         print(f"{path} is there", flush=True)
         return
     work = folder / WORK / path.stem
-    table = make_table(name, problem, regime, work, num_seeds)
+    table = making.make_table(name, problem, regime, work, num_seeds)
     table.save(path)
     shutil.rmtree(work)
     seconds, size = table.about["cpu_seconds"], path.stat().st_size / 1000

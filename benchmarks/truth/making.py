@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import tag_keras
 from benchmarks.truth.problems.problem import FOLDS, Examples, Problem
-from benchmarks.truth.tables import Floats, Table
+from benchmarks.truth.tables import NUM_SEEDS, Floats, Table
 from tag_keras.affinity import Affinity
 from tag_keras.study.networks import plain_network
 from tag_keras.sweep.job import Job, JobFiles
@@ -23,10 +23,6 @@ from tag_keras.sweep.network import Network, load_network
 from tag_keras.sweep.sweep import run_sweep
 from tag_keras.utils.checks import check
 
-WIDTHS = (8, 32, 128)
-# Numbers of training examples; None for all.
-SIZES = (100, 1000, None)
-NUM_SEEDS = 8
 # No network of a table has been trained with the seeds of the joint trainings that measure.
 FIRST_MEASURING_SEED = 100
 # The short training of ESA (Standley et al. 2020) is the first epoch.

@@ -13,24 +13,30 @@ affinities in the group, as TAG scores it, with gains, out of as many joint netw
 It takes a quarter of an hour of one core. --problems takes only some.
 """
 
-import argparse
+from __future__ import annotations
+
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.stats
 
 import tag_keras
-from benchmarks.truth.__main__ import TABLES, with_error
-from benchmarks.truth.making import Regime, regime, train_joint
+from benchmarks.options import load_lazily
+from benchmarks.truth.__main__ import make_table_parser, with_error
 from benchmarks.truth.problems import PROBLEMS
 from benchmarks.truth.problems.packages import MissingProblemError
 from benchmarks.truth.problems.problem import Examples, Problem
 from benchmarks.truth.rules import Serving, serving_of
 from benchmarks.truth.tables import Floats, Table
 from tag_keras.utils.text import cells_as_markdown
+
+if TYPE_CHECKING:
+    from benchmarks.truth.making import Regime
+
+making, stats = map(load_lazily, ("benchmarks.truth.making", "scipy.stats"))
 
 # Neither a network of a table nor a joint training that measures affinities has such a seed.
 FIRST_SEED = 200
@@ -40,14 +46,8 @@ HEADER = ["table", "networks served", "gain over joint, %", "rank correlation", 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.truth.predicted",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
+    parser = make_table_parser("benchmarks.truth.predicted", __doc__)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=[*PROBLEMS])
-    parser.add_argument("--num_networks", type=int, default=3, help="most networks of a choice")
     parser.add_argument("--joint_networks", type=int, default=4, help="joint networks to train")
     options = parser.parse_args()
     cells = [HEADER]
@@ -55,7 +55,7 @@ def main() -> None:
         try:
             table = Table.load(path)
             if (name := str(table.about["problem"])) in options.problems:
-                line = judge(table, PROBLEMS[name](), options.num_networks, options.joint_networks)
+                line = judge(table, PROBLEMS[name](), options.num_groups, options.joint_networks)
                 cells.append([path.stem, *line])
                 print(*cells[-1], flush=True)
         except (ValueError, MissingProblemError) as error:
@@ -65,7 +65,7 @@ def main() -> None:
 
 def judge(table: Table, problem: Problem, num_networks: int, joint_networks: int) -> list[str]:
     """The cells of a table: networks served, gain, and rank correlations."""
-    how = regime(table.about["width"], table.about["size"])
+    how = making.regime(table.about["width"], table.about["size"])
     seeds = range(FIRST_SEED, FIRST_SEED + joint_networks)
     predicted = predict(problem, how, seeds)
     serving = serving_of(tag_keras.select_predicted_groups(predicted, num_networks))
@@ -84,7 +84,7 @@ def predict(problem: Problem, how: Regime, seeds: Sequence[int]) -> list[tag_ker
     x, y = problem.train
     train: Examples = x[:number], {task: values[:number] for task, values in y.items()}
     with tempfile.TemporaryDirectory() as folder:
-        models = train_joint(problem, how, Path(folder), seeds)
+        models = making.train_joint(problem, how, Path(folder), seeds)
     return [
         tag_keras.predict_group_losses(model, train, problem.validation, seed=seed)
         for model, seed in zip(models, seeds, strict=True)
@@ -106,7 +106,7 @@ def rank_correlation(table: Table, losses: Floats) -> float:
     found = []
     for task, inside in enumerate(table.members.T):
         rows = inside & several
-        found.append(scipy.stats.spearmanr(losses[rows, task], test[rows, task]).statistic)
+        found.append(stats.spearmanr(losses[rows, task], test[rows, task]).statistic)
     return float(np.mean(found))
 
 

@@ -23,6 +23,8 @@ Floats = npt.NDArray[np.float64]
 BITS = 13
 _ARRAYS = ("validation", "test", "early", "folds")
 _AFFINITY = "affinity_"
+# Of each network in the tables that are kept.
+NUM_SEEDS = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

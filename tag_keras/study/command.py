@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from tag_keras.sweep.sweep import SweepError
-
 
 def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
     """Wraps `run` for `absl.app.run`: an error ends the script with one line, no traceback."""
@@ -13,6 +11,9 @@ def command(name: str, run: Callable[[], None]) -> Callable[[list[str]], None]:
 
         if len(argv) > 1:
             raise app.UsageError(f"Unknown arguments: {argv[1:]}")
+        # Not at the top: it loads TensorFlow, which --help does without.
+        from tag_keras.sweep.sweep import SweepError
+
         try:
             run()
         except (ValueError, OSError, ImportError, SweepError) as error:

@@ -13,9 +13,9 @@ import keras
 import tensorflow as tf
 
 from tag_keras.model import MultiTaskModel
+from tag_keras.study.names import STRATEGIES
 from tag_keras.utils.checks import check_choice
 
-STRATEGIES = ("none", "mirrored", "multiworker", "tpu")
 # Strategies that one process holds from beginning to end: hosts cannot train together in processes
 # that start and end at different times, and a TPU belongs to the first process that finds it.
 TOGETHER = ("multiworker", "tpu")

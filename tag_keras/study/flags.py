@@ -1,25 +1,48 @@
-"""Flags of the papers' scripts: their definition, their checks, and the study they ask for."""
+"""Flags of the scripts: their definition. `from_flags` checks them, and makes what they ask for.
 
-import contextlib
+Nothing here loads TensorFlow, so that --help comes at once.
+"""
+
 import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import tensorflow as tf
+from tag_keras.study.names import METHOD_WORDS, STRATEGIES
 
-from tag_keras.estimators.cosine import CosineAffinity
-from tag_keras.estimators.first_order import FirstOrderAffinity
-from tag_keras.estimators.lookahead import LookaheadAffinity
-from tag_keras.results import Row
-from tag_keras.study import devices
-from tag_keras.study.methods import METHODS
-from tag_keras.study.networks import MOST_TASKS
-from tag_keras.study.study import BuildStudyModel, Study
-from tag_keras.sweep.network import Data
-from tag_keras.sweep.ray_runner import import_ray
-from tag_keras.utils import files
+
+def define_training_flags(
+    tasks: Sequence[str],
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    every: int,
+    processes: int,
+) -> None:
+    """Defines the flags that all scripts have; the arguments are their defaults."""
+    from absl import flags
+
+    flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
+    # In words, where absl would say that it must not be None.
+    message = "give it: --output_dir=FOLDER, for all that the run writes"
+    flags.register_validator("output_dir", bool, message)
+    flags.DEFINE_list("tasks", list(tasks), "Tasks that the networks are to serve.")
+    words = (
+        "Networks that serve are trained once with each seed. In the papers' tables, networks to "
+        "choose by have the first seed only, which stays the first in an output folder."
+    )
+    flags.DEFINE_list("seeds", ["0", "1", "2"], words)
+    flags.DEFINE_float("learning_rate", learning_rate, "Initial learning rate.", lower_bound=0.0)
+    count = functools.partial(flags.DEFINE_integer, lower_bound=1)
+    count("batch_size", batch_size, "Examples in a batch.")
+    count("epochs", epochs, "Epochs at most; a recipe may stop sooner.")
+    words = "Measure affinities at one step in so many. TAG's code: 10 for Taskonomy, 1 for CelebA."
+    count("every", every, words)
+    words = (
+        "Networks to train at once, each in its own process, which takes longer to start than a "
+        "small network to train; 0: one after the other in this process."
+    )
+    flags.DEFINE_integer("processes", processes, words, lower_bound=0)
 
 
 def define_flags(
@@ -30,129 +53,41 @@ def define_flags(
     every: int,
     data_dir: str | None = None,
 ) -> None:
-    """Defines the flags of a script; the arguments are its defaults."""
+    """Defines the flags of a script of the papers' tables; the arguments are its defaults."""
     from absl import flags
 
-    flags.DEFINE_string("output_dir", None, "Folder for everything that the run writes.")
+    define_training_flags(tasks, batch_size, epochs, learning_rate, every, processes=1)
     flags.DEFINE_string("data_dir", data_dir, "Folder of the data set.")
-    words = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
-    flags.DEFINE_enum("method", "tag", [*METHODS], f"A line of the papers' tables. {words}.")
+    words = "; ".join(f"{name}: {words}" for name, words in METHOD_WORDS.items())
+    flags.DEFINE_enum("method", "tag", [*METHOD_WORDS], f"A line of the papers' tables. {words}.")
     words = "Train what the method still lacks, then report; or only report all methods there are."
     flags.DEFINE_enum("stage", "train", ["train", "report"], words)
-    flags.DEFINE_list("tasks", list(tasks), "Tasks that the networks are to serve.")
-    words = "Numbers of networks to choose (splits). By default 2 to 4, at most one for each task."
+    words = (
+        "Largest number of networks; several for a table with a column for each (splits). By "
+        "default 2 to 4, at most one for each task."
+    )
     flags.DEFINE_list("num_groups", [], words)
     flags.DEFINE_list(
         "budget",
         [],
-        "For hoa, esa and optimal: sums of costs in standard network times (Standley et al. 2020) "
-        "to choose networks for. A whole network costs 1. By default, the numbers of networks.",
+        "For hoa, esa and optimal: largest sums of the costs of networks, in standard network "
+        "times (Standley et al. 2020). A whole network costs 1. By default, the numbers of "
+        "networks.",
     )
-    words = (
-        "Networks that serve are trained once with each seed, networks to choose by with the first "
-        "seed, which stays the first in an output folder."
-    )
-    flags.DEFINE_list("seeds", ["0", "1", "2"], words)
-    flags.DEFINE_float("learning_rate", learning_rate, "Initial learning rate.", lower_bound=0.0)
     count = functools.partial(flags.DEFINE_integer, lower_bound=1)
-    count("batch_size", batch_size, "Examples in a batch.")
-    count("epochs", epochs, "Epochs at most; the recipe may stop it.")
     words = "Epochs of esa's short trainings. By default a fifth of --epochs, as Standley et al."
     count("early_epochs", None, words)
     count("draws", 5, "Random choices for each number of networks.")
-    words = "Measure affinities at one step in so many. TAG's code: 10 for Taskonomy, 1 for CelebA."
-    count("every", every, words)
     words = (
         "Devices of one network: one device; all GPUs of this machine; the GPUs of several hosts "
         "in TF_CONFIG, which share the output folder; or a TPU."
     )
-    flags.DEFINE_enum("strategy", "none", devices.STRATEGIES, words)
+    flags.DEFINE_enum("strategy", "none", STRATEGIES, words)
     flags.DEFINE_bool("mixed_precision", False, "Compute in 16 bits, keep the weights in 32.")
-    words = "Networks to train at once, each in its own process; 0: one after the other here."
-    flags.DEFINE_integer("processes", 1, words, lower_bound=0)
     words = 'Train on a Ray cluster, or locally by Ray (pip install ".[cluster]").'
     flags.DEFINE_bool("cluster", False, words)
     words = "Give the figures of the released code, with its mistakes, instead of the right ones."
     flags.DEFINE_bool("reproduce_original", False, words)
-    require_output_dir()
-
-
-def require_output_dir() -> None:
-    """Asks for --output_dir in words, where absl would say that it must not be None."""
-    from absl import flags
-
-    message = "give it: --output_dir=FOLDER, for all that the run writes"
-    flags.register_validator("output_dir", bool, message)
-
-
-def begin(known: Sequence[str]) -> None:
-    """Prepares a training: checks what absl cannot check, and finds the other hosts or the TPU.
-
-    `known` are the names of all tasks of the data set.
-
-    Raises:
-        ValueError: If a flag is wrong or contradicts another, or if there is no TPU.
-    """
-    from absl.flags import FLAGS
-
-    _check_tasks(FLAGS, known)
-    _check_numbers(FLAGS)
-    if FLAGS.strategy != "none" and FLAGS.processes > 1:
-        raise ValueError(
-            "--processes above 1 is for --strategy=none: a strategy takes all devices."
-        )
-    if not FLAGS.data_dir:
-        raise ValueError("--data_dir should name the folder of the data set.")
-    if FLAGS.strategy != "none" and FLAGS.cluster:
-        raise ValueError("--cluster is for --strategy=none: Ray gives each network its devices.")
-    if FLAGS.early_epochs and FLAGS.early_epochs > FLAGS.epochs:
-        raise ValueError(f"--early_epochs should be at most --epochs, {FLAGS.epochs}.")
-    check_folder(output_folder().absolute())
-    if FLAGS.cluster:
-        import_ray()
-    if FLAGS.strategy in devices.TOGETHER:
-        devices.make_strategy(FLAGS.strategy)
-    elif FLAGS.processes or FLAGS.cluster:
-        # This process trains nothing, but its first step of anything would take the GPUs' memory.
-        with contextlib.suppress(RuntimeError):  # It has made a step before.
-            tf.config.set_visible_devices([], "GPU")
-
-
-def _check_tasks(flags: Any, known: Sequence[str]) -> None:
-    tasks = flags.tasks
-    if unknown := [task for task in tasks if task not in known]:
-        raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(known)}.")
-    if len(tasks) < 2 or len(set(tasks)) < len(tasks):
-        raise ValueError(f"--tasks should be at least two different tasks. Received: {tasks}.")
-    if METHODS[flags.method].by_loss and len(tasks) > MOST_TASKS:
-        raise ValueError(
-            f"--method={flags.method} looks at all groups of the tasks, which should be at "
-            f"most {MOST_TASKS}. Received: {len(tasks)} tasks."
-        )
-
-
-def _check_numbers(flags: Any) -> None:
-    lists = {name: flags[name].value for name in ("seeds", "num_groups", "budget")}
-    received = {name: f"Received: {','.join(values)}." for name, values in lists.items()}
-    for name in ("seeds", "num_groups"):
-        if not all(value.isdecimal() and int(value) < 2**32 for value in lists[name]):
-            raise ValueError(f"--{name} should be whole numbers below 2**32. {received[name]}")
-    if not flags.seeds:
-        raise ValueError("--seeds should have at least one number.")
-    if flags.budget and not METHODS[flags.method].by_loss:
-        raise ValueError(f"--budget is for hoa, esa and optimal, not for {flags.method}.")
-    for value in flags.budget:
-        # A network for all tasks costs 1, and two of half the size serve two tasks.
-        if not value.replace(".", "", 1).isdecimal() or float(value) < 1:
-            raise ValueError(f"--budget should be numbers of at least 1. {received['budget']}")
-    for name, values in lists.items():
-        if len({*map(float, values)}) < len(values):
-            raise ValueError(f"--{name} should be different. {received[name]}")
-    if wrong := [number for number in flags.num_groups if not 1 <= int(number) <= len(flags.tasks)]:
-        raise ValueError(
-            f"--num_groups should be from 1 to the number of tasks, {len(flags.tasks)}. "
-            f"Received: {','.join(wrong)}."
-        )
 
 
 def check_folder(folder: Path) -> None:
@@ -176,82 +111,3 @@ def output_folder() -> Path:
     from absl.flags import FLAGS
 
     return Path(FLAGS.output_dir).expanduser()
-
-
-def study_of_flags(
-    build_model: BuildStudyModel,
-    data: Mapping[str, Data],
-    fit: Mapping[str, Any],
-    errors: Callable[[list[Row]], list[Row]],
-    settings: Mapping[str, Any],
-    half_size: bool = False,
-) -> Study:
-    """Makes the study that the flags ask for, and takes its folder.
-
-    Args:
-        build_model: Picklable; returns a compiled model for a tuple of tasks.
-        data: Picklable functions that return the datasets `"train"`, `"validation"` and `"test"`.
-        fit: Arguments of `fit`, without the number of epochs.
-        errors: Returns rows whose `loss` is the error to choose by and to sum up.
-        settings: Settings besides flags that tell this study from another.
-        half_size: Whether methods may choose networks of half the size for single tasks.
-
-    Raises:
-        ValueError: If the folder belongs to a run with other settings.
-    """
-    from absl.flags import FLAGS
-
-    folder = devices.worker_folder(output_folder(), FLAGS.strategy)
-    processes = 0 if FLAGS.strategy in devices.TOGETHER else FLAGS.processes
-    study = Study(
-        folder=folder,
-        tasks=tuple(FLAGS.tasks),
-        build_model=functools.partial(
-            devices.build_on_devices, build_model, FLAGS.strategy, FLAGS.mixed_precision
-        ),
-        data=data,
-        fit={**fit, "epochs": FLAGS.epochs},
-        estimators={
-            "tag": LookaheadAffinity(FLAGS.every),
-            "first_order": FirstOrderAffinity(FLAGS.every),
-            "cs": CosineAffinity(FLAGS.every),
-        },
-        seeds=tuple(map(int, FLAGS.seeds)),
-        num_groups=tuple(map(int, FLAGS.num_groups))
-        or tuple(range(2, min(4, len(FLAGS.tasks)) + 1)),
-        budgets=tuple(map(float, FLAGS.budget)),
-        errors=errors,
-        early_epochs=FLAGS.early_epochs or max(1, FLAGS.epochs // 5),
-        num_draws=FLAGS.draws,
-        half_size=half_size,
-        processes=processes,
-        cluster=FLAGS.cluster,
-    )
-    names = ("tasks", "batch_size", "epochs", "learning_rate", "strategy", "mixed_precision")
-    # Last, so that a study that is refused leaves no folder behind.
-    files.keep_settings(folder, {**{name: FLAGS[name].value for name in names}, **settings})
-    return study
-
-
-def settings_of_folder(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Reads the settings of the study in a folder; `names` must be among them.
-
-    Raises:
-        ValueError: If there is no study of this script, or if a flag contradicts its settings.
-    """
-    from absl.flags import FLAGS
-
-    path = folder / "settings.json"
-    if not path.exists():
-        raise ValueError(f"{folder} holds no study. Train one first: --stage=train.")
-    try:
-        settings = files.read_fields(path, names)
-    except ValueError as error:
-        message = f"{folder} holds no study of this script, or its settings are damaged. {error}"
-        raise ValueError(message) from None
-    for name, value in settings.items():
-        if name in FLAGS and FLAGS[name].present and FLAGS[name].value != value:
-            raise ValueError(
-                f"{folder} was trained with --{name}={value}. Received: {FLAGS[name].value}."
-            )
-    return settings

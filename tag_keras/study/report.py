@@ -13,6 +13,7 @@ from tag_keras.report.plots import Figure
 from tag_keras.results import Row, mean_and_deviation
 from tag_keras.study import table
 from tag_keras.study.methods import METHODS
+from tag_keras.study.names import METHOD_WORDS
 from tag_keras.study.table import StudyLine
 from tag_keras.utils.text import cells_as_markdown
 
@@ -75,7 +76,7 @@ def write_study_report(
         head=cells[0],
         table=cells[1:],
         figure=base64.b64encode(figure or b"").decode(),
-        methods={line.method: METHODS[line.method].words for line in lines},
+        methods={line.method: METHOD_WORDS[line.method] for line in lines},
         note=note,
     )
     pages.write(folder / "methods.png", figure)

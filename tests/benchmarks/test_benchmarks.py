@@ -62,7 +62,7 @@ def test_kinds_are_what_they_are_called():
 
 
 def test_one_selection_gives_its_figures(capsys):
-    selection.main(["--solve=noise", "--tasks=6", "--groups=2", "--seeds=3"])
+    selection.main(["--solve=noise", "--num_tasks=6", "--num_groups=2", "--seeds=3"])
     figures = json.loads(capsys.readouterr().out)
     affinity = selection.make_affinity("noise", 6, seed=3)
     one, two = tag_keras.selection_frontier(affinity, 2)
@@ -70,7 +70,7 @@ def test_one_selection_gives_its_figures(capsys):
     assert figures["gain"] == pytest.approx(two.score - one.score)
     assert (figures["gap"], figures["proven"]) == (0, 1)
     assert 10 < figures["megabytes"] < 10_000
-    selection.main(["--solve=noise", "--tasks=6", "--groups=6", "--seeds=3"])
+    selection.main(["--solve=noise", "--num_tasks=6", "--num_groups=6", "--seeds=3"])
     last = tag_keras.selection_frontier(affinity, 6)[-1]
     assert json.loads(capsys.readouterr().out)["score"] == last.score
 
@@ -145,7 +145,7 @@ def test_networks_have_encoders_of_their_own():
 
 @pytest.mark.slow
 def test_peak_memory_of_a_method_is_printed(capsys):
-    method_cost.main(["--peak_of=equal", "--tasks=2"])
+    method_cost.main(["--peak_of=equal", "--num_tasks=2"])
     assert 100 < float(capsys.readouterr().out) < 10_000
 
 

@@ -16,11 +16,11 @@ from ports import free_ports
 from script_flags import many_methods, script
 
 import tag_keras
-from celeba import methods, network, train
+from celeba import methods, network, published, study, train
 from celeba.data import ATTRIBUTES as ATTRIBUTES_OF_FILE
 from celeba.data import CelebA
 from tag_keras.results import Row, load_results
-from tag_keras.study import flags as study_flags
+from tag_keras.study import devices
 from tag_keras.study.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +137,7 @@ def test_every_method_from_its_flag_file(run, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "build_model", build_model)
     more = [f"--data_dir={folder}", f"--output_dir={tmp_path}", *SMALL]
     more += ["--tasks=Smiling,Young", "--epochs=1", "--draws=2", "--batch_size=12"]
-    with many_methods(monkeypatch, train, CelebA):
+    with many_methods(monkeypatch, study, CelebA):
         for method in METHODS:
             run(flag_file(method), *more)
     run(f"--output_dir={tmp_path}", "--stage=report")
@@ -214,7 +214,7 @@ def test_error_rates():
         for split, accuracy in (("validation", 0.8), ("test", 0.9))
     ]
     assert [row.loss for row in methods.error_rates(rows)] == pytest.approx([20.0, 10.0])
-    original = [row.loss for row in methods.error_rates(rows, train.ORIGINAL_FACTOR)]
+    original = [row.loss for row in methods.error_rates(rows, published.ORIGINAL_FACTOR)]
     assert original == pytest.approx([20.0, 100 - 90.43036], abs=1e-4)
 
 
@@ -289,9 +289,9 @@ def test_the_process_that_waits_for_others_leaves_them_the_gpus(run, tmp_path, m
 
 def test_a_tpu_is_held_by_one_process(run, folder, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(study_flags.devices, "make_strategy", seen.append)
-    monkeypatch.setattr(train, "run_method", lambda study, method: seen.append(study.processes))
-    monkeypatch.setattr(train, "write_study_report", lambda *args: "")
+    monkeypatch.setattr(devices, "make_strategy", seen.append)
+    monkeypatch.setattr(study, "run_method", lambda study, method: seen.append(study.processes))
+    monkeypatch.setattr(study, "write_study_report", lambda *args: "")
     run(f"--data_dir={folder}", f"--output_dir={tmp_path}", "--strategy=tpu", "--processes=1")
     assert seen == ["tpu", 0]
 
@@ -318,9 +318,9 @@ def test_the_home_folder_is_found(run, folder, tmp_path, monkeypatch):
     # Shells leave it to the program in --output_dir=~/runs.
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "run_method", lambda study, method: None)
+    monkeypatch.setattr(study, "run_method", lambda study, method: None)
     seen = []
-    monkeypatch.setattr(train, "write_study_report", lambda *args: seen.append(args[0]) or "")
+    monkeypatch.setattr(study, "write_study_report", lambda *args: seen.append(args[0]) or "")
     run(f"--data_dir={folder}", "--output_dir=~/runs")
     run("--output_dir=~/runs", "--stage=report")
     assert seen == [tmp_path / "runs"] * 2 and not (tmp_path / "~").exists()

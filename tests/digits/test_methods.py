@@ -39,13 +39,19 @@ def test_the_methods_differ_in_what_they_say(name, encoder):
         "adashare": tag_keras.AdaShareEncoder,
     }
     layers = model._flatten_layers()
-    assert {type(one) for one in layers} & set(wanted.values()) == {wanted[name]}
+    found = {type(one) for one in layers} & set(wanted.values())
+    assert found == ({wanted[name]} if name in wanted else set())
+    assert (model.encoder.name == f"{name}_encoder") == (name in methods._ENCODERS)
     # All have the same blocks.
     blocks = [layer for layer in encoder.layers if isinstance(layer, tag_keras.ResidualBlock)]
     assert len(blocks) == 4
     kernels = sum(isinstance(layer, keras.layers.Conv2D) for layer in encoder._flatten_layers())
     found = sum(isinstance(layer, keras.layers.Conv2D) for layer in model._flatten_layers())
     assert found >= kernels - (name == "adashare")
+
+
+def test_the_flag_knows_all_encoders():
+    assert set(methods._ENCODERS) <= set(methods.RIVALS)
 
 
 FLAGS = ("--tasks=is_even,ink", "--epochs=1", "--num_groups=2")
@@ -79,7 +85,8 @@ def run():
         # Without Adam's slots, as its eager steps take most of the time of these.
         patched.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
         encoders = (methods.small_resnet, *methods._ENCODERS.values())
-        for sizes in (methods.SIZES, *(one.keywords for one in encoders)):
+        own = [one.keywords for one in encoders if "depth" in one.keywords]
+        for sizes in (methods.SIZES, *own):
             patched.setitem(sizes, "depth", (1,))
             patched.setitem(sizes, "widths", (8,))
         # MTAN looks between two blocks.

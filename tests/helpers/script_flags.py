@@ -29,12 +29,12 @@ def script(train):
 
 
 @contextlib.contextmanager
-def many_methods(monkeypatch, train, data):
+def many_methods(monkeypatch, study, data):
     """Reports nothing, and makes each data set once: `data` is the class that makes them.
 
     Reading files is traced anew for each data set, which takes longer than a small network.
     """
     with monkeypatch.context() as patched:
-        patched.setattr(train, "write_study_report", lambda *args: "")
+        patched.setattr(study, "write_study_report", lambda *args: "")
         patched.setattr(data, "batches", functools.cache(data.batches))
         yield

@@ -15,7 +15,8 @@ from tag_keras.results import Row, load_results, save_results
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.study import study as study_module
-from tag_keras.study.methods import run_method
+from tag_keras.study.methods import METHODS, run_method
+from tag_keras.study.names import METHOD_WORDS
 from tag_keras.study.networks import groups_of, method_network, plain_network
 from tag_keras.study.study import Study
 from tag_keras.study.table import found_choices, load_study_rows, study_lines
@@ -287,3 +288,7 @@ def test_methods_share_what_they_train(tmp_path):
     # An early network is the same one, stopped after an epoch.
     one = [by_name[name, "a"] for name in ("early_single_a", "single_a")]
     assert one[0] != one[1]
+
+
+def test_every_method_has_its_words():
+    assert [*METHOD_WORDS] == [*METHODS]

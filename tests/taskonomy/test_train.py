@@ -13,7 +13,7 @@ import tag_keras
 from tag_keras.results import load_results
 from tag_keras.study.methods import METHODS
 from tag_keras.utils.files import write_json
-from taskonomy import methods, train, xception, xception_mtan
+from taskonomy import methods, study, train, xception, xception_mtan
 from taskonomy.data import Taskonomy
 from taskonomy.domains import TASKS
 from taskonomy.layouts import LAYOUTS
@@ -111,7 +111,7 @@ def test_every_method_from_its_flag_file(run, tmp_path, monkeypatch, few_blocks)
     for name in ("full", "half"):
         monkeypatch.setitem(xception.WIDTHS, name, (4, 4, 8, 8, 16))
     more = [f"--output_dir={tmp_path}", *SMALL, "--batch_size=6", "--half_size", "--draws=1"]
-    with many_methods(monkeypatch, train, Taskonomy):
+    with many_methods(monkeypatch, study, Taskonomy):
         for method in METHODS:
             run(f"--flagfile=taskonomy/flags/{method}.flags", *more)
     run(f"--output_dir={tmp_path}", "--stage=report")
@@ -156,7 +156,7 @@ def test_wrong_flags(run, tmp_path, arguments, match):
 
 def test_published_totals_stand_beside_the_same_networks_only(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "write_study_report", lambda *args: seen.append(args) or "")
+    monkeypatch.setattr(study, "write_study_report", lambda *args: seen.append(args) or "")
     for tasks, half_size in ((TASKS, True), (TASKS, False), (TASKS[:2], True)):
         write_json(tmp_path / "settings.json", {"tasks": list(tasks), "half_size": half_size})
         run(f"--output_dir={tmp_path}", "--stage=report")
@@ -168,8 +168,8 @@ def test_published_totals_stand_beside_the_same_networks_only(run, tmp_path, mon
 
 def test_letters_are_as_good_as_names(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "run_method", lambda study, method: seen.append(study.tasks))
-    monkeypatch.setattr(train, "write_study_report", lambda *args: "")
+    monkeypatch.setattr(study, "run_method", lambda study, method: seen.append(study.tasks))
+    monkeypatch.setattr(study, "write_study_report", lambda *args: "")
     for place, tasks in enumerate(("sn", "s,n", "ss_l,norm_l", "segment_semantic,normal")):
         run(f"--output_dir={tmp_path / str(place)}", *SMALL, f"--tasks={tasks}")
     assert seen == 4 * [("segment_semantic", "normal")]

@@ -9,7 +9,6 @@ these, and a blurred or small image shows them badly. The split is at random.
 """
 
 import numpy as np
-import sklearn.datasets
 
 from benchmarks.truth.problems.problem import Problem, split_at_random
 
@@ -19,6 +18,9 @@ MEASURES = ("radius", "texture", "smoothness", "concavity", "symmetry", "fractal
 
 def load() -> Problem:
     """Loads the problem."""
+    # It takes a second to load, which the names of problems do without.
+    import sklearn.datasets
+
     bunch = sklearn.datasets.load_breast_cancer()
     columns = dict(zip(bunch.feature_names, bunch.data.T, strict=True))
     x = np.stack([columns[name] for name in columns if name.startswith("mean ")], axis=1)

@@ -1,7 +1,7 @@
 """The methods of a study, by their names in the tables of Fifty et al. and Standley et al.
 
 Each method is an object that says which networks it needs and how it chooses among them. A new
-method is a file beside these and a line in `METHODS`.
+method is a file beside these, a line in `METHODS`, and one in `study.names`.
 """
 
 from tag_keras.study.methods.base import Choices, Method
@@ -20,22 +20,14 @@ __all__ = ["METHODS", "Choices", "Fixed", "Method", "method_options", "run_metho
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        SingleTasks("stl", "one network per task (single-task learning)"),
-        OneNetwork("mtl", "one network for all tasks, by plain joint training", is_plain=True),
-        OneNetwork("uw", "one network, with uncertainty weighting (Kendall et al. 2018)"),
-        OneNetwork("gradnorm", "one network, with GradNorm (Chen et al. 2018)"),
-        OneNetwork("pcgrad", "one network, with PCGrad (Yu et al. 2020)"),
-        OneNetwork("dwa", "one network, with dynamic weight average (Liu et al. 2019)"),
-        OneNetwork("mtan", "one multi-task attention network (Liu et al. 2019)"),
-        ByAffinity("tag", "groups by affinity, measured in one joint training (Fifty et al. 2021)"),
-        ByAffinity("first_order", "groups by the first-order approximation of that affinity"),
-        ByAffinity("cs", "groups by the cosine similarity of the tasks' gradients"),
-        HigherOrder("hoa", "higher order approximation, by losses of pairs (Standley et al. 2020)"),
-        EarlyStopping(
-            "esa", "early stopping approximation, by short trainings (Standley et al. 2020)"
-        ),
-        ByLoss("optimal", "networks by the losses of all groups, each trained to the end"),
-        RandomDraws("random", "random networks that leave no task out"),
+        SingleTasks("stl"),
+        OneNetwork("mtl", is_plain=True),
+        *map(OneNetwork, ("uw", "gradnorm", "pcgrad", "dwa", "mtan")),
+        *map(ByAffinity, ("tag", "first_order", "cs")),
+        HigherOrder("hoa"),
+        EarlyStopping("esa"),
+        ByLoss("optimal"),
+        RandomDraws("random"),
     )
 }
 

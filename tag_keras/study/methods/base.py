@@ -20,12 +20,11 @@ class Method:
     """A method that divides tasks among networks. A subclass implements `networks` and `choose`.
 
     Args:
-        name: Name in the tables of the papers, and of the method's folder.
-        words: Description in one line.
+        name: Name in the tables of the papers, and of the method's folder. `study.names` has
+            its description in one line.
     """
 
     name: str
-    words: str
 
     # Whether it makes choices, which it keeps in its folder.
     chooses: ClassVar[bool] = True

@@ -45,7 +45,6 @@ class OneNetwork(Fixed):
 
     Args:
         name: Name, which the study passes to `build_model` as `method`.
-        words: Description in one line.
         is_plain: Whether plain `fit` trains the network, so that other methods share it.
     """
 

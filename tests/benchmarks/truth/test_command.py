@@ -100,7 +100,7 @@ def test_a_rule_of_ones_own_has_a_line(folder, monkeypatch, capsys, tmp_path_fac
 def test_slow_rules_are_judged_when_asked_for(folder, monkeypatch, capsys):
     monkeypatch.setattr(truth, "RULES", {name: RULES[name] for name in (*truth.SHOWN, "joint")})
     monkeypatch.setattr(truth, "SLOW_RULES", dict.fromkeys(SLOW_RULES, RULES["joint"]))
-    run(monkeypatch, f"--tables={folder}", "--splits=1", "--slow", "--num_networks=1")
+    run(monkeypatch, f"--tables={folder}", "--splits=1", "--slow", "--num_groups=1")
     rules = cells(capsys.readouterr().out)[0]
     assert [line[0] for line in rules[1:]] == [*truth.RULES, *SLOW_RULES, ORACLE]
     # One network is the joint one.
@@ -118,7 +118,7 @@ def test_slow_rules_are_judged_when_asked_for(folder, monkeypatch, capsys):
         (["--rule=:f"], r"--rule should be module:function.*Received: :f"),
         (["--rule=no_such_module:f"], r"Received: no_such_module:f \(No module named"),
         (["--rule=math:pi"], r"--rule should be module:function.*rule='math:pi'"),
-        (["--num_networks=0"], r"--num_networks should be at least 1. Received: num_networks=0."),
+        (["--num_groups=0"], r"--num_groups should be at least 1. Received: num_groups=0."),
         (["--splits=0"], r"--splits should be at least 1. Received: splits=0."),
     ],
 )

@@ -71,7 +71,7 @@ def test_a_problem_that_cannot_be_had_is_a_sentence(monkeypatch, tmp_path, capsy
         raise MissingProblemError("the package x 1 cannot be downloaded (no network)")
 
     monkeypatch.setattr(make, "PROBLEMS", {"small": small_problem, "x": load})
-    sizes = ["--sizes", "100", "--widths", "8"]
+    sizes = ["--sizes=100", "--widths=8"]
     call(monkeypatch, f"--output_dir={tmp_path}", "--problems", "x", "small", *sizes)
     assert capsys.readouterr().out.splitlines() == [
         "x is left out: the package x 1 cannot be downloaded (no network)",
@@ -83,8 +83,8 @@ def test_a_problem_that_cannot_be_had_is_a_sentence(monkeypatch, tmp_path, capsy
     ("option", "message"),
     [
         (["--widths", "0"], "--widths should be at least 1. Received: widths=.0.."),
-        (["--sizes", "all", "0"], "--sizes should be at least 1. Received: sizes=.None, 0.."),
-        (["--seeds", "0"], "--seeds should be at least 1. Received: seeds=.0.."),
+        (["--sizes=all,0"], "--sizes should be at least 1. Received: sizes=.None, 0.."),
+        (["--num_seeds", "0"], "--num_seeds should be at least 1. Received: num_seeds=.0.."),
     ],
 )
 def test_wrong_options_end_with_one_line(option, message, monkeypatch, tmp_path):
@@ -97,10 +97,10 @@ def test_wrong_options_end_with_one_line(option, message, monkeypatch, tmp_path)
 def test_a_small_table(monkeypatch, tmp_path, capsys):
     few = making.Regime(width=4, size=20, steps=10, batch_size=5)
     monkeypatch.setattr(make, "PROBLEMS", {"small": small_problem})
-    monkeypatch.setattr(make, "regime", lambda *given: few)
+    monkeypatch.setattr(making, "regime", lambda *given: few)
     one = {"lookahead_sgd": making.estimators()["lookahead_sgd"]}
-    options = [f"--output_dir={tmp_path}", "--problems", "small", "--widths", "4", "--seeds", "2"]
-    options += ["--sizes", "20"]
+    options = [f"--output_dir={tmp_path}", "--problems", "small", "--widths=4"]
+    options += ["--sizes=20", "--num_seeds=2"]
 
     def stop():
         raise KeyboardInterrupt

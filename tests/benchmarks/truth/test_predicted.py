@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from group_tables import best_by_search, losses_of, random_table, rows, table_of
 
-from benchmarks.truth import predicted
+from benchmarks.truth import making, predicted
+from benchmarks.truth.__main__ import TABLES
 from benchmarks.truth.making import Regime
 from benchmarks.truth.problems import factors
 from benchmarks.truth.tables import Table
@@ -33,7 +34,7 @@ def test_rank_correlation_leaves_tasks_alone_out():
 
 def test_the_cells_of_a_table(monkeypatch):
     table = random_table(3, num_seeds=3, seed=1)
-    monkeypatch.setattr(predicted, "regime", lambda width, size: (width, size))
+    monkeypatch.setattr(making, "regime", lambda width, size: (width, size))
     seen = []
 
     def predict(problem, how, seeds):
@@ -56,6 +57,6 @@ def test_joint_networks_of_a_small_problem():
     first, second = predicted.predict(factors.load(0), how, [200, 201])
     assert (
         first.scores.shape == (127, 7)
-        and first.tasks == Table.load(predicted.TABLES / "factors0-w32-n100.npz").tasks
+        and first.tasks == Table.load(TABLES / "factors0-w32-n100.npz").tasks
     )
     assert not np.allclose(first.scores, second.scores, equal_nan=True)
