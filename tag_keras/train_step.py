@@ -104,7 +104,9 @@ class TaskStep:
         model, backward = self._model, passes.backward
         coefficients = norms = None
         if (method := self._method()) is not None:
-            coefficients = method.coefficients(gram_matrix(passes.gradients, passes.factors))
+            gram, scale = gram_matrix(passes.gradients, passes.factors)
+            more = {"scale": scale} if method.needs_scale else {}
+            coefficients = method.coefficients(gram, **more)
         model.optimizer.apply(*zip(*backward.of_joint_loss(coefficients), strict=True))
 
         if (kernel := self._kernel()) is not None:

@@ -28,6 +28,9 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
 
     # Whether `get_affinity` gives something after training.
     measures_affinity = False
+    # Whether `coefficients` also gets `scale`, a float32 scalar: the entry by which all gradients
+    # are divided. The products of the gradients as they are would be `gram * scale**2`.
+    needs_scale = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -47,7 +50,8 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
         Args:
             gram: Float32 tensor (T, T): products <g_i, g_j> over the shared variables, for the
                 whole batch. All gradients are divided by the largest entry of any, so only ratios
-                of products have a meaning.
+                of products have a meaning, unless the method sets `needs_scale`. A task without a
+                label in the batch has products of 0.
 
         Returns:
             Float32 tensor (T,).
