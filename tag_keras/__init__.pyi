@@ -41,7 +41,13 @@ from .gradient_methods.upgrad import UPGrad as UPGrad
 from .loss_weighting.base import EqualWeighting as EqualWeighting
 from .loss_weighting.base import LossWeighting as LossWeighting
 from .loss_weighting.dynamic_average import DynamicWeightAverage as DynamicWeightAverage
+from .loss_weighting.famo import FAMO as FAMO
+from .loss_weighting.geometric import GLS as GLS
 from .loss_weighting.gradnorm import GradNorm as GradNorm
+from .loss_weighting.impartial import IMTLL as IMTLL
+from .loss_weighting.logarithmic import DBMTL as DBMTL
+from .loss_weighting.random_weights import RLW as RLW
+from .loss_weighting.smooth_tchebycheff import STCH as STCH
 from .loss_weighting.uncertainty import UncertaintyWeighting as UncertaintyWeighting
 from .model import MultiTaskModel as MultiTaskModel
 from .multitask.datasets import merge_datasets as merge_datasets

@@ -9,7 +9,7 @@ from tag_keras.gradient_methods.solvers import exact
 
 
 def aligned_mtl_coefficients(gram: tf.Tensor) -> tf.Tensor:
-    """Coefficients of Aligned-MTL (Senushkin et al., arXiv 2305.19000, eq. 12 to 14), from products.
+    """Coefficients of Aligned-MTL (Senushkin et al., arXiv 2305.19000), from products alone.
 
     Let G = V diag(s) V' with the eigenvalues s. The aligned gradients are the closest ones that are
     orthogonal and all as long as the root of the smallest s above 0. Their sum has the coefficients

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.loss_weighting.base import LossWeighting
+from tag_keras.loss_weighting.base import LossWeighting, weights_batches
 from tag_keras.multitask.task_model import TaskModel
 from tag_keras.utils.checks import implements
 
@@ -112,7 +112,9 @@ def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) ->
             f"gradient_method={method!r}."
         )
     others = {"affinity": affinity}
-    if isinstance(weighting, LossWeighting) and (weighting.needs_norms or weighting.is_trained):
+    if isinstance(weighting, LossWeighting) and (
+        weighting.needs_norms or weighting.is_trained or weights_batches(weighting)
+    ):
         others["loss_weighting"] = weighting
     for name, other in others.items():
         if has_step and other is not None:

@@ -1,4 +1,4 @@
-"""Methods that combine gradients by their products: against TorchJD and conditions of optimality."""
+"""Methods that combine gradients by their products: against TorchJD and optimality conditions."""
 
 import json
 import pathlib
@@ -118,7 +118,6 @@ def check_torchjd(tasks, names):
         for scale in (1e-10, 1.0, 1e10):
             found = tasks.coefficients(gradients * scale)
             for method, expected in case["results"].items():
-                result = found[method].astype("float64") @ (gradients * scale)
                 expected = np.array(expected) * scale ** POWERS.get(method, 1.0)
                 expected *= len(gradients) if method in MEANS else 1
                 error = difference(found[method], gradients * scale, expected)
@@ -207,5 +206,3 @@ def test_gradvac_as_torchjd():
         expected = np.array(step["result"])
         np.testing.assert_allclose(found.numpy() @ gradients, expected, rtol=1e-6)
     assert np.abs(targets).max() > 0.1
-
-
