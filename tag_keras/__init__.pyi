@@ -23,7 +23,16 @@ from .selection.stability import grouping_stability as grouping_stability
 
 # isort: split
 # Train one network.
+from .gradient_methods.aligned_mtl import AlignedMTL as AlignedMTL
 from .gradient_methods.base import GradientMethod as GradientMethod
+from .gradient_methods.cagrad import CAGrad as CAGrad
+from .gradient_methods.conflict_free import ConFIG as ConFIG
+from .gradient_methods.dual_proj import DualProj as DualProj
+from .gradient_methods.fairgrad import FairGrad as FairGrad
+from .gradient_methods.gradvac import GradVac as GradVac
+from .gradient_methods.imtl_g import IMTLG as IMTLG
+from .gradient_methods.mgda import MGDA as MGDA
+from .gradient_methods.nash_mtl import NashMTL as NashMTL
 from .gradient_methods.pcgrad import PCGrad as PCGrad
 from .gradient_methods.selective_updates.method import (
     SelectiveTaskGroupUpdates as SelectiveTaskGroupUpdates,
@@ -32,7 +41,13 @@ from .gradient_methods.upgrad import UPGrad as UPGrad
 from .loss_weighting.base import EqualWeighting as EqualWeighting
 from .loss_weighting.base import LossWeighting as LossWeighting
 from .loss_weighting.dynamic_average import DynamicWeightAverage as DynamicWeightAverage
+from .loss_weighting.famo import FAMO as FAMO
+from .loss_weighting.geometric import GLS as GLS
 from .loss_weighting.gradnorm import GradNorm as GradNorm
+from .loss_weighting.impartial import IMTLL as IMTLL
+from .loss_weighting.logarithmic import DBMTL as DBMTL
+from .loss_weighting.random_weights import RLW as RLW
+from .loss_weighting.smooth_tchebycheff import STCH as STCH
 from .loss_weighting.uncertainty import UncertaintyWeighting as UncertaintyWeighting
 from .model import MultiTaskModel as MultiTaskModel
 from .multitask.datasets import merge_datasets as merge_datasets

@@ -13,7 +13,7 @@ from tag_keras.estimators.cadence import EpochEnds
 from tag_keras.estimators.held_out import HeldOutBatches, HeldOutLabels
 from tag_keras.estimators.statistics import ProbeStatistics
 from tag_keras.gradient_methods.base import GradientMethod, check_method
-from tag_keras.loss_weighting.base import LossWeighting, WeightingEpochs
+from tag_keras.loss_weighting.base import LossWeighting, WeightingEpochs, looks_again
 from tag_keras.multitask.task_model import TaskModel
 from tag_keras.train_step import ProbeStep, TaskStep, probing_steps, step_without_probe
 
@@ -135,7 +135,8 @@ class MultiTaskModel(TaskModel):
             self.train_function = compiled(self, step_without_probe(self))
         else:
             self.train_function = probing_steps(self, self.probe_step(), self._held_out)
-        if options is not None or self.gradient_method is not None:
+        looks = looks_again(self.loss_weighting)
+        if options is not None or self.gradient_method is not None or looks:
             self.train_function = self._building_first(self.train_function)
         elif not self.run_eagerly and self.distribute_strategy.num_replicas_in_sync == 1:
             self.train_function = traced_once(self, self.encoder, self.train_function)
@@ -150,7 +151,7 @@ class MultiTaskModel(TaskModel):
                 batch, iterator = peek(iterator)
                 build_for(self, batch)
                 self.check_encoder()
-                if self.measures_affinity:
+                if self.measures_affinity or looks_again(self.loss_weighting):
                     self._find_state(batch)
                 built = True
             logs = function(iterator)

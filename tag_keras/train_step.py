@@ -23,17 +23,45 @@ from tag_keras.estimators.base import AffinityEstimator, Probe
 from tag_keras.estimators.cadence import Cadence
 from tag_keras.estimators.held_out import HeldOutBatches
 from tag_keras.estimators.statistics import ProbeStatistics
+from tag_keras.loss_weighting.base import looks_again, losses_of_whole_batch
 from tag_keras.multitask.backward_passes import BackwardPasses
 from tag_keras.multitask.task_model import TaskModel
 
+Step = Callable[[Any], dict[str, Any]]
 
-def step_without_probe(model: TaskModel) -> Callable[[Any], dict[str, Any]]:
+
+def step_without_probe(model: TaskModel) -> Step:
     """The training step of a compiled model when it does not probe."""
+    step: Step = model.train_step
     if model.gradient_method is not None:
-        return model.gradient_method.make_step(model) or TaskStep(model)
-    if model.loss_weighting is not None and model.loss_weighting.needs_norms:
-        return TaskStep(model)
-    return model.train_step
+        step = model.gradient_method.make_step(model) or TaskStep(model)
+    elif model.loss_weighting is not None and model.loss_weighting.needs_norms:
+        step = TaskStep(model)
+    return _looking_again(model, step) if looks_again(model.loss_weighting) else step
+
+
+def _looking_again(model: TaskModel, step: Step, is_held_out: bool = False) -> Step:
+    """A step that tells the loss weighting the losses of the same batch after it.
+
+    They are from the state and with the random numbers of the step, and leave no trace.
+
+    Args:
+        model: Compiled model.
+        step: Its training step.
+        is_held_out: Whether the step gets pairs of a batch and a held-out batch.
+    """
+
+    def look_again(data: Any) -> dict[str, Any]:
+        start = model.pass_state.now(model)
+        logs = step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data[0] if is_held_out else data)
+        with start.again([]):
+            losses, labels = model.task_losses(y, model(x, training=True), sample_weight)
+        weighting: Any = model.loss_weighting
+        weighting.after_step(losses_of_whole_batch(losses), labels > 0)
+        return logs
+
+    return look_again
 
 
 class Passes(NamedTuple):
@@ -83,7 +111,7 @@ class TaskStep:
         with tf.GradientTape(persistent=True) as tape:
             y_pred = model(x, training=True)
             losses, labels = task_losses(y, y_pred, sample_weight)
-            factors = task_losses.factors()
+            factors = task_losses.factors(losses, labels)
             total = task_losses.joint(losses, labels, factors)
             own_losses = model.own_losses()
             scaled = [model.optimizer.scale_loss(one) for one in (*losses, total, *own_losses)]
@@ -104,7 +132,9 @@ class TaskStep:
         model, backward = self._model, passes.backward
         coefficients = norms = None
         if (method := self._method()) is not None:
-            coefficients = method.coefficients(gram_matrix(passes.gradients, passes.factors))
+            gram, scale = gram_matrix(passes.gradients, passes.factors)
+            more = {"scale": scale} if method.needs_scale else {}
+            coefficients = method.coefficients(gram, **more)
         model.optimizer.apply(*zip(*backward.of_joint_loss(coefficients), strict=True))
 
         if (kernel := self._kernel()) is not None:
@@ -239,7 +269,10 @@ def probing_steps(
     statistics = step.statistics
     every = step.estimator.every * (accumulated_batches(model.optimizer) or 1)
     plain = steps_of(model, step_without_probe(model))
-    probing = steps_of(model, step)
+    probing_step: Step = step
+    if looks_again(model.loss_weighting):
+        probing_step = _looking_again(model, step, held_out is not None)
+    probing = steps_of(model, probing_step)
     if held_out is not None:
         held_out.open(model.distribute_strategy)
         probing = _with_held_out(model, probing, held_out, statistics, every)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "decision": ("selection", "affinity", "results", "utils"),
     "network_selection": ("selection", "affinity", "utils"),
     "gradient_methods": ("multitask", "loss_weighting", "affinity", "backend", "utils"),
-    "train_step": ("estimators", "multitask", "backend"),
+    "train_step": ("estimators", "multitask", "loss_weighting", "backend"),
     "model": (
         *("train_step", "estimators", "gradient_methods", "multitask", "loss_weighting"),
         *("affinity", "backend"),

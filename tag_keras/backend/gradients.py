@@ -140,7 +140,7 @@ def stack_columns(gradients: Gradients) -> list[tf.Tensor]:
     return [tf.reshape(column, [column.shape[0], -1]) for column in columns]
 
 
-def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tf.Tensor:
+def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     """Gram matrix `<w_i g_i, w_j g_j>` of weighted gradients, up to one common factor.
 
     All gradients are divided by their largest entry, or the squares of small ones would vanish.
@@ -150,13 +150,14 @@ def gram_matrix(gradients: Gradients, weights: Sequence[Any]) -> tf.Tensor:
         weights: T scalars w_i.
 
     Returns:
-        Float32 tensor (T, T).
+        Float32 tensor (T, T), and a float32 scalar: the largest entry.
     """
     factors = tf.stack([tf.cast(weight, "float32") for weight in weights])
     columns = [tf.cast(column, "float32") * factors[:, None] for column in stack_columns(gradients)]
     largest = tf.reduce_max([tf.reduce_max(tf.abs(column)) for column in columns])
     scaled = [tf.math.divide_no_nan(column, largest) for column in columns]
-    return tf.add_n([tf.matmul(column, column, transpose_b=True) for column in scaled])
+    products = [tf.matmul(column, column, transpose_b=True) for column in scaled]
+    return tf.add_n(products), largest
 
 
 def gradient_norms(gradients: Gradients) -> tf.Tensor:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.affinity import Affinity
-from tag_keras.loss_weighting.base import LossWeighting
+from tag_keras.loss_weighting.base import LossWeighting, weights_batches
 from tag_keras.multitask.task_model import TaskModel
 from tag_keras.utils.checks import implements
 
@@ -28,6 +28,9 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
 
     # Whether `get_affinity` gives something after training.
     measures_affinity = False
+    # Whether `coefficients` also gets `scale`, a float32 scalar: the entry by which all gradients
+    # are divided. The products of the gradients as they are would be `gram * scale**2`.
+    needs_scale = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -47,7 +50,8 @@ class GradientMethod(keras.layers.Layer):  # type: ignore[misc]
         Args:
             gram: Float32 tensor (T, T): products <g_i, g_j> over the shared variables, for the
                 whole batch. All gradients are divided by the largest entry of any, so only ratios
-                of products have a meaning.
+                of products have a meaning, unless the method sets `needs_scale`. A task without a
+                label in the batch has products of 0.
 
         Returns:
             Float32 tensor (T,).
@@ -108,7 +112,9 @@ def check_method(method: Any, affinity: Any, weighting: LossWeighting | None) ->
             f"gradient_method={method!r}."
         )
     others = {"affinity": affinity}
-    if isinstance(weighting, LossWeighting) and (weighting.needs_norms or weighting.is_trained):
+    if isinstance(weighting, LossWeighting) and (
+        weighting.needs_norms or weighting.is_trained or weights_batches(weighting)
+    ):
         others["loss_weighting"] = weighting
     for name, other in others.items():
         if has_step and other is not None:

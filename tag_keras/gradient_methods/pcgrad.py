@@ -1,13 +1,12 @@
 """PCGrad: project conflicting gradients on each other's normal planes."""
 
-import random
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from tag_keras.gradient_methods.base import GradientMethod
-from tag_keras.utils.checks import check_choice, check_seed
+from tag_keras.gradient_methods.random_orders import RandomOrders
+from tag_keras.utils.checks import check_choice
 
 
 def pcgrad_coefficients(gram: tf.Tensor, order: tf.Tensor, with_itself: bool = False) -> tf.Tensor:
@@ -43,7 +42,7 @@ def pcgrad_coefficients(gram: tf.Tensor, order: tf.Tensor, with_itself: bool = F
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
-class PCGrad(GradientMethod):
+class PCGrad(RandomOrders):
     """PCGrad (Yu et al., NeurIPS 2020, arXiv 2001.06782): projects conflicting gradients.
 
     Two gradients conflict if their product is negative. Each task's gradient is projected on the
@@ -80,28 +79,16 @@ class PCGrad(GradientMethod):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(seed, **kwargs)
         check_choice("order", order, ("random", "authors"))
-        self.order, self.seed = order, None if seed is None else check_seed(seed)
-        self._draws: Any = None
-
-    def start(self, tasks: tuple[str, ...]) -> None:
-        # `keras.utils.set_random_seed` also sets the generator of Python.
-        seed = random.randrange(2**31) if self.seed is None else self.seed
-        # The seed and the number of draws. The state of a Keras generator would not be saved.
-        self._draws = self.add_zeros("draws", (2,))
-        self._draws.assign(tf.constant([seed, 0], "int64"))
+        self.order = order
 
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
         tasks = gram.shape[0]
         if self.order == "authors":
             order = tf.tile(tf.range(tasks)[None], [tasks, 1])
             return pcgrad_coefficients(gram, order, with_itself=True)
-        draws = tf.convert_to_tensor(self._draws)
-        self._draws.assign(draws + tf.constant([0, 1], "int64"))
-        # By default the algorithm depends on the device, but all replicas must draw the same.
-        numbers = tf.random.stateless_uniform([tasks, tasks], draws, alg="philox")
-        return pcgrad_coefficients(gram, tf.argsort(numbers, axis=1))
+        return pcgrad_coefficients(gram, self.draw_orders(tasks))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "order": self.order, "seed": self.seed}
+        return {**super().get_config(), "order": self.order}

@@ -6,14 +6,8 @@ import keras
 import tensorflow as tf
 
 from tag_keras.gradient_methods.base import GradientMethod
+from tag_keras.gradient_methods.solvers import complementarity, with_ridge
 from tag_keras.utils.checks import check_number
-
-# Most steps of the solver for each task. It nearly always ends within five.
-_MOST_STEPS_BY_TASK = 20
-# Steps that may change all wrong signs although their number does not fall.
-_TRIALS = 3
-# Values above this count as not negative. The matrix has the trace 1.
-_TOLERANCE = 1e-12
 
 
 def upgrad_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
@@ -31,61 +25,10 @@ def upgrad_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
     Returns:
         Tensor (T,): coefficients of the g_i in the sum, all 1 where no two gradients conflict.
     """
-    # Small differences decide on signs: float32 is too coarse.
-    gram = tf.cast(gram, "float64")
-    # The optimizer leaves out a step that overflows. It needs no solution, but must not fail.
-    gram = tf.where(tf.reduce_all(tf.math.is_finite(gram)), gram, tf.zeros_like(gram))
-    gram = tf.math.divide_no_nan(gram, tf.linalg.trace(gram))
-    regular = gram + ridge * tf.eye(gram.shape[0], dtype="float64")
+    regular = with_ridge(gram, ridge)
     # Row i is the problem of task i. The ridge makes no conflict: it is on the diagonal.
-    added = _complementarity(regular, regular)
+    added = complementarity(regular, regular)
     return tf.cast(1.0 + tf.reduce_sum(added, axis=0), "float32")
-
-
-def _complementarity(matrix: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
-    """Solves x >= 0, matrix x + offset >= 0, x * (matrix x + offset) = 0 for several offsets.
-
-    Block principal pivoting (Kim and Park, SIAM J. Sci. Comput. 2011). The variables outside of a
-    free set are 0, and the free ones solve the equations. Variables with a wrong sign then change
-    sides: all at once as long as their number falls, otherwise only the last one, so that the
-    search ends.
-
-    Args:
-        matrix: Tensor (T, T), positive definite.
-        offsets: Tensor (N, T), as is the solution.
-    """
-    tasks, identity = matrix.shape[0], tf.eye(matrix.shape[0], dtype=matrix.dtype)
-
-    def solve(free: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The values (N, T) for free sets, boolean (N, T), and which of the signs are wrong."""
-        both = free[:, :, None] & free[:, None, :]
-        factor = tf.linalg.cholesky(tf.where(both, matrix, identity))
-        right = tf.where(free, -offsets, tf.zeros_like(offsets))[:, :, None]
-        values = tf.linalg.cholesky_solve(factor, right)[:, :, 0]
-        slacks = tf.matmul(values, matrix) + offsets
-        return values, tf.where(free, values, slacks) < -_TOLERANCE
-
-    def step(
-        free: tf.Tensor, values: tf.Tensor, wrong: tf.Tensor, least: tf.Tensor, trials: tf.Tensor
-    ) -> list[tf.Tensor]:
-        number = tf.reduce_sum(tf.cast(wrong, "int32"), axis=1)
-        fewer = number < least
-        all_at_once = fewer | (trials > 0)
-        trials = tf.where(fewer, _TRIALS, tf.maximum(trials - 1, 0))
-        index = tf.range(tasks)
-        last = tf.reduce_max(tf.where(wrong, index, -1), axis=1)
-        free ^= wrong & (all_at_once[:, None] | (index == last[:, None]))
-        return [free, *solve(free), tf.minimum(least, number), trials]
-
-    none_free = tf.zeros(offsets.shape, "bool")
-    ones = tf.ones(offsets.shape[:1], "int32")
-    results = tf.while_loop(
-        lambda free, values, wrong, least, trials: tf.reduce_any(wrong),
-        step,
-        [none_free, *solve(none_free), (tasks + 1) * ones, _TRIALS * ones],
-        maximum_iterations=_MOST_STEPS_BY_TASK * tasks,
-    )
-    return tf.maximum(results[1], 0.0)
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")

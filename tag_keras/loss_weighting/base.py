@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from tag_keras.backend.replicas import sum_over_replicas
 from tag_keras.backend.steps import StepCounter
+from tag_keras.utils.checks import implements
 
 
 class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
-    """Base class of loss weightings. A subclass implements `task_weights`.
+    """Base class of loss weightings. A subclass implements `task_weights` or `batch_weights`.
 
     A model trains on the joint loss
 
@@ -47,6 +48,15 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
         """Float32 tensor (T,): the current weights, differentiable in trainable variables."""
         raise NotImplementedError
 
+    def batch_weights(self, losses: tf.Tensor, has_labels: tf.Tensor) -> tf.Tensor:
+        """Float32 tensor (T,): the weights for one batch; by default `task_weights()`.
+
+        Args:
+            losses: Float32 tensor (T,): unweighted losses of the whole batch, as constants.
+            has_labels: Boolean tensor (T,): false for a task without labels in the batch.
+        """
+        return self.task_weights()
+
     def penalty(self, has_labels: tf.Tensor) -> tf.Tensor:
         """Float32 scalar that is added to the joint loss of the whole batch; 0 by default.
 
@@ -65,6 +75,16 @@ class LossWeighting(keras.layers.Layer):  # type: ignore[misc]
             labels: Float32 tensor (T,): number of labels in the whole batch.
             norms: Float32 tensor (T,): norms of the gradients of the unweighted losses of the whole
                 batch; `None` unless `needs_norms`.
+        """
+
+    def after_step(self, losses: tf.Tensor, has_labels: tf.Tensor) -> None:
+        """Called after every training step with the losses of the same batch after it.
+
+        For a subclass that has this method, each step makes one more forward pass.
+
+        Args:
+            losses: Float32 tensor (T,): unweighted losses of the whole batch after the step.
+            has_labels: Boolean tensor (T,): false for a task without labels in the batch.
         """
 
     def kernel_in(
@@ -144,6 +164,32 @@ class WeightingEpochs(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._weighting.end_epoch()
+
+
+def weights_batches(weighting: Any) -> bool:
+    """Whether it is a loss weighting whose weights depend on the losses of the batch."""
+    return implements(weighting, LossWeighting, "batch_weights")
+
+
+def looks_again(weighting: Any) -> bool:
+    """Whether it is a loss weighting that gets the losses of a batch after the step, too."""
+    return implements(weighting, LossWeighting, "after_step")
+
+
+def positive(losses: tf.Tensor) -> tf.Tensor:
+    """Losses that have a logarithm: not below 0, and 1e-8 more."""
+    return tf.nn.relu(losses) + 1e-8
+
+
+def shares(scores: tf.Tensor, has_labels: tf.Tensor) -> tf.Tensor:
+    """Softmax (T,) of scores over the tasks with labels, and 0 for the others."""
+    scores = tf.where(has_labels, scores, scores.dtype.min)
+    return tf.where(has_labels, tf.nn.softmax(scores), 0.0)
+
+
+def number_of(has_labels: tf.Tensor) -> tf.Tensor:
+    """Number of tasks with labels, as a float32 scalar."""
+    return tf.reduce_sum(tf.cast(has_labels, "float32"))
 
 
 def losses_of_whole_batch(losses: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -56,7 +56,7 @@ class UncertaintyWeighting(LossWeighting):
             shape=(num_tasks,),
             initializer=keras.initializers.Constant(_START[self.variant]),
             # If a loss is always 0, s would fall without end, and exp(-s) overflow.
-            constraint=_bounded,
+            constraint=bounded,
             # Replicas hold equal values.
             aggregation="mean",
             name="log_noise",
@@ -73,7 +73,8 @@ class UncertaintyWeighting(LossWeighting):
         return {**super().get_config(), "variant": self.variant}
 
 
-def _bounded(log_noise: tf.Tensor) -> tf.Tensor:
+def bounded(log_noise: tf.Tensor) -> tf.Tensor:
+    """The logarithms between -20 and 20, whose exponentials are finite."""
     return tf.clip_by_value(log_noise, -20.0, 20.0)
 
 

@@ -7,7 +7,11 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
-from tag_keras.loss_weighting.base import LossWeighting
+from tag_keras.loss_weighting.base import (
+    LossWeighting,
+    losses_of_whole_batch,
+    weights_batches,
+)
 from tag_keras.multitask.missing_labels import has_own_call, loss_function, sum_loss_values
 from tag_keras.utils.checks import check, is_number
 from tag_keras.utils.tasks import select_labels, select_weights
@@ -130,12 +134,32 @@ class TaskLosses:
         sums, divisors, numbers = zip(*by_task, strict=True)
         return LossSums(list(sums), tf.stack(divisors), tf.stack(numbers))
 
-    def factors(self) -> list[Any]:
-        """Weights of the T losses in the joint loss: numbers, scalar tensors or variables."""
+    def factors(
+        self, losses: Sequence[tf.Tensor] | None = None, labels: tf.Tensor | None = None
+    ) -> list[Any]:
+        """Weights of the T losses in the joint loss: numbers, scalar tensors or variables.
+
+        Args:
+            losses: T scalars: this replica's shares of the unweighted losses. A loss weighting may
+                depend on them.
+            labels: Tensor (T,): number of labels in the whole batch; by default all have some.
+        """
         if self.weighting is None:
             return list(self.weights)
-        pairs = zip(tf.unstack(self.weighting.task_weights()), self.weights, strict=True)
+        pairs = zip(tf.unstack(self._task_weights(losses, labels)), self.weights, strict=True)
         return [one * tf.cast(weight, one.dtype) for one, weight in pairs]
+
+    def _task_weights(
+        self, losses: Sequence[tf.Tensor] | None, labels: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Weights (T,) of the loss weighting."""
+        weighting: Any = self.weighting
+        if losses is None or not weights_batches(weighting):
+            return weighting.task_weights()
+        labels = tf.ones(len(self.tasks)) if labels is None else labels
+        # Only the variables of a weighting are trained through its weights.
+        whole = losses_of_whole_batch([tf.stop_gradient(loss) for loss in losses])
+        return weighting.batch_weights(whole, labels > 0)
 
     def joint(
         self,
@@ -148,9 +172,9 @@ class TaskLosses:
         Args:
             losses: T scalars: this replica's shares of the unweighted losses.
             labels: Tensor (T,): number of labels in the whole batch; by default all have some.
-            factors: T weights of the losses; by default `factors()`.
+            factors: T weights of the losses; by default those of this batch.
         """
-        factors = self.factors() if factors is None else factors
+        factors = self.factors(losses, labels) if factors is None else factors
         terms = [
             loss * tf.cast(factor, loss.dtype) for loss, factor in zip(losses, factors, strict=True)
         ]
@@ -170,7 +194,7 @@ class TaskLosses:
         for tracker, loss, number in zip(self.trackers, losses, numbers, strict=True):
             tracker.update_state(of_whole_batch(loss), sample_weight=number)
         if self.weighting is not None and training:
-            weights = tf.unstack(self.weighting.task_weights())
+            weights = tf.unstack(self._task_weights(losses, labels))
             for tracker, weight in zip(self.weight_trackers, weights, strict=True):
                 tracker.update_state(weight)
 

@@ -13,7 +13,7 @@ from tag_keras.backend.layers import examples_seen, forget_layer, track_loss
 from tag_keras.backend.multi_worker import MultiWorkerModel
 from tag_keras.backend.optimizers import exclude_from_weight_decay
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
-from tag_keras.loss_weighting.base import LossWeighting
+from tag_keras.loss_weighting.base import LossWeighting, weights_batches
 from tag_keras.multitask import task_metrics
 from tag_keras.multitask.task_losses import TaskLosses, of_one_replica, of_whole_batch
 from tag_keras.utils.checks import check, implements
@@ -100,8 +100,9 @@ class TaskTrainer(MultiWorkerModel):
         loss_weighting: LossWeighting | None = None,
         **kwargs: Any,
     ) -> None:
+        has_weights = implements(loss_weighting, LossWeighting, "task_weights")
         check(
-            loss_weighting is None or implements(loss_weighting, LossWeighting, "task_weights"),
+            loss_weighting is None or has_weights or weights_batches(loss_weighting),
             "`loss_weighting` should be a weighting, such as `tag_keras.UncertaintyWeighting()`",
             loss_weighting=loss_weighting,
         )

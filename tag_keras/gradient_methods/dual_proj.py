@@ -1,0 +1,70 @@
+"""DualProj: project the sum of the gradients so that it conflicts with none of them."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tag_keras.gradient_methods.base import GradientMethod
+from tag_keras.gradient_methods.solvers import complementarity, with_ridge
+from tag_keras.utils.checks import check_number
+
+
+def dual_proj_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
+    """Coefficients of the projection (Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 8 to 12).
+
+    The vector closest to s = sum_i g_i that has no negative product with any gradient is
+    s + sum_j lambda_j g_j, with the lambda >= 0 that makes it shortest.
+
+    Args:
+        gram: Tensor (T, T): products <g_i, g_j>.
+        ridge: Number, relative to the trace, that is added to the diagonal.
+
+    Returns:
+        Tensor (T,): coefficients of the g_i, all 1 where the sum conflicts with no gradient.
+    """
+    regular = with_ridge(gram, ridge)
+    added = complementarity(regular, tf.reduce_sum(regular, axis=0)[None])[0]
+    return tf.cast(1.0 + added, "float32")
+
+
+@keras.saving.register_keras_serializable(package="tag_keras")
+class DualProj(GradientMethod):
+    """DualProj (Lopez-Paz and Ranzato, NeurIPS 2017, arXiv 1706.08840): projected sum of gradients.
+
+    The shared variables get the vector closest to the plain sum that conflicts with no gradient:
+
+        argmin |v - sum_i g_i|^2    over all v with <v, g_j> >= 0 for every j
+
+    The paper, where the method is a part of Gradient Episodic Memory, projects the gradient of the
+    present task so; the name is TorchJD's. `UPGrad` projects each gradient for itself.
+
+    A step makes one backward pass per task. Take it to change the plain step only where it would
+    raise a task's loss.
+
+    Args:
+        ridge: Number that is added to the squared length of each gradient, relative to the sum of
+            these squares. Without it nearly parallel gradients have no unique solution.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If `ridge` is not between 1e-6 and 1.
+
+    Example:
+
+    ```python
+    model.compile("adam", "mse", gradient_method=tag_keras.DualProj())
+    ```
+    """
+
+    def __init__(self, ridge: float = 1e-4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        wanted = "between 1e-6 and 1, such as 1e-4"
+        # Less would not make up for the rounding of the float32 products.
+        self.ridge = check_number("ridge", ridge, wanted, lambda number: 1e-6 <= number <= 1)
+
+    def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
+        return dual_proj_coefficients(gram, self.ridge)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "ridge": self.ridge}
