@@ -6,7 +6,7 @@ from tag_keras.affinity import Affinity
 from tag_keras.comparison.comparison import best_networks, check_rows
 from tag_keras.comparison.serving import Serving
 from tag_keras.decision.decision import decide_groups
-from tag_keras.decision.group_losses import estimate_group_losses
+from tag_keras.decision.group_losses import GroupLosses, estimate_group_losses
 from tag_keras.results import PLAIN, Row, group_name
 from tag_keras.selection.grouping import Grouping
 
@@ -79,16 +79,19 @@ def serve_measured(
     split: str = "validation",
     probability: float = 0.8,
     affinity: Affinity | None = None,
+    estimate: GroupLosses | None = None,
 ) -> Serving:
     """Decides as `guard_groups`, for a largest number of groups.
 
     Args:
         rows: Results of the joint network, one network per task and any groups.
         num_groups: Largest number of groups, at least 1.
-        split: As in `guard_groups`, as are all that follow.
+        split: As in `guard_groups`, as are the next two.
+        estimate: The estimated losses of these rows, if they are there already.
     """
     rows = list(rows)
-    estimate = estimate_group_losses(rows, affinity, split)
+    if estimate is None:
+        estimate = estimate_group_losses(rows, affinity, split)
     decision = decide_groups(estimate, num_groups, probability, only_measured=True)
     grouping = decision.grouping
     single = {task: (task,) for task in grouping.tasks}
