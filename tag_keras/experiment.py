@@ -4,6 +4,7 @@ Each stage writes its file whole or not at all, and is skipped if its file is th
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 from tag_keras.affinity import Affinity
 from tag_keras.comparison.comparison import losses_as_text
+from tag_keras.comparison.conclusion import progress
 from tag_keras.comparison.guard import serve_measured
 from tag_keras.comparison.method_table import (
     compare_methods,
@@ -21,6 +23,7 @@ from tag_keras.comparison.method_table import (
 from tag_keras.comparison.serving import Serving, serving_as_text
 from tag_keras.decision.common_examples import few_common_examples, share_of_common_examples
 from tag_keras.decision.decision import check_probability
+from tag_keras.decision.group_losses import estimate_group_losses
 from tag_keras.estimators.base import AffinityEstimator, check_estimator
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
@@ -29,6 +32,7 @@ from tag_keras.selection.anchoring import Singletons, check_affinity, check_opti
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
 from tag_keras.study.budget import Budget, check_budget, spend
+from tag_keras.study.environment import keep_environment
 from tag_keras.study.parts import with_parts
 from tag_keras.study.study import Study
 from tag_keras.sweep.fingerprint import of_run
@@ -82,8 +86,9 @@ def run(
 
     Args:
         output_dir: Folder for affinity.json, groups.json, results.json, grouped.keras, served.json
-            (the networks that grouped.keras consists of, and why), report.html, with a budget
-            plan.json and, in networks/, every trained network.
+            (the networks that grouped.keras consists of, and why), environment.json (date,
+            versions, device), report.html, with a budget plan.json and, in networks/, every
+            trained network. Until all networks are trained, report.html says what is missing.
         build_model: Returns a compiled model for a tuple of tasks, with the keyword `affinity`. It
             makes all that a training changes anew at each call, which a second call for each
             network checks. Layers that are frozen or adapted may be made once outside.
@@ -137,7 +142,7 @@ def run(
             or settings, or if another run is at work in it.
         SweepError: If networks could not be trained; the message lists them.
     """
-    # Matplotlib, which it needs, is an optional dependency.
+    # Jinja, which it needs, is an optional dependency.
     from tag_keras.report.report import other_groups, write_report
 
     folder, tasks, seeds = Path(output_dir), check_task_names(list(tasks)), _checked_seeds(seeds)
@@ -163,8 +168,9 @@ def run(
         fingerprint = of_run(
             build_model, tasks, seeds[0], data, fit, visible_gpus() if processes else ()
         )
-        keep_settings(folder, {**given, **(settings or {})}, fingerprint)
-
+        settings = {**given, **(settings or {})}
+        keep_settings(folder, settings, fingerprint)
+        environments = keep_environment(folder)
         measured = _measure(study)
         if few := _few_common(data["train"], tasks):
             study.say(few)
@@ -177,6 +183,14 @@ def run(
         first = [row for row in rows if row.seed in seeds]
         rule = selection_rule(measured, first, singletons)
         grouping = _select(study, num_groups, rows, **rule)
+        others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
+        if singletons == "measured":
+            others["anchored"] = rule["affinity"]
+        others |= {"settings": settings, "environments": environments}
+        report = functools.partial(write_report, folder / "report.html", measured, grouping)
+        if progress(grouping, rows, seeds):
+            # For those who look before the end, and in case that it does not come.
+            report(rows, **others)
         groups = [
             Network(group_name(index), group, role="group", index=index)
             for index, group in enumerate(grouping.groups)
@@ -191,13 +205,11 @@ def run(
             rows = _train(study, [*yardsticks, *groups])
             if budget is not None:
                 rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability, prior)
-            serving = serve_measured(rows, num_groups, "validation", probability, prior)
+            estimate = estimate_group_losses(rows, prior)
+            serving = serve_measured(rows, estimate, num_groups, probability)
             grouped = _put_together(folder, serving)
             if grouped is None:
                 _train_served(study, serving, rows)
-        others = other_groups(grouping=grouping, num_groups=num_groups, **rule)
-        if singletons == "measured":
-            others["anchored"] = rule["affinity"]
         study.say(losses_as_text(grouping, rows, serving))
         study.say(serving_as_text(serving))
         if rivals:
@@ -206,7 +218,7 @@ def run(
             every = [*rows, *(row for results in rivals.values() for row in results)]
             others["methods"] = compare_methods(every, methods, baseline="mtl")
             study.say(methods_as_markdown(others["methods"]))
-        write_report(folder / "report.html", measured, grouping, rows, serving=serving, **others)
+        report(rows, serving=serving, estimate=estimate, **others)
         study.say(f"Report: {folder / 'report.html'}")
         return grouped
 

@@ -19,7 +19,7 @@ from run_contents import contents
 
 import tag_keras
 from tag_keras import experiment, results
-from tag_keras.report import pages, report
+from tag_keras.report import report
 from tag_keras.sweep import job
 from tag_keras.sweep import network as training
 from tag_keras.utils import files
@@ -110,7 +110,7 @@ def run_stopped_before_each_training(folder, **options):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run: its folder, that folder as it was before a late training, and what run gave."""
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
     folder, cut_off = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut_off")
     original = training.train_network
 
@@ -131,20 +131,12 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory):
     """A run of one group, by held-out data, that was stopped before each training."""
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
     folder = tmp_path_factory.mktemp("pieces")
     options = {"seeds": np.arange(1), "num_groups": 1, "singletons": "forbid"}
     on = tag_keras.LookaheadAffinity(1, on=DATA["validation"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages, "png", lambda figure: figure and b"drawn")
-        trained = run_stopped_before_each_training(folder, affinity=on, **options)
+    trained = run_stopped_before_each_training(folder, affinity=on, **options)
     return types.SimpleNamespace(folder=folder, options=options, trained=trained)
-
-
-@pytest.fixture(autouse=True)
-def empty_figures(monkeypatch):
-    """Reports after the first ones, whose figures no test looks at: drawing takes half a run."""
-    monkeypatch.setattr(pages, "png", lambda figure: figure and b"drawn")
 
 
 def test_tasks_with_few_common_examples_are_told():
@@ -172,8 +164,11 @@ def test_run_writes_everything(whole):
     names |= {f"group_{index}" for index in range(len(grouping.groups))}
     assert {row.network for row in rows} == names
     assert {row.split for row in rows} == {"validation", "test"}
-    figures = {path.stem for path in folder.glob("*.png")}
-    assert figures >= {"affinity", "grouping", "comparison", "frontier"}
+    (environment,) = json.loads((folder / "environment.json").read_text())
+    page = (folder / "report.html").read_text()
+    for text in (*environment.values(), "LookaheadAffinity", "Estimated validation losses"):
+        assert html.escape(text) in page
+    assert "Not finished" not in page
     saved = keras.models.load_model(folder / "grouped.keras")
     serving = json.loads((folder / "served.json").read_text())
     loss = {(row.network, row.seed, row.split, row.task): row.loss for row in rows}

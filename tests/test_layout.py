@@ -68,7 +68,7 @@ NUMPY_ONLY = (
 # By library, the only files that may import it: the library itself does without.
 OPTIONAL = {
     "matplotlib": {
-        *("report/plots.py", "report/grouping_plots.py", "study/report.py", "plots.py"),
+        *("report/plots.py", "report/grouping_plots.py", "plots.py"),
     },
     "jinja2": {"report/pages.py"},
     "pandas": {"utils/frames.py"},

@@ -12,6 +12,7 @@ from benchmarks.truth.rules import networks_trained
 from tag_keras.report import plots
 from tag_keras.report.plots import Figure
 from tag_keras.utils import files
+from tag_keras.utils.text import with_minus
 
 DECIDED = "all groups, decided"
 # Points are moved apart to this ratio of their numbers of networks, so that names do not overlap.
@@ -113,7 +114,7 @@ def plot_regimes(results: Sequence[Result]) -> Figure:
             if not np.isnan(gain):
                 colour = "white" if abs(gain) > 0.65 * largest else plots.INK
                 # No minus before 0.0.
-                text = plots.with_minus(f"{round(gain, 1) + 0.0:.1f}")
+                text = with_minus(f"{round(gain, 1) + 0.0:.1f}")
                 panel.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
         panel.set_title(problem, fontsize=10)
         panel.set_xticks(range(len(sizes)), [_size_text(size) for size in sizes], fontsize=9)

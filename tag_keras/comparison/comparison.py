@@ -82,7 +82,7 @@ def check_rows(grouping: Grouping, rows: Sequence[Row]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Test losses of each kind of network, at the seeds that all kinds have.
+    """Losses of each kind of network on one split, at the seeds that all kinds have.
 
     Args:
         losses: Losses (T + 1, S) of T tasks and their total over S seeds, by kind (`"joint"`,
@@ -110,30 +110,36 @@ class Comparison:
         return {kind: (losses - joint) / mean for kind, losses in others.items()}
 
 
-def compare(grouping: Grouping, rows: Sequence[Row], serving: Serving | None = None) -> Comparison:
-    """Compares the test losses of joint, single and grouped networks, and of what is served.
+def compare(
+    grouping: Grouping,
+    rows: Sequence[Row],
+    serving: Serving | None = None,
+    split: str = "test",
+) -> Comparison:
+    """Compares the losses of joint, single and grouped networks, and of what is served.
 
     Args:
         grouping: Groups of tasks, and the group that serves each task.
         rows: Results of networks named `"joint"`, `"single_<task>"` and `"group_<index>"`, and of
             the networks that are served.
         serving: What is served.
+        split: Split whose losses count.
 
     Raises:
         ValueError: If the kinds of networks that have complete seeds have none in common.
     """
     table, kinds = ResultTable(rows), serving_networks(grouping, serving)
-    complete = {kind: {*table.seeds(serves, "test")} for kind, serves in kinds.items()}
+    complete = {kind: {*table.seeds(serves, split)} for kind, serves in kinds.items()}
     complete = {kind: seeds for kind, seeds in complete.items() if seeds}
     common = set.intersection(*complete.values()) if complete else set()
     if complete and not common:
         raise ValueError(
-            "`rows` should hold a seed with the test losses of every kind of network. Received "
+            f"`rows` should hold a seed with the {split} losses of every kind of network. Received "
             f"these seeds: {complete}. Train all the kinds with the same seeds."
         )
     losses = {}
     for kind in complete:
-        by_task = table.losses(kinds[kind], "test", sorted(common))
+        by_task = table.losses(kinds[kind], split, sorted(common))
         losses[kind] = np.array([*by_task.values(), results.total_error(by_task)])
     left_out = set().union(*complete.values()) - common
     return Comparison(losses, tuple(sorted(common)), tuple(sorted(left_out)))

@@ -8,10 +8,10 @@ import scipy.special
 
 from tag_keras import results
 from tag_keras.affinity import Affinity
-from tag_keras.comparison.comparison import Comparison, check_rows, compare
+from tag_keras.comparison.comparison import Comparison, check_rows, compare, tasks_of_networks
 from tag_keras.comparison.serving import Serving, serving_as_text
 from tag_keras.decision.power import plan_seeds
-from tag_keras.results import FEWEST_SEEDS, JOINT, Array, Row, mean_and_noise
+from tag_keras.results import FEWEST_SEEDS, JOINT, Array, Row, mean_and_noise, plain_rows
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.replicates import interval_of_differences
 from tag_keras.utils.text import counted, joined, percent, plus_minus
@@ -45,6 +45,10 @@ class Conclusion:
 
     Args:
         verdict: Whether it paid, by what is served.
+        progress: How much of the run is there, and what is missing; empty if nothing is.
+        gain: The gain over the joint network with its interval and probability; empty if the joint
+            network is served or nothing is decided.
+        rival: The next best choice, and how likely it is to be better; empty if there is none.
         reason: What is served and how sure it is.
         chosen: The groups as selected.
         numbers: Total test losses, and their differences from the joint network's.
@@ -53,6 +57,9 @@ class Conclusion:
     """
 
     verdict: str
+    progress: str
+    gain: str
+    rival: str
     reason: str
     chosen: str
     numbers: str
@@ -66,6 +73,7 @@ def conclusion(
     rows: Sequence[Row],
     anchored: bool = False,
     serving: Serving | None = None,
+    seeds: Sequence[int] = (),
 ) -> Conclusion:
     """Says what is served and whether it paid, what test data say of it, and how far to trust it.
 
@@ -78,6 +86,7 @@ def conclusion(
             losses on the split `"test"`.
         anchored: Whether the groups were selected by affinities from `anchor_affinity`.
         serving: What is served, from `guard_groups`.
+        seeds: Seeds that each network is to be trained with. By default, those that are there.
 
     Raises:
         ValueError: If the arguments differ in tasks, `rows` is empty, or a loss is not finite.
@@ -88,15 +97,46 @@ def conclusion(
             f"{different}."
         )
     check_rows(grouping, rows)
+    missing = progress(grouping, rows, seeds, serving)
     trust = [_noise(affinity, anchored), _probes(affinity), _optimality(grouping, anchored)]
     return Conclusion(
         verdict=_verdict(serving),
+        progress=missing,
+        gain=_gain(rows, serving) if serving else "",
+        rival=_rival(rows, serving) if serving else "",
         reason=serving_as_text(serving) if serving else "",
         chosen=_chosen(grouping),
         numbers=_numbers(compare(grouping, rows, serving)),
-        advice=_advice(rows, serving),
+        advice="The same run goes on." if missing and not serving else _advice(rows, serving),
         trust=" ".join(trust),
     )
+
+
+def progress(
+    grouping: Grouping, rows: Sequence[Row], seeds: Sequence[int], serving: Serving | None = None
+) -> str:
+    """How much of a run is there, and what is missing; the empty string if nothing is.
+
+    Once it is decided what serves, a run is only called half done by `seeds`.
+    """
+    done = {(frozenset(row.tasks), row.seed) for row in plain_rows(rows)}
+    wanted = [*seeds] or ([] if serving else sorted({seed for _, seed in done}))
+    networks = {frozenset(tasks): name for name, tasks in tasks_of_networks(grouping).items()}
+    missing = {
+        name: [seed for seed in wanted if (tasks, seed) not in done]
+        for tasks, name in networks.items()
+    }
+    left, every = sum(map(len, missing.values())), len(networks) * len(wanted)
+    if not left:
+        return "" if wanted or serving else "Not finished: no network is trained."
+    named = [
+        name if len(of) == len(wanted) else f"{name} (seed {joined(map(str, of))})"
+        for name, of in missing.items()
+        if of
+    ]
+    if len(named) > MOST_NAMES:
+        named = [*named[:MOST_NAMES], f"{len(named) - MOST_NAMES} further networks"]
+    return f"Not finished: {every - left} of {every} trainings are there. Missing: {joined(named)}."
 
 
 def _chosen(grouping: Grouping) -> str:
@@ -153,12 +193,35 @@ def _verdict(serving: Serving | None) -> str:
     return _VERDICTS[decision.kind]
 
 
+def _gain(rows: Sequence[Row], serving: Serving) -> str:
+    if serving.decision.kind == "joint" or _seeds_of_all(rows, serving) < 2:
+        return ""
+    mean, interval = serving.decision.gain.as_text()
+    return (
+        f"Gain over one joint network: {mean} ({interval}), "
+        f"probability {serving.decision.probability:.2f}."
+    )
+
+
+def _rival(rows: Sequence[Row], serving: Serving) -> str:
+    """The option that is most likely to be better than what is served."""
+    others = [
+        option
+        for option in serving.decision.options
+        if option.grouping.groups != serving.grouping.groups
+    ]
+    if not others or _seeds_of_all(rows, serving) < 2:
+        return ""
+    best = max(others, key=lambda option: option.over_decided.probability)
+    name = _KINDS[best.kind] if best.kind != "groups" else f"{len(best.grouping.groups)} groups"
+    chance = best.over_decided.probability
+    return f"Next best: {name}, better with a probability of {chance:.2f}."
+
+
 def _advice(rows: Sequence[Row], serving: Serving | None) -> str:
     if serving is None:
         return "`guard_groups` decides by the validation losses of the trained networks."
-    tasks = serving.grouping.tasks
-    yardsticks = dict.fromkeys([JOINT, *map(results.single_name, tasks)])
-    found = len(set.intersection(*(_seeds(rows, name, serving.split) for name in yardsticks)))
+    found = _seeds_of_all(rows, serving)
     if found < 2:
         return f"Train {FEWEST_SEEDS} seeds or more of each network before you deploy."
     if serving.decision.kind != "joint":
@@ -169,6 +232,12 @@ def _advice(rows: Sequence[Row], serving: Serving | None) -> str:
         if needed <= found
         else f"would show with about {needed} seeds; there are {found}."
     )
+
+
+def _seeds_of_all(rows: Sequence[Row], serving: Serving) -> int:
+    """The number of seeds that all yardsticks have."""
+    yardsticks = dict.fromkeys([JOINT, *map(results.single_name, serving.grouping.tasks)])
+    return len(set.intersection(*(_seeds(rows, name, serving.split) for name in yardsticks)))
 
 
 def _seeds(rows: Sequence[Row], network: str, split: str) -> set[int]:

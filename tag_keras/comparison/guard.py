@@ -1,12 +1,12 @@
 """The guard: decides by trained networks which of them serve."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tag_keras.affinity import Affinity
 from tag_keras.comparison.comparison import best_networks, check_rows
 from tag_keras.comparison.serving import Serving
 from tag_keras.decision.decision import decide_groups
-from tag_keras.decision.group_losses import estimate_group_losses
+from tag_keras.decision.group_losses import GroupLosses, estimate_group_losses
 from tag_keras.results import PLAIN, Row, group_name
 from tag_keras.selection.grouping import Grouping
 
@@ -70,28 +70,29 @@ def guard_groups(
                 f"`rows` should hold the losses of {group_name(index)!r} on {split!r}. Train the "
                 "network, or evaluate it on data with the labels of its tasks."
             )
-    return serve_measured(rows, len(grouping.groups), split, probability, affinity)
+    estimate = estimate_group_losses(rows, affinity, split)
+    return serve_measured(rows, estimate, len(grouping.groups), probability, split)
 
 
 def serve_measured(
-    rows: Iterable[Row],
+    rows: Sequence[Row],
+    estimate: GroupLosses,
     num_groups: int,
-    split: str = "validation",
     probability: float = 0.8,
-    affinity: Affinity | None = None,
+    split: str = "validation",
 ) -> Serving:
     """Decides as `guard_groups`, for a largest number of groups.
 
     Args:
         rows: Results of the joint network, one network per task and any groups.
+        estimate: The losses of all groups, estimated by these rows.
         num_groups: Largest number of groups, at least 1.
-        split: As in `guard_groups`, as are all that follow.
+        probability: As in `guard_groups`.
+        split: Split whose losses the estimate is of.
     """
-    rows = list(rows)
-    estimate = estimate_group_losses(rows, affinity, split)
     decision = decide_groups(estimate, num_groups, probability, only_measured=True)
     grouping = decision.grouping
-    weight = None if affinity is None else float(estimate.weight_of_affinity.mean())
+    weight = float(estimate.weight_of_affinity.mean()) if estimate.has_affinity else None
     single = {task: (task,) for task in grouping.tasks}
     served = {task: grouping.groups[index] for task, index in grouping.serves.items()}
     networks, total = best_networks(rows, split, served)

@@ -1,32 +1,25 @@
 """Figures of the groups: the chosen ones, what they changed, and others beside them."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.patches
 import matplotlib.ticker
 import numpy as np
 
 from tag_keras.affinity import Affinity
 from tag_keras.report import plots
 from tag_keras.report.plots import Place, new_axes
+from tag_keras.report.tables import LABELS
 from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import score_in_group
 from tag_keras.selection.solvers.problem import Score
-from tag_keras.selection.stability import GroupingStability
 from tag_keras.utils.checks import check_choice
-from tag_keras.utils.colours import between_tasks
+from tag_keras.utils.colours import find_scale
+from tag_keras.utils.text import with_minus
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the same on the whole page.
 COLOURS = {"joint": "#0072B2", "single": "#D55E00", "grouped": "#009E73", "served": "#7F3C8D"}
-LABELS = {
-    "joint": "joint network",
-    "single": "one network per task",
-    "grouped": "groups",
-    "served": "what is served",
-}
 _MARKERS = {"single": "s", "grouped": "o", "served": "D"}
 # With more points, the gains do not fit between them.
 _MOST_GAINS = 16
@@ -79,7 +72,7 @@ def _draw_lines(
     right: Sequence[float],
 ) -> dict[str, dict[str, Any]]:
     """Draws the lines and the words at them, and returns the legend: style by word."""
-    factor, unit, _ = plots.find_scale(affinity.mean)
+    factor, unit, _ = find_scale(affinity.mean)
     solid: dict[str, Any] = {"color": COLOURS["grouped"], "linewidth": 2.2}
     dashed: dict[str, Any] = {"color": "#777777", "linewidth": 1.3, "linestyle": (0, (4, 3))}
     style = {"ha": "center", "va": "center", "fontsize": 9, "zorder": 2.5}
@@ -91,7 +84,7 @@ def _draw_lines(
             axes.plot((0, 1), (start, end), **(solid if task in served else dashed))
             if task in served:
                 value = f"{score_in_group(affinity, group, task, score) * factor:+.3g}"
-                words = plots.with_minus(value) if len(group) > 1 else "alone"
+                words = with_minus(value) if len(group) > 1 else "alone"
                 axes.text(0.16, start + 0.16 * (end - start), words, bbox=box, **style)
         text = f"group_{index}\nserves {len(served)}"
         if helpers:
@@ -164,7 +157,7 @@ def plot_frontier(
                 "`frontier` should hold groupings of the tasks of `grouping`. Received: tasks="
                 f"{best.tasks} and {grouping.tasks}."
             )
-    factor, unit, _ = plots.find_scale(affinity.mean)
+    factor, unit, _ = find_scale(affinity.mean)
     scores = factor * np.array([best.score for best in frontier])
     # The first grouping is for the smallest number that is enough, and has that many groups.
     numbers = len(frontier[0].groups) + np.arange(len(scores))
@@ -199,53 +192,5 @@ def _write_gains(axes: Any, numbers: Any, heights: Any) -> None:
     decimals = max(0, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 0
     style = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 9}
     for number, height, gain in zip(numbers[1:], heights[1:], gains, strict=True):
-        text = plots.with_minus(f"{gain:+.{decimals}f}")
+        text = with_minus(f"{gain:+.{decimals}f}")
         axes.annotate(text, (number, height), (0, 9), **style)
-
-
-def plot_stability(stability: GroupingStability, grouping: Grouping) -> Any:
-    """Axes with a heat map of how often each pair of tasks shares a network, in % of the draws.
-
-    The tasks stand in the order of the groups that serve them. Frames are around the pairs that
-    share a network in `grouping`. With up to 12 tasks each cell has its number.
-
-    Args:
-        stability: What noise would choose, from `grouping_stability`.
-        grouping: The chosen groups.
-
-    Raises:
-        ValueError: If `stability` is of other groups.
-    """
-    if set(stability.grouping.groups) != set(grouping.groups):
-        raise ValueError(
-            "`stability` should be of the groups of `grouping`. Received: "
-            f"{stability.grouping.groups} and {grouping.groups}."
-        )
-    order = sorted(range(len(stability.tasks)), key=lambda i: grouping.serves[stability.tasks[i]])
-    tasks = [stability.tasks[place] for place in order]
-    percent = 100 * between_tasks(stability.share[np.ix_(order, order)])
-    label = "draws in which the pair shares a network, %"
-    axes = plots.draw_pairs(tasks, percent, "Blues", 100, label)
-    frame: dict[str, Any] = {"fill": False, "edgecolor": COLOURS["grouped"], "linewidth": 2.6}
-    for row, column in itertools.permutations(range(len(tasks)), 2):
-        if any({tasks[row], tasks[column]} <= set(group) for group in grouping.groups):
-            corner = (column - 0.46, row - 0.46)
-            axes.add_patch(matplotlib.patches.Rectangle(corner, 0.92, 0.92, **frame))
-        if len(tasks) <= plots.MOST_NUMBERS:
-            value = percent[row, column]
-            style = {"fontsize": 9, "color": "white" if value > 60 else plots.INK}
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", **style)
-    return axes
-
-
-def describe_stability(stability: GroupingStability, affinity: Affinity) -> str:
-    """How often the chosen groups win, and what it costs to choose them, in words."""
-    wins, draws = round(stability.wins * stability.num_samples), stability.num_samples
-    factor, unit, _ = plots.find_scale(affinity.mean)
-    score = plots.with_minus(f"{stability.grouping.score * factor:.3g}")
-    return (
-        f"The chosen groups win in {wins} of {draws} draws of the affinities from their standard "
-        f"errors. The expected regret is {stability.regret * factor:.2g}{unit}: on average over "
-        "the draws, the chosen groups score by that much less than the best groups for the draw. "
-        f"For the means of the affinities they score {score}."
-    )

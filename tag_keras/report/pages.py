@@ -1,10 +1,11 @@
-"""Pages of HTML that need no other file, and the figures on them."""
+"""Pages of HTML that need no other file."""
 
-import io
 from pathlib import Path
 from typing import Any
 
+from tag_keras.report.heat_maps import STEPS
 from tag_keras.utils import files
+from tag_keras.utils.colours import heat_colours
 
 try:
     import jinja2
@@ -23,24 +24,12 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(heat_colours=heat_colours, heat_steps=STEPS)
     page: str = environment.get_template(template).render(**values)
     return page
 
 
-def png(drawing: Any) -> bytes | None:
-    """A figure, or the one that axes are in, as PNG; None for None."""
-    if drawing is None:
-        return None
-    buffer = io.BytesIO()
-    drawing.figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
-def write(path: Path, content: bytes | None) -> None:
-    """Writes a file, atomically, or deletes it where there is nothing to write."""
-    # A figure of an earlier report must not stand beside this one.
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
+def write(path: Path, content: str) -> None:
+    """Writes a file, atomically."""
     with files.replacing(path) as partial:
-        partial.write_bytes(content)
+        partial.write_text(content, "utf-8")

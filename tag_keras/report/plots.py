@@ -12,7 +12,8 @@ import numpy as np
 from tag_keras.affinity import Affinity
 from tag_keras.results import Array
 from tag_keras.selection.grouping import Grouping
-from tag_keras.utils.colours import between_tasks, robust_limit
+from tag_keras.utils.colours import between_tasks, find_scale
+from tag_keras.utils.text import with_minus
 
 try:
     import matplotlib.lines
@@ -218,20 +219,3 @@ def add_legend(
     legend = figure.legend(_lines(styles), words, loc=place, ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def find_scale(values: Array) -> tuple[float, str, float]:
-    """Factor to bring values (..., T, T) between tasks to 1..1000, its unit, the largest size.
-
-    Outliers may be larger.
-    """
-    largest = robust_limit(between_tasks(values))
-    # For smaller numbers, the factor would be infinite.
-    power = max(3 * int(np.floor(np.log10(largest) / 3)), -300)
-    superscript = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return 10.0**-power, f", in units of 10{superscript}" if power else "", largest
-
-
-def with_minus(text: str) -> str:
-    """`text` with minus signs instead of hyphens."""
-    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,8 +1,7 @@
 """Writes the report, and finds the other groups that it tells of."""
 
-import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from tag_keras.comparison.comparison import compare, serving_networks
 from tag_keras.comparison.conclusion import conclusion
 from tag_keras.comparison.method_table import MethodLine, method_cells
 from tag_keras.comparison.serving import Serving
-from tag_keras.report import grouping_plots, pages, plots, tables
-from tag_keras.results import Row, group_name
+from tag_keras.decision.group_losses import GroupLosses
+from tag_keras.report import drawings, heat_maps, pages, strips, tables, trends
+from tag_keras.results import FEWEST_SEEDS, Row, group_name
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import score_in_group, selection_frontier
 from tag_keras.selection.rules import Singletons
@@ -36,20 +36,22 @@ def write_report(
     methods: Sequence[MethodLine] = (),
     serving: Serving | None = None,
     anchored: Affinity | None = None,
+    estimate: GroupLosses | None = None,
+    settings: Mapping[str, Any] | None = None,
+    environments: Sequence[Mapping[str, str]] = (),
 ) -> None:
-    """Writes the report: one HTML page that needs no other file, and its figures as PNG beside it.
+    """Writes the report: one HTML page that needs no other file.
 
-    The figures are affinity.png, grouping.png, frontier.png, stability.png, affinity_history.png
-    and comparison.png, each if it has data. Files are written atomically, the page last.
+    Its tables and drawings are text. `tag_keras.plots` has figures for other pages.
 
     Args:
-        path: Page to write, for instance `"report.html"`.
+        path: Page to write, for instance `"report.html"`. It is written atomically.
         affinity: Affinities of T tasks.
         grouping: Groups of the same tasks.
         rows: Results of the networks `"joint"` (all tasks), `"single_<task>"` (one task) and
             `"group_<index>"`, for several seeds, and of `"affinity"`, the training that measured.
             The page shows losses on the split `"test"`, and says what is missing. Other networks
-            are ignored.
+            are in the table of networks only.
         title: Title of the page.
         frontier: The best groupings by the number of groups, from `selection_frontier`.
         stability: What noise would choose, from `grouping_stability`.
@@ -57,6 +59,12 @@ def write_report(
         serving: What is served, from `guard_groups` of the same `grouping` and `rows`.
         anchored: The affinities from `anchor_affinity`, if `grouping`, `frontier` and `stability`
             were selected by them, and not by `affinity` itself.
+        estimate: Estimated losses of the same `rows`, from `estimate_group_losses`, which the page
+            shows by task with their intervals. By default, means over seeds.
+        settings: What the run was called with. `"seeds"` among them says how many trainings a run
+            that is half done should have.
+        environments: Date, versions and device of the run, in this order, by name; several if it
+            went on with others.
 
     Raises:
         ValueError: If `rows` is empty or has a loss that is not finite, arguments have different
@@ -73,26 +81,20 @@ def write_report(
     tag_keras.write_report("report.html", affinity, grouping, rows)
     ```
     """
-    summary = conclusion(affinity, grouping, rows, anchored is not None, serving)
+    seeds = (settings or {}).get("seeds", ())
+    summary = conclusion(affinity, grouping, rows, anchored is not None, serving, seeds)
     served = _served(grouping, serving, rows) if serving else None
-    if anchored and anchored.tasks != affinity.tasks:
-        raise ValueError(
-            "`anchored` should be of the tasks of `affinity`. Received: "
-            f"anchored={anchored.tasks!r}."
-        )
+    for name, tasks in {"anchored": anchored, "estimate": estimate}.items():
+        if tasks and {*tasks.tasks} != {*affinity.tasks}:
+            raise ValueError(
+                f"`{name}` should be of the tasks of `affinity`. Received: {name}={tasks.tasks!r}."
+            )
     comparison, needed = compare(grouping, rows, serving), serving_networks(grouping, serving)
-    by, changes = anchored or affinity, comparison.changes()
+    by: Affinity = anchored or affinity
     score: Score = "sum" if anchored else "mean"
-    figures = {
-        "grouping": grouping_plots.plot_grouping(grouping, by, score),
-        "frontier": grouping_plots.plot_frontier(frontier, grouping, by) if frontier else None,
-        "stability": grouping_plots.plot_stability(stability, grouping) if stability else None,
-        "comparison": grouping_plots.plot_comparison(grouping.tasks, changes) if changes else None,
-        "affinity": plots.plot_affinity(affinity),
-        "affinity_history": plots.plot_history(affinity),
-    }
-    images = {name: pages.png(figure) for name, figure in figures.items()}
-    labels = grouping_plots.LABELS
+    unit, scores = tables.scores_table(grouping, by, score)
+    numbers = [line["score"] for line in scores]
+    split = serving.split if serving else "validation"
     page = pages.render(
         "report.html.jinja",
         title=title,
@@ -103,22 +105,33 @@ def write_report(
         ),
         conclusion=summary,
         served=served,
+        strips=strips.strips(grouping, rows, serving, estimate, split),
+        labels=tables.LABELS,
+        shapes=drawings.SHAPES,
         grouping=grouping,
         group_name=group_name,
-        stability=grouping_plots.describe_stability(stability, by) if stability else "",
+        diagram=drawings.groups_diagram(grouping, numbers, summary.chosen),
+        scores=scores,
+        score_unit=unit,
+        frontier=tables.frontier_table(frontier, grouping, by) if frontier else None,
+        stability=tables.describe_stability(stability, by) if stability else "",
+        stability_map=heat_maps.stability_map(stability, grouping) if stability else None,
         comparison=comparison,
-        kinds={kind: labels[kind] for kind in comparison.losses},
-        missing=[labels[kind] for kind in needed if kind not in comparison.losses],
-        colours=grouping_plots.COLOURS,
+        kinds={kind: tables.LABELS[kind] for kind in comparison.losses},
+        missing=[tables.LABELS[kind] for kind in needed if kind not in comparison.losses],
+        fewest_seeds=FEWEST_SEEDS,
         losses=tables.losses_table(grouping, comparison),
         metrics=tables.metrics_table(grouping, comparison, rows, serving),
-        costs=tables.costs_table(grouping, rows, anchored is not None),
         methods=[method_cells(line) for line in methods],
-        images={name: base64.b64encode(png).decode() for name, png in images.items() if png},
+        affinity_map=heat_maps.affinity_map(affinity, grouping),
+        trends=trends.trends(affinity),
+        networks=tables.networks_table(rows, serving, split),
+        networks_split=split,
+        costs=tables.costs_table(grouping, rows, anchored is not None),
+        settings=tables.settings_table(settings or {}),
+        environments=environments,
     )
-    for name, png in images.items():
-        pages.write(Path(path).with_name(f"{name}.png"), png)
-    pages.write(Path(path), page.encode())
+    pages.write(Path(path), page)
 
 
 def other_groups(

@@ -1,23 +1,19 @@
 """The report of a study: total error by method and number of networks."""
 
-import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tag_keras.report import pages, plots
-from tag_keras.report.plots import Figure
+from tag_keras.report import pages
+from tag_keras.report.drawings import Series, chart
 from tag_keras.results import Row, mean_and_deviation
 from tag_keras.study import table
 from tag_keras.study.methods import METHODS
 from tag_keras.study.names import METHOD_WORDS
 from tag_keras.study.table import StudyLine
 from tag_keras.utils.text import cells_as_markdown
-
-_MARKERS = "osD^vP*"
 
 _NOTE = (
     "Test split, mean ± standard deviation over the seeds; for random, over draws and seeds. The "
@@ -38,7 +34,7 @@ def write_study_report(
     source: str = "",
     half_size: bool = False,
 ) -> str:
-    """Writes the table of a study: report.md, and report.html with the figure methods.png.
+    """Writes the table of a study: report.md, and report.html with a chart.
 
     Args:
         folder: Folder of the study.
@@ -67,7 +63,8 @@ def write_study_report(
     published = {name: row for name, row in (published or {}).items() if budgets & {*row}}
     cells = table.study_cells(lines, published)
     markdown = cells_as_markdown(cells)
-    figure = pages.png(plot_study(lines, error, published))
+    series = chart_series(lines, published)
+    label, axis = _result(lines, error), "networks, or budget in standard network times"
     note = f"{_NOTE} Published: {source}." if published else _NOTE
     page = pages.render(
         "study.html.jinja",
@@ -75,59 +72,46 @@ def write_study_report(
         error=error,
         head=cells[0],
         table=cells[1:],
-        figure=base64.b64encode(figure or b"").decode(),
+        chart=chart(series, sorted(budgets), label, axis, error),
+        series=series,
         methods={line.method: METHOD_WORDS[line.method] for line in lines},
         note=note,
     )
-    pages.write(folder / "methods.png", figure)
     text = f"# {title}\n\n{error}, by method and number of networks.\n\n{markdown}\n\n{note}\n"
-    pages.write(folder / "report.md", text.encode())
-    pages.write(folder / "report.html", page.encode())
+    pages.write(folder / "report.md", text)
+    pages.write(folder / "report.html", page)
     return markdown
 
 
-def plot_study(
-    lines: Sequence[StudyLine], error: str, published: Published | None = None
-) -> Figure:
-    """Plots the total error, labelled `error`, over the number of networks.
+def chart_series(lines: Sequence[StudyLine], published: Published | None = None) -> list[Series]:
+    """The total error over the number of networks, by method, for a chart.
 
     Methods that choose are lines, others points. Bars are standard deviations. Published values
-    have hollow markers.
+    are hollow.
     """
-    figure = plots.new_figure(8, 4.8)
-    axes: Any = figure.subplots()
     methods = list(dict.fromkeys(line.method for line in lines))
-    budgets = sorted({line.budget for line in lines})
+    budgets = {line.budget for line in lines}
+    series = []
     for place, method in enumerate(methods):
         own = [line for line in lines if line.method == method]
         pairs = np.array([mean_and_deviation(line.totals) for line in own])
         # Side by side: methods with the same number of networks would hide each other.
         shift = 0.4 * (place / (len(methods) - 1) - 0.5) if len(methods) > 1 else 0.0
-        axes.errorbar(
-            [line.budget + shift for line in own],
-            pairs[:, 0],
-            yerr=np.nan_to_num(pairs[:, 1]),
-            label=method,
-            linestyle="-" if METHODS[method].chooses else "",
-            **_style(place),
-        )
+        numbers = np.array([line.budget + shift for line in own])
+        errors, connected = np.nan_to_num(pairs[:, 1]), METHODS[method].chooses
+        series.append(Series(method, numbers, pairs[:, 0], errors, connected, False, place))
     for place, (method, values) in enumerate((published or {}).items()):
-        style = {**_style(place), "markerfacecolor": "none", "linestyle": ":"}
         shown = {budget: value for budget, value in values.items() if budget in budgets}
-        axes.plot(list(shown), list(shown.values()), label=f"{method}, published", **style)
-    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
-    axes.set_xlim(budgets[0] - 0.4, budgets[-1] + 0.4)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=plots.GREY)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("networks, or budget in standard network times")
-    axes.set_ylabel(error)
-    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
+        numbers, totals = np.array([*shown]), np.array([*shown.values()])
+        none = np.zeros(len(shown))
+        series.append(Series(f"{method}, published", numbers, totals, none, True, True, place))
+    return series
 
 
-def _style(place: int) -> dict[str, Any]:
-    # A colour that comes again has another marker.
-    rounds, index = divmod(place, len(plots.LINE_COLOURS))
-    marker = _MARKERS[(place + rounds) % len(_MARKERS)]
-    return {"color": plots.LINE_COLOURS[index], "marker": marker, "markersize": 6, "linewidth": 1.3}
+def _result(lines: Sequence[StudyLine], error: str) -> str:
+    """The least total error, in words."""
+    best = min(lines, key=lambda line: float(line.totals.mean()))
+    return (
+        f"{error} by the number of networks: least by {best.method} with {best.budget:g}, "
+        f"{best.totals.mean():.4g}"
+    )

@@ -7,8 +7,10 @@ import numpy.typing as npt
 _OUTLIER = 3.0
 # Of fewer values, none is called an outlier.
 _FEWEST = 6
-# The ends of the scale: white is 0, red hurts, blue helps. Matplotlib's "RdBu" is alike.
-_RED, _BLUE = (178, 24, 43), (33, 102, 172)
+# The scale on a light and on a dark page: 0, and its ends: red hurts and blue helps. Matplotlib's
+# "RdBu" is like the first.
+_LIGHT = ((255, 255, 255), (178, 24, 43), (33, 102, 172))
+_DARK = ((32, 36, 42), (239, 120, 100), (95, 170, 230))
 
 
 def between_tasks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -32,15 +34,28 @@ def robust_limit(values: npt.NDArray[np.float64]) -> float:
     return largest or 1.0
 
 
-def heat_colours(share: float) -> tuple[str, str]:
+def find_scale(values: npt.NDArray[np.float64], whole: bool = False) -> tuple[float, str, float]:
+    """Factor to bring values (..., T, T) between tasks to 1..1000, its unit, the largest size.
+
+    With `whole`, it brings them to 10..100, for whole numbers. Outliers may be larger.
+    """
+    largest = robust_limit(between_tasks(values))
+    digits = int(np.floor(np.log10(largest)))
+    # For smaller numbers, the factor would be infinite.
+    power = max(digits - 1 if whole else 3 * (digits // 3), -300)
+    superscript = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return 10.0**-power, f", in units of 10{superscript}" if power else "", largest
+
+
+def heat_colours(share: float, dark: bool = False) -> tuple[str, str]:
     """Background and text colour of a cell, as in CSS, for a value as a share of the limit.
 
-    Shares beyond -1 and 1 have the colours of these. The text has a contrast of at least 4.5
-    (WCAG 2.1, level AA).
+    With `dark`, they are for dark pages. Shares beyond -1 and 1 have the colours of these. The text
+    has a contrast of at least 4.5 (WCAG 2.1, level AA).
     """
     share = float(np.clip(share, -1.0, 1.0))
-    end = np.array(_BLUE if share > 0 else _RED)
-    colour = np.round(255 + abs(share) * (end - 255)).astype(int)
+    zero, red, blue = np.array(_DARK if dark else _LIGHT)
+    colour = np.round(zero + abs(share) * ((blue if share > 0 else red) - zero)).astype(int)
     text = "#ffffff" if _luminance(colour) < 0.179 else "#000000"
     return "#" + "".join(f"{part:02x}" for part in colour), text
 

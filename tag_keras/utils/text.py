@@ -36,6 +36,11 @@ def joined(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def with_minus(text: str) -> str:
+    """`text` with minus signs instead of hyphens."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 def sentence(text: str) -> str:
     """The text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
@@ -50,6 +55,15 @@ def cells_as_markdown(cells: Sequence[Sequence[str]]) -> str:
     ]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def shortened(text: str, columns: int) -> str:
+    """The text, cut with "…" at its end if it takes more than so many columns of a terminal."""
+    if _width(text) <= columns:
+        return text
+    while _width(text) >= columns:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def _width(text: str) -> int:

@@ -11,7 +11,7 @@ from report_cases import ABC, ABC_GROUPING, make_affinity, make_grouping, rows_w
 
 import tag_keras
 from tag_keras.affinity import Affinity
-from tag_keras.comparison.conclusion import conclusion
+from tag_keras.comparison.conclusion import conclusion, progress
 from tag_keras.comparison.guard import guard_groups
 from tag_keras.comparison.serving import serving_as_text
 from tag_keras.results import Row
@@ -281,3 +281,82 @@ def test_many_tasks_are_not_listed():
     rows = [Row("joint", tuple(tasks), 0, task, "test", 1.0, {}, 1.0) for task in tasks]
     found = conclusion(make_affinity(tasks), grouping, rows)
     assert found.chosen == "Chosen: 2 networks for 13 tasks, listed below."
+
+
+# How much of a run is there.
+
+
+def test_a_run_that_is_half_done_says_what_is_missing():
+    rows = make_rows()
+    left = [row for row in rows if row.network not in ("group_1", "single_c")]
+    left += [row for row in rows if row.network == "single_c" and row.seed != 1]
+    # group_0, group_1, joint and three single networks with three seeds.
+    expected = "Not finished: 14 of 18 trainings are there. Missing: group_1 and single_c (seed 1)."
+    assert progress(GROUPING, left, (0, 1, 2)) == expected
+    # Without seeds, those that are there.
+    assert progress(GROUPING, left, ()) == expected
+    assert progress(GROUPING, left, (0, 1, 2, 3)).startswith("Not finished: 14 of 24 trainings")
+    found = conclusion(make_affinity(TASKS), GROUPING, left, seeds=(0, 1, 2))
+    assert (found.progress, found.advice) == (expected, "The same run goes on.")
+    assert progress(GROUPING, rows, (0, 1, 2)) == progress(GROUPING, rows, (0,)) == ""
+
+
+def test_further_seeds_of_some_networks_are_not_half_a_run():
+    rows = make_rows() + [row for row in make_rows(seeds=(3,)) if row.role == "joint"]
+    assert progress(GROUPING, rows, (), guard_groups(GROUPING, rows)) == ""
+    assert progress(GROUPING, rows, (0, 1, 2)) == ""
+    assert progress(GROUPING, rows, ()).startswith("Not finished: 19 of 24")
+
+
+def test_a_group_that_is_a_yardstick_is_one_training():
+    levels = {"joint": LEVELS["joint"], "single_a": {"a": 0.9}, "group_1": {"c": 1.0}}
+    grouping = make_grouping(ABC, (("a", "b"), ("c",)))
+    rows = [row for row in make_rows(grouping=grouping, levels=levels) if row.seed == 0]
+    assert progress(grouping, rows, (0,)) == (
+        "Not finished: 3 of 5 trainings are there. Missing: group_0 and single_b."
+    )
+
+
+def test_of_many_missing_networks_some_are_named():
+    tasks = tuple(f"t{index}" for index in range(20))
+    rows = [Row("joint", tasks, 0, task, "validation", 0.5, {}, 1.0) for task in tasks]
+    words = progress(make_grouping(tasks, (tasks[:9], tasks[9:])), rows, (0,))
+    assert words.startswith("Not finished: 1 of 23 trainings are there. Missing: group_0, group_1,")
+    assert words.endswith("single_t9 and 10 further networks.")
+    measured = [dataclasses.replace(row, network="affinity", role="affinity") for row in rows]
+    nothing = progress(make_grouping(tasks, (tasks,)), measured, ())
+    assert nothing == "Not finished: no network is trained."
+
+
+# The gain and the next best choice, in few words.
+
+
+def test_the_gain_and_the_next_best_choice():
+    rows = make_rows(noise=0.1)
+    serving = guard_groups(GROUPING, rows)
+    found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving)
+    assert serving.decision.kind == "groups"
+    low, high = (100 * end / 2.8 for end in serving.decision.interval)
+    assert found.gain == (
+        f"Gain over one joint network: {100 * serving.decision.gain.share:.1f} % "
+        f"({low:.1f} to {high:.1f} %), probability {serving.decision.probability:.2f}."
+    )
+    chances = {
+        option.kind: option.over_decided.probability
+        for option in serving.decision.options
+        if option.kind != "groups"
+    }
+    name = max(chances, key=chances.get)
+    words = {"single": "one network per task", "joint": "one joint network"}[name]
+    chance = f"{chances[name]:.2f}"
+    assert found.rival == f"Next best: {words}, better with a probability of {chance}."
+
+
+def test_where_the_joint_network_serves_there_is_a_next_best_choice_only():
+    rows = make_rows({**LEVELS, "joint": {"a": 0.3, "b": 0.2, "c": 0.4}})
+    found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=guard_groups(GROUPING, rows))
+    assert found.gain == "" and found.rival.startswith("Next best: ")
+    # Of one seed, neither is known.
+    rows = make_rows(seeds=(0,))
+    found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=guard_groups(GROUPING, rows))
+    assert found.gain == found.rival == ""

@@ -98,18 +98,40 @@ def rows_with_totals(**totals):
 
 
 class Tables(html.parser.HTMLParser):
-    """Tables of a page as lists of lines of cells, each a list of its words."""
+    """Tables of a page as lists of lines of cells, each a list of its words, and its drawings.
+
+    Attributes:
+        tables: By table, a list of lines.
+        by_section: Tables by the heading that they stand below.
+        texts: By section, all of its text outside of tables, drawings, styles and scripts.
+        marked: Table, line and cell, counted from 1, of cells of the class "best".
+        resources: What "src" and "href" name.
+        drawings: By drawing, its class, its label and its texts.
+        ids: Values of "id".
+    """
 
     def __init__(self, page):
         super().__init__()
         self.tables, self.inside, self.resources, self.marked = [], False, [], []
+        self.by_section, self.texts, self.drawings, self.ids = {}, {}, [], []
+        self._section, self._heading, self._open = "", None, []
         self.feed(page)
+        self.close()
+        assert not self._open, self._open
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.resources += [attributes[name] for name in ("src", "href") if name in attributes]
-        if tag == "table":
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        if tag not in ("meta", "col", "path", "line", "rect", "circle", "input"):
+            self._open.append(tag)
+        if tag == "h2":
+            self._section = ""
+        elif tag == "svg" and "role" in attributes:
+            self.drawings.append((attributes["class"], attributes["aria-label"], []))
+        elif tag == "table":
             self.tables.append([])
+            self.by_section.setdefault(self._section, []).append(self.tables[-1])
         elif tag == "tr":
             self.tables[-1].append([])
         elif tag in ("th", "td"):
@@ -120,12 +142,30 @@ class Tables(html.parser.HTMLParser):
                     (len(self.tables), len(self.tables[-1]), len(self.tables[-1][-1]))
                 )
 
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if self._open[-1:] == [tag]:
+            self._open.pop()
+
     def handle_endtag(self, tag):
+        if tag == "path":
+            return
+        assert self._open.pop() == tag
         self.inside = self.inside and tag not in ("th", "td")
 
     def handle_data(self, data):
-        if self.inside and data.strip():
-            self.tables[-1][-1][-1].append(" ".join(data.split()))
+        words = " ".join(data.split())
+        if not words or {"style", "script"} & {*self._open}:
+            return
+        if self._open[-1] == "h2":
+            self._section += words
+        elif "svg" in self._open:
+            self.drawings[-1][2].append(words) if self.drawings else None
+        elif self.inside:
+            self.tables[-1][-1][-1].append(words)
+        else:
+            before = self.texts.get(self._section, "")
+            self.texts[self._section] = f"{before} {words}".strip()
 
 
 # Four tasks, for which other groups are known, too.

@@ -1,7 +1,7 @@
 import pytest
 from report_cases import SERVES, TASKS, make_affinity, make_grouping, make_rows
 
-from tag_keras.report import pages, report
+from tag_keras.report import report
 from tag_keras.results import Row
 
 
@@ -24,9 +24,3 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def page(folder):
     return (folder / "report.html").read_text("utf-8")
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Leaves out the drawing, for pages with figures that other tests draw."""
-    monkeypatch.setattr(pages, "png", lambda figure: figure and b"\x89PNG")

@@ -16,12 +16,10 @@ from report_cases import (
     make_affinity,
     make_choice,
     make_grouping,
-    make_stability,
 )
 
 from tag_keras.affinity import Affinity
 from tag_keras.report import grouping_plots
-from tag_keras.selection.grouping import Grouping
 
 
 def test_grouping_diagram_has_a_line_for_each_member():
@@ -170,56 +168,3 @@ def test_names_of_the_frontier_do_not_overlap():
     assert len(boxes) == 15
     for first, second in itertools.pairwise(boxes):
         assert first.x1 < second.x0
-
-
-def test_stability_stands_in_the_order_of_the_groups():
-    axes = grouping_plots.plot_stability(make_stability(), make_choice())
-    names = ["a", "c", "b", "d<e>$f$"]
-    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-        assert [label.get_text() for label in labels] == names
-    shown = axes.images[1].get_array()
-    expected = [[0, 90, 10, 20], [90, 0, 0, 30], [10, 0, 0, 74], [20, 30, 74, 0]]
-    np.testing.assert_array_equal(shown.mask, np.eye(4, dtype=bool))
-    np.testing.assert_allclose(shown.filled(0), expected)
-    assert axes.images[1].get_clim() == (0, 100)
-    texts = {text.get_position(): text.get_text() for text in axes.texts}
-    assert texts == {
-        (column, row): str(expected[row][column])
-        for row in range(4)
-        for column in range(4)
-        if row != column
-    }
-
-
-def test_stability_frames_the_pairs_of_the_chosen_groups():
-    groups = (("a", "b"), ("b", "c"), ("d<e>$f$",))
-    grouping = Grouping(FOUR, groups, {"a": 0, "b": 1, "c": 1, "d<e>$f$": 2}, 0.0, 0.0, True)
-    axes = grouping_plots.plot_stability(make_stability(grouping=grouping), grouping)
-    centres = {
-        (round(frame.get_x() + frame.get_width() / 2), round(frame.get_y() + 0.46))
-        for frame in axes.patches
-    }
-    # b helps a: the two share a network, which does not serve b.
-    assert centres == {(0, 1), (1, 0), (1, 2), (2, 1)}
-
-
-def test_stability_of_many_tasks_has_no_numbers():
-    tasks = tuple(f"t{index}" for index in range(13))
-    grouping = make_choice(groups=(tasks,), tasks=tasks)
-    stability = make_stability(tasks=tasks, grouping=grouping, share=np.ones((13, 13)))
-    axes = grouping_plots.plot_stability(stability, grouping)
-    assert not axes.texts
-    assert len(axes.patches) == 13 * 12
-
-
-def test_stability_in_words():
-    assert grouping_plots.describe_stability(make_stability(), FOUR_AFFINITY) == (
-        "The chosen groups win in 129 of 200 draws of the affinities from their standard errors. "
-        "The expected regret is 0.27, in units of 10⁻³: on average over the draws, the chosen "
-        "groups score by that much less than the best groups for the draw. For the means of "
-        "the affinities they score 10."
-    )
-    worse = make_stability(grouping=make_choice(-0.0123), regret=0.0)
-    words = grouping_plots.describe_stability(worse, FOUR_AFFINITY)
-    assert "regret is 0, in units" in words
-    assert f"they score {MINUS}12.3." in words

@@ -8,7 +8,8 @@ import pytest
 from report_cases import ABC, MINUS, TASKS, make_affinity
 
 from tag_keras.affinity import Affinity
-from tag_keras.report.plots import find_scale, plot_affinity, plot_history
+from tag_keras.report.plots import plot_affinity, plot_history
+from tag_keras.utils.colours import find_scale
 
 
 def texts_of(axes):

@@ -7,7 +7,7 @@ from matplotlib.image import imread
 from benchmarks.truth import figures
 from benchmarks.truth.judging import Result, Verdict
 from benchmarks.truth.rules import networks_trained
-from tag_keras.report.plots import with_minus
+from tag_keras.utils.text import with_minus
 
 
 def result(problem, width, size, *, over=0.0, num_tasks=3, **gains):

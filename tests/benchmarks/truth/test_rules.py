@@ -11,6 +11,7 @@ import tag_keras
 from benchmarks.truth import rules
 from benchmarks.truth.rules import RULES, SLOW_RULES, Measured, networks_trained
 from tag_keras.comparison.guard import serve_measured
+from tag_keras.decision.group_losses import estimate_group_losses
 from tag_keras.results import Row
 
 # Of the pairs, "ab" is the best one for "b" without "c". Together the tasks are very bad.
@@ -160,7 +161,7 @@ def test_what_experiment_run_does(seed):
     # The rule knows parts of the validation data; equal ones say nothing.
     parts = np.repeat(measured.validation.mean(axis=0)[None], 5, axis=0)
     measured = dataclasses.replace(measured, parts=parts)
-    served = serve_measured(found, 3).grouping
+    served = serve_measured(found, estimate_group_losses(found), 3).grouping
     chosen = [served.groups[served.serves[task]] for task in "abcd"]
     assert RULES["experiment.run"](measured, 3) == rows(*chosen)
 

@@ -1,0 +1,50 @@
+"""What a run was made with: kept once, and anew where it changes."""
+
+import datetime
+import json
+
+import keras
+import pytest
+import tensorflow as tf
+
+import tag_keras
+from tag_keras.study import environment
+from tag_keras.study.environment import keep_environment
+
+
+def test_it_is_kept_once(tmp_path):
+    (found,) = keep_environment(tmp_path)
+    assert found["tag_keras"] == tag_keras.__version__
+    assert (found["TensorFlow"], found["Keras"]) == (tf.__version__, keras.__version__)
+    age = datetime.datetime.now() - datetime.datetime.strptime(found["date"], "%Y-%m-%d %H:%M")
+    assert age < datetime.timedelta(minutes=5)
+    assert json.loads((tmp_path / "environment.json").read_text()) == [found]
+    # A later start with the same keeps the first date.
+    (tmp_path / "environment.json").write_text(json.dumps([{**found, "date": "2020-01-01 10:00"}]))
+    assert [one["date"] for one in keep_environment(tmp_path)] == ["2020-01-01 10:00"]
+
+
+def test_other_versions_are_added(tmp_path, monkeypatch):
+    (first,) = keep_environment(tmp_path)
+    monkeypatch.setattr(keras, "__version__", "9.9")
+    found = keep_environment(tmp_path)
+    assert found[0] == first and [one["Keras"] for one in found] == [first["Keras"], "9.9"]
+    assert keep_environment(tmp_path) == found
+
+
+def test_devices_in_words(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert environment._device().startswith("CPU (")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    assert environment._device() == "2 x GPU"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "{}", "[1]", '[{"date": "today"}]', '[{"date": 1}]', '"text"'],
+)
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "environment.json").write_text(content)
+    with pytest.raises(ValueError, match=r"environment\.json .* Delete it"):
+        keep_environment(tmp_path)
