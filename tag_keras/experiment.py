@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from tag_keras.affinity import Affinity
 from tag_keras.comparison.comparison import losses_as_text
 from tag_keras.comparison.conclusion import progress
@@ -198,8 +196,7 @@ def run(
             for index, group in enumerate(grouping.groups)
         ]
         # Of many tasks, their weight would take long to estimate.
-        known = np.isfinite(measured.mean[~np.eye(len(tasks), dtype=bool)]).all()
-        prior = measured if known and len(tasks) <= _MOST_TASKS_BY_AFFINITY else None
+        prior = measured if len(tasks) <= _MOST_TASKS_BY_AFFINITY else None
         grouped = None
         # Again if networks were damaged: trained anew, they may come out otherwise.
         while grouped is None:
