@@ -45,8 +45,6 @@ from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
 
-_MOST_TASKS_BY_AFFINITY = 12
-
 
 class BuildMeasuredModel(Protocol):
     """Returns a compiled model for a tuple of tasks; with `affinity`, one that measures."""
@@ -195,8 +193,6 @@ def run(
             Network(group_name(index), group, role="group", index=index)
             for index, group in enumerate(grouping.groups)
         ]
-        # Of many tasks, their weight would take long to estimate.
-        prior = measured if len(tasks) <= _MOST_TASKS_BY_AFFINITY else None
         grouped = None
         # Again if networks were damaged: trained anew, they may come out otherwise.
         while grouped is None:
@@ -204,8 +200,8 @@ def run(
             # again.
             rows = _train(study, [*yardsticks, *groups])
             if budget is not None:
-                rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability, prior)
-            estimate = estimate_group_losses(rows, prior)
+                rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability)
+            estimate = estimate_group_losses(rows)
             serving = serve_measured(rows, estimate, num_groups, probability)
             grouped = _put_together(folder, serving)
             if grouped is None:

@@ -187,10 +187,9 @@ def test_run_writes_everything(whole):
         total += loss[name, seed, "validation", task]
     assert total == pytest.approx(serving["total"])
     # By the losses of all networks, as by hand.
-    estimate = tag_keras.estimate_group_losses(rows, affinity)
+    estimate = tag_keras.estimate_group_losses(rows)
     decision = tag_keras.decide_groups(estimate, 2, only_measured=True)
     assert serving["decision"]["kind"] == decision.kind
-    assert serving["weight_of_affinity"] == pytest.approx(estimate.weight_of_affinity.mean())
     for text in (printed, html.unescape((folder / "report.html").read_text())):
         assert decision.reason in text and f"{total:.4g} by " in text
     # A rival costs its own training, the groups all that were needed to select them.
@@ -225,11 +224,8 @@ def test_the_parts_of_arrays_for_validation_make_gains_less_sure(tmp_path):
         mean = np.average([loss for _, loss in sorted(losses)], weights=sizes)
         assert mean == pytest.approx(row.loss, rel=1e-5)
     served = tag_keras.Serving.load(tmp_path / "served.json").decision.options[-1]
-    affinity = tag_keras.Affinity.load(tmp_path / "affinity.json")
     sure, unsure = (
-        tag_keras.decide_groups(
-            tag_keras.estimate_group_losses(rows, affinity, parts=names), 1
-        ).options[-1]
+        tag_keras.decide_groups(tag_keras.estimate_group_losses(rows, parts=names), 1).options[-1]
         for names in ((), None)
     )
     assert served.over_joint == unsure.over_joint

@@ -92,7 +92,6 @@ def serve_measured(
     """
     decision = decide_groups(estimate, num_groups, probability, only_measured=True)
     grouping = decision.grouping
-    weight = float(estimate.weight_of_affinity.mean()) if estimate.has_affinity else None
     single = {task: (task,) for task in grouping.tasks}
     served = {task: grouping.groups[index] for task, index in grouping.serves.items()}
     networks, total = best_networks(rows, split, served)
@@ -103,5 +102,4 @@ def serve_measured(
         total_joint=best_networks(rows, split, dict.fromkeys(served, grouping.tasks))[1],
         total_single=best_networks(rows, split, single)[1],
         split=split,
-        weight_of_affinity=weight,
     )

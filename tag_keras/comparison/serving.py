@@ -10,7 +10,7 @@ from tag_keras.selection.grouping import Grouping
 from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_choice, check_number
 from tag_keras.utils.html_tables import Cell, block, paragraph, table
-from tag_keras.utils.text import counted, percent
+from tag_keras.utils.text import counted
 
 _GAINS = ("over_joint", "over_yardstick", "over_fewer", "over_decided")
 # What can be served, in words.
@@ -36,8 +36,6 @@ class Serving:
         split: Split whose losses decided, and of the totals.
         checksum: Checksum of the file of the model that serves; empty if it is not known. It is no
             part of what is compared.
-        weight_of_affinity: Share of the variation between groups that affinities explain, by the
-            estimate, mean over the tasks; None if they took no part in it.
 
     Raises:
         ValueError: If fields are wrong, or contradict each other.
@@ -50,7 +48,6 @@ class Serving:
     total_single: float
     split: str
     checksum: str = dataclasses.field(default="", compare=False)
-    weight_of_affinity: float | None = None
 
     def __post_init__(self) -> None:
         networks, number = self.networks, len(self.grouping.groups)
@@ -62,10 +59,6 @@ class Serving:
         )
         for name in ("total", "total_joint", "total_single"):
             check_number(name, getattr(self, name), "a finite number")
-        if self.weight_of_affinity is not None:
-            check_number(
-                "weight_of_affinity", self.weight_of_affinity, "a share", lambda w: 0 <= w <= 1
-            )
         check(isinstance(self.split, str), "`split` should be a name", split=self.split)
         check(isinstance(self.checksum, str), "`checksum` should be text", checksum=self.checksum)
         object.__setattr__(self, "networks", tuple((name, seed) for name, seed in networks))
@@ -147,8 +140,6 @@ def serving_as_text(serving: Serving) -> str:
     if decision.kind != "single":
         losses += f", {serving.total_single:.4g} by {WAYS_TO_SERVE['single']}"
     parts.append(f"{number} served. Total {serving.split} loss at the best seeds: {losses}.")
-    if (weight := serving.weight_of_affinity) is not None:
-        parts.append(f"Affinities explain {percent(weight)} of how groups differ.")
     return " ".join(parts)
 
 

@@ -55,12 +55,11 @@ class GroupLosses:
         probability_of_effects: Posterior probability that groups are not all alike.
         weight_of_affinity: Array (T,): share of the variation between groups that the affinities
             explain, from 0 to 1; 0 without affinities.
-        has_affinity: Whether affinities took part.
         num_seeds: Largest number of seeds of a group.
     """
 
     def __init__(self, measured: MeasuredLosses, affinity: Affinity | None) -> None:
-        self.tasks, self.has_affinity = measured.tasks, affinity is not None
+        self.tasks = measured.tasks
         self._measured = measured
         self.num_seeds = measured.most_seeds
         number, masks = len(self.tasks), measured.masks

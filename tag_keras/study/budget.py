@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tag_keras.affinity import Affinity
 from tag_keras.decision.decision import decide_groups
-from tag_keras.decision.group_losses import GroupLosses, estimate_group_losses
+from tag_keras.decision.group_losses import estimate_group_losses
 from tag_keras.decision.plan import next_groups
 from tag_keras.results import Row, load_sweep_results, plain_rows
 from tag_keras.study.networks import MOST_TASKS, Group, groups_of
@@ -64,12 +63,7 @@ def check_budget(
 
 
 def spend(
-    study: Study,
-    networks: Sequence[Network],
-    num_groups: int,
-    budget: Budget,
-    probability: float,
-    affinity: Affinity | None = None,
+    study: Study, networks: Sequence[Network], num_groups: int, budget: Budget, probability: float
 ) -> list[Row]:
     """Trains further groups and seeds within a budget, and returns all rows in the folder.
 
@@ -87,7 +81,6 @@ def spend(
         budget: Largest number of trainings, of one network with one seed each, those of `networks`
             included; or `"all"` for every group with each of the study's seeds.
         probability: As in `decide_groups`.
-        affinity: As in `estimate_group_losses`.
     """
     path = study.folder / "plan.json"
     rounds = _load(path, study.tasks)
@@ -107,8 +100,7 @@ def spend(
             explored = sum(len(one.groups) for one in rounds if one.seeds == study.seeds)
             share = (budget - first) // 2 // len(study.seeds) - explored
             left = max(0, budget - len(done))
-            estimate = estimate_group_losses(rows, affinity)
-            following = _next_round(study, rows, estimate, num_groups, probability, share, left)
+            following = _next_round(study, rows, num_groups, probability, share, left)
         number = len(following.trainings - done)
         if not number:
             return load_sweep_results(study.folder)
@@ -137,7 +129,6 @@ def _all_groups(study: Study, done: set[Training]) -> _Round:
 def _next_round(
     study: Study,
     rows: Sequence[Row],
-    estimate: GroupLosses,
     num_groups: int,
     probability: float,
     share: int,
@@ -149,7 +140,7 @@ def _next_round(
         share: Number of groups that may still be trained to learn from.
         left: Number of trainings that are left.
     """
-    seeds = study.seeds
+    estimate, seeds = estimate_group_losses(rows), study.seeds
     trained = {frozenset(row.tasks) for row in rows}
     # Over all groups, whether trained or not.
     decision = decide_groups(estimate, num_groups, probability)

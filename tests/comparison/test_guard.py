@@ -97,18 +97,6 @@ def test_only_trained_networks_serve():
     } <= groups
 
 
-def test_affinities_take_part_in_the_estimate():
-    rows = make_rows()
-    affinity = tag_keras.Affinity(TASKS, np.array([[0, 1, 0], [1, 0, 2], [0, 0, 0]]) / 10)
-    serving = tag_keras.guard_groups(GROUPING, rows, affinity=affinity)
-    estimate = tag_keras.estimate_group_losses(rows, affinity)
-    decision = tag_keras.decide_groups(estimate, 2, only_measured=True)
-    assert serving.decision == decision
-    assert serving.decision != tag_keras.guard_groups(GROUPING, rows).decision
-    assert serving.weight_of_affinity == pytest.approx(estimate.weight_of_affinity.mean())
-    assert 0 < serving.weight_of_affinity < 1
-
-
 def test_one_seed_is_no_evidence_for_groups():
     serving = tag_keras.guard_groups(GROUPING, make_rows(seeds=(1,)))
     assert serving.decision.kind != "groups"

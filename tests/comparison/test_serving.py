@@ -1,9 +1,7 @@
 """What is served: as a file, which comes back as it was, in words and in HTML."""
 
-import dataclasses
 import json
 
-import numpy as np
 import pytest
 from guard_cases import GROUPING, LEVELS, make_rows, networks_of
 from report_cases import Tables
@@ -13,10 +11,8 @@ from tag_keras.comparison.serving import serving_as_text
 
 
 def test_save_and_load(tmp_path):
-    affinity = tag_keras.Affinity(["a", "b", "c"], np.eye(3))
-    for seeds, prior in (((0, 1, 2), affinity), ((0,), None)):
-        serving = tag_keras.guard_groups(GROUPING, make_rows(seeds=seeds), affinity=prior)
-        assert (serving.weight_of_affinity is None) == (prior is None)
+    for seeds in ((0, 1, 2), (0,)):
+        serving = tag_keras.guard_groups(GROUPING, make_rows(seeds=seeds))
         serving.save(tmp_path / "served.json")
         assert tag_keras.Serving.load(tmp_path / "served.json") == serving
 
@@ -35,7 +31,6 @@ def test_save_and_load(tmp_path):
         ({"total_single": "1"}, "`total_single` should be a finite number"),
         ({"split": 1}, "`split` should be a name"),
         ({"checksum": 1}, "`checksum` should be text"),
-        ({"weight_of_affinity": 1.5}, "`weight_of_affinity` should be a share"),
     ],
 )
 def test_a_damaged_file_is_named_with_a_remedy(tmp_path, change, message):
@@ -88,13 +83,6 @@ def test_the_words_for_groups():
         "loss at the best seeds: 1.8 by them, 2.8 by the joint network, 2.6 by one network per "
         "task."
     )
-
-
-def test_the_words_for_affinities():
-    serving = tag_keras.guard_groups(GROUPING, make_rows())
-    told = dataclasses.replace(serving, weight_of_affinity=0.034)
-    words = " Affinities explain 3 % of how groups differ."
-    assert serving_as_text(told) == serving_as_text(serving) + words
 
 
 def test_the_words_for_groups_that_are_a_little_worse_than_single_networks():

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from tag_keras.affinity import Affinity
 from tag_keras.results import JOINT, Row, group_name, load_sweep_results, save_results, single_name
 from tag_keras.study.budget import check_budget, spend
 from tag_keras.sweep.network import Network
@@ -205,19 +204,6 @@ def test_all_groups(tmp_path):
 
 
 @pytest.mark.slow
-def test_affinities_say_which_groups_come_first(tmp_path):
-    # Of groups that are not measured, a prior is all there is.
-    found = []
-    for pair in ((0, 3), (1, 2)):
-        values = np.zeros((4, 4))
-        values[pair] = values[pair[::-1]] = 1.0
-        study = FakeStudy(tmp_path / str(pair), {"alone": -0.05})
-        study.train(FIRST, study.seeds)
-        rows = spend(study, FIRST, 2, 45, 0.8, Affinity(TASKS, values))
-        found.append({row.tasks for row in rows if row.role == "candidate"})
-    assert found[0] != found[1]
-
-
 def test_one_seed_gets_further_ones(tmp_path):
     _, rows = run(tmp_path, 25, seeds=(4,), noise=0.5)
     assert {row.seed for row in rows} > {4}
