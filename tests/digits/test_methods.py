@@ -14,6 +14,8 @@ from script_flags import script
 import tag_keras
 from digits import methods, train
 from tag_keras.results import load_results
+from tag_keras.study.methods import METHODS, method_options
+from tag_keras.study.methods.fixed import OneNetwork
 from tag_keras.sweep.network import load_network
 
 TASKS = ("is_even", "ink")
@@ -24,22 +26,35 @@ def encoder():
     return methods.small_resnet(TASKS)
 
 
-@pytest.mark.parametrize("name", methods.RIVALS[1:])
+PARTS = {
+    "uw": tag_keras.UncertaintyWeighting,
+    "dwa": tag_keras.DynamicWeightAverage,
+    "gradnorm": tag_keras.GradNorm,
+    "famo": tag_keras.FAMO,
+    "pcgrad": tag_keras.PCGrad,
+    "upgrad": tag_keras.UPGrad,
+    "fairgrad": tag_keras.FairGrad,
+    "selective": tag_keras.SelectiveTaskGroupUpdates,
+    "mtan": tag_keras.TaskAttention,
+    "task_routing": tag_keras.TaskRouting,
+    "adashare": tag_keras.AdaShareEncoder,
+}
+
+
+def test_all_methods_of_the_studies_take_part(encoder):
+    of_studies = {name for name, one in METHODS.items() if isinstance(one, OneNetwork)}
+    assert of_studies - {"mtl"} <= set(methods.RIVALS)
+    for name in of_studies - {"mtl", "mtan"}:
+        (option,) = methods._options(name, encoder).values()
+        (wanted,) = method_options(name, "last").values()
+        assert type(option) is type(wanted)
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_the_methods_differ_in_what_they_say(name, encoder):
     model = methods.build_rival(TASKS, name)
-    wanted = {
-        "uw": tag_keras.UncertaintyWeighting,
-        "dwa": tag_keras.DynamicWeightAverage,
-        "gradnorm": tag_keras.GradNorm,
-        "pcgrad": tag_keras.PCGrad,
-        "upgrad": tag_keras.UPGrad,
-        "selective": tag_keras.SelectiveTaskGroupUpdates,
-        "mtan": tag_keras.TaskAttention,
-        "task_routing": tag_keras.TaskRouting,
-        "adashare": tag_keras.AdaShareEncoder,
-    }
     layers = model._flatten_layers()
-    assert {type(one) for one in layers} & set(wanted.values()) == {wanted[name]}
+    assert {type(one) for one in layers} & set(PARTS.values()) == {PARTS[name]}
     # All have the same blocks.
     blocks = [layer for layer in encoder.layers if isinstance(layer, tag_keras.ResidualBlock)]
     assert len(blocks) == 4
