@@ -14,7 +14,7 @@ from script_flags import script
 import tag_keras
 from digits import methods, train
 from tag_keras.results import load_results
-from tag_keras.study.methods import METHODS, method_options
+from tag_keras.study.methods import METHODS, fixed, method_options
 from tag_keras.study.methods.fixed import OneNetwork
 from tag_keras.sweep.network import load_network
 
@@ -41,9 +41,15 @@ PARTS = {
 }
 
 
+# Methods that differ from others in one argument of `compile` are tested without a training.
+ALIKE = {*fixed._LOSS_WEIGHTINGS, *fixed._GRADIENT_METHODS} - {*PARTS}
+ALL_RIVALS = methods.RIVALS
+RIVALS = tuple(name for name in ALL_RIVALS if name not in ALIKE)
+
+
 def test_all_methods_of_the_studies_take_part(encoder):
     of_studies = {name for name, one in METHODS.items() if isinstance(one, OneNetwork)}
-    assert of_studies - {"mtl"} <= set(methods.RIVALS)
+    assert of_studies - {"mtl"} <= set(ALL_RIVALS)
     for name in of_studies - {"mtl", "mtan"}:
         (option,) = methods._options(name, encoder).values()
         (wanted,) = method_options(name, "last").values()
@@ -91,6 +97,7 @@ def run():
     with pytest.MonkeyPatch.context() as patched, script(train) as one:
         digits_eagerly.patch(patched)
         patched.setattr(train, "STEPS_PER_EPOCH", 2)
+        patched.setattr(methods, "RIVALS", RIVALS)
         # Without Adam's slots, as its eager steps take most of the time of these.
         patched.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
         encoders = (methods.small_resnet, *methods._ENCODERS.values())
@@ -129,7 +136,7 @@ def all_methods(tmp_path_factory, run):
 def test_the_script_compares_all_methods(all_methods):
     folder, printed = all_methods
     names = [line.split()[1] for line in printed.splitlines() if line.startswith("| ")][2:]
-    assert names == ["mtl", "stl", "tag", *methods.RIVALS]
+    assert names == ["mtl", "stl", "tag", *RIVALS]
     page = (folder / "report.html").read_text()
     table = page[page.index("Groups and other methods") :]
     assert re.findall(r'<th scope="row">(\w+)</th>', table)[: len(names)] == names
