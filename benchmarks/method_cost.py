@@ -36,6 +36,7 @@ from benchmarks.measuring import (
     time_in_turns,
 )
 from benchmarks.options import Renamed, load_lazily, make_parser, numbers
+from tag_keras.study.methods import method_options
 
 keras, tf = map(load_lazily, ("keras", "tensorflow"))
 
@@ -52,8 +53,23 @@ METHODS = (
     "uw",
     "dwa",
     "gradnorm",
+    "rlw",
+    "imtl_l",
+    "gls",
+    "db_mtl",
+    "stch",
+    "famo",
     "pcgrad",
+    "gradvac",
     "upgrad",
+    "dual_proj",
+    "cagrad",
+    "mgda",
+    "imtl_g",
+    "config",
+    "aligned_mtl",
+    "nash_mtl",
+    "fairgrad",
     "selective, tasks alone",
     SELECTIVE,
     "mtan",
@@ -89,19 +105,15 @@ def _options(method: str) -> dict[str, object]:
     """Arguments of `compile` for a method."""
     selective = tag_keras.SelectiveTaskGroupUpdates
     options = {
+        **{name: {} for name in (PLAIN, "mtan", "task routing")},
         "equal": {"loss_weighting": tag_keras.EqualWeighting()},
-        "uw": {"loss_weighting": tag_keras.UncertaintyWeighting()},
-        "dwa": {"loss_weighting": tag_keras.DynamicWeightAverage()},
-        "gradnorm": {"loss_weighting": tag_keras.GradNorm(LAST_SHARED)},
-        "pcgrad": {"gradient_method": tag_keras.PCGrad()},
-        "upgrad": {"gradient_method": tag_keras.UPGrad()},
         "selective, tasks alone": {"gradient_method": selective(warmup=ALWAYS)},
         # With such a small decay the affinities stay as they are set.
         SELECTIVE: {"gradient_method": selective(warmup=0, decay=1e-9, seed=0)},
         "adashare, weights": {"search": tag_keras.AdaShareSearch(0, ALWAYS, 1)},
         POLICY: {"search": tag_keras.AdaShareSearch(0, 1, ALWAYS)},
     }
-    return options.get(method, {})
+    return options[method] if method in options else method_options(method, LAST_SHARED)
 
 
 def _plant_groups(method: tag_keras.SelectiveTaskGroupUpdates) -> None:

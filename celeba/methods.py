@@ -25,8 +25,8 @@ def build_model(
 
     Args:
         tasks: Some of CelebA's attributes.
-        method: Method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`, `"dwa"`
-            or `"mtan"`.
+        method: Method that trains one network: `"mtan"`, or one that `method_options` knows,
+            such as `"mtl"`, `"uw"` or `"cagrad"`.
         affinity: Estimator that measures affinities during the training.
         half_size: Must be False: CelebA's network has no variant of half the size.
         learning_rate: Learning rate of SGD, and of GradNorm's weights.

@@ -126,12 +126,10 @@ def train_rival(
 
 def _options(method: str, encoder: keras.Model) -> dict[str, Any]:
     """Arguments of `compile` for a method."""
-    if method == "upgrad":
-        return {"gradient_method": tag_keras.UPGrad()}
     if method == "selective":
         # The authors average over more batches than there are here.
         return {"gradient_method": tag_keras.SelectiveTaskGroupUpdates(decay=0.01)}
-    if method not in ("uw", "dwa", "gradnorm", "pcgrad"):
+    if method == "mtl_long" or method in _ENCODERS:
         return {}
     kernel = encoder.get_layer(_LAST_BLOCK).second.convolution
     # The gradients are large here: with its default rate, GradNorm's weights would be noise.

@@ -9,6 +9,8 @@ TASKS = (*CLASSIFICATION, *REGRESSION)
 ENCODERS = ("conv", "resnet")
 # Methods that train one network for all tasks, to compare groups with.
 RIVALS = (
-    *("mtl_long", "uw", "dwa", "gradnorm", "pcgrad", "upgrad", "selective"),
+    *("mtl_long", "uw", "dwa", "gradnorm", "rlw", "imtl_l", "gls", "db_mtl", "stch", "famo"),
+    *("pcgrad", "gradvac", "upgrad", "dual_proj", "cagrad", "mgda", "imtl_g", "config"),
+    *("aligned_mtl", "nash_mtl", "fairgrad", "selective"),
     *("mtan", "task_routing", "adashare"),
 )

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tag_keras.decision.group_losses import MOST_TASKS
 from tag_keras.decision.prediction import LossExpansion, predict_losses
+from tag_keras.loss_weighting.base import weights_batches
 from tag_keras.model import MultiTaskModel
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.utils.checks import check, check_count, check_number, check_whole
@@ -68,6 +69,11 @@ def predict_group_losses(
         isinstance(model, MultiTaskModel) and model.built and model.compiled,
         "`model` should be a MultiTaskModel that is compiled and trained",
         model=model,
+    )
+    check(
+        not weights_batches(model.loss_weighting),
+        "`model` should have weights of its losses that do not depend on the batch",
+        loss_weighting=model.loss_weighting,
     )
     number = len(model.tasks)
     check(number <= MOST_TASKS, f"`model` should have up to {MOST_TASKS} tasks", num_tasks=number)

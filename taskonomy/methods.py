@@ -31,8 +31,8 @@ def build_model(
 
     Args:
         tasks: Names of tasks.
-        method: Method that trains one network: `"mtl"`, `"uw"`, `"gradnorm"`, `"pcgrad"`, `"dwa"`
-            or `"mtan"`.
+        method: Method that trains one network: `"mtan"`, or one that `method_options` knows,
+            such as `"mtl"`, `"uw"` or `"cagrad"`.
         affinity: Estimator that measures affinities during the training.
         half_size: Whether to build Standley's network of half the size, with `width="full"`.
         learning_rate: Learning rate at the start.

@@ -30,7 +30,7 @@ MAY_IMPORT = {
         *("train_step", "estimators", "gradient_methods", "multitask", "loss_weighting"),
         *("affinity", "backend"),
     ),
-    "group_prediction": ("model", "decision", "selection", "utils"),
+    "group_prediction": ("model", "loss_weighting", "decision", "selection", "utils"),
     "grouped_model": ("multitask", "selection", "backend"),
     "networks": ("model", "multitask", "backend", "utils"),
     "layers": ("networks",),

@@ -15,7 +15,7 @@ _TOLERANCE = 1e-10
 
 
 def cagrad_coefficients(gram: tf.Tensor, c: float) -> tf.Tensor:
-    """Coefficients of CAGrad (Liu et al., arXiv 2110.14048, eq. 2), from products alone.
+    """Coefficients of CAGrad (Liu et al., arXiv 2110.14048), from products alone.
 
     Let s = sum_i g_i, and let m be the least product that each gradient shall have with the result.
     The closest vector to s that has it is s + sum_i x_i g_i, where
@@ -64,7 +64,7 @@ def cagrad_coefficients(gram: tf.Tensor, c: float) -> tf.Tensor:
 class CAGrad(GradientMethod):
     """CAGrad (Liu et al., NeurIPS 2021, arXiv 2110.14048): conflict-averse gradient descent.
 
-    The shared variables get the vector near the plain sum s that is best for the worst task:
+    Near the plain sum s, the shared variables get the vector that is best for the worst task:
 
         argmax min_i <g_i, d>    over all d with |d - s| <= c |s|,   s = sum_i g_i
 

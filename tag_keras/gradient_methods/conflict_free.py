@@ -8,7 +8,7 @@ from tag_keras.gradient_methods.solvers import cosines_and_lengths, solve
 
 
 def config_coefficients(gram: tf.Tensor) -> tf.Tensor:
-    """Coefficients of ConFIG (Liu, Chu and Thuerey, arXiv 2408.11104, eq. 2 to 4), from products.
+    """Coefficients of ConFIG (Liu, Chu and Thuerey, arXiv 2408.11104), from products alone.
 
     With u_i = g_i / |g_i|, the direction v = sum_i x_i u_i has the product 1 with each u_i, so x
     solves cosines times x = 1, and |v|^2 = sum_i x_i. The result is (sum_i <g_i, v>) v / |v|^2.

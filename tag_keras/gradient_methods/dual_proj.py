@@ -11,7 +11,7 @@ from tag_keras.utils.checks import check_number
 
 
 def dual_proj_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
-    """Coefficients of the projection (Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 8 to 12).
+    """Coefficients of the projection (Lopez-Paz and Ranzato, arXiv 1706.08840).
 
     The vector closest to s = sum_i g_i that has no negative product with any gradient is
     s + sum_j lambda_j g_j, with the lambda >= 0 that makes it shortest.
@@ -32,7 +32,7 @@ def dual_proj_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
 class DualProj(GradientMethod):
     """DualProj (Lopez-Paz and Ranzato, NeurIPS 2017, arXiv 1706.08840): projected sum of gradients.
 
-    The shared variables get the vector closest to the plain sum that conflicts with no gradient:
+    Of all vectors that conflict with no gradient, the shared variables get the closest to the sum:
 
         argmin |v - sum_i g_i|^2    over all v with <v, g_j> >= 0 for every j
 

@@ -18,7 +18,7 @@ _HALVES = 14
 
 
 def fair_coefficients(gram: tf.Tensor, alpha: float, scale: tf.Tensor = 1.0) -> tf.Tensor:
-    """Solution w > 0 of G w = w ** (-1 / alpha) (Ban and Ji, arXiv 2402.15638, eq. 8).
+    """Solution w > 0 of G w = w ** (-1 / alpha) (Ban and Ji, arXiv 2402.15638).
 
     It is the minimum of the convex function w' G w / 2 - sum_i phi(w_i), where phi has the
     derivative w ** (-1 / alpha). Newton's method finds it. It is written in w_i = start_i z_i, with

@@ -8,7 +8,7 @@ from tag_keras.gradient_methods.solvers import cosines_and_lengths, number_of, s
 
 
 def imtl_g_coefficients(gram: tf.Tensor) -> tf.Tensor:
-    """Coefficients of IMTL-G (Liu et al., ICLR 2021, eq. 4 and 6), from products alone.
+    """Coefficients of IMTL-G (Liu et al., ICLR 2021), from products alone.
 
     With u_i = g_i / |g_i|, the products <sum_j w_j g_j, u_i> are equal for all i: the w_j |g_j| are
     the solution of cosines times x = 1, up to a factor. It makes the sum of w right.

@@ -8,7 +8,7 @@ from tag_keras.loss_weighting.base import LossWeighting, positive
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class DBMTL(LossWeighting):
-    """Dual-balancing, its part for losses (DB-MTL; Lin et al. 2023, arXiv 2308.12029, section 3.1).
+    """Dual-balancing, its part for losses (DB-MTL; Lin et al. 2023, arXiv 2308.12029).
 
     The network is trained on the sum of the logarithms of the losses,
 

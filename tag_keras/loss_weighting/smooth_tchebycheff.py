@@ -11,7 +11,7 @@ from tag_keras.utils.checks import check_number
 
 @keras.saving.register_keras_serializable(package="tag_keras")
 class STCH(LossWeighting):
-    """Smooth Tchebycheff scalarization (STCH; Lin et al., ICML 2024, arXiv 2402.19078, eq. 4).
+    """Smooth Tchebycheff scalarization (STCH; Lin et al., ICML 2024, arXiv 2402.19078).
 
     The network is trained on a smooth maximum of the losses,
 

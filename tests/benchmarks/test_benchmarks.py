@@ -120,6 +120,7 @@ def test_a_command_that_fails_apart_tells_why():
         ("gradnorm", "loss_weighting", tag_keras.GradNorm),
         ("pcgrad", "gradient_method", tag_keras.PCGrad),
         ("upgrad", "gradient_method", tag_keras.UPGrad),
+        ("famo", "loss_weighting", tag_keras.FAMO),
         ("selective, tasks alone", "gradient_method", tag_keras.SelectiveTaskGroupUpdates),
         ("selective, 3 groups", "gradient_method", tag_keras.SelectiveTaskGroupUpdates),
     ],

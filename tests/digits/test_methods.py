@@ -14,6 +14,8 @@ from script_flags import script
 import tag_keras
 from digits import methods, train
 from tag_keras.results import load_results
+from tag_keras.study.methods import METHODS, fixed, method_options
+from tag_keras.study.methods.fixed import OneNetwork
 from tag_keras.sweep.network import load_network
 
 TASKS = ("is_even", "ink")
@@ -24,23 +26,41 @@ def encoder():
     return methods.small_resnet(TASKS)
 
 
-@pytest.mark.parametrize("name", methods.RIVALS[1:])
+PARTS = {
+    "uw": tag_keras.UncertaintyWeighting,
+    "dwa": tag_keras.DynamicWeightAverage,
+    "gradnorm": tag_keras.GradNorm,
+    "famo": tag_keras.FAMO,
+    "pcgrad": tag_keras.PCGrad,
+    "upgrad": tag_keras.UPGrad,
+    "fairgrad": tag_keras.FairGrad,
+    "selective": tag_keras.SelectiveTaskGroupUpdates,
+    "mtan": tag_keras.TaskAttention,
+    "task_routing": tag_keras.TaskRouting,
+    "adashare": tag_keras.AdaShareEncoder,
+}
+
+
+# Methods that differ from others in one argument of `compile` are tested without a training.
+ALIKE = {*fixed._LOSS_WEIGHTINGS, *fixed._GRADIENT_METHODS} - {*PARTS}
+ALL_RIVALS = methods.RIVALS
+RIVALS = tuple(name for name in ALL_RIVALS if name not in ALIKE)
+
+
+def test_all_methods_of_the_studies_take_part(encoder):
+    of_studies = {name for name, one in METHODS.items() if isinstance(one, OneNetwork)}
+    assert of_studies - {"mtl"} <= set(ALL_RIVALS)
+    for name in of_studies - {"mtl", "mtan"}:
+        (option,) = methods._options(name, encoder).values()
+        (wanted,) = method_options(name, "last").values()
+        assert type(option) is type(wanted)
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_the_methods_differ_in_what_they_say(name, encoder):
     model = methods.build_rival(TASKS, name)
-    wanted = {
-        "uw": tag_keras.UncertaintyWeighting,
-        "dwa": tag_keras.DynamicWeightAverage,
-        "gradnorm": tag_keras.GradNorm,
-        "pcgrad": tag_keras.PCGrad,
-        "upgrad": tag_keras.UPGrad,
-        "selective": tag_keras.SelectiveTaskGroupUpdates,
-        "mtan": tag_keras.TaskAttention,
-        "task_routing": tag_keras.TaskRouting,
-        "adashare": tag_keras.AdaShareEncoder,
-    }
     layers = model._flatten_layers()
-    found = {type(one) for one in layers} & set(wanted.values())
-    assert found == ({wanted[name]} if name in wanted else set())
+    assert {type(one) for one in layers} & set(PARTS.values()) == {PARTS[name]}
     assert (model.encoder.name == f"{name}_encoder") == (name in methods._ENCODERS)
     # All have the same blocks.
     blocks = [layer for layer in encoder.layers if isinstance(layer, tag_keras.ResidualBlock)]
@@ -82,6 +102,7 @@ def run():
     with pytest.MonkeyPatch.context() as patched, script(train) as one:
         digits_eagerly.patch(patched)
         patched.setattr(train, "STEPS_PER_EPOCH", 2)
+        patched.setattr(methods, "RIVALS", RIVALS)
         # Without Adam's slots, as its eager steps take most of the time of these.
         patched.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
         encoders = (methods.small_resnet, *methods._ENCODERS.values())
@@ -121,7 +142,7 @@ def all_methods(tmp_path_factory, run):
 def test_the_script_compares_all_methods(all_methods):
     folder, printed = all_methods
     names = [line.split()[1] for line in printed.splitlines() if line.startswith("| ")][2:]
-    assert names == ["mtl", "stl", "tag", *methods.RIVALS]
+    assert names == ["mtl", "stl", "tag", *RIVALS]
     page = (folder / "report.html").read_text()
     table = page[page.index("Groups and other methods") :]
     assert re.findall(r'<th scope="row">(\w+)</th>', table)[: len(names)] == names

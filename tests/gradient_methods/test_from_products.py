@@ -206,3 +206,97 @@ def test_gradvac_as_torchjd():
         expected = np.array(step["result"])
         np.testing.assert_allclose(found.numpy() @ gradients, expected, rtol=1e-6)
     assert np.abs(targets).max() > 0.1
+
+
+def coefficients(name, gradients, jit_compile=None):
+    gradients = np.float32(gradients)
+    method = {**METHODS, "GradVac": lambda: tag_keras.GradVac(seed=0)}[name]()
+    method.start([f"task_{index}" for index in range(len(gradients))])
+    function = method.coefficients
+    if jit_compile is not None:
+        function = tf.function(function, jit_compile=jit_compile, autograph=False)
+    return function(tf.matmul(gradients, gradients, transpose_b=True)).numpy()
+
+
+NAMES = [*METHODS, "GradVac"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_special_gradients(name):
+    one = np.array([[3.0, 4.0]])
+    assert np.isfinite(coefficients(name, np.zeros((3, 2)))).all()
+    assert coefficients(name, one)[0] > 0
+    # Equal gradients: all count the same. Opposite ones: the sum is 0.
+    equal = coefficients(name, np.repeat(one, 12, axis=0))
+    np.testing.assert_allclose(equal, equal[0], rtol=1e-5)
+    if name not in POWERS and name != "CAGrad(c=0.4)":
+        assert equal[0] == pytest.approx(1, rel=1e-5)
+    opposite = coefficients(name, np.concatenate([one, -one]))
+    assert np.isfinite(opposite).all()
+    np.testing.assert_allclose(opposite[0], opposite[1], rtol=1e-5)
+    # Overflowed gradients: the optimizer leaves the step out.
+    overflowed = coefficients(name, [[np.nan, 1.0], [np.inf, 0.0], [1.0, 2.0]])
+    assert np.isfinite(overflowed).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_task_without_a_gradient_takes_no_part(name):
+    gradients = np.array([[1.0, 2.0, 0.0], [-1.0, 1.0, 0.5], [0.5, -1.0, 3.0]])
+    expected = coefficients(name, gradients)
+    found = coefficients(name, np.insert(gradients, 1, 0.0, axis=0))
+    np.testing.assert_allclose(np.delete(found, 1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_order_of_the_tasks_changes_nothing(name):
+    rng = np.random.default_rng(3)
+    gradients, order = rng.normal(size=(4, 6)), rng.permutation(4)
+    found = coefficients(name, gradients[order])
+    np.testing.assert_allclose(found, coefficients(name, gradients)[order], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_xla(name):
+    gradients = np.random.default_rng(4).normal(size=(3, 2))
+    found = coefficients(name, gradients, jit_compile=True)
+    np.testing.assert_allclose(found, coefficients(name, gradients), rtol=1e-4)
+
+
+def test_gradvac_remembers_what_is_usual():
+    # Two gradients with the cosine 0.8, then two that are orthogonal: these are turned to the mean
+    # of the cosines, which with beta 1 is 0.8. By hand: v = g + 0.8 / 0.6 of the other.
+    method = tag_keras.GradVac(beta=1.0, seed=0)
+    method.start(("a", "b"))
+    first = method.coefficients(tf.constant([[1.0, 0.8], [0.8, 1.0]])).numpy()
+    np.testing.assert_array_equal(first, [1.0, 1.0])
+    second = method.coefficients(tf.eye(2)).numpy()
+    np.testing.assert_allclose(second, 1 + 0.8 / 0.6, rtol=1e-6)
+    # An overflow leaves what is usual as it was: orthogonal by now.
+    np.testing.assert_array_equal(method.coefficients(tf.fill((2, 2), np.inf)), [1.0, 1.0])
+    np.testing.assert_allclose(method.coefficients(tf.eye(2)).numpy(), [1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: tag_keras.CAGrad(c=1.0), "`c` should be from 0 to below 1, such as 0.4. Received"),
+        (lambda: tag_keras.CAGrad(c=-0.1), "Received: c=-0.1"),
+        (lambda: tag_keras.DualProj(ridge=0), "`ridge` should be between 1e-6 and 1, such as 1e-4"),
+        (lambda: tag_keras.FairGrad(alpha=0), "`alpha` should be from 0.1 to 10, such as 2.0"),
+        (lambda: tag_keras.FairGrad(alpha=float("nan")), "Received: alpha=nan"),
+        (lambda: tag_keras.GradVac(beta=1.5), "`beta` should be from 0 to 1, such as 0.01"),
+        (lambda: tag_keras.GradVac(seed=1.5), "`seed` should be an integer from 0 on"),
+    ],
+)
+def test_options_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configurations(name):
+    method = {**METHODS, "GradVac": lambda: tag_keras.GradVac(beta=0.5, seed=7)}[name]()
+    again = type(method).from_config(method.get_config())
+    assert again.get_config() == method.get_config()
+    assert set(method.get_config()) >= {"name"}

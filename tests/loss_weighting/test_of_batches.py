@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_models import make_data, make_deep_model
 
 import tag_keras
 
@@ -202,3 +203,49 @@ def test_selective_updates_take_no_weights_of_batches():
 def test_options_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class WithoutALook(tag_keras.LossWeighting):
+    """The weights of FAMO while its scores are 0."""
+
+    def batch_weights(self, losses, has_labels):
+        parts = 1 / (losses + 1e-8)
+        return 3 * parts / tf.reduce_sum(parts)
+
+
+@pytest.mark.parametrize("affinity", [None, "cosine"])
+def test_a_look_after_the_step_leaves_no_trace(affinity):
+    # With BatchNorm and dropout, whose state and random numbers go on as without a look.
+    x, y = make_data(24)
+    results = []
+    for weighting in (tag_keras.FAMO(learning_rate=0, decay=0), WithoutALook()):
+        keras.utils.set_random_seed(0)
+        model = make_deep_model()
+        kwargs = {"affinity": tag_keras.CosineAffinity(every=2)} if affinity else {}
+        model.compile("sgd", "mse", loss_weighting=weighting, run_eagerly=True, **kwargs)
+        logs = model.fit(x, y, 8, epochs=2, shuffle=False, verbose=0).history
+        own = {id(one) for one in model.loss_weighting.weights}
+        results.append((logs, [one.numpy() for one in model.variables if id(one) not in own]))
+    (logs, values), (expected_logs, expected) = results
+    for name in logs:
+        assert logs[name] == pytest.approx(expected_logs[name], rel=1e-6)
+    for value, wanted in zip(values, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_a_look_sees_the_losses_after_the_step():
+    seen = []
+
+    class Looks(tag_keras.EqualWeighting):
+        def update(self, losses, labels, norms=None):
+            seen.append([float(loss) for loss in losses])
+
+        def after_step(self, losses, has_labels):
+            seen.append(losses.numpy().tolist())
+
+    model = make_model(Looks())
+    x, y = batches()[0]
+    logs = [model.train_on_batch(x, y, return_dict=True) for _ in range(2)]
+    before, after, again, _ = seen
+    assert before == pytest.approx([logs[0][f"{task}_loss"] for task in TASKS], rel=1e-6)
+    assert after == pytest.approx(again, rel=1e-6) and sum(after) < sum(before)

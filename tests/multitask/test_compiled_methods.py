@@ -12,6 +12,71 @@ import tag_keras
 
 layers = keras.layers
 TASKS = ("b", "a", "c")
+
+
+@keras.saving.register_keras_serializable(package="test_compiled_methods")
+class ManyWeightings(tag_keras.LossWeighting):
+    """The mean of several weightings, so that one graph tests all. XLA draws other numbers."""
+
+    is_trained = True
+
+    def __init__(self, draws=True, **kwargs):
+        super().__init__(**kwargs)
+        self.draws = draws
+        # All but RLW depend on nothing that is drawn.
+        parts = tag_keras.GLS(), tag_keras.STCH(), tag_keras.DBMTL(), tag_keras.IMTLL()
+        drawn = [tag_keras.RLW(seed=1)] if draws else []
+        self.parts = [*parts, tag_keras.FAMO(), *drawn]
+
+    def start(self, num_tasks):
+        super().start(num_tasks)
+        for part in self.parts:
+            part.start(num_tasks)
+
+    def batch_weights(self, losses, has_labels):
+        return sum(part.batch_weights(losses, has_labels) for part in self.parts) / len(self.parts)
+
+    def penalty(self, has_labels):
+        return sum(part.penalty(has_labels) for part in self.parts) / len(self.parts)
+
+    def update(self, losses, labels, norms=None):
+        for part in self.parts:
+            part.update(losses, labels, norms)
+
+    def after_step(self, losses, has_labels):
+        for part in self.parts:
+            part.after_step(losses, has_labels)
+
+    def get_config(self):
+        return {**super().get_config(), "draws": self.draws}
+
+
+@keras.saving.register_keras_serializable(package="test_compiled_methods")
+class ManyMethods(tag_keras.GradientMethod):
+    """The mean of several gradient methods."""
+
+    needs_scale = True
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [
+            *(tag_keras.CAGrad(), tag_keras.MGDA(), tag_keras.IMTLG(), tag_keras.AlignedMTL()),
+            *(tag_keras.DualProj(), tag_keras.ConFIG(), tag_keras.GradVac(beta=0.3, seed=2)),
+            *(tag_keras.NashMTL(), tag_keras.FairGrad()),
+        ]
+
+    def start(self, tasks):
+        for part in self.parts:
+            part.start(tasks)
+
+    def coefficients(self, gram, scale):
+        found = [
+            part.coefficients(gram, **({"scale": scale} if part.needs_scale else {}))
+            for part in self.parts
+        ]
+        return tf.add_n(found) / len(self.parts)
+
+
 # By name, what `compile` gets. Twice GradNorm, which in "both" shares the gradients of a method.
 METHODS = {
     "equal": lambda: {"loss_weighting": tag_keras.EqualWeighting()},
@@ -30,6 +95,7 @@ PAIRS = {
     "uncertainty": lambda: {**METHODS["uncertainty"](), **METHODS["upgrad"]()},
     "dynamic": lambda: {**METHODS["dynamic"](), **METHODS["pcgrad"]()},
     "gradnorm": METHODS["both"],
+    "many": lambda: {"loss_weighting": ManyWeightings(), "gradient_method": ManyMethods()},
 }
 # All methods, by twos where they do not touch each other. Alone, GradNorm takes its own gradients.
 MERGED = {
@@ -37,9 +103,14 @@ MERGED = {
     "dynamic": PAIRS["dynamic"],
     "gradnorm": METHODS["gradnorm"],
     "both": METHODS["both"],
+    "many": PAIRS["many"],
 }
 # XLA compiles PCGrad in the one with uncertainties.
-GRAPHS = {**METHODS, "uncertainty": lambda: {**METHODS["uncertainty"](), **METHODS["pcgrad"]()}}
+GRAPHS = {
+    **METHODS,
+    "uncertainty": lambda: {**METHODS["uncertainty"](), **METHODS["pcgrad"]()},
+    "many": lambda: {"loss_weighting": ManyWeightings(draws=False)},
+}
 STATES = {"uncertainty": 1, "dynamic": 4, "gradnorm": 2, "pcgrad": 1, "both": 3}
 
 
@@ -100,7 +171,8 @@ def test_a_model_is_saved_with_its_methods_and_goes_on(pair, tmp_path):
     before = state(model)
     data = make_data(8)
     fit(model, data, epochs=3)
-    assert len(before) == {"uncertainty": 1, "dynamic": 5, "gradnorm": 3, "equal": 0}[pair]
+    numbers = {"uncertainty": 1, "dynamic": 5, "gradnorm": 3, "many": 9, "equal": 0}
+    assert len(before) == numbers[pair]
     if before:
         weighting = model.loss_weighting.weights
         assert any((one != two).any() for one, two in zip(before, weighting, strict=False))
@@ -142,6 +214,7 @@ class Copy(keras.callbacks.Callback):
         (True, "dynamic"),
         (True, "uncertainty"),
         (True, "gradnorm"),
+        (True, "many"),
     ],
 )
 def test_a_killed_training_goes_on_as_an_uninterrupted_one(midst, pair, tmp_path):
@@ -258,6 +331,7 @@ def test_a_probe_changes_nothing(method):
         ("gradnorm", True),
         ("uncertainty", True),
         ("both", False),
+        ("many", True),
     ],
 )
 def test_a_weighting_in_a_graph_and_several_steps_at_once(method, jit_compile):

@@ -3,13 +3,15 @@
 import pytest
 
 import tag_keras
-from tag_keras.study.methods import method_options
+from tag_keras.study.methods import METHODS, method_options
+from tag_keras.study.methods.fixed import OneNetwork
 
 
 def test_every_method():
     found = {
         name: {option: type(value) for option, value in method_options(name, "last").items()}
-        for name in ("mtl", "mtan", "uw", "dwa", "gradnorm", "pcgrad")
+        for name, method in METHODS.items()
+        if isinstance(method, OneNetwork)
     }
     assert found == {
         "mtl": {},
@@ -17,7 +19,23 @@ def test_every_method():
         "uw": {"loss_weighting": tag_keras.UncertaintyWeighting},
         "dwa": {"loss_weighting": tag_keras.DynamicWeightAverage},
         "gradnorm": {"loss_weighting": tag_keras.GradNorm},
+        "rlw": {"loss_weighting": tag_keras.RLW},
+        "imtl_l": {"loss_weighting": tag_keras.IMTLL},
+        "gls": {"loss_weighting": tag_keras.GLS},
+        "db_mtl": {"loss_weighting": tag_keras.DBMTL},
+        "stch": {"loss_weighting": tag_keras.STCH},
+        "famo": {"loss_weighting": tag_keras.FAMO},
         "pcgrad": {"gradient_method": tag_keras.PCGrad},
+        "gradvac": {"gradient_method": tag_keras.GradVac},
+        "upgrad": {"gradient_method": tag_keras.UPGrad},
+        "dual_proj": {"gradient_method": tag_keras.DualProj},
+        "cagrad": {"gradient_method": tag_keras.CAGrad},
+        "mgda": {"gradient_method": tag_keras.MGDA},
+        "imtl_g": {"gradient_method": tag_keras.IMTLG},
+        "config": {"gradient_method": tag_keras.ConFIG},
+        "aligned_mtl": {"gradient_method": tag_keras.AlignedMTL},
+        "nash_mtl": {"gradient_method": tag_keras.NashMTL},
+        "fairgrad": {"gradient_method": tag_keras.FairGrad},
     }
     gradnorm = method_options("gradnorm", "last", 0.1, 5e-4)["loss_weighting"]
     assert (gradnorm.alpha, gradnorm.learning_rate) == (0.1, 5e-4)
@@ -34,5 +52,5 @@ def test_the_original():
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match=r'`method` should be "mtl", .* or "pcgrad"\.'):
+    with pytest.raises(ValueError, match=r'`method` should be "mtl", .* or "fairgrad"\.'):
         method_options("stl", "last")

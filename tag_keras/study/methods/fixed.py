@@ -6,12 +6,37 @@ from typing import Any, ClassVar
 
 import keras
 
-from tag_keras.gradient_methods import PCGrad
-from tag_keras.loss_weighting import DynamicWeightAverage, GradNorm, UncertaintyWeighting
+from tag_keras import gradient_methods, loss_weighting
+from tag_keras.gradient_methods import GradientMethod, PCGrad
+from tag_keras.loss_weighting import GradNorm, LossWeighting, UncertaintyWeighting
 from tag_keras.study.methods.base import Choices, Method
 from tag_keras.study.networks import Choice, Group, method_network, plain_network
 from tag_keras.study.study import Study
 from tag_keras.utils.checks import check_choice
+
+# Methods whose options are their defaults.
+_LOSS_WEIGHTINGS: dict[str, type[LossWeighting]] = {
+    "dwa": loss_weighting.DynamicWeightAverage,
+    "rlw": loss_weighting.RLW,
+    "imtl_l": loss_weighting.IMTLL,
+    "gls": loss_weighting.GLS,
+    "db_mtl": loss_weighting.DBMTL,
+    "stch": loss_weighting.STCH,
+    "famo": loss_weighting.FAMO,
+}
+_GRADIENT_METHODS: dict[str, type[GradientMethod]] = {
+    "pcgrad": gradient_methods.PCGrad,
+    "gradvac": gradient_methods.GradVac,
+    "upgrad": gradient_methods.UPGrad,
+    "dual_proj": gradient_methods.DualProj,
+    "cagrad": gradient_methods.CAGrad,
+    "mgda": gradient_methods.MGDA,
+    "imtl_g": gradient_methods.IMTLG,
+    "config": gradient_methods.ConFIG,
+    "aligned_mtl": gradient_methods.AlignedMTL,
+    "nash_mtl": gradient_methods.NashMTL,
+    "fairgrad": gradient_methods.FairGrad,
+}
 
 
 class Fixed(Method):
@@ -62,10 +87,13 @@ def method_options(
     learning_rate: float = 0.025,
     original: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of `compile` for a method of the papers' tables.
+    """Arguments of `compile` for a method that trains one network for all tasks.
 
     Args:
-        method: `"mtl"` or `"mtan"`, without arguments; `"uw"`, `"gradnorm"`, `"pcgrad"`, `"dwa"`.
+        method: `"mtl"` or `"mtan"`, without arguments; a loss weighting: `"uw"`, `"gradnorm"`,
+            `"dwa"`, `"rlw"`, `"imtl_l"`, `"gls"`, `"db_mtl"`, `"stch"` or `"famo"`; or a gradient
+            method: `"pcgrad"`, `"gradvac"`, `"upgrad"`, `"dual_proj"`, `"cagrad"`, `"mgda"`,
+            `"imtl_g"`, `"config"`, `"aligned_mtl"`, `"nash_mtl"` or `"fairgrad"`.
         shared_layer: Last shared layer, or its name; GradNorm measures at its kernel.
         alpha: Strength with which GradNorm balances the tasks.
         learning_rate: Learning rate of GradNorm's weights.
@@ -80,9 +108,9 @@ def method_options(
         "mtl": {},
         "mtan": {},
         "uw": {"loss_weighting": weighting},
-        "dwa": {"loss_weighting": DynamicWeightAverage()},
         "gradnorm": {"loss_weighting": GradNorm(shared_layer, alpha, learning_rate)},
-        "pcgrad": {"gradient_method": PCGrad()},
+        **{name: {"loss_weighting": one()} for name, one in _LOSS_WEIGHTINGS.items()},
+        **{name: {"gradient_method": one()} for name, one in _GRADIENT_METHODS.items()},
     }
     if original:
         options["pcgrad"] = {"gradient_method": PCGrad("authors"), "loss_weighting": weighting}
