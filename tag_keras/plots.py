@@ -2,7 +2,7 @@
 
 Each function draws on the axes that it gets, `ax`, and returns them. Without `ax` it makes a figure
 of the right size with pyplot, which a notebook shows; `axes.figure.savefig("affinity.png")` writes
-it. The report of `tag_keras.write_report` has the same figures.
+it. The report of `tag_keras.write_report` shows the same as tables and drawings of its own.
 """
 
 from collections.abc import Iterable, Sequence

@@ -107,7 +107,7 @@ def conclusion(
         reason=serving_as_text(serving) if serving else "",
         chosen=_chosen(grouping),
         numbers=_numbers(compare(grouping, rows, serving)),
-        advice="The same run goes on." if missing and not serving else _advice(rows, serving),
+        advice=_advice(rows, serving, missing),
         trust=" ".join(trust),
     )
 
@@ -198,7 +198,7 @@ def _gain(rows: Sequence[Row], serving: Serving) -> str:
         return ""
     mean, interval = serving.decision.gain.as_text()
     return (
-        f"Gain over one joint network: {mean} ({interval}), "
+        f"Gain over one joint network: {mean} (90 % interval {interval}), "
         f"probability {serving.decision.probability:.2f}."
     )
 
@@ -218,7 +218,9 @@ def _rival(rows: Sequence[Row], serving: Serving) -> str:
     return f"Next best: {name}, better with a probability of {chance:.2f}."
 
 
-def _advice(rows: Sequence[Row], serving: Serving | None) -> str:
+def _advice(rows: Sequence[Row], serving: Serving | None, missing: str) -> str:
+    if serving is None and missing:
+        return "If the run was stopped, the same call goes on."
     if serving is None:
         return "`guard_groups` decides by the validation losses of the trained networks."
     found = _seeds_of_all(rows, serving)

@@ -192,7 +192,7 @@ def groups_diagram(grouping: Grouping, scores: Sequence[str], label: str) -> str
         texts.append(f'<circle class="ink" cx="226" cy="{y:g}" r="4"/>')
         texts.append(_text(214, y, shortened(task, _NAME), "end", title=title))
     height = max(*left.values(), *right) + _LINE / 2
-    return _svg("diagram", label, "".join(lines + texts), f'viewBox="0 0 660 {height:g}"')
+    return _svg("diagram", label, "".join(lines + texts), f'viewBox="0 0 700 {height:g}"')
 
 
 def panel(lines: Sequence[Array], label: str, ends: tuple[str, str]) -> str:

@@ -297,7 +297,10 @@ def test_a_run_that_is_half_done_says_what_is_missing():
     assert progress(GROUPING, left, ()) == expected
     assert progress(GROUPING, left, (0, 1, 2, 3)).startswith("Not finished: 14 of 24 trainings")
     found = conclusion(make_affinity(TASKS), GROUPING, left, seeds=(0, 1, 2))
-    assert (found.progress, found.advice) == (expected, "The same run goes on.")
+    assert (found.progress, found.advice) == (
+        expected,
+        "If the run was stopped, the same call goes on.",
+    )
     assert progress(GROUPING, rows, (0, 1, 2)) == progress(GROUPING, rows, (0,)) == ""
 
 
@@ -337,9 +340,10 @@ def test_the_gain_and_the_next_best_choice():
     found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=serving)
     assert serving.decision.kind == "groups"
     low, high = (100 * end / 2.8 for end in serving.decision.interval)
+    chance = serving.decision.probability
     assert found.gain == (
         f"Gain over one joint network: {100 * serving.decision.gain.share:.1f} % "
-        f"({low:.1f} to {high:.1f} %), probability {serving.decision.probability:.2f}."
+        f"(90 % interval {low:.1f} to {high:.1f} %), probability {chance:.2f}."
     )
     chances = {
         option.kind: option.over_decided.probability

@@ -59,7 +59,7 @@ def test_the_diagram_of_idle_networks_and_long_names():
     assert "group_2: serves 0, helped by 2" in texts
     # Cut to 26 columns, of which a Chinese letter takes two; whole in its title.
     assert NASTY in texts and f"{NASTY[:25]}…" in texts and f"{'名' * 12}…" in texts
-    assert "<script" not in drawing and float(re.search(r'0 0 660 (\d+)"', drawing)[1]) > 100
+    assert "<script" not in drawing and float(re.search(r'0 0 700 (\d+)"', drawing)[1]) > 100
 
 
 def test_a_panel_has_its_zero_and_its_gaps():
@@ -72,6 +72,11 @@ def test_a_panel_has_its_zero_and_its_gaps():
     assert 'class="zero" d="M34 50.0H196"' in drawing
     texts = Tables(drawing).drawings[0][2]
     assert texts == ["0", "100", "\N{MINUS SIGN}100", "epoch 1", "3"]
+
+
+def test_beside_the_zero_of_a_panel_there_is_no_other_number():
+    texts = Tables(panel([np.array([-100.0, 5.0])], "label", ("1", "2"))).drawings[0][2]
+    assert texts == ["0", "\N{MINUS SIGN}100", "1", "2"]
 
 
 def test_a_panel_of_one_step_and_of_zeros():
