@@ -15,6 +15,7 @@ from random_edits import edit_bytes, edit_text
 
 import tag_keras
 from tag_keras import Affinity, Grouping, NetworkSelection, NetworkTable, Serving, results
+from tag_keras.study.environment import keep_environment
 from tag_keras.study.networks import load_choice, save_choice
 from tag_keras.utils import files
 
@@ -91,6 +92,11 @@ LOADERS = {
         lambda path: files.write_json(path, {"tasks": ["a"], "rate": 0.1}),
         lambda path: files.keep_settings(path.parent, {"tasks": ["a"], "rate": 0.1}),
         lambda nothing, path: None,
+    ),
+    "environment.json": (
+        lambda path: keep_environment(path.parent),
+        lambda path: keep_environment(path.parent),
+        lambda found, path: None,
     ),
 }
 SEEDS = [range(30), pytest.param(range(30, 400), marks=pytest.mark.slow)]

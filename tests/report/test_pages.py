@@ -1,7 +1,10 @@
 """The page as a whole: its structure, its style, its size, and names that could break it."""
 
 import html
+import json
 import re
+import shutil
+import subprocess
 import time
 
 import numpy as np
@@ -22,13 +25,13 @@ NASTY = (
 
 
 def make_run(tasks, groups, seeds=(0, 1, 2), splits=("validation", "test")):
-    """Groups, and rows of a run in which a network is the better, the more tasks it has."""
+    """Groups, and rows of a run in which networks of three tasks are the best."""
     generator = np.random.default_rng(0)
     grouping = tag_keras.Grouping.from_groups(tasks, groups)
     networks = {"joint": tasks, **{f"single_{task}": (task,) for task in tasks}}
     networks |= {f"group_{index}": group for index, group in enumerate(groups)}
     return grouping, [
-        Row(name, group, seed, task, split, 2 - len(group) / 50 + noise, {}, 2.0)
+        Row(name, group, seed, task, split, 1 + abs(len(group) - 3) / 10 + noise, {}, 2.0)
         for name, group in networks.items()
         for seed in seeds
         for task in group
@@ -99,6 +102,52 @@ def test_numbers_of_networks_can_be_sorted(nasty):
     # The joint network is not compared with itself.
     assert re.findall(r'data-value="([^"]*)"', joint)[3] == ""
     assert all(float(text) == float(text) for line in values for text in line if text)
+
+
+CLICKS = """
+const table = document.querySelector("table.sortable"), heads = [...table.tHead.rows[0].cells];
+const cells = (column) => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent);
+const click = (column) => heads[column].querySelector("button").click();
+const found = {};
+click(6);
+found.rising = [heads[6].getAttribute("aria-sort"), ...cells(6)];
+click(6);
+found.falling = [heads[6].getAttribute("aria-sort"), ...cells(6)];
+click(2);
+found.names = [heads[6].getAttribute("aria-sort"), ...cells(2)];
+const input = document.querySelector(".filter input");
+input.value = "ONE task";
+input.dispatchEvent(new Event("input"));
+const shown = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+found.shown = shown.map((row) => row.cells[1].textContent);
+found.status = document.querySelector(".filter [role=status]").textContent;
+document.body.textContent = JSON.stringify(found);
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs the browser chromium")
+def test_the_script_sorts_numbers_and_filters(nasty, tmp_path):
+    path = tmp_path / "clicked.html"
+    path.write_text(nasty.replace("</body>", f"<script>{CLICKS}</script></body>"), "utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    shown = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, check=True)
+    body = re.search(r"<body>(.*)</body>", shown.stdout, re.DOTALL)[1]
+    found = json.loads(html.unescape(body))
+
+    def changes(name, sort):
+        assert found[name][0] == sort
+        # The joint network, which is not compared with itself, stands last.
+        assert found[name][-1] == "\N{EN DASH}"
+        texts = [text.removesuffix(" %").replace("\N{MINUS SIGN}", "-") for text in found[name]]
+        return [float(text) for text in texts[1:-1]]
+
+    rising, falling = changes("rising", "ascending"), changes("falling", "descending")
+    assert rising == sorted(rising) and falling == sorted(rising, reverse=True)
+    assert len(rising) == 7 and rising[0] < -10 and rising[-1] > -5
+    assert found["names"][0] is None and len(found["names"]) == 9
+    assert [text.partition(",")[0] for text in found["shown"]] == ["one task"] * 5
+    assert found["status"] == "5 of 8"
 
 
 def test_a_page_without_settings_says_so(tmp_path):
