@@ -15,7 +15,7 @@ project = "tag_keras"
 author = "The tag_keras authors"
 release = tag_keras.__version__
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -28,6 +28,8 @@ nitpicky = True
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:exc", "SweepError")]
 myst_heading_anchors = 3
+# The notebooks keep their outputs: `python -m docs.notebooks`.
+nb_execution_mode = "off"
 
 templates_path = ["_templates"]
 html_theme = "furo"

@@ -55,6 +55,7 @@ LONGEST = (
     *("sweep/stack/test_equal_to_alone.py", "sweep/stack/test_stacked_jobs.py"),
     *("backend/test_mirrored.py", "backend/test_multi_worker.py", "sweep/test_processes.py"),
     *("test_docstring_examples.py", "test_docs.py", "decision/test_decision.py"),
+    "test_tutorials.py",
 )
 
 
