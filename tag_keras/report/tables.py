@@ -317,7 +317,6 @@ def networks_table(
     served = dict(serving.networks) if serving else {}
     networks = {row.network: row for row in rows}
     totals = _totals(rows)
-    joint = totals.get((JOINT, split), {})
     by_task = {
         (row.seed, row.task): row.loss for row in rows if (row.network, row.split) == (JOINT, split)
     }
@@ -331,7 +330,7 @@ def networks_table(
         pairs = [
             (loss, sum(by_task[seed, task] for task in row.tasks))
             for seed, loss in own.items()
-            if joint and all((seed, task) in by_task for task in row.tasks)
+            if all((seed, task) in by_task for task in row.tasks)
         ]
         change = np.nan
         if pairs and name != JOINT and (base := float(np.mean([one[1] for one in pairs]))) > 0:

@@ -356,6 +356,21 @@ def test_the_gain_and_the_next_best_choice():
     assert found.rival == f"Next best: {words}, better with a probability of {chance}."
 
 
+def test_the_next_best_choice_is_the_one_that_is_most_likely_better():
+    rows = make_rows(noise=0.1)
+    serving = guard_groups(GROUPING, rows)
+    options = []
+    for option in serving.decision.options:
+        chance = {"joint": 0.4, "single": 0.3, "groups": 0.0}[option.kind]
+        gain = dataclasses.replace(option.over_decided, probability=chance)
+        options.append(dataclasses.replace(option, over_decided=gain))
+    decision = dataclasses.replace(serving.decision, options=tuple(options))
+    likely = dataclasses.replace(serving, decision=decision)
+    assert conclusion(make_affinity(TASKS), GROUPING, rows, serving=likely).rival == (
+        "Next best: one joint network, better with a probability of 0.40."
+    )
+
+
 def test_where_the_joint_network_serves_there_is_a_next_best_choice_only():
     rows = make_rows({**LEVELS, "joint": {"a": 0.3, "b": 0.2, "c": 0.4}})
     found = conclusion(make_affinity(TASKS), GROUPING, rows, serving=guard_groups(GROUPING, rows))

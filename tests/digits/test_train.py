@@ -161,7 +161,6 @@ STAGES = {
     "evaluating the last yardstick": lambda folder: kept(folder) >= 3,
     "training the groups": lambda folder: (folder / "groups.json").exists(),
     "putting together": lambda folder: list(folder.glob("*grouped.keras")),
-    "reporting": lambda folder: (folder / "served.json").exists(),
 }
 
 
