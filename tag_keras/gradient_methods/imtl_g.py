@@ -33,12 +33,13 @@ class IMTLG(GradientMethod):
 
         <d, g_i> / |g_i| = <d, g_j> / |g_j|    for d = sum_i w_i g_i and sum_i w_i = T
 
-    Weights may be negative. The paper has the sum 1; with T, equal gradients make the plain sum. A
-    task without a gradient takes no part, and T counts the others.
+    Weights may be negative. If the sum of what is scaled to T is close to 0, the step is long, and
+    if it is negative, the step raises all losses; `ConFIG` has the same projections without that.
+    The paper has the sum 1; with T, equal gradients make the plain sum. A task without a gradient
+    takes no part, and T counts the others.
 
     A step makes one backward pass per task. Take it to treat all tasks alike whatever the size of
-    their losses; for the losses themselves, the paper adds `IMTLL`. `ConFIG` has the same direction
-    with a length that cannot explode where gradients conflict.
+    their losses; for the losses themselves, the paper adds `IMTLL`.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.

@@ -18,6 +18,9 @@ class DBMTL(LossWeighting):
     part. Losses have to be positive. The paper's other part makes the gradients of all tasks as
     long as the longest; it needs their moving averages, and is not here.
 
+    The logs have `loss` as the sum of the weighted losses, which is the number of tasks: watch the
+    losses of the tasks instead, also in callbacks such as `EarlyStopping`.
+
     It costs nothing that can be measured. Take it for positive losses of different size or unit.
 
     Args:

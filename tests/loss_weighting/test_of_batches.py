@@ -233,7 +233,8 @@ def test_a_look_after_the_step_leaves_no_trace(affinity):
         np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-7)
 
 
-def test_a_look_sees_the_losses_after_the_step():
+def watching():
+    """A weighting, and the losses before and after each step, which it adds to a list."""
     seen = []
 
     class Looks(tag_keras.EqualWeighting):
@@ -243,9 +244,26 @@ def test_a_look_sees_the_losses_after_the_step():
         def after_step(self, losses, has_labels):
             seen.append(losses.numpy().tolist())
 
-    model = make_model(Looks())
+    return Looks(), seen
+
+
+def test_a_look_sees_the_losses_after_the_step():
+    weighting, seen = watching()
+    model = make_model(weighting)
     x, y = batches()[0]
     logs = [model.train_on_batch(x, y, return_dict=True) for _ in range(2)]
     before, after, again, _ = seen
     assert before == pytest.approx([logs[0][f"{task}_loss"] for task in TASKS], rel=1e-6)
     assert after == pytest.approx(again, rel=1e-6) and sum(after) < sum(before)
+
+
+def test_a_look_has_the_dropout_of_the_step():
+    weighting, seen = watching()
+    keras.utils.set_random_seed(0)
+    model = make_deep_model(dropout=0.5)
+    # The variables stay, so the same masks give the same losses.
+    model.compile(keras.optimizers.SGD(0.0), "mse", loss_weighting=weighting, run_eagerly=True)
+    x, y = make_data(16)
+    model.fit(x, y, 8, shuffle=False, verbose=0)
+    assert seen[0] == pytest.approx(seen[1], rel=1e-6)
+    assert seen[2] == pytest.approx(seen[3], rel=1e-6)
