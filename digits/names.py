@@ -10,5 +10,5 @@ ENCODERS = ("conv", "resnet")
 # Methods that train one network for all tasks, to compare groups with.
 RIVALS = (
     *("mtl_long", "uw", "dwa", "gradnorm", "pcgrad", "upgrad", "selective"),
-    *("mtan", "task_routing", "adashare"),
+    *("mtan", "task_routing", "mmoe", "cgc", "ple", "cross_stitch", "adashare"),
 )

@@ -35,12 +35,14 @@ def test_the_methods_differ_in_what_they_say(name, encoder):
         "upgrad": tag_keras.UPGrad,
         "selective": tag_keras.SelectiveTaskGroupUpdates,
         "mtan": tag_keras.TaskAttention,
+        **dict.fromkeys(("mmoe", "cgc", "ple"), tag_keras.ExpertGate),
+        "cross_stitch": tag_keras.CrossStitch,
         "task_routing": tag_keras.TaskRouting,
         "adashare": tag_keras.AdaShareEncoder,
     }
     layers = model._flatten_layers()
     found = {type(one) for one in layers} & set(wanted.values())
-    assert found == ({wanted[name]} if name in wanted else set())
+    assert found == {wanted[name]}
     assert (model.encoder.name == f"{name}_encoder") == (name in methods._ENCODERS)
     # All have the same blocks.
     blocks = [layer for layer in encoder.layers if isinstance(layer, tag_keras.ResidualBlock)]
