@@ -12,8 +12,10 @@ The steps are timed in turns, after two that trace and warm up, so that a slow p
 slows all of them; the spread is over the turns. Memory is the peak of a separate process that makes
 two steps, less the peak of one that makes plain steps. It includes the memory for tracing.
 Selective updates with 3 groups form groups after every batch, which is the default, so their memory
-includes scikit-learn. A step of AdaShare's weights comes before the steps of its policy, as in
-every search.
+includes scikit-learn. An expert of MMoE, of which there are 8, or of CGC has all blocks; an expert
+of PLE and a part of cross-stitch has those of a stage. CGC and PLE have one expert for all and one
+for each task. A step of AdaShare's weights comes before the steps of its policy, as in every
+search.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from benchmarks.measuring import (
 from benchmarks.options import Renamed, load_lazily, make_parser, numbers
 from tag_keras.study.methods import method_options
 
-keras, tf = map(load_lazily, ("keras", "tensorflow"))
+keras, tf, resnet = map(load_lazily, ("keras", "tensorflow", "tag_keras.networks.resnet"))
 
 NETWORK = {"input_shape": (16, 16, 3), "depth": (2, 2), "widths": (16, 32)}
 BATCH_SIZE, CLASSES = 32, 2
@@ -74,6 +76,10 @@ METHODS = (
     SELECTIVE,
     "mtan",
     "task routing",
+    "mmoe",
+    "cgc",
+    "ple",
+    "cross-stitch",
     "adashare, weights",
     POLICY,
 )
@@ -88,6 +94,12 @@ def build_model(
         "task routing": tag_keras.task_routing_encoder,
         "adashare, weights": tag_keras.adashare_encoder,
         POLICY: tag_keras.adashare_encoder,
+        "mmoe": lambda tasks, **network: _of_experts(tag_keras.mmoe_encoder, tasks, network),
+        "cgc": lambda tasks, **network: _of_experts(tag_keras.cgc_encoder, tasks, network),
+        "ple": lambda tasks, **network: _of_stages(tag_keras.ple_encoder, tasks, network),
+        "cross-stitch": lambda tasks, **network: _of_stages(
+            tag_keras.cross_stitch_encoder, tasks, network
+        ),
     }
     is_searched = method.startswith("adashare")
     model_class = tag_keras.AdaShareModel if is_searched else tag_keras.MultiTaskModel
@@ -99,6 +111,15 @@ def build_model(
     if method == SELECTIVE:
         _plant_groups(model.gradient_method)
     return model
+
+
+def _of_experts(build, tasks: Sequence[str], network: dict) -> keras.Model:
+    stem, stages = resnet.resnet_parts(**network)
+    return build(tasks, stem, lambda: keras.Sequential([stage() for stage in stages]))
+
+
+def _of_stages(build, tasks: Sequence[str], network: dict) -> keras.Model:
+    return build(tasks, *resnet.resnet_parts(**network))
 
 
 def _options(method: str) -> dict[str, object]:

@@ -16,6 +16,7 @@ import tag_keras
 from digits import network
 from digits.names import RIVALS
 from tag_keras.multitask.task_model import TaskModel
+from tag_keras.networks.resnet import resnet_parts
 from tag_keras.results import Row
 from tag_keras.study.methods import method_options
 from tag_keras.study.study import Study
@@ -41,6 +42,19 @@ _SEARCH: dict[str, Any] = {
 _LONG = 5
 
 small_resnet = functools.partial(tag_keras.resnet_encoder, **SIZES)
+
+
+def _of_experts(build: Callable[..., keras.Model], tasks: Sequence[str]) -> keras.Model:
+    """An encoder whose experts have all blocks."""
+    stem, stages = resnet_parts(**SIZES)
+    return build(tasks, stem, lambda: keras.Sequential([stage() for stage in stages]))
+
+
+def _of_stages(build: Callable[..., keras.Model], tasks: Sequence[str]) -> keras.Model:
+    """An encoder whose levels or parts are the stages of blocks."""
+    return build(tasks, *resnet_parts(**SIZES))
+
+
 _ENCODERS: dict[str, Callable[[Sequence[str]], keras.Model]] = {
     "mtan": functools.partial(tag_keras.mtan_encoder, **SIZES),
     # Half of the channels serve all tasks, each other one serves one task: with twice the width, a
@@ -48,6 +62,12 @@ _ENCODERS: dict[str, Callable[[Sequence[str]], keras.Model]] = {
     "task_routing": functools.partial(
         tag_keras.task_routing_encoder, **{**SIZES, "widths": (32, 64)}
     ),
+    "mmoe": functools.partial(
+        _of_experts, functools.partial(tag_keras.mmoe_encoder, num_experts=4)
+    ),
+    "cgc": functools.partial(_of_experts, tag_keras.cgc_encoder),
+    "ple": functools.partial(_of_stages, tag_keras.ple_encoder),
+    "cross_stitch": functools.partial(_of_stages, tag_keras.cross_stitch_encoder),
 }
 
 

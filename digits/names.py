@@ -12,5 +12,5 @@ RIVALS = (
     *("mtl_long", "uw", "dwa", "gradnorm", "rlw", "imtl_l", "gls", "db_mtl", "stch", "famo"),
     *("pcgrad", "gradvac", "upgrad", "dual_proj", "cagrad", "mgda", "imtl_g", "config"),
     *("aligned_mtl", "nash_mtl", "fairgrad", "selective"),
-    *("mtan", "task_routing", "adashare"),
+    *("mtan", "task_routing", "mmoe", "cgc", "ple", "cross_stitch", "adashare"),
 )

@@ -59,6 +59,12 @@ from .networks.adashare.fixed_network import task_network as task_network
 from .networks.adashare.model import AdaShareModel as AdaShareModel
 from .networks.adashare.options import AdaShareSearch as AdaShareSearch
 from .networks.adashare.policy import AdaSharePolicy as AdaSharePolicy
+from .networks.cross_stitch import CrossStitch as CrossStitch
+from .networks.cross_stitch import cross_stitch_encoder as cross_stitch_encoder
+from .networks.experts import ExpertGate as ExpertGate
+from .networks.experts import cgc_encoder as cgc_encoder
+from .networks.experts import mmoe_encoder as mmoe_encoder
+from .networks.experts import ple_encoder as ple_encoder
 from .networks.mtan import TaskAttention as TaskAttention
 from .networks.mtan import mtan_encoder as mtan_encoder
 from .networks.mtan import mtan_segnet as mtan_segnet

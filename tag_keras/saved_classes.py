@@ -15,6 +15,8 @@ import tag_keras.networks.adashare.encoder
 import tag_keras.networks.adashare.model
 import tag_keras.networks.adashare.options
 import tag_keras.networks.adashare.policy
+import tag_keras.networks.cross_stitch
+import tag_keras.networks.experts
 import tag_keras.networks.mtan
 import tag_keras.networks.resnet
 import tag_keras.networks.segnet

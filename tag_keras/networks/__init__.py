@@ -5,5 +5,9 @@
 - `adashare`: each task executes some of the blocks, and training finds out which.
 - `task_routing`: each task uses some of the channels of every layer.
 
-All encoders for images take the same arguments first, so that one can stand in for another.
+- `experts`: each task weighs experts, of all or its own, by a gate (MMoE, CGC, PLE).
+- `cross_stitch`: each task has a network, which takes over features of the others.
+
+All encoders for images take the same arguments first, so that one can stand in for another. Experts
+and stitched networks are made of any layers; `parallel_layers` is what these two have in common.
 """

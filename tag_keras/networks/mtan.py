@@ -136,7 +136,7 @@ def mtan_encoder(
     share leads to the next stage, and a pooling follows the strides of the ResNet.
 
     Each task makes a pass of its own through parts of the network: a step costs about 5 plain steps
-    for nine tasks, and more memory than any other method here. Take it for a few tasks that look at
+    for nine tasks, and much memory. Take it for a few tasks that look at
     the same images in different ways.
 
     Args:

@@ -1,5 +1,6 @@
 """A ResNet for small images: the blocks that the other networks share, and hard sharing."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -252,3 +253,28 @@ def resnet_encoder(
     for block in resnet.blocks:
         x = block(x)
     return keras.Model(images, pooled(x), name="resnet_encoder")
+
+
+def resnet_parts(
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    depth: int | Sequence[int] = 18,
+    widths: Sequence[int] = (64, 128, 256, 512),
+) -> tuple[keras.Model, list[Callable[[], keras.Model]]]:
+    """The stem of `resnet_encoder`, and by stage a function that builds it.
+
+    Encoders of experts or cross-stitched parts take these. The last stage ends in the pooling.
+
+    Raises:
+        ValueError: If there are more or fewer widths than stages, or if a number is not positive.
+    """
+
+    def build_stage(number: int) -> keras.Model:
+        stages = resnet_layers(depth, widths).stages
+        pooling = layers.GlobalAveragePooling2D(data_format="channels_last", dtype="float32")
+        is_last = number == len(stages) - 1
+        return keras.Sequential([*stages[number], *([pooling] if is_last else [])])
+
+    resnet = resnet_layers(depth, widths)
+    images = keras.Input(check_input_shape(input_shape))
+    stem = keras.Model(images, layers.ReLU()(resnet.stem(images)), name="stem")
+    return stem, [functools.partial(build_stage, number) for number in range(len(resnet.stages))]

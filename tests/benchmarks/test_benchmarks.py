@@ -133,14 +133,16 @@ def test_a_model_differs_from_plain_ones_by_its_method(method, attribute, wanted
     assert model.encoder.name == "resnet_encoder"
 
 
-def test_networks_have_encoders_of_their_own():
-    names = ("plain", "mtan", "task routing", "adashare, weights", "adashare, policy")
-    models = [method_cost.build_model(name, ["a", "b"]) for name in names]
-    assert [type(model) is tag_keras.AdaShareModel for model in models] == [False] * 3 + [True] * 2
-    assert [model.encoder.name for model in models[:3]] == [
-        "resnet_encoder",
-        "mtan_encoder",
-        "task_routing_encoder",
+def test_networks_have_encoders_of_their_own(monkeypatch):
+    # MTAN looks between two blocks.
+    small = {"input_shape": (8, 8, 3), "depth": (2,), "widths": (4,)}
+    monkeypatch.setattr(method_cost, "NETWORK", small)
+    names = ("plain", "mtan", "task routing", "mmoe", "cgc", "ple", "cross-stitch")
+    searches = ("adashare, weights", "adashare, policy")
+    models = [method_cost.build_model(name, ["a", "b"]) for name in (*names, *searches)]
+    assert [type(model) is tag_keras.AdaShareModel for model in models] == [False] * 7 + [True] * 2
+    assert [model.encoder.name.removesuffix("_encoder") for model in models[:7]] == [
+        *("resnet", "mtan", "task_routing", "mmoe", "cgc", "ple", "cross_stitch"),
     ]
 
 

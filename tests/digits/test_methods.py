@@ -36,6 +36,8 @@ PARTS = {
     "fairgrad": tag_keras.FairGrad,
     "selective": tag_keras.SelectiveTaskGroupUpdates,
     "mtan": tag_keras.TaskAttention,
+    **dict.fromkeys(("mmoe", "cgc", "ple"), tag_keras.ExpertGate),
+    "cross_stitch": tag_keras.CrossStitch,
     "task_routing": tag_keras.TaskRouting,
     "adashare": tag_keras.AdaShareEncoder,
 }

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import tag_keras
-from tag_keras.networks.resnet import ConvNorm, ResidualBlock, pooled, resnet_layers
+from tag_keras.networks.resnet import ConvNorm, ResidualBlock, pooled, resnet_layers, resnet_parts
 
 
 def count(variables):
@@ -156,3 +156,17 @@ def test_numbers_that_do_not_fit_are_errors():
         ResidualBlock(4, 1.5)
     with pytest.raises(ValueError, match=r"`kernel_size` should be at least 1"):
         ConvNorm(4, 0)
+
+
+def test_the_parts_one_after_the_other_are_the_resnet():
+    sizes = {"input_shape": (6, 6, 1), "depth": (1, 2), "widths": (4, 8)}
+    stem, stages = resnet_parts(**sizes)
+    x, whole = stem.output, tag_keras.resnet_encoder(["a"], **sizes)
+    for stage in stages:
+        x = stage()(x)
+    together = keras.Model(stem.input, x)
+    together.set_weights(whole.get_weights())
+    images = features((2, 6, 6, 1))
+    np.testing.assert_allclose(together(images), whole(images), rtol=1e-5)
+    # Each call makes new layers.
+    assert stages[0]().layers[0] is not stages[0]().layers[0]

@@ -1,0 +1,85 @@
+"""What encoders of several equal layers side by side have in common, whatever the layers are."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from tag_keras.utils.checks import check
+
+Build = Callable[[], keras.layers.Layer]
+
+
+def start(inputs: Any) -> tuple[Any, keras.KerasTensor, list[keras.layers.Layer]]:
+    """The inputs of an encoder, the features that its first layers see, and the layers before them.
+
+    Raises:
+        ValueError: If `inputs` is neither a shape nor a Functional model with one output, or if
+            the features are no vectors, sequences or images of floating-point numbers.
+    """
+    x: Any
+    if isinstance(inputs, keras.Model):
+        x = inputs.output if getattr(inputs, "inputs", None) else None
+        check(
+            isinstance(x, keras.KerasTensor),
+            "`inputs` should be a shape, or a Functional model with one output",
+            inputs=inputs,
+        )
+        known = inputs.input, x, list(inputs.layers)
+    else:
+        valid = isinstance(inputs, list | tuple) and len(inputs) > 0
+        check(valid, "`inputs` should be the shape of an example, or a model", inputs=inputs)
+        x = keras.Input(tuple(inputs))
+        known = x, x, []
+    check(
+        len(x.shape) > 1 and "float" in x.dtype,
+        "`inputs` should end in floating-point numbers (B, ..., channels). Give a model that makes "
+        "them, such as an embedding",
+        shape=x.shape,
+        dtype=x.dtype,
+    )
+    return known
+
+
+def side_by_side(
+    name: str,
+    build: Build,
+    inputs: Sequence[keras.KerasTensor],
+    made: list[keras.layers.Layer],
+) -> list[keras.KerasTensor]:
+    """Applies a new layer to each input.
+
+    Args:
+        name: Name of the argument that `build` is.
+        build: Builds a layer or model from one tensor to one tensor.
+        inputs: Tensors (B, ...).
+        made: Layers of the encoder so far. It gets the new ones.
+
+    Returns:
+        A tensor for each input, all of the same shape.
+
+    Raises:
+        ValueError: If `build` gives no new layer at each call, or layers of different shapes.
+    """
+    outputs = []
+    for x in inputs:
+        # A layer itself is callable, too.
+        is_layer = isinstance(build, keras.layers.Layer)
+        layer: Any = build() if callable(build) and not is_layer else None
+        check(
+            isinstance(layer, keras.layers.Layer) and all(layer is not one for one in made),
+            f"`{name}` should be a function that builds a new layer or model at each call",
+            received=build if layer is None else layer,
+        )
+        # Layers of the same name cannot be in one model.
+        if any(layer.name == one.name for one in made):
+            layer.name = f"{layer.name}_{len(made)}"
+        made.append(layer)
+        outputs.append(layer(x))
+    shapes = [getattr(output, "shape", None) for output in outputs]
+    check(
+        None not in shapes and len(set(shapes)) == 1,
+        f"`{name}` should build layers that all give one tensor of the same shape",
+        shapes=shapes,
+    )
+    return outputs
