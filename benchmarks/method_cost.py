@@ -38,9 +38,9 @@ from benchmarks.measuring import (
     time_in_turns,
 )
 from benchmarks.options import Renamed, load_lazily, make_parser, numbers
-from tag_keras.study.methods import method_options
 
 keras, tf, resnet = map(load_lazily, ("keras", "tensorflow", "tag_keras.networks.resnet"))
+study_methods = load_lazily("tag_keras.study.methods")
 
 NETWORK = {"input_shape": (16, 16, 3), "depth": (2, 2), "widths": (16, 32)}
 BATCH_SIZE, CLASSES = 32, 2
@@ -126,7 +126,7 @@ def _options(method: str) -> dict[str, object]:
     """Arguments of `compile` for a method."""
     selective = tag_keras.SelectiveTaskGroupUpdates
     options = {
-        **{name: {} for name in (PLAIN, "mtan", "task routing")},
+        **dict.fromkeys((PLAIN, *METHODS[METHODS.index("mtan") :]), {}),
         "equal": {"loss_weighting": tag_keras.EqualWeighting()},
         "selective, tasks alone": {"gradient_method": selective(warmup=ALWAYS)},
         # With such a small decay the affinities stay as they are set.
@@ -134,7 +134,9 @@ def _options(method: str) -> dict[str, object]:
         "adashare, weights": {"search": tag_keras.AdaShareSearch(0, ALWAYS, 1)},
         POLICY: {"search": tag_keras.AdaShareSearch(0, 1, ALWAYS)},
     }
-    return options[method] if method in options else method_options(method, LAST_SHARED)
+    return (
+        options[method] if method in options else study_methods.method_options(method, LAST_SHARED)
+    )
 
 
 def _plant_groups(method: tag_keras.SelectiveTaskGroupUpdates) -> None:
