@@ -136,8 +136,8 @@ def mtan_encoder(
     share leads to the next stage, and a pooling follows the strides of the ResNet.
 
     Each task makes a pass of its own through parts of the network: a step costs about 5 plain steps
-    for nine tasks, and much memory. Take it for a few tasks that look at
-    the same images in different ways.
+    for nine tasks, and much memory. Take it for a few tasks that look at the same images in
+    different ways.
 
     Args:
         tasks: Task names.
