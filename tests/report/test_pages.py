@@ -255,6 +255,8 @@ def test_texts_and_lines_can_be_seen_on_their_grounds(dark):
     for name in (*lines, "rule"):
         assert contrast(colours[name], colours["page"]) > 3, name
     assert [int(step) for step, _, _ in steps] == [*range(21)]
+    # The value 0 has the ground of the page, more or less.
+    assert (contrast(steps[10][1], "#000") < 2) == dark
     for step, ground, text in steps:
         assert contrast(ground, text) > 4.5, step
 
