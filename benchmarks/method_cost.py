@@ -126,7 +126,7 @@ def _options(method: str) -> dict[str, object]:
     """Arguments of `compile` for a method."""
     selective = tag_keras.SelectiveTaskGroupUpdates
     options = {
-        **dict.fromkeys((PLAIN, *METHODS[METHODS.index("mtan") :]), {}),
+        **{name: {} for name in (PLAIN, *METHODS[METHODS.index("mtan") :])},
         "equal": {"loss_weighting": tag_keras.EqualWeighting()},
         "selective, tasks alone": {"gradient_method": selective(warmup=ALWAYS)},
         # With such a small decay the affinities stay as they are set.
