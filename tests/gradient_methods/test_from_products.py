@@ -263,6 +263,16 @@ def test_xla(name):
     np.testing.assert_allclose(found, coefficients(name, gradients), rtol=1e-4)
 
 
+def test_aligned_mtl_takes_parallel_gradients_for_one():
+    # Rounding leaves an eigenvalue that is not 0. With one eigenvalue, along v = (1, 0.3) / |.|,
+    # the coefficients are v times the sum of v: (1, 0.3) * 1.3 / 1.09.
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        gradient = np.float32(rng.normal(size=50))
+        found = coefficients("AlignedMTL", np.stack([gradient, np.float32(0.3) * gradient]))
+        np.testing.assert_allclose(found, np.array([1, 0.3]) * 1.3 / 1.09, rtol=1e-4)
+
+
 def test_gradvac_remembers_what_is_usual():
     # Two gradients with the cosine 0.8, then two that are orthogonal: these are turned to the mean
     # of the cosines, which with beta 1 is 0.8. By hand: v = g + 0.8 / 0.6 of the other.

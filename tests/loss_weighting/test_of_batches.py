@@ -166,8 +166,12 @@ def test_losses_without_a_logarithm(name, value):
     assert np.isfinite(none).all()
     weighting.update(list(losses), tf.ones(3))
     weighting.after_step(losses, has_labels)
+    before = [np.float64(weight) for weight in weighting.weights]
+    assert all(np.isfinite(value).all() for value in before)
+    # A step that overflowed shows nothing.
     weighting.after_step(losses + float("nan"), has_labels)
-    assert all(np.isfinite(np.float64(weight)).all() for weight in weighting.weights)
+    for weight, value in zip(weighting.weights, before, strict=True):
+        np.testing.assert_array_equal(np.float64(weight), value)
 
 
 class Doubtful(tag_keras.LossWeighting):
