@@ -123,7 +123,7 @@ class Tables(html.parser.HTMLParser):
         attributes = dict(attributes)
         self.resources += [attributes[name] for name in ("src", "href") if name in attributes]
         self.ids += [attributes["id"]] if "id" in attributes else []
-        if tag not in ("meta", "col", "path", "line", "rect", "circle", "input"):
+        if tag not in ("meta", "br", "col", "path", "line", "rect", "circle", "input"):
             self._open.append(tag)
         if tag == "h2":
             self._section = ""
