@@ -1,6 +1,7 @@
 """Options of the benchmarks, which mean the same in all of them."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,12 @@ import lazy_loader
 
 def load_lazily(name: str) -> ModuleType:
     """A module that is loaded at its first use, so that --help comes before TensorFlow."""
-    return lazy_loader.load(name, suppress_warning=True)
+    module: ModuleType = lazy_loader.load(name, suppress_warning=True)
+    parent, _, last = name.rpartition(".")
+    if parent:
+        # As an import does.
+        setattr(sys.modules[parent], last, module)
+    return module
 
 
 def make_parser(module: str, text: str) -> argparse.ArgumentParser:

@@ -3,9 +3,12 @@
 import importlib
 import subprocess
 import sys
+import wsgiref
 from pathlib import Path
 
 import pytest
+
+from benchmarks.options import load_lazily
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = (
@@ -52,6 +55,14 @@ def test_help_comes_without_tensorflow_and_its_notices(name):
     *text, last = process.stdout.splitlines()
     assert last == "loaded []"
     assert sum("--" in line for line in text) > 1
+
+
+def test_a_module_that_is_loaded_lazily_is_one_of_its_package(monkeypatch):
+    monkeypatch.delitem(sys.modules, "wsgiref.headers", raising=False)
+    monkeypatch.delattr(wsgiref, "headers", raising=False)
+    lazy = load_lazily("wsgiref.headers")
+    assert wsgiref.headers is lazy is sys.modules["wsgiref.headers"]
+    assert wsgiref.headers.Headers([("a", "b")])["a"] == "b"
 
 
 RENAMED = [
