@@ -10,6 +10,7 @@ import tensorflow as tf
 from tag_keras.decision.group_losses import MOST_TASKS
 from tag_keras.decision.prediction import LossExpansion, predict_losses
 from tag_keras.loss_weighting.base import weights_batches
+from tag_keras.loss_weighting.random_weights import RLW
 from tag_keras.model import MultiTaskModel
 from tag_keras.selection.network_table import NetworkTable
 from tag_keras.utils.checks import check, check_count, check_number, check_whole
@@ -71,8 +72,8 @@ def predict_group_losses(
         model=model,
     )
     check(
-        not weights_batches(model.loss_weighting),
-        "`model` should have weights of its losses that do not depend on the batch",
+        not (weights_batches(model.loss_weighting) or isinstance(model.loss_weighting, RLW)),
+        "`model` should have weights of its losses that do not depend on the batch or on chance",
         loss_weighting=model.loss_weighting,
     )
     number = len(model.tasks)

@@ -143,9 +143,10 @@ def test_wrong_arguments():
     for wrong in (bare, unbuilt):
         with pytest.raises(ValueError, match="`model` should be a MultiTaskModel that is compiled"):
             tag_keras.predict_group_losses(wrong, data, data)
-    weighted = make_model(loss_weighting=tag_keras.GLS())
-    with pytest.raises(ValueError, match="`model` should have weights of its losses that do not"):
-        tag_keras.predict_group_losses(weighted, data, data)
+    for weighting in (tag_keras.GLS(), tag_keras.RLW()):
+        weighted = make_model(loss_weighting=weighting)
+        with pytest.raises(ValueError, match="`model` should have weights of its losses that do"):
+            tag_keras.predict_group_losses(weighted, data, data)
     for name, value, message in (
         ("ridge", 0, "`ridge` should be a positive number"),
         ("dimension", 0, "`dimension` should be at least 1"),

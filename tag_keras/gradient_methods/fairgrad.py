@@ -13,8 +13,9 @@ from tag_keras.utils.checks import check_number
 _MOST_STEPS = 60
 # Largest part of a task's equation that may be left.
 _TOLERANCE = 1e-9
-# Each step tries 1, 1/2, 1/4, ... of Newton's.
+# Each step tries 1, 1/2, 1/4, ... of Newton's, or of what takes this part of a weight away.
 _HALVES = 14
+_LARGEST_PART = 0.99
 
 
 def fair_coefficients(gram: tf.Tensor, alpha: float, scale: tf.Tensor = 1.0) -> tf.Tensor:
@@ -56,6 +57,8 @@ def fair_coefficients(gram: tf.Tensor, alpha: float, scale: tf.Tensor = 1.0) -> 
         curvature = shares / alpha * z ** (-1.0 / alpha - 1.0)
         factor = tf.linalg.cholesky(tf.linalg.set_diag(matrix, shares + curvature))
         move = tf.linalg.cholesky_solve(factor, slope(z)[:, None])[:, 0]
+        # Newton's step may lead far out of z > 0, where gradients differ much in size.
+        move /= tf.maximum(tf.reduce_max(move / z) / _LARGEST_PART, 1.0)
         tried = z - 0.5 ** tf.range(_HALVES, dtype=z.dtype)[:, None] * move
         return [tried[tf.argmin(value(tried))]]
 

@@ -19,7 +19,7 @@ class DBMTL(LossWeighting):
     long as the longest; it needs their moving averages, and is not here.
 
     The logs have `loss` as the sum of the weighted losses, which is the number of tasks: watch the
-    losses of the tasks instead, also in callbacks such as `EarlyStopping`.
+    losses of the tasks instead, also in callbacks, as `tag_keras.EarlyStopping` does.
 
     It costs nothing that can be measured. Take it for positive losses of different size or unit.
 

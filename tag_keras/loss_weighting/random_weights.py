@@ -21,6 +21,9 @@ class RLW(LossWeighting):
 
     The paper has no factor T; with it, the mean of the weights is 1.
 
+    `val_loss` has the weights of one draw: watch the losses of the tasks instead, also in
+    callbacks, as `tag_keras.EarlyStopping` does.
+
     It costs nothing that can be measured. Take it as a yardstick: a weighting should be better.
 
     Args:

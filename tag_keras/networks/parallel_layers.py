@@ -17,15 +17,20 @@ def start(inputs: Any) -> tuple[Any, keras.KerasTensor, list[keras.layers.Layer]
         ValueError: If `inputs` is neither a shape nor a Functional model with one output, or if
             the features are no vectors, sequences or images of floating-point numbers.
     """
-    x: Any
+    first: Any = None
+    x: Any = None
     if isinstance(inputs, keras.Model):
-        x = inputs.output if getattr(inputs, "inputs", None) else None
+        if getattr(inputs, "inputs", None):
+            # A Sequential model has no `input` and `output` before it is called.
+            is_sequential = isinstance(inputs, keras.Sequential)
+            first = inputs.inputs[0] if is_sequential else inputs.input
+            x = inputs.outputs[0] if is_sequential else inputs.output
         check(
             isinstance(x, keras.KerasTensor),
             "`inputs` should be a shape, or a Functional model with one output",
             inputs=inputs,
         )
-        known = inputs.input, x, list(inputs.layers)
+        known = first, x, list(inputs.layers)
     else:
         valid = isinstance(inputs, list | tuple) and len(inputs) > 0
         check(valid, "`inputs` should be the shape of an example, or a model", inputs=inputs)

@@ -60,7 +60,9 @@ def _device() -> str:
     if command := shutil.which("nvidia-smi"):
         query = [command, "--query-gpu=name", "--format=csv,noheader"]
         listed = subprocess.run(query, capture_output=True, text=True, check=False)
-        name = listed.stdout.partition("\n")[0].strip() or name
+        # It writes its errors there, too.
+        if not listed.returncode:
+            name = listed.stdout.partition("\n")[0].strip() or name
     return f"{number} x {name}"
 
 

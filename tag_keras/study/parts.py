@@ -1,6 +1,7 @@
 """Parts of the validation data: gains differ between them as they would on other examples."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ def with_parts(data: Mapping[str, Data], tasks: Sequence[str], split: str) -> di
     if not isinstance(whole, tuple | list) or not isinstance(whole[1], Mapping):
         return {**data}
     leaves = [one for one in keras.tree.flatten([*whole]) if one is not None]
-    if not all(hasattr(one, "shape") and hasattr(one, "__getitem__") for one in leaves):
+    if not all(map(_can_be_sliced, leaves)):
         return {**data}
     names = part_names(split)
     if len(whole[1][tasks[0]]) < len(names):
@@ -44,3 +45,12 @@ def with_parts(data: Mapping[str, Data], tasks: Sequence[str], split: str) -> di
             return {**data}
         divided[name] = tuple(part)
     return {**data, **divided}
+
+
+def _can_be_sliced(one: Any) -> bool:
+    try:
+        one[:0]
+    except (IndexError, NotImplementedError, TypeError):
+        # Numbers of a list, or a sparse matrix that SciPy does not slice.
+        return False
+    return hasattr(one, "shape")

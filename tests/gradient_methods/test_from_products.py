@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import tag_keras
 from tag_keras.gradient_methods.base import GradientMethod
+from tag_keras.gradient_methods.fairgrad import fair_coefficients
 from tag_keras.gradient_methods.gradvac import gradvac_coefficients
 
 VALUES = json.loads(pathlib.Path(__file__).with_name("torchjd_values.json").read_text())
@@ -237,6 +238,17 @@ def test_special_gradients(name):
     # Overflowed gradients: the optimizer leaves the step out.
     overflowed = coefficients(name, [[np.nan, 1.0], [np.inf, 0.0], [1.0, 2.0]])
     assert np.isfinite(overflowed).all()
+
+
+@pytest.mark.parametrize(("alpha", "length"), [(5.0, 1e-6), (10.0, 1e-5), (10.0, 1e-6)])
+def test_fairgrad_where_gradients_differ_much_in_size(alpha, length):
+    gradients = np.array([[1.0, 0.0], [length, length]])
+    gram = tf.constant(gradients @ gradients.T, "float32")
+    weights = fair_coefficients(gram, alpha).numpy()
+    assert np.isfinite(weights).all()
+    products = gradients @ (weights @ gradients)
+    # The other weight is too small for float32 in two of the cases.
+    assert products[1] == pytest.approx(weights[1] ** (-1 / alpha), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)

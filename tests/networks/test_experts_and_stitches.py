@@ -275,6 +275,8 @@ def test_inputs_that_no_layer_can_weigh_are_refused(name):
     with pytest.raises(ValueError, match=message):
         ENCODERS[name](TASKS, keras.Model(tokens, tokens + 1), dense)
     assert ENCODERS[name](TASKS, embedding, dense).input_shape == (None, 5)
+    sequential = keras.Sequential([tokens, layers.Embedding(9, 4)])
+    assert ENCODERS[name](TASKS, sequential, dense).input_shape == (None, 5)
     with pytest.raises(ValueError, match=r"`tasks` should be unique\. Repeated: \['a'\]"):
         ENCODERS[name](["a", "a"], (4,), dense)
 

@@ -40,6 +40,16 @@ def test_devices_in_words(monkeypatch):
     assert environment._device() == "2 x GPU"
 
 
+@pytest.mark.parametrize(("status", "name"), [(0, "NVIDIA H200"), (9, "GPU")])
+def test_the_name_of_a_gpu(tmp_path, monkeypatch, status, name):
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\necho NVIDIA H200\nexit {status}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(environment.shutil, "which", lambda _: str(command))
+    assert environment._device() == f"1 x {name}"
+
+
 @pytest.mark.parametrize(
     "content",
     ["{", "{}", "[1]", '[{"date": "today"}]', '[{"date": 1}]', '"text"'],

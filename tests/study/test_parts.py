@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 import tensorflow as tf
 
 from tag_keras.results import is_part, part_names
@@ -56,9 +57,10 @@ def test_what_is_not_divided(validation):
 
 
 def test_arrays_that_cannot_be_sliced():
-    sparse = tf.sparse.from_dense(X)
-    assert not parts_of(sparse, Y)
+    assert not parts_of(tf.sparse.from_dense(X), Y)
+    assert not parts_of(scipy.sparse.coo_matrix(X), Y)
     assert not parts_of(X, {**Y, "a": [1.0] * 12})
+    assert not parts_of(X, {**Y, "a": list(Y["a"])})
 
 
 def test_the_names_of_parts():
