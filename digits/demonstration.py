@@ -77,8 +77,14 @@ def check_flags(flags: Any) -> None:
     """
     if unknown := [task for task in flags.tasks if task not in data.TASKS]:
         raise ValueError(f"--tasks: unknown {unknown}. There are: {', '.join(data.TASKS)}.")
-    if not flags.seeds or not all(seed.isdecimal() for seed in flags.seeds):
-        raise ValueError(f"--seeds should be whole numbers of at least 0. Received: {flags.seeds}.")
+    if len({*flags.tasks}) < len(flags.tasks):
+        raise ValueError(f"--tasks should be different tasks. Received: {flags.tasks}.")
+    valid = all(seed.isdecimal() and int(seed) < 2**32 for seed in flags.seeds)
+    if not flags.seeds or not valid or len({*map(int, flags.seeds)}) < len(flags.seeds):
+        raise ValueError(
+            f"--seeds should be different whole numbers from 0 to 2**32 - 1. Received: "
+            f"{flags.seeds}."
+        )
     if not flags.batch_size <= flags.num_train:
         raise ValueError(f"--batch_size should be at most --num_train, {flags.num_train}.")
     if flags.encoder == "conv" and flags.method != "tag":

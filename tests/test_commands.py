@@ -57,6 +57,15 @@ def test_help_comes_without_tensorflow_and_its_notices(name):
     assert sum("--" in line for line in text) > 1
 
 
+@pytest.mark.parametrize("rate", ["nan", "inf", "-1"])
+def test_a_learning_rate_is_finite_and_not_negative(rate, tmp_path):
+    flags = [f"--learning_rate={rate}", f"--output_dir={tmp_path / 'new'}"]
+    command = [sys.executable, "-m", "digits.train", *flags]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 1 and "flag --learning_rate" in process.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_module_that_is_loaded_lazily_is_one_of_its_package(monkeypatch):
     monkeypatch.delitem(sys.modules, "wsgiref.headers", raising=False)
     monkeypatch.delattr(wsgiref, "headers", raising=False)

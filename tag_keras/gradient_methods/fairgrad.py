@@ -94,7 +94,9 @@ class FairGrad(GradientMethod):
     the worst task.
 
     Args:
-        alpha: Number from 0.1 to 10. The paper uses 1, 2, 5 and 10.
+        alpha: Number from 0.1 to 10. The paper uses 1, 2, 5 and 10. Below 0.5 and from 5 on, the
+            equations of some tasks may be left unsolved by a few percent if gradients differ in
+            length by a hundredfold or more.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:

@@ -4,6 +4,7 @@ Nothing here loads TensorFlow, so that --help comes at once.
 """
 
 import functools
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def define_training_flags(
     )
     flags.DEFINE_list("seeds", ["0", "1", "2"], words)
     flags.DEFINE_float("learning_rate", learning_rate, "Initial learning rate.", lower_bound=0.0)
+    flags.register_validator("learning_rate", math.isfinite, "it should be a finite number")
     count = functools.partial(flags.DEFINE_integer, lower_bound=1)
     count("batch_size", batch_size, "Examples in a batch.")
     count("epochs", epochs, "Epochs at most; a recipe may stop sooner.")

@@ -44,8 +44,11 @@ def train_digits(folder, until=None, flags=()):
 
 WRONG_FLAGS = [
     (["--tasks=nonsense"], "unknown ['nonsense']"),
-    (["--seeds=a"], "--seeds should be whole numbers"),
-    (["--seeds="], "--seeds should be whole numbers"),
+    (["--tasks=ink,ink"], "--tasks should be different tasks"),
+    (["--seeds=a"], "--seeds should be different whole numbers"),
+    (["--seeds="], "--seeds should be different whole numbers"),
+    (["--seeds=1,01"], "--seeds should be different whole numbers"),
+    ([f"--seeds={2**32}"], "--seeds should be different whole numbers"),
     (["--batch_size=200"], "--batch_size should be at most --num_train, 100"),
     (["--method=uw", "--encoder=conv"], "--method=uw is made of residual blocks"),
 ]

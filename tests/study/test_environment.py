@@ -32,6 +32,13 @@ def test_other_versions_are_added(tmp_path, monkeypatch):
     assert keep_environment(tmp_path) == found
 
 
+def test_a_file_of_a_version_that_kept_other_things_goes_on(tmp_path):
+    before = {"date": "2030-01-01 00:00", "tag_keras": "9.0", "CUDA": "99"}
+    (tmp_path / "environment.json").write_text(json.dumps([before]))
+    found = keep_environment(tmp_path)
+    assert found[0] == before and "Keras" in found[1] and len(found) == 2
+
+
 def test_devices_in_words(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert environment._device().startswith("CPU (")
@@ -52,7 +59,7 @@ def test_the_name_of_a_gpu(tmp_path, monkeypatch, status, name):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "{}", "[1]", '[{"date": "today"}]', '[{"date": 1}]', '"text"'],
+    ["{", "{}", "[1]", '[{"device": "CPU"}]', '[{"date": 1}]', '"text"'],
 )
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "environment.json").write_text(content)
