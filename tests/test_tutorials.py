@@ -52,8 +52,8 @@ def faults(notebook):
     return found
 
 
-def test_there_are_three():
-    assert [path.stem for path in PATHS] == ["digits", "health", "weather"]
+def test_there_are_four():
+    assert [path.stem for path in PATHS] == ["digits", "health", "recommender", "weather"]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
