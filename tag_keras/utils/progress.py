@@ -155,10 +155,11 @@ class Progress:
             return (to_do - finished) * seconds / finished
         if self._first is None or self._within <= self._first[1]:
             return None
-        start = self._first[0] - self._start
-        steps = (seconds - start) / (self._within - self._first[1])
-        # Each of the others takes its start, too.
-        return (start + steps) * to_do / self._parts - seconds
+        begin, share = self._first
+        steps = (seconds - (begin - self._start)) / (self._within - share)
+        left = (1 - self._within) * steps
+        # Each of the others takes as long as this one, with its start.
+        return left + (seconds + left) * (to_do / self._parts - 1)
 
 
 def rate(per_second: float) -> str:

@@ -124,7 +124,8 @@ def test_the_time_left_is_that_of_the_work_since_the_start(clock, terminal, is_t
 def test_parts_of_parts_count_for_the_time_left(clock):
     stream = io.StringIO()
     line = Progress("Training", 3, "networks", stream)
-    # After a start of 30 seconds, half of a network takes 60: each takes 30 + 120, all three 450.
+    # After a start of 30 seconds, half of a network takes 60, and the rest of this one 30. So each
+    # takes 120, all three 360.
     clock.now += 30
     line.within(0.25, "epoch 1/4")
     clock.now += 60
@@ -138,7 +139,7 @@ def test_parts_of_parts_count_for_the_time_left(clock):
     clock.now += 60
     line.within(0.5, "epoch 2/4")
     assert stream.getvalue().splitlines() == [
-        "Training: 0/3, epoch 3/4, 6 min left",
+        "Training: 0/3, epoch 3/4, 4 min left",
         "Training: 1/3, 6 min left",
         "Training: 2/3, 5 min left",
         "Training: 2/3, epoch 2/4, 2 min left",
@@ -158,7 +159,7 @@ def test_parts_of_parts_count_for_the_time_left(clock):
 def test_the_time_left_of_parts_at_work_at_once(clock):
     stream = io.StringIO()
     line = Progress("Training", 12, "networks", stream)
-    # A start of 50 seconds, and a hundredth of four networks in 10: 1050 for each four of twelve.
+    # A start of 50 seconds, and a hundredth of four networks in 10: 1049 for each four of twelve.
     clock.now += 50
     line.within(0.001, "4 networks at once", 4)
     clock.now += 10
@@ -168,7 +169,7 @@ def test_the_time_left_of_parts_at_work_at_once(clock):
     clock.now += 525
     line.within(0.5, "4 networks at once", 4)
     assert stream.getvalue().splitlines() == [
-        "Training: 0/12, 4 networks at once, 52 min left",
+        "Training: 0/12, 4 networks at once, 51 min left",
         "Training: 4/12, 35 min left",
         "Training: 4/12, 4 networks at once, 26 min left",
     ]
