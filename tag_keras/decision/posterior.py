@@ -21,7 +21,6 @@ columns, in the eigenvectors of the precision of the groups' means.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -73,7 +72,8 @@ class Design:
     @property
     def multiples(self) -> Array:
         """Array (K, 6): the grid of multiples of shift, tilt, own, size, members and affinity."""
-        return _grid(AFFINITY[:1] if self.affinity is None else AFFINITY)
+        affinity = AFFINITY[:1] if self.affinity is None else AFFINITY
+        return np.array(list(itertools.product(SHIFT, TILT, OWN, SIZE, MEMBERS, affinity)))
 
     def share_of_affinity(self) -> Array:
         """Array (K,): share of affinity in the prior variance between groups; 0 where that is 0."""
@@ -82,11 +82,6 @@ class Design:
         others = own + size * self.size.var(axis=0).sum() + members * self.members.var(axis=0).sum()
         share: Array = affinity / np.where(affinity > 0, others + affinity, 1.0)
         return share
-
-
-@functools.cache
-def _grid(affinity: tuple[float, ...]) -> Array:
-    return np.array(list(itertools.product(SHIFT, TILT, OWN, SIZE, MEMBERS, affinity)))
 
 
 class _Noise:
