@@ -387,7 +387,6 @@ def test_of_many_tasks_the_measured_groups_are_estimated(monkeypatch):
     assert {len(group) for group in tag_keras.estimate_group_losses(some).groups} == {1, 2, 4}
 
 
-@pytest.mark.slow
 def test_more_tasks_than_bits_of_an_integer(monkeypatch):
     for name in ("OWN", "SIZE", "MEMBERS"):
         monkeypatch.setattr(posterior, name, (0.0, 10.0))
