@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from given_gradients import Pick, Products
 
 import tag_keras
 from tag_keras.gradient_methods.base import GradientMethod
@@ -48,25 +49,6 @@ class Record(GradientMethod):
         ]
         self.found.assign(tf.stack(found))
         return tf.ones_like(found[0])
-
-
-class Products(keras.layers.Layer):
-    """Products of T inputs each (B, T, P) with one vector: their gradients are the inputs."""
-
-    def build(self, shape):
-        self.vector = self.add_weight(shape=shape[-1:], initializer="zeros")
-
-    def call(self, inputs):
-        return tf.linalg.matvec(inputs, self.vector)
-
-
-class Pick(keras.layers.Layer):
-    def __init__(self, index):
-        super().__init__()
-        self.index = index
-
-    def call(self, inputs):
-        return inputs[:, self.index]
 
 
 def identity(y_true, y_pred):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from given_gradients import Pick, Products
 from small_models import make_data, make_deep_model
 
 import tag_keras
@@ -22,25 +23,6 @@ WEIGHTINGS = {
     "FAMO": tag_keras.FAMO,
     "RLW": lambda: tag_keras.RLW(seed=3),
 }
-
-
-class Products(keras.layers.Layer):
-    """Products (B, T) of T inputs each (B, T, P) with one vector."""
-
-    def build(self, shape):
-        self.vector = self.add_weight(shape=shape[-1:], initializer="zeros")
-
-    def call(self, inputs):
-        return tf.linalg.matvec(inputs, self.vector)
-
-
-class Pick(keras.layers.Layer):
-    def __init__(self, index, **kwargs):
-        super().__init__(**kwargs)
-        self.index = index
-
-    def call(self, inputs):
-        return inputs[:, self.index]
 
 
 def make_model(weighting, tasks=TASKS, **kwargs):
