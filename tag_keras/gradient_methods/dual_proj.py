@@ -1,13 +1,10 @@
 """DualProj: project the sum of the gradients so that it conflicts with none of them."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
-from tag_keras.gradient_methods.base import GradientMethod
+from tag_keras.gradient_methods.dual_cone import DualConeMethod
 from tag_keras.gradient_methods.solvers import complementarity, with_ridge
-from tag_keras.utils.checks import check_number
 
 
 def dual_proj_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
@@ -29,7 +26,7 @@ def dual_proj_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
-class DualProj(GradientMethod):
+class DualProj(DualConeMethod):
     """DualProj (Lopez-Paz and Ranzato, NeurIPS 2017, arXiv 1706.08840): projected sum of gradients.
 
     Of all vectors that conflict with no gradient, the shared variables get the closest to the sum:
@@ -57,14 +54,5 @@ class DualProj(GradientMethod):
     ```
     """
 
-    def __init__(self, ridge: float = 1e-4, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        wanted = "between 1e-6 and 1, such as 1e-4"
-        # Less would not make up for the rounding of the float32 products.
-        self.ridge = check_number("ridge", ridge, wanted, lambda number: 1e-6 <= number <= 1)
-
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
         return dual_proj_coefficients(gram, self.ridge)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "ridge": self.ridge}

@@ -1,13 +1,10 @@
 """UPGrad: project gradients so that their sum conflicts with none of them."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
-from tag_keras.gradient_methods.base import GradientMethod
+from tag_keras.gradient_methods.dual_cone import DualConeMethod
 from tag_keras.gradient_methods.solvers import complementarity, with_ridge
-from tag_keras.utils.checks import check_number
 
 
 def upgrad_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
@@ -32,7 +29,7 @@ def upgrad_coefficients(gram: tf.Tensor, ridge: float = 1e-4) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable(package="tag_keras")
-class UPGrad(GradientMethod):
+class UPGrad(DualConeMethod):
     """UPGrad (Quinton and Rey 2024, arXiv 2406.16232): unconflicting projection of gradients.
 
     Each task's gradient is replaced by the closest vector that has no negative product with any
@@ -62,14 +59,5 @@ class UPGrad(GradientMethod):
     ```
     """
 
-    def __init__(self, ridge: float = 1e-4, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        wanted = "between 1e-6 and 1, such as 1e-4"
-        # Less would not make up for the rounding of the float32 products.
-        self.ridge = check_number("ridge", ridge, wanted, lambda number: 1e-6 <= number <= 1)
-
     def coefficients(self, gram: tf.Tensor) -> tf.Tensor:
         return upgrad_coefficients(gram, self.ridge)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "ridge": self.ridge}
