@@ -17,10 +17,10 @@ from tag_keras.backend.gradients import (
 )
 from tag_keras.backend.optimizers import accumulated_batches, loss_scale
 from tag_keras.backend.precision import FullPrecision
-from tag_keras.backend.replicas import sum_over_replicas
+from tag_keras.backend.replicas import mean_over_workers, sum_over_replicas
 from tag_keras.backend.steps import Steps, steps_of
 from tag_keras.estimators.base import AffinityEstimator, Probe
-from tag_keras.estimators.cadence import Cadence
+from tag_keras.estimators.cadence import Cadence, ProbeSchedule
 from tag_keras.estimators.held_out import HeldOutBatches
 from tag_keras.estimators.statistics import ProbeStatistics
 from tag_keras.loss_weighting.base import looks_again, losses_of_whole_batch
@@ -262,12 +262,18 @@ class ProbeStep(TaskStep):
 def probing_steps(
     model: TaskModel, step: ProbeStep, held_out: HeldOutBatches | None = None
 ) -> Cadence:
-    """A train function that makes the probing step once in `every` steps of the optimizer.
+    """A train function that makes the probing step as often as its estimator says.
 
     The losses are measured on `held_out`, by default on the training batches.
     """
     statistics = step.statistics
-    every = step.estimator.every * (accumulated_batches(model.optimizer) or 1)
+    schedule = ProbeSchedule(
+        step.estimator,
+        [statistics],
+        accumulated_batches(model.optimizer) or 1,
+        model.steps_per_execution,
+        lambda every: mean_over_workers(model.distribute_strategy, every),
+    )
     plain = steps_of(model, step_without_probe(model))
     probing_step: Step = step
     if looks_again(model.loss_weighting):
@@ -275,9 +281,9 @@ def probing_steps(
     probing = steps_of(model, probing_step)
     if held_out is not None:
         held_out.open(model.distribute_strategy)
-        probing = _with_held_out(model, probing, held_out, statistics, every)
+        probing = _with_held_out(model, probing, held_out, statistics, schedule)
     logs = model.get_metrics_result
-    return Cadence(statistics, every, model.steps_per_execution, plain, probing, logs)
+    return Cadence(statistics, schedule, model.steps_per_execution, plain, probing, logs)
 
 
 def _with_held_out(
@@ -285,14 +291,14 @@ def _with_held_out(
     steps: Steps,
     held_out: HeldOutBatches,
     statistics: ProbeStatistics,
-    every: int,
+    schedule: ProbeSchedule,
 ) -> Steps:
     """Steps that get pairs of a batch and a held-out batch. They make one step at a time."""
 
     def on_pairs(iterator: Any, number: int) -> tuple[Any, int]:
         for batch in itertools.islice(iterator, 1):
             # The number of the probe chooses the batch, so that a restart goes on with the next.
-            probe = statistics.steps // every
+            probe = schedule.number(statistics.steps)
             pair = batch, held_out.batch(probe, batch, statistics.largest_batch())
             return steps(iter([pair]), 1)
         return model.get_metrics_result(), 0

@@ -28,6 +28,14 @@ def sum_over_replicas(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
 
+def mean_over_workers(strategy: tf.distribute.Strategy, value: float) -> float:
+    """The mean of a number that the workers of a strategy do not share, such as a time."""
+    own = strategy.experimental_distribute_values_from_function(
+        lambda _: tf.constant(value, "float32")
+    )
+    return float(strategy.reduce("MEAN", own, axis=None))
+
+
 def assign_on_replicas(variables: Sequence[Any], values: Sequence[tf.Tensor]) -> None:
     """Assigns to Keras variables the values that every replica has computed, all the same ones.
 

@@ -10,7 +10,14 @@ import tensorflow as tf
 from tag_keras.backend.gradients import Gradients
 from tag_keras.backend.optimizers import lookahead_step
 from tag_keras.backend.replicas import sum_over_replicas
-from tag_keras.utils.checks import check, check_bool, check_choice, check_count, implements
+from tag_keras.utils.checks import (
+    check,
+    check_bool,
+    check_choice,
+    check_count,
+    check_number,
+    implements,
+)
 
 # Values of the P shared variables after a step of the optimizer with P gradients.
 Step = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
@@ -54,17 +61,26 @@ class AffinityEstimator:
 
     Args:
         every: Probe one step of the optimizer in `every`, beginning with the first. If a step
-            accumulates the gradients of several batches, the first batch is probed.
+            accumulates the gradients of several batches, the first batch is probed. By default,
+            `overhead` decides.
+        overhead: The share of the other steps' time that probes may take, without `every`. The
+            times of the first three probes, and of the steps between them, tell how many steps to
+            leave between two probes. Times differ from run to run, and so do the probed steps: give
+            `every` where a run should be repeated to the last digit.
 
     Raises:
         ValueError: If an option is not valid.
     """
 
-    every: int = 10
+    every: int | None = None
+    overhead: float = dataclasses.field(default=0.1, kw_only=True)
 
     def __post_init__(self) -> None:
-        # As a Python integer, because the configuration is written as JSON.
-        object.__setattr__(self, "every", check_count("every", self.every))
+        # As Python's numbers, because the configuration is written as JSON.
+        if self.every is not None:
+            object.__setattr__(self, "every", check_count("every", self.every))
+        overhead = check_number("overhead", self.overhead, "a number above 0", lambda one: one > 0)
+        object.__setattr__(self, "overhead", overhead)
 
     def measure(self, probe: Probe) -> tf.Tensor:
         """Affinities on one batch.
@@ -83,7 +99,8 @@ class AffinityEstimator:
 
     def settings(self) -> dict[str, Any]:
         """Settings that the folder of a run records, to tell this estimator from another."""
-        return self.get_config()
+        without = set() if self.every is None else {"overhead"}
+        return {name: one for name, one in self.get_config().items() if name not in without}
 
     def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -97,7 +114,7 @@ def check_estimator(affinity: Any) -> None:
     """Raises a `ValueError` unless the argument `affinity` is an estimator."""
     check(
         implements(affinity, AffinityEstimator, "measure"),
-        "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity(every=10)`",
+        "`affinity` should be an estimator, such as `tag_keras.LookaheadAffinity()`",
         affinity=affinity,
     )
 

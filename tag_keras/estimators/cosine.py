@@ -45,7 +45,10 @@ class CosineAffinity(AffinityEstimator):
 
     Args:
         every: Probe one step of the optimizer in `every`, beginning with the first. If a step
-            accumulates the gradients of several batches, the first batch is probed.
+            accumulates the gradients of several batches, the first batch is probed. By default,
+            `overhead` decides.
+        overhead: The share of the other steps' time that probes may take, without `every`, as
+            measured at the first three probes. The probed steps then differ from run to run.
         kernels_only: Whether to leave out variables with fewer than two axes (biases,
             normalisations), as the paper's code does.
 

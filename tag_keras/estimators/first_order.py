@@ -56,7 +56,10 @@ class FirstOrderAffinity(StepEstimator):
 
     Args:
         every: Probe one step of the optimizer in `every`, beginning with the first. If a step
-            accumulates the gradients of several batches, the first batch is probed.
+            accumulates the gradients of several batches, the first batch is probed. By default,
+            `overhead` decides.
+        overhead: The share of the other steps' time that probes may take, without `every`, as
+            measured at the first three probes. The probed steps then differ from run to run.
         update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
             clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`.
         baseline: Whether to subtract, for each target, the Z of a step with a zero gradient. The

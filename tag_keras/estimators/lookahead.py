@@ -76,7 +76,9 @@ class LookaheadAffinity(StepEstimator):
     Args:
         every: Probe one step of the optimizer in `every`, beginning with the first. The paper's
             code uses 10, its notebook 1. If a step accumulates the gradients of several batches,
-            the first batch is probed.
+            the first batch is probed. By default, `overhead` decides.
+        overhead: The share of the other steps' time that probes may take, without `every`, as
+            measured at the first three probes. The probed steps then differ from run to run.
         update: `"optimizer"` takes the step of the compiled optimizer (momentum, adaptive rates,
             clipping, weight decay); `"sgd"` takes `-learning_rate * gradient`, the paper's
             equation.
@@ -121,7 +123,7 @@ class LookaheadAffinity(StepEstimator):
         return self.on
 
     def settings(self) -> dict[str, Any]:
-        return {**self.get_config(), "on": None if self.on is None else describe_data(self.on)}
+        return {**super().settings(), "on": None if self.on is None else describe_data(self.on)}
 
     def get_config(self) -> dict[str, Any]:
         placeholder = None if self.on is None else PLACEHOLDER

@@ -24,7 +24,8 @@ class ProbeStatistics(StepCounter):
     The compiled step updates the slots of the running epoch, which are weights. When all are full,
     each two neighbours are merged, and from then on a slot holds twice as many probes (dynamic
     batch means; Yeh and Schmeiser 2000). Epochs that have ended are float64 arrays. Checkpoints
-    hold both, and the number of training steps since `start`, which creates the weights.
+    hold both, the number of training steps since `start`, which creates the weights, and `every`,
+    the number of steps from one probe to the next that an `overhead` allows: 0 until it is known.
 
     A batch of less than half of the largest batch so far is left out: at the end of an epoch it may
     be one example, whose affinities would outweigh all others.
@@ -32,6 +33,7 @@ class ProbeStatistics(StepCounter):
 
     def __init__(self, num_tasks: int, **kwargs: Any) -> None:
         super().__init__(dtype="float32", **kwargs)
+        self.every = 0
         pairs, slots = (num_tasks, num_tasks), (_SLOTS, num_tasks, num_tasks)
         self._shapes = {"mean": slots, "count": slots, "skipped": pairs}
         self._shapes |= {"overflowed": (num_tasks,), "probes": (), "width": ()}
@@ -40,6 +42,7 @@ class ProbeStatistics(StepCounter):
     def start(self) -> None:
         """Creates the weights if there are none, and starts anew at no probe."""
         self.reset_steps()
+        self.every = 0
         pairs = self._shapes["skipped"]
         self._host = {
             # By epoch: mean, count and skipped.
@@ -178,6 +181,7 @@ class ProbeStatistics(StepCounter):
             super().save_own_variables(store)
             for name, array in self._host.items():
                 store[name] = array
+            store["every"] = np.array(self.every)
 
     def load_own_variables(self, store: Any) -> None:
         if "steps" not in store:
@@ -187,6 +191,8 @@ class ProbeStatistics(StepCounter):
         self._host = {name: np.array(store[name], np.float64) for name in self._host}
         for index, weight in enumerate(self.weights):
             weight.assign(store[str(index)])
+        if "every" in store:
+            self.every = int(np.array(store["every"]))
 
     def _start_epoch(self) -> None:
         # Without the last weight, the largest batch, which outlives the epoch.

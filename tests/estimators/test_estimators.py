@@ -39,8 +39,8 @@ class GradientRatio(AffinityEstimator):
 
 
 def test_options_are_those_of_the_paper_and_cannot_change():
-    steps = (10, "optimizer", False)
-    for kind, values in zip(ALL, [(*steps, None), steps, (10, True)], strict=True):
+    steps = (None, 0.1, "optimizer", False)
+    for kind, values in zip(ALL, [(*steps, None), steps, (None, 0.1, True)], strict=True):
         options = kind()
         assert dataclasses.astuple(options) == values
         with pytest.raises(dataclasses.FrozenInstanceError, match="every"):
@@ -52,11 +52,25 @@ def test_options_are_those_of_the_paper_and_cannot_change():
 
 
 @pytest.mark.parametrize("kind", [*ALL, GradientRatio])
-@pytest.mark.parametrize("every", [0, -1, True, 2.0, "10", None])
+@pytest.mark.parametrize("every", [0, -1, True, 2.0, "10"])
 def test_every_is_an_integer_of_at_least_one(kind, every):
     message = rf"`every` should be (an integer|at least 1)\. Received: every={every!r}\."
     with pytest.raises(ValueError, match=message):
         kind(every=every)
+
+
+@pytest.mark.parametrize("overhead", [0, -0.1, True, "0.1", None, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", [*ALL, GradientRatio])
+def test_overhead_is_a_number_above_zero(kind, overhead):
+    message = rf"`overhead` should be a number above 0\. Received: overhead={overhead!r}\."
+    with pytest.raises(ValueError, match=message):
+        kind(overhead=overhead)
+
+
+@pytest.mark.parametrize("kind", [*ALL, GradientRatio])
+def test_the_settings_of_a_run_have_what_decides(kind):
+    assert "overhead" not in kind(every=3).settings()
+    assert kind(overhead=1).settings().items() >= {"every": None, "overhead": 1.0}.items()
 
 
 @pytest.mark.parametrize("kind", STEPS)

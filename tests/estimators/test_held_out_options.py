@@ -38,11 +38,14 @@ def test_options_are_written_copied_and_compared_without_the_data():
     data = make_data()
     options = LookaheadAffinity(3, on=data)
     written = json.loads(json.dumps(options.get_config()))
-    assert written == {"every": 3, "update": "optimizer", "baseline": False, "on": "held-out data"}
+    wanted = {"every": 3, "overhead": 0.1, "update": "optimizer", "baseline": False}
+    assert written == wanted | {"on": "held-out data"}
     assert LookaheadAffinity(3).get_config()["on"] is None
     assert LookaheadAffinity.from_config(written) == LookaheadAffinity(3, on="held-out data")
     assert LookaheadAffinity.from_config({"every": 3}) == LookaheadAffinity(3)
-    assert repr(options) == "LookaheadAffinity(every=3, update='optimizer', baseline=False)"
+    assert repr(options) == (
+        "LookaheadAffinity(every=3, overhead=0.1, update='optimizer', baseline=False)"
+    )
 
     copy = pickle.loads(pickle.dumps(options))
     np.testing.assert_array_equal(copy.on[1]["a"], data[1]["a"])

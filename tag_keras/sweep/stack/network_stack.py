@@ -142,6 +142,11 @@ class NetworkStack:
         """Adds a batch to the losses and metrics of all networks."""
         self._test(batch)
 
+    @property
+    def changing(self) -> tf.Variable:
+        """A variable that every step changes: who reads it waits for the end of the last step."""
+        return self._metrics.values[0]
+
     def reset_metrics(self) -> None:
         """Begins new means of losses and metrics."""
         self.model.reset_metrics()

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from tag_keras.estimators.cadence import EpochEnds
+from tag_keras.estimators.cadence import EpochEnds, ProbeSchedule
 from tag_keras.estimators.held_out import HeldOutBatches, HeldOutLabels
 from tag_keras.estimators.statistics import ProbeStatistics, saved_statistics
 from tag_keras.sweep.stack.network_stack import NetworkStack
@@ -27,10 +27,11 @@ class StackedProbes:
         self._stack, model = stack, stack.model
         self.tasks = model.tasks
         step = model.probe_step()
-        self._every, self._weights = step.estimator.every, step.statistics.weights
+        self._weights = step.statistics.weights
         self.statistics = [ProbeStatistics(len(model.tasks)) for _ in range(stack.size)]
         for statistics in self.statistics:
             statistics.start()
+        self._schedule = ProbeSchedule(step.estimator, self.statistics)
         self._held_out: HeldOutBatches | None = None
         if (data := step.estimator.target_data()) is not None:
             self._held_out = HeldOutBatches(data, model.tasks)
@@ -38,17 +39,25 @@ class StackedProbes:
         self.steps = 0
 
     def train_on(self, batches: Sequence[Any]) -> None:
-        """Makes a step with a batch of each stream, and probes if it is one in `every`."""
-        probe, is_between = divmod(self.steps, self._every)
+        """Makes a step with a batch of each stream, and probes if the schedule says so."""
+        is_probe, _ = self._schedule.next(self.steps)
+        steps = self._probe_on if is_probe else self._plain_on
+        self._schedule.timed(steps, self.steps)(batches, 1)
         self.steps += 1
-        if is_between:
-            self._stack.train_on(batches)
-        elif self._held_out is None:
+
+    def _plain_on(self, batches: Sequence[Any], number: int) -> tuple[Any, int]:
+        self._stack.train_on(batches)
+        return self._stack.changing, number
+
+    def _probe_on(self, batches: Sequence[Any], number: int) -> tuple[Any, int]:
+        if self._held_out is None:
             self._stack.probe_on(batches)
         else:
+            probe = self._schedule.number(self.steps)
             # A network that has stopped knows no later batch.
             sizes = [self._stack.get(self._weights[-1:], i)[0] for i in range(self._stack.size)]
             self._stack.probe_on(batches, self._held_out.batch(probe, batches[0], int(max(sizes))))
+        return self._stack.changing, number
 
     def callbacks(self, index: int) -> list[keras.callbacks.Callback]:
         """What a network calls at the ends of epochs, before other callbacks."""

@@ -90,6 +90,7 @@ def test_held_out_batches_are_as_large_as_the_largest_of_any_network():
     stack = types.SimpleNamespace(
         model=build(tag_keras.LookaheadAffinity(on=HELD_OUT), dense)(TASKS),
         size=2,
+        changing=np.zeros(1),
         get=lambda variables, index: [np.float32((4, 8)[index])],
         probe_on=lambda batches, held_out: seen.append(held_out),
     )
