@@ -27,7 +27,7 @@ from tag_keras.decision.group_losses import estimate_group_losses
 from tag_keras.estimators.base import AffinityEstimator, check_estimator
 from tag_keras.grouped_model import GroupedModel
 from tag_keras.model import MultiTaskModel
-from tag_keras.results import JOINT, Row, group_name, load_sweep_results, single_name
+from tag_keras.results import JOINT, MEASURES, Row, group_name, load_sweep_results, single_name
 from tag_keras.selection.anchoring import Singletons, check_affinity, check_options, selection_rule
 from tag_keras.selection.grouping import Grouping
 from tag_keras.selection.groups import select_groups
@@ -44,6 +44,9 @@ from tag_keras.utils import files
 from tag_keras.utils.checks import check, check_whole
 from tag_keras.utils.files import comparable, keep_settings
 from tag_keras.utils.tasks import check_task_names
+
+# Groups that one training chooses differ from those of the next: the mean of several says more.
+_MEASURING = 3
 
 
 class BuildMeasuredModel(Protocol):
@@ -101,10 +104,10 @@ def run(
             network, by affinities that `anchor_affinity` has corrected. By the affinities as
             measured, as in `select_groups`: `"baseline"`, 0; or `"forbid"`, no task may be alone,
             as in the TAG paper.
-        seeds: Every network is trained once with each seed; the first one measures affinities. With
-            one seed, a yardstick serves: what is noise is not known.
-        budget: Number of trainings, of one network with one seed each, besides the one that
-            measures. By default, the yardsticks and the groups take what they need. Half of what a
+        seeds: Every network is trained once with each seed. Affinities are the mean over the first
+            three. With one seed, a yardstick serves: what is noise is not known.
+        budget: Number of trainings, of one network with one seed each, besides those that
+            measure. By default, the yardsticks and the groups take what they need. Half of what a
             larger budget leaves is for other groups that may be better, of up to 15 tasks, the rest
             for further seeds of the networks that the decision is between; once that is firm,
             nothing more is trained. `"all"` trains every group of up to 12 tasks with each seed.
@@ -156,12 +159,12 @@ def run(
     given = {"tasks": tasks, "num_groups": num_groups, "singletons": singletons, "seeds": seeds}
     given |= {"affinity": type(affinity).__name__, **affinity.settings(), **comparable(fit)}
     check_build_model(build_model, "affinity")
-    estimators = {"affinity": affinity}
+    estimators = {MEASURES: affinity}
     study = Study(folder, tasks, build_model, data, fit, estimators, seeds, processes=processes)
     # How gains differ between parts of the data tells how far they would on other examples.
     study = dataclasses.replace(study, data=with_parts(data, tasks, "validation"))
     if not processes and not (folder / "affinity.json").exists():
-        study.try_out(Network("affinity", tasks, role="affinity"))
+        study.try_out(Network(MEASURES, tasks, role=MEASURES))
     with files.alone(folder):
         fingerprint = of_run(
             build_model, tasks, seeds[0], data, fit, visible_gpus() if processes else ()
@@ -253,11 +256,12 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 
 def _measure(study: Study) -> Affinity:
     path = study.folder / "affinity.json"
-    network = Network("affinity", study.tasks, role="affinity")
-    if not path.exists() or study.has_lost_rows(network):
-        study.train([network], study.seeds[:1], saves=False)
+    network, seeds = Network(MEASURES, study.tasks, role=MEASURES), study.seeds[:_MEASURING]
+    if not path.exists() or study.has_lost_rows(network, seeds):
+        study.train([network], seeds, saves=False)
     if not path.exists():
-        study.affinity_of(network).save(path)
+        runs = [study.affinity_of(network, seed) for seed in seeds]
+        (Affinity.combine(runs) if len(runs) > 1 else runs[0]).save(path)
     affinity = Affinity.load(path)
     if affinity.tasks != study.tasks:
         raise ValueError(

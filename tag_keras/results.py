@@ -20,6 +20,8 @@ FEWEST_SEEDS = 3
 _LARGEST = 1e100
 _NUM_PARTS = 5
 JOINT = "joint"
+# The network that measures affinities.
+MEASURES = "affinity"
 # Roles of networks that are trained by plain `fit`. Most other roles are names of methods. A
 # candidate is a group that was trained to learn from; the groups of a grouping have the role group.
 PLAIN = (JOINT, "single", "group", "candidate")
@@ -299,6 +301,17 @@ class ResultTable:
                     counted.add(training)
                     by_seed[seed] = next(iter(rows.values())).seconds
         return seconds
+
+    def seconds_once(self, networks: Iterable[str]) -> dict[str, float]:
+        """Seconds of training each network once, as `seconds` counts them.
+
+        It is the mean over the seeds. Of the network that measures affinities it is their sum,
+        because the affinities are of all its seeds.
+        """
+        return {
+            name: float(sum(one.values()) / (1 if name == MEASURES else max(1, len(one))))
+            for name, one in self.seconds(networks).items()
+        }
 
     def _seeds_by_task(self, serves: Mapping[str, str], split: str) -> dict[str, list[int]]:
         found = {}

@@ -22,6 +22,7 @@ from tag_keras import experiment, results
 from tag_keras.report import report
 from tag_keras.sweep import job
 from tag_keras.sweep import network as training
+from tag_keras.sweep.job import JobFiles
 from tag_keras.utils import files
 
 layers = keras.layers
@@ -157,6 +158,11 @@ def test_run_writes_everything(whole):
     grouping = tag_keras.Grouping.load(folder / "groups.json")
     # By default, by affinities corrected by the yardsticks that are there.
     affinity = tag_keras.Affinity.load(folder / "affinity.json")
+    measured = [training.Network("affinity", TASKS, seed, role="affinity") for seed in (0, 1)]
+    runs = [tag_keras.Affinity.load(JobFiles(folder, one).affinity) for one in measured]
+    np.testing.assert_array_equal(affinity.replicates, [run.mean for run in runs])
+    np.testing.assert_allclose(affinity.mean, np.mean([run.mean for run in runs], axis=0))
+    assert np.abs(runs[0].mean - runs[1].mean).max() > 1e-3
     anchored = tag_keras.anchor_affinity(affinity, rows)
     assert grouping == tag_keras.select_groups(anchored, 2, "baseline", score="sum")
     assert "<dt>Anchored affinity</dt>" in (folder / "report.html").read_text()
@@ -198,8 +204,8 @@ def test_run_writes_everything(whole):
     lines = [line.split("|") for line in printed.splitlines() if line.startswith("|")]
     costs = {line[1].strip(): line[-2].strip() for line in lines}
     assert costs["rival"] == f"{14 / joint:.1f}"
-    # Affinities were measured with one seed.
-    both = seconds[True, TASKS, 0] + sum(seconds.values())
+    # The affinities are of both seeds, every other network is counted once.
+    both = seconds[True, TASKS, 0] + seconds[True, TASKS, 1] + sum(seconds.values())
     assert costs["tag"] == f"{both / joint:.1f}"
     with pytest.raises(ValueError, match=r"holds another run: seeds was \[0, 1\] and is \[0\]"):
         run(folder, seeds=(0,))
@@ -636,11 +642,11 @@ def test_the_file_that_is_wrong_is_named(whole, tmp_path, monkeypatch):
         assert message == f" has the tasks {tasks}, this run ['a', 'b', 'c']. {again}"
     again = "Delete groups.json, and the same call selects the groups anew."
     found = tag_keras.Grouping.load(tmp_path / "groups.json").groups
-    assert len(found) == 2 and ("b", "c") not in found
-    serves = {"c": 0, "b": 0, "a": 1}
-    change = {"groups": [["b", "c"], ["a"]], "serves": serves}
+    assert len(found) == 2 and ("a", "c") not in found
+    serves = {"c": 0, "a": 0, "b": 1}
+    change = {"groups": [["a", "c"], ["b"]], "serves": serves}
     before = f"and its network was trained on {list(found[0])}"
-    assert message_for("groups.json", **change) == f" has the group ['b', 'c'], {before}. {again}"
+    assert message_for("groups.json", **change) == f" has the group ['a', 'c'], {before}. {again}"
     change |= {"tasks": ["c", "b", "a"]}
     message = message_for("groups.json", **change)
     assert message == f" has the tasks ['c', 'b', 'a'], this run ['a', 'b', 'c']. {again}"

@@ -4,10 +4,16 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from tag_keras.comparison.comparison import serving_networks
-from tag_keras.results import JOINT, Array, ResultTable, Row, mean_and_deviation, total_error
+from tag_keras.results import (
+    JOINT,
+    MEASURES,
+    Array,
+    ResultTable,
+    Row,
+    mean_and_deviation,
+    total_error,
+)
 from tag_keras.selection.grouping import Grouping
 from tag_keras.utils.checks import check
 from tag_keras.utils.text import cells_as_markdown, fixed
@@ -68,7 +74,7 @@ def grouping_methods(grouping: Grouping, by_yardsticks: bool = False) -> dict[st
     return {
         "mtl": Method(serving["joint"]),
         "stl": Method(serving["single"]),
-        "tag": Method(serving["grouped"], further=["affinity", *yardsticks]),
+        "tag": Method(serving["grouped"], further=[MEASURES, *yardsticks]),
     }
 
 
@@ -142,9 +148,9 @@ def _with_deviation(values: Array, decimals: int, sign: str = "") -> str:
 
 
 def _seconds(table: ResultTable, method: Method) -> float:
-    """Seconds of training all networks of a method once: means over their seeds."""
+    """Seconds of training all networks of a method once."""
     names = dict.fromkeys([*method.serves.values(), *method.further])
-    seconds = table.seconds(names)
+    seconds = table.seconds_once(names)
     if missing := [name for name in names if name not in seconds]:
         raise ValueError(f"`rows` should hold results of the network {missing[0]!r}.")
-    return sum(float(np.mean([*by_seed.values()])) for by_seed in seconds.values() if by_seed)
+    return sum(seconds.values())

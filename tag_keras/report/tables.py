@@ -16,6 +16,7 @@ from tag_keras.report.drawings import Mark, strip
 from tag_keras.results import (
     FEWEST_SEEDS,
     JOINT,
+    MEASURES,
     PLAIN,
     Array,
     ResultTable,
@@ -146,12 +147,11 @@ def costs_table(
         if seconds := [value for by_seed in networks for value in by_seed.values()]:
             stages[words] = seconds
     stages["Sum"] = [value for values in stages.values() for value in values]
-    needed = ["affinity", *map(group_name, range(len(grouping.groups)))]
+    needed = [MEASURES, *map(group_name, range(len(grouping.groups)))]
     if by_yardsticks:
         needed += [JOINT, *map(single_name, grouping.tasks)]
-    trained = table.seconds(needed)
-    means = [float(np.mean([*by_seed.values()])) for by_seed in trained.values() if by_seed]
-    once = sum(means) if len(trained) == len(needed) else np.nan
+    trained = table.seconds_once(needed)
+    once = sum(trained.values()) if len(trained) == len(needed) else np.nan
     lines = [
         {
             "stage": words,

@@ -138,28 +138,33 @@ class Study:
         model, _ = build_alone(lambda: build(network.tasks), self.seeds[0], train)
         check_on_arrays(model, train, self.fit.get("batch_size"))
 
-    def affinity_of(self, network: Network, folder: Path | None = None) -> Affinity:
-        """Loads the affinities of a network with the first seed.
+    def affinity_of(
+        self, network: Network, seed: int | None = None, folder: Path | None = None
+    ) -> Affinity:
+        """Loads the affinities of a network.
 
         Args:
             network: Network that has measured them.
+            seed: Seed that it was trained with, by default the study's first.
             folder: Folder of the network, by default the study's.
         """
-        trained = dataclasses.replace(network, seed=self.seeds[0])
+        seed = self.seeds[0] if seed is None else seed
+        trained = dataclasses.replace(network, seed=seed)
         return Affinity.load(JobFiles(folder or self.folder, trained).affinity)
 
-    def has_lost_rows(self, network: Network) -> bool:
-        """Whether a network that is not kept has its rows, with the first seed, and no result.
+    def has_lost_rows(self, network: Network, seeds: Sequence[int]) -> bool:
+        """Whether a network that is not kept has its rows, with one of the seeds, and no result.
 
         It is so after results.json was deleted; training the network brings them back.
 
         Args:
             network: The network.
+            seeds: Seeds that it was trained with.
         """
-        trained = dataclasses.replace(network, seed=self.seeds[0])
         results = {(row.network, row.seed) for row in load_sweep_results(self.folder)}
-        kept = JobFiles(self.folder, trained).rows.exists()
-        return kept and (trained.name, trained.seed) not in results
+        trained = [dataclasses.replace(network, seed=seed) for seed in seeds]
+        kept = [one for one in trained if JobFiles(self.folder, one).rows.exists()]
+        return any((one.name, one.seed) not in results for one in kept)
 
     def say(self, message: str) -> None:
         """Prints a message, unless `fit` has `verbose=0`.

@@ -26,7 +26,7 @@ class ByAffinity(Method):
         self, study: Study, folder: Path, networks: list[Network], rows: list[Row]
     ) -> Choices:
         (network,) = networks
-        affinity = study.affinity_of(network, folder)
+        affinity = study.affinity_of(network, folder=folder)
         affinity.save(folder / "affinity.json")
         choices: Choices = {}
         for number in study.num_groups:
