@@ -72,7 +72,7 @@ def find(folder, *cases):
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    return find(tmp_path_factory.mktemp("workers"), "momentum", "apart")
+    return find(tmp_path_factory.mktemp("workers"), "momentum", "apart", "average")
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,12 @@ def test_workers_that_start_from_different_steps_are_refused(workers):
             "they share, or copy the first worker's to the others. "
             "Received: training steps [4, 0], by replica."
         )
+
+
+@pytest.mark.slow
+def test_workers_agree_on_what_each_measures_for_itself(workers):
+    assert [found["average"]["mean"] for found in workers] == [8.0, 8.0]
+    assert one_device(job.average) == {"mean": 3.0}
 
 
 @pytest.mark.slow

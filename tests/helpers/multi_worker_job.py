@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import tag_keras
+from tag_keras.backend.replicas import mean_over_workers
 
 # Two tasks and few layers: each process traces all of their steps.
 TASKS = ("a", "b")
@@ -133,7 +134,13 @@ def probe_held_out(strategy):
     return results(model, model.fit(make_dataset(15), epochs=2, shuffle=False, verbose=0))
 
 
+def average(strategy):
+    """Of 3 on the first worker and 13 on the second."""
+    return {"mean": mean_over_workers(strategy, 3.0 + 10.0 * own_index())}
+
+
 CASES = {
+    "average": average,
     "momentum": train_and_evaluate,
     "own_part": train_on_own_part,
     "arrays": train_on_arrays,
