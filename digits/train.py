@@ -26,7 +26,7 @@ STEPS_PER_EPOCH = 20
 def define_flags() -> None:
     # This process trains all networks, unless told otherwise: they are small.
     study_flags.define_training_flags(
-        names.TASKS, batch_size=25, epochs=20, learning_rate=1e-3, every=2, processes=0
+        names.TASKS, batch_size=25, epochs=20, learning_rate=1e-3, every=6, processes=0
     )
     # So that --help shows them.
     flags.adopt_module_key_flags(study_flags)
