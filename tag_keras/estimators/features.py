@@ -49,7 +49,7 @@ class FeatureAffinity(AffinityEstimator):
     example were the variables. It ignores the Jacobian of the encoder, so it neither sees that a
     step of the encoder moves the features of all examples together, nor the momentum of the
     optimizer. Gradients with respect to the shared features stand for those with respect to the
-    encoder as in MGDA-UB (Sener and Koltun 2018, arXiv 1810.04650, section 3.3).
+    encoder as in MGDA-UB (Sener and Koltun 2018, arXiv 1810.04650).
 
     A probe makes a backward pass through each head alone and none through the encoder. Its values
     are not those of a lookahead, and on another scale: compare them with each other only.
