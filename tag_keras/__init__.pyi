@@ -4,6 +4,7 @@
 from .affinity import Affinity as Affinity
 from .estimators.cosine import CosineAffinity as CosineAffinity
 from .estimators.early_stopping import EarlyStopping as EarlyStopping
+from .estimators.features import FeatureAffinity as FeatureAffinity
 from .estimators.first_order import FirstOrderAffinity as FirstOrderAffinity
 from .estimators.lookahead import LookaheadAffinity as LookaheadAffinity
 from .report.affinity_logger import AffinityLogger as AffinityLogger

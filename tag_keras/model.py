@@ -178,6 +178,8 @@ class MultiTaskModel(TaskModel):
         """Raises a `ValueError` if the built encoder lacks variables that an option needs."""
         if self._affinity_options is not None:
             self.check_shares("an affinity could be measured on")
+            if self._affinity_options.on_features:
+                self.find_shared_features()
         TaskStep(self).check()
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:

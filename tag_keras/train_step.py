@@ -1,5 +1,6 @@
 """Training steps: with one backward pass, with one per task, and with a probe of affinities."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from tag_keras.backend.gradients import (
     Gradients,
+    StackedGradients,
     gradient_norms,
     gram_matrix,
     of_whole_batch,
@@ -25,6 +27,7 @@ from tag_keras.estimators.held_out import HeldOutBatches
 from tag_keras.estimators.statistics import ProbeStatistics
 from tag_keras.loss_weighting.base import looks_again, losses_of_whole_batch
 from tag_keras.multitask.backward_passes import BackwardPasses
+from tag_keras.multitask.shared_features import FeatureTape
 from tag_keras.multitask.task_model import TaskModel
 
 Step = Callable[[Any], dict[str, Any]]
@@ -77,6 +80,8 @@ class Passes(NamedTuple):
         backward: The backward passes.
         gradients: Gradients of the T losses on the batch of all replicas, with respect to
             `backward.chosen`.
+        of_features: Float32 tensor (T, N): gradients of the T losses with respect to the features
+            of this replica; `None` if the step does not need them.
     """
 
     batch: tuple[Any, Any, Any]
@@ -87,6 +92,7 @@ class Passes(NamedTuple):
     joint_loss: tf.Tensor
     backward: BackwardPasses
     gradients: Gradients
+    of_features: tf.Tensor | None = None
 
 
 class TaskStep:
@@ -96,7 +102,9 @@ class TaskStep:
     """
 
     # Whether the step always needs the gradients with respect to all shared variables.
-    probes = False
+    needs_all = False
+    # Whether it needs those with respect to the features.
+    on_features = False
 
     def __init__(self, model: TaskModel) -> None:
         self._model = model
@@ -108,7 +116,9 @@ class TaskStep:
         """Makes the forward pass and the backward passes."""
         model, task_losses = self._model, self._model.task_losses
         batch = x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        with tf.GradientTape(persistent=True) as tape:
+        heads = FeatureTape() if self.on_features else None
+        records = contextlib.nullcontext() if heads is None else heads.recording()
+        with tf.GradientTape(persistent=True) as tape, records:
             y_pred = model(x, training=True)
             losses, labels = task_losses(y, y_pred, sample_weight)
             factors = task_losses.factors(losses, labels)
@@ -117,15 +127,22 @@ class TaskStep:
             scaled = [model.optimizer.scale_loss(one) for one in (*losses, total, *own_losses)]
         task_losses.track(losses, labels)
 
-        needs_all = self.probes or self._method() is not None
         of_tasks, joint = scaled[: len(losses)], scaled[len(losses) :]
-        backward = BackwardPasses(
-            model, tape, of_tasks, joint, factors, None if needs_all else self._kernel()
-        )
         scale = loss_scale(model.optimizer)
+        of_features = None if heads is None else heads.gradients(of_tasks, scale)
+        backward = BackwardPasses(model, tape, of_tasks, joint, factors, self._chosen())
         gradients = of_whole_batch(backward.of_tasks, backward.chosen, scale)
-        joint_loss = tf.add_n([total, *own_losses])
-        return Passes(batch, y_pred, losses, labels, factors, joint_loss, backward, gradients)
+        return Passes(
+            batch,
+            y_pred,
+            losses,
+            labels,
+            factors,
+            tf.add_n([total, *own_losses]),
+            backward,
+            gradients,
+            of_features,
+        )
 
     def update(self, passes: Passes) -> dict[str, Any]:
         """Moves the variables, and gives the logs."""
@@ -148,6 +165,13 @@ class TaskStep:
         """Raises a `ValueError` if the built encoder lacks a variable that the step needs."""
         self._kernel()
         self._method()
+
+    def _chosen(self) -> list[keras.Variable] | None:
+        """The variables that need gradients by task; `None` for all shared ones."""
+        if self.needs_all or self._method() is not None:
+            return None
+        kernel = self._kernel()
+        return [] if kernel is None else [kernel]
 
     def _kernel(self) -> keras.Variable | None:
         """The variable whose gradient norms the loss weighting needs, if any."""
@@ -176,13 +200,13 @@ class ProbeStep(TaskStep):
     batch, which gives the losses of the probe.
     """
 
-    probes = True
-
     def __init__(
         self, model: TaskModel, estimator: AffinityEstimator, statistics: ProbeStatistics
     ) -> None:
         super().__init__(model)
         self.estimator, self.statistics = estimator, statistics
+        self.on_features = estimator.on_features
+        self.needs_all = not self.on_features
         self._is_held_out = estimator.target_data() is not None
         self._full_precision = FullPrecision(model)
 
@@ -192,7 +216,9 @@ class ProbeStep(TaskStep):
         sums_at = self.loss_sums_on(target)
         passes = self.passes(batch)
         size = tf.shape(passes.predictions[self._model.tasks[0]])[0]
-        self.measure(passes.losses, passes.labels, passes.gradients, size, sums_at)
+        self.measure(
+            passes.losses, passes.labels, passes.gradients, size, sums_at, passes.of_features
+        )
         return self.update(passes)
 
     def loss_sums_on(self, target: Any) -> Callable[[Sequence[Any]], tf.Tensor]:
@@ -222,6 +248,7 @@ class ProbeStep(TaskStep):
         gradients: Gradients,
         size: tf.Tensor,
         sums_at: Callable[[Sequence[Any]], tf.Tensor],
+        of_features: tf.Tensor | None = None,
     ) -> None:
         """Measures the affinities on a batch, and adds them to the statistics.
 
@@ -232,6 +259,8 @@ class ProbeStep(TaskStep):
                 shared variables.
             size: Number of examples in this replica's part.
             sums_at: What `loss_sums_on` gave before the forward pass.
+            of_features: Tensor (T, N): gradients of the T losses with respect to the features of
+                this replica, for an estimator `on_features`.
         """
         model, shared = self._model, self._model.shared_variables
         stacked = tf.stack([tf.cast(loss, "float32") for loss in losses])
@@ -249,11 +278,18 @@ class ProbeStep(TaskStep):
             optimizer=model.optimizer,
             loss_sums=lambda values: sums_at(values)[:2],
             low_precision=not self._is_held_out and self._full_precision.is_needed(),
+            feature_gradients=of_features,
+            batch_size=whole_size,
         )
         values = self.estimator.measure(probe)
         too_large = None
         if loss_scale(model.optimizer) is not None:
-            too_large = has_labels & overflowed(gradients)
+            too_large = overflowed(gradients)
+            if of_features is not None:
+                # Each replica has features of its own.
+                own = overflowed(StackedGradients([of_features]))
+                too_large = sum_over_replicas([tf.cast(own, "float32")])[0] > 0
+            too_large &= has_labels
             # A ReLU takes NaN for 0, so losses may be numbers again after a step to no number.
             values = tf.where(too_large[:, None], float("nan"), values)
         self.statistics.update(values, whole_size, has_labels, too_large, has_target_labels)

@@ -7,6 +7,10 @@ A table is of one problem in one regime: the width of the two shared layers, and
 training examples. Tables that are in the folder already are skipped, and a stopped command goes on
 when it is given again. A table takes two to ten minutes of one core; all ninety take five hours.
 
+    python -m benchmarks.truth.make --add_affinities --output_dir=benchmarks/truth/tables
+
+measures what tables in the folder lack of the estimators' affinities, and makes no table.
+
 Real data come out of other packages, which are downloaded to ~/.cache/tag_keras, or to
 $TAG_KERAS_CACHE. A problem whose file cannot be had is left out, and a sentence says why. Some
 files need readers: pip install "tag_keras[benchmarks]".
@@ -15,10 +19,13 @@ files need readers: pip install "tag_keras[benchmarks]".
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import functools
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +35,7 @@ from benchmarks.options import Renamed, load_lazily, make_parser, numbers
 from benchmarks.truth.problems import PROBLEMS
 from benchmarks.truth.problems.packages import MissingProblemError
 from benchmarks.truth.problems.problem import Problem
-from benchmarks.truth.tables import NUM_SEEDS
+from benchmarks.truth.tables import NUM_SEEDS, Table
 from tag_keras.study.command import command
 from tag_keras.utils.checks import check
 
@@ -55,6 +62,8 @@ def main() -> None:
     words = "how often a group is trained"
     parser.add_argument("--num_seeds", type=int, default=NUM_SEEDS, help=words)
     parser.add_argument("--seeds", action=Renamed, now="--num_seeds")
+    words = "only add the affinities that tables in the folder lack"
+    parser.add_argument("--add_affinities", action="store_true", help=words)
     options = parser.parse_args()
     command("benchmarks.truth.make", functools.partial(run, options))([])
 
@@ -79,6 +88,9 @@ def run(options: argparse.Namespace) -> None:
         sizes=numbers_of_examples,
     )
     tf.get_logger().setLevel("ERROR")
+    if options.add_affinities:
+        _add_affinities(options.output_dir)
+        return
     for name, problem in _problems(options.problems):
         for width, size in itertools.product(options.widths, numbers_of_examples):
             number = len(problem.train[0])
@@ -108,6 +120,28 @@ def _make(name: str, problem: Problem, regime: making.Regime, folder: Path, num_
     shutil.rmtree(work)
     seconds, size = table.about["cpu_seconds"], path.stat().st_size / 1000
     print(f"{path}: {seconds:.0f} CPU seconds, {size:.0f} kB", flush=True)
+
+
+def _add_affinities(folder: Path) -> None:
+    """Adds to the tables in a folder the affinities of the estimators that they lack."""
+    for path in sorted(folder.glob("*.npz")):
+        table, start = Table.load(path), time.process_time()
+        regime = making.regime(table.about["width"], table.about["size"])
+        if not {*making.estimators()} - {*table.affinities}:
+            print(f"{path} has all affinities", flush=True)
+            continue
+        for _, problem in _problems([table.about["problem"]]):
+            work = folder / WORK / path.stem
+            number = len(table.seeds)
+            added = making.measure_affinities(problem, regime, work, number, table.affinities)
+            affinities = {**table.affinities, **added}
+            dataclasses.replace(table, affinities=affinities).save(path)
+            shutil.rmtree(work)
+            with contextlib.suppress(OSError):
+                # Networks of tables that are not whole stay.
+                work.parent.rmdir()
+            seconds = time.process_time() - start
+            print(f"{path}: {', '.join(added)} in {seconds:.0f} CPU seconds", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import functools
 import importlib.metadata
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def estimators() -> dict[str, Any]:
         "lookahead_sgd": tag_keras.LookaheadAffinity(2, "sgd"),
         "first_order": tag_keras.FirstOrderAffinity(2),
         "cosine": tag_keras.CosineAffinity(2),
+        "features": tag_keras.FeatureAffinity(1),
     }
 
 
@@ -91,7 +92,7 @@ def make_table(
         ValueError: If the problem has fewer training examples than the regime.
     """
     start = time.process_time()
-    number = len(problem.train[0]) if regime.size is None else regime.size
+    number = _number(problem, regime)
     wanted = f"the problem {name} has too few training examples"
     check(number <= len(problem.train[0]), wanted, size=number, examples=len(problem.train[0]))
     check(
@@ -101,10 +102,7 @@ def make_table(
     validation, test, folds = _measured(problem, regime, data, folder / "groups", seeds)
     data.pop("test")
     early, _, _ = _measured(problem, regime, data, folder / "early", seeds, early=True)
-    affinities = {
-        kind: _affinities(problem, regime, data, folder / kind, estimator, num_seeds)
-        for kind, estimator in estimators().items()
-    }
+    affinities = measure_affinities(problem, regime, folder, num_seeds)
     about = {
         "problem": name,
         **dataclasses.asdict(regime),
@@ -118,17 +116,34 @@ def make_table(
     return Table(problem.tasks, groups, seeds, validation, test, early, folds, affinities, about)
 
 
+def measure_affinities(
+    problem: Problem, regime: Regime, folder: Path, num_seeds: int, known: Collection[str] = ()
+) -> dict[str, Floats]:
+    """Affinities (S, T, T) of joint trainings, by the estimators that are not known yet."""
+    data = _data(problem, _number(problem, regime), regime.batch_size)
+    data.pop("test")
+    return {
+        kind: _affinities(problem, regime, data, folder / kind, estimator, num_seeds)
+        for kind, estimator in estimators().items()
+        if kind not in known
+    }
+
+
 def train_joint(
     problem: Problem, regime: Regime, folder: Path, seeds: Sequence[int]
 ) -> list[tag_keras.MultiTaskModel]:
     """Trains joint networks with some seeds, as those of a table are; saved ones are loaded."""
-    number = len(problem.train[0]) if regime.size is None else regime.size
-    data = _data(problem, number, regime.batch_size)
+    data = _data(problem, _number(problem, regime), regime.batch_size)
     build = functools.partial(build_model, problem.classes, regime)
     networks = [Network("joint", problem.tasks, seed) for seed in seeds]
     jobs = [Job(network, build, _fit(regime, EPOCHS)) for network in networks]
     run_sweep(folder, jobs, {split: data[split] for split in ("train", _fold(0))}, processes=0)
     return [load_network(JobFiles(folder, network).model) for network in networks]
+
+
+def _number(problem: Problem, regime: Regime) -> int:
+    """Number of training examples."""
+    return len(problem.train[0]) if regime.size is None else regime.size
 
 
 def _data(problem: Problem, number: int, batch_size: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import collections
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -56,6 +56,26 @@ def call_of(tensor: keras.KerasTensor) -> Call:
         lambda one: None if isinstance(one, keras.KerasTensor) else one, given
     )
     return Call(operation, (place[0], place[1]), arguments, list(node.input_tensors))
+
+
+def outputs_of_call(tensor: keras.KerasTensor, values: Mapping[int, Any]) -> dict[int, Any]:
+    """Makes the call that computes a tensor of a Functional model.
+
+    Args:
+        tensor: An output of the call.
+        values: Values of the tensors among its arguments, by the `id` of the tensor.
+
+    Returns:
+        Values of all outputs of the call, by the `id` of the tensor.
+    """
+    operation, index, _ = tensor._keras_history
+    node = operation._inbound_nodes[index]
+    args, kwargs = keras.tree.map_structure(
+        lambda one: values[id(one)] if isinstance(one, keras.KerasTensor) else one,
+        (node.arguments.args, node.arguments.kwargs),
+    )
+    found = keras.tree.flatten(operation(*args, **kwargs))
+    return {id(one): value for one, value in zip(node.output_tensors, found, strict=True)}
 
 
 def forget_layer(owner: keras.layers.Layer, layer: keras.layers.Layer) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
@@ -37,6 +37,10 @@ class Probe:
         loss_sums: Function from P values of the shared variables to a float32 tensor (2, T): sums
             and divisors of the losses, on this replica's part of the batch of `losses`.
         low_precision: Whether `losses`, unlike `loss_sums`, was computed in less than float32.
+        feature_gradients: Float32 tensor (T, N): gradients of the T losses with respect to the N
+            entries of the features of this replica's examples. Only for an estimator with
+            `on_features`, which then has no `gradients`.
+        batch_size: Float32 scalar: number of examples in the whole training batch.
     """
 
     losses: tf.Tensor
@@ -45,6 +49,8 @@ class Probe:
     optimizer: keras.optimizers.Optimizer
     loss_sums: Callable[[Sequence[tf.Tensor]], tf.Tensor]
     low_precision: bool = False
+    feature_gradients: tf.Tensor | None = None
+    batch_size: tf.Tensor | None = None
 
     def exact_losses(self) -> tf.Tensor:
         """Losses (T,), computed in float32."""
@@ -74,6 +80,9 @@ class AffinityEstimator:
 
     every: int | None = None
     overhead: float = dataclasses.field(default=0.1, kw_only=True)
+
+    # Whether it takes gradients with respect to the features in place of the shared variables.
+    on_features: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         # As Python's numbers, because the configuration is written as JSON.

@@ -30,7 +30,7 @@ class BackwardPasses:
         losses: T scalars, which may be multiplied by a loss scale.
         joint: Scalars: the joint loss of the tasks, then the model's own losses, with that scale.
         factors: T scalars: weights of the losses in the joint loss.
-        kernel: The one variable that needs gradients by task; `None` for all shared variables.
+        chosen: Variables that need gradients by task; `None` for all shared variables.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class BackwardPasses:
         losses: Sequence[tf.Tensor],
         joint: Sequence[tf.Tensor],
         factors: Sequence[Any],
-        kernel: keras.Variable | None = None,
+        chosen: Sequence[keras.Variable] | None = None,
     ) -> None:
         self._model, self._tape = model, tape
         self._losses, self._joint, self._factors = list(losses), list(joint), factors
@@ -50,9 +50,11 @@ class BackwardPasses:
         self._variables = [*shared, *others]
         self._of_others: list[Any] | None = None
         self.of_tasks: Gradients
-        self.chosen = shared if kernel is None else [kernel]
-        if kernel is not None or not shared:
-            by_task = looped_gradients if is_looped(model) and self.chosen else task_gradients
+        self.chosen = shared if chosen is None else list(chosen)
+        if not self.chosen:
+            self.of_tasks = [[] for _ in losses]
+        elif chosen is not None:
+            by_task = looped_gradients if is_looped(model) else task_gradients
             self.of_tasks = by_task(tape, losses, self.chosen)
         elif is_looped(model):
             self.of_tasks = looped_gradients(tape, losses, shared)
@@ -67,7 +69,7 @@ class BackwardPasses:
 
         Args:
             coefficients: Float32 tensor (T,): further factors of the tasks' gradients with respect
-                to the shared variables; by default 1. Only without `kernel`.
+                to the shared variables; by default 1. Only without `chosen`.
         """
         if self._of_others is None:
             gradients = self._tape.gradient(self._joint, self._variables)

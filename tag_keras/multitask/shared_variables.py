@@ -49,6 +49,11 @@ class SharedVariables:
         # Indices of the tasks that depend on each of them, by the variable's `id`.
         self._found: dict[int, frozenset[int]] = {}
 
+    @property
+    def is_by_task(self) -> bool:
+        """Whether the encoder is known to give a dict by task."""
+        return self._inputs is not None
+
     def of(self, encoder: keras.layers.Layer) -> list[keras.Variable]:
         """Shared variables that are trainable now, in the encoder's order.
 

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tag_keras.backend.pass_state import PassState
+from tag_keras.multitask.shared_features import SharedFeatures
 from tag_keras.multitask.shared_variables import SharedVariables, check_functional
 from tag_keras.multitask.task_trainer import CompiledMethods, TaskTrainer
 from tag_keras.utils.checks import check
@@ -62,6 +63,7 @@ class TaskModel(TaskTrainer):
         self.encoder = encoder
         self.heads = dict(heads)
         self._sharing = SharedVariables(self.tasks)
+        self._shared_features = SharedFeatures()
         # Before a call a Sequential has no `output`. A subclassed model never has `inputs`.
         is_functional = isinstance(encoder, keras.Model) and getattr(encoder, "inputs", None)
         if is_functional and (output := getattr(encoder, "output", None)) is not None:
@@ -149,11 +151,20 @@ class TaskModel(TaskTrainer):
                 "`trainable = True` on it, and compile again."
             )
 
+    def find_shared_features(self) -> None:
+        """Finds the one feature tensor that all tasks are computed from, for a `FeatureTape`.
+
+        Raises:
+            ValueError: If there is more than one.
+        """
+        by_task = self._sharing.is_by_task
+        self._shared_features.find(self.encoder, self.shared_variables if by_task else None)
+
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, tf.Tensor]:
         if isinstance(inputs, Mapping):
             # In an export it is a wrapper of a dict, and Keras would warn.
             inputs = dict(inputs)
-        features = self.encoder(inputs, training=training)
+        features = self._shared_features.call(self.encoder, inputs, training)
         self._see_features(features, inputs)
         if not isinstance(features, Mapping):
             features = dict.fromkeys(self.tasks, features)

@@ -121,8 +121,9 @@ def test_two_replicas_measure_what_one_device_measures(
     [
         (tag_keras.FirstOrderAffinity(every=1, baseline=True), 0),
         (tag_keras.CosineAffinity(every=1), 2),
+        (tag_keras.FeatureAffinity(every=1), 2),
     ],
-    ids=["first order in a loop", "cosine"],
+    ids=["first order in a loop", "cosine", "features"],
 )
 def test_estimators_without_lookaheads_and_with_labels_missing(
     two_replicas, monkeypatch, options, most_unrolled

@@ -11,13 +11,13 @@ import pytest
 import tensorflow as tf
 
 import tag_keras
-from tag_keras import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+from tag_keras import CosineAffinity, FeatureAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.backend.gradients import map_tasks
 from tag_keras.estimators.base import AffinityEstimator, Probe
 
 TASKS = ("b", "a", "c")
 STEPS = [LookaheadAffinity, FirstOrderAffinity]
-ALL = [*STEPS, CosineAffinity]
+ALL = [*STEPS, CosineAffinity, FeatureAffinity]
 
 
 @keras.saving.register_keras_serializable(package="test_estimators")
@@ -39,8 +39,9 @@ class GradientRatio(AffinityEstimator):
 
 
 def test_options_are_those_of_the_paper_and_cannot_change():
-    steps = (None, 0.1, "optimizer", False)
-    for kind, values in zip(ALL, [(*steps, None), steps, (None, 0.1, True)], strict=True):
+    steps, defaults = (None, 0.1, "optimizer", False), (None, 0.1)
+    wanted = [(*steps, None), steps, (*defaults, True), defaults]
+    for kind, values in zip(ALL, wanted, strict=True):
         options = kind()
         assert dataclasses.astuple(options) == values
         with pytest.raises(dataclasses.FrozenInstanceError, match="every"):
@@ -103,6 +104,7 @@ def test_kernels_only_is_a_bool(kernels_only):
         LookaheadAffinity(3, "sgd", True),
         FirstOrderAffinity(1, "sgd", True),
         CosineAffinity(7, kernels_only=False),
+        FeatureAffinity(3),
         GradientRatio(2, power=0.5),
     ],
     ids=repr,

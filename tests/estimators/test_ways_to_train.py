@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tag_keras
 import tag_keras.model
-from tag_keras import CosineAffinity, FirstOrderAffinity, LookaheadAffinity
+from tag_keras import CosineAffinity, FeatureAffinity, FirstOrderAffinity, LookaheadAffinity
 from tag_keras.multitask.backward_passes import is_looped
 
 layers = keras.layers
@@ -254,7 +254,7 @@ def test_affinities_of_low_precision_are_those_of_float32(policy):
     assert (mean != exact).any()
 
 
-@pytest.mark.parametrize("kind", ["first order", "cosine"])
+@pytest.mark.parametrize("kind", ["first order", "cosine", "features"])
 def test_gradients_of_low_precision(kind):
     means = []
     for policy in ("float32", "mixed_float16"):
@@ -263,7 +263,8 @@ def test_gradients_of_low_precision(kind):
             model = make_model()
         finally:
             keras.config.set_dtype_policy("float32")
-        train(model, ESTIMATORS[kind], batch_size=SIZE, run_eagerly=True)
+        estimator = {**ESTIMATORS, "features": FeatureAffinity(1)}[kind]
+        train(model, estimator, batch_size=SIZE, run_eagerly=True)
         means.append(model.get_affinity().mean)
     np.testing.assert_allclose(means[1], means[0], atol=0.02 * np.abs(means[0]).max())
 

@@ -127,6 +127,7 @@ def test_a_batch_with_labels_of_one_task_trains_as_one_task_on_its_examples():
         tag_keras.LookaheadAffinity(every=1, baseline=True),
         tag_keras.FirstOrderAffinity(every=1),
         tag_keras.CosineAffinity(every=1),
+        tag_keras.FeatureAffinity(every=1),
     ],
     ids=lambda options: type(options).__name__,
 )

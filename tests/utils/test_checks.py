@@ -43,6 +43,7 @@ ESTIMATORS = [
     tag_keras.LookaheadAffinity,
     tag_keras.FirstOrderAffinity,
     tag_keras.CosineAffinity,
+    tag_keras.FeatureAffinity,
 ]
 search, selective = tag_keras.AdaShareSearch, tag_keras.SelectiveTaskGroupUpdates
 # What it belongs to, and its name.

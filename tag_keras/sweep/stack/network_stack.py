@@ -1,5 +1,6 @@
 """Networks that are trained in one graph: their weights stacked along a first axis."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,11 +8,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tag_keras.backend.gradients import looped_gradients, of_whole_batch, task_gradients
+from tag_keras.backend.gradients import (
+    Gradients,
+    looped_gradients,
+    of_whole_batch,
+    task_gradients,
+)
 from tag_keras.backend.optimizers import rate_variable, stateless_view
 from tag_keras.backend.vectorized import LoopGradientError, for_each_network
 from tag_keras.model import MultiTaskModel
 from tag_keras.multitask.backward_passes import is_looped
+from tag_keras.multitask.shared_features import FeatureTape
 from tag_keras.multitask.task_losses import of_one_replica
 from tag_keras.sweep.evaluation import task_of
 from tag_keras.sweep.stack.refusals import NotStackedError
@@ -328,16 +335,24 @@ class NetworkStack:
         self, one: Mapping[str, Any], batch: Any, common: Any, target: Any
     ) -> dict[str, Any]:
         """A training step that measures affinities by the losses on `target`."""
-        probe, shared = self._probe, self.model.shared_variables
+        probe, shared, heads = self._probe, self.model.shared_variables, FeatureTape()
         with keras.StatelessScope(self._mapping(one, common)):
             sums_at = probe.loss_sums_on(target)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        with (
+            tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
+            heads.recording() if probe.on_features else contextlib.nullcontext(),
+        ):
             tape.watch(one["weights"])
             after = self._forward(one, batch, common, training=True)
-        tensors = {id(variable): tensor for variable, tensor in self._weights.of(one["weights"])}
-        chosen = [tensors[id(variable)] for variable in shared]
-        by_task = looped_gradients if is_looped(self.model) else task_gradients
-        gradients = of_whole_batch(by_task(tape, after["losses"], chosen), chosen)
+        gradients: Gradients = [[] for _ in after["losses"]]
+        of_features = None
+        if probe.on_features:
+            of_features = heads.gradients(after["losses"])
+        else:
+            tensors = {id(v): tensor for v, tensor in self._weights.of(one["weights"])}
+            chosen = [tensors[id(variable)] for variable in shared]
+            by_task = looped_gradients if is_looped(self.model) else task_gradients
+            gradients = of_whole_batch(by_task(tape, after["losses"], chosen), chosen)
         # The statistics are added to the states after the forward pass.
         moved = {"weights": one["weights"], "states": after["states"]}
         common = [
@@ -346,7 +361,7 @@ class NetworkStack:
         mapping = [*self._mapping(moved, common), *self._slots.of(one["slots"])]
         size = tf.shape(keras.tree.flatten(batch)[0])[0]
         with keras.StatelessScope(mapping) as scope:
-            probe.measure(after["losses"], after["labels"], gradients, size, sums_at)
+            probe.measure(after["losses"], after["labels"], gradients, size, sums_at, of_features)
         after["states"] = self._states.after(scope)
         return self._update(one, after, tape.gradient(after["loss"], one["weights"]))
 

@@ -12,6 +12,7 @@ from tag_keras.backend.optimizers import accumulated_batches, inner_optimizer, s
 from tag_keras.backend.pass_state import PassState, operations_in
 from tag_keras.estimators.cosine import CosineAffinity
 from tag_keras.estimators.early_stopping import EarlyStopping
+from tag_keras.estimators.features import FeatureAffinity
 from tag_keras.estimators.first_order import FirstOrderAffinity
 from tag_keras.estimators.lookahead import LookaheadAffinity
 from tag_keras.model import MultiTaskModel
@@ -25,7 +26,7 @@ CALLBACKS = (
     keras.callbacks.ReduceLROnPlateau,
 )
 # They have no state, and draw no numbers.
-ESTIMATORS = (CosineAffinity, FirstOrderAffinity, LookaheadAffinity)
+ESTIMATORS = (CosineAffinity, FeatureAffinity, FirstOrderAffinity, LookaheadAffinity)
 # The arguments of `fit` that a stack knows.
 ARGUMENTS = (
     *("batch_size", "callbacks", "epochs", "initial_epoch", "shuffle", "steps_per_epoch"),

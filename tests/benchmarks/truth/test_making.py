@@ -98,7 +98,8 @@ def test_a_small_table(monkeypatch, tmp_path, capsys):
     few = making.Regime(width=4, size=20, steps=10, batch_size=5)
     monkeypatch.setattr(make, "PROBLEMS", {"small": small_problem})
     monkeypatch.setattr(making, "regime", lambda *given: few)
-    one = {"lookahead_sgd": making.estimators()["lookahead_sgd"]}
+    every = making.estimators()
+    one = {"lookahead_sgd": every["lookahead_sgd"]}
     options = [f"--output_dir={tmp_path}", "--problems", "small", "--widths=4"]
     options += ["--sizes=20", "--num_seeds=2"]
 
@@ -127,6 +128,20 @@ def test_a_small_table(monkeypatch, tmp_path, capsys):
     assert np.nanmax(np.abs(table.folds.mean(axis=0) - table.validation.mean(axis=0))) < 1e-3
     assert [*table.affinities] == ["lookahead_sgd"]
     assert table.affinities["lookahead_sgd"].shape == (2, 3, 3)
+    # An estimator that came later is added, and all else stays.
+    later = {**one, "features": every["features"]}
+    monkeypatch.setattr(making, "estimators", lambda: later)
+    call(monkeypatch, f"--output_dir={tmp_path}", "--add_affinities")
+    assert "small-w4-n20.npz: features in " in capsys.readouterr().out
+    call(monkeypatch, f"--output_dir={tmp_path}", "--add_affinities")
+    assert capsys.readouterr().out == f"{tmp_path / 'small-w4-n20.npz'} has all affinities\n"
+    added = Table.load(tmp_path / "small-w4-n20.npz")
+    assert [*added.affinities] == ["lookahead_sgd", "features"]
+    np.testing.assert_array_equal(added.test, table.test)
+    np.testing.assert_array_equal(
+        added.affinities["lookahead_sgd"], table.affinities["lookahead_sgd"]
+    )
+    assert (added.affinities["features"].diagonal(axis1=1, axis2=2) > 0).all()
     assert_as_alone(table, small_problem(), few, tmp_path / "alone")
 
 

@@ -81,6 +81,11 @@ def test_lookaheads_in_a_loop_with_state_and_missing_labels(tmp_path, monkeypatc
     assert found[0].history.shape == (2, 2, 2)
 
 
+@pytest.mark.slow
+def test_affinities_by_features(tmp_path):
+    measure(tmp_path, build(tag_keras.FeatureAffinity(every=2), with_state))
+
+
 HELD_OUT = data()["validation"]
 
 
