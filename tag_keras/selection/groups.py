@@ -187,14 +187,20 @@ def _solve(
         families = choose_families(scores, numbers, tolerance, problem.partition)
         return [_grouping(tasks, scores[rows], tolerance) for rows in families]
 
-    groupings = solve(problem, numbers)
-    for index, number in enumerate(numbers):
-        clipped = problem
-        # A better family leaves out more of the large affinities, which hide a better one still.
-        while (closer := _closer(clipped, groupings[index].score)) is not clipped:
-            clipped = closer
-            groupings[index] = solve(clipped, [number])[0]
-    return groupings
+    groupings = dict(zip(numbers, solve(problem, numbers), strict=True))
+    clipped = dict.fromkeys(numbers, problem)
+    # A better family leaves out more of the large affinities, which hide a better one still.
+    while True:
+        alike: dict[bytes, list[int]] = {}
+        for number in numbers:
+            closer = _closer(clipped[number], groupings[number].score)
+            if closer is not clipped[number]:
+                alike.setdefault(closer.affinity.tobytes(), []).append(number)
+                clipped[number] = closer
+        if not alike:
+            return [groupings[number] for number in numbers]
+        for some in alike.values():
+            groupings |= zip(some, solve(clipped[some[0]], some), strict=True)
 
 
 def _with_sums_lowered(
