@@ -26,6 +26,9 @@ _STAGES = ((0.03, 0.01), (0.01, 0.003), (0.0, 0.001), (0.0, 0.0))
 # At a whole number of groups, the linear program has many solutions. With a fraction more, it finds
 # the one with the smallest price of a group, which leaves branch and bound the least to do.
 _EXTRA_GROUPS = 0.1
+# With more tasks than this, no proof is in sight. The prices for twice as many groups, which are
+# smaller, then leave a better bound in the same time.
+_MOST_TASKS = 60
 _RANDOM_STARTS = 40
 # Groups in an integer program that looks for a better family, and groups that a proof may need.
 _MOST_IN_PROGRAM, _MOST_IN_PROOF = 400, 20_000
@@ -65,13 +68,17 @@ class ColumnSearch:
         self._start_from_random_families()
         stage = 0
         for _ in range(most_rounds):
-            slack, error = np.multiply(_STAGES[stage], abs(self.value)).tolist()
-            duals = self._price(most_steps, error)
+            slack, error = _STAGES[stage]
+            duals = self._price(most_steps, error * abs(self.value))
             if duals is None:
                 break
             pricing = Pricing(self.problem, duals.tasks)
             self._improve(pricing)
-            if not (self._bound(pricing, duals, slack) if slack else self._prove(pricing, duals)):
+            if slack:
+                more = self._bound(pricing, duals, slack * abs(self.value))
+            else:
+                more = self._prove(pricing, duals)
+            if not more:
                 stage += 1
                 if self.optimal or stage == len(_STAGES) or time.monotonic() > self.end:
                     break
@@ -120,7 +127,9 @@ class ColumnSearch:
         if self._reached():
             # Every task has its best score in any group, so all prices are 0.
             return Duals(np.zeros(len(self.problem.alone)), 0.0)
-        number, best = self.num_groups + _EXTRA_GROUPS, math.inf
+        many = len(self.problem.alone) > _MOST_TASKS and error > 0
+        number = self.num_groups + (self.num_groups if many else _EXTRA_GROUPS)
+        best = math.inf
         error = max(error, number * _ACCURACY / 100)
         centre: Pricing | None = None
         for _ in range(most_steps):
