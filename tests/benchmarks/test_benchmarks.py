@@ -13,6 +13,7 @@ from selection_oracle import score_in_group, search_exhaustively
 import tag_keras
 from benchmarks import measuring, memory, method_cost, selection, stack_cost, study_cost
 from benchmarks.original_selection import original_groups, original_selection
+from benchmarks.plain_program import plain_program
 from tag_keras.study.methods import METHODS
 
 
@@ -268,3 +269,11 @@ def test_a_stack_is_timed_beside_a_sample_of_its_networks(monkeypatch, capsys):
     stack_cost.main()
     row = "small                  6            4.00 (4.00 .. 4.00)         0.500              0"
     assert capsys.readouterr().out.splitlines()[1] == row
+
+
+def test_the_plain_program_scores_what_selection_does():
+    for costs in selection.COSTS:
+        table, budget = selection.make_table(4, costs, seed=0)
+        assert len(table.networks) == 15 and len(set(table.costs)) > 1
+        chosen = tag_keras.select_networks(table, budget, "max")
+        assert plain_program(table, budget) == pytest.approx(chosen.score, abs=1e-7)

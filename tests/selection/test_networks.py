@@ -108,10 +108,26 @@ def test_equals_exhaustive_search(seeds, partition):
         assert selection.upper_bound == pytest.approx(score, rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.parametrize("partition", [False, True])
+def test_integer_programs_choose_what_enumeration_does(partition, monkeypatch):
+    """They choose where enumeration takes too long, which it does not in small tables."""
+    for seed in range(16, 32):
+        table = random_table(seed)
+        budget = float(table.costs.max()) * 2
+        try:
+            expected = select_networks(table, budget, "max", partition=partition)
+        except ValueError:
+            continue
+        with monkeypatch.context() as patch:
+            patch.setattr("tag_keras.selection.solvers.enumeration._MOST_STEPS", 0)
+            assert select_networks(table, budget, "max", partition=partition) == expected, seed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("partition", [False, True])
 def test_leaving_networks_out_first_changes_nothing(partition, monkeypatch):
     """Small tables are solved as they are: here they are reduced, too."""
+    monkeypatch.setattr("tag_keras.selection.solvers.enumeration._MOST_STEPS", 0)
     for seed in range(16):
         table = random_table(seed)
         budget = float(table.costs.max()) * 2
@@ -347,18 +363,23 @@ def test_networks_far_beyond_the_budget_are_left_alone():
     assert select_networks(rows, 1.0, "min").networks == (0, 1)
 
 
-def test_nothing_of_the_solver_is_printed_and_all_else_is(monkeypatch, capfd):
-    milp = scipy.optimize.milp
+@pytest.mark.parametrize("name", ["linprog", "milp"])
+def test_nothing_of_the_solver_is_printed_and_all_else_is(name, monkeypatch, capfd):
+    solve = getattr(scipy.optimize, name)
+    if name == "milp":
+        monkeypatch.setattr("tag_keras.selection.solvers.enumeration._MOST_STEPS", 0)
     together = threading.Barrier(2, timeout=30)
 
     def noisy(*args, **options):
+        called.append(name)
         # Two solvers at once: the first to end must not let the other print.
         together.wait()
         ctypes.CDLL(None).puts(b"kept in a buffer")
         os.write(1, b"written at once")
-        return milp(*args, **options)
+        return solve(*args, **options)
 
-    monkeypatch.setattr(scipy.optimize, "milp", noisy)
+    called = []
+    monkeypatch.setattr(scipy.optimize, name, noisy)
     print("before")
     threads = [
         threading.Thread(target=select_networks, args=(LOSSES, 1.5, "min")) for _ in range(2)
@@ -368,6 +389,7 @@ def test_nothing_of_the_solver_is_printed_and_all_else_is(monkeypatch, capfd):
     for thread in threads:
         thread.join()
     os.write(1, b"after\n")
+    assert len(called) >= 2
     assert capfd.readouterr().out == "before\nafter\n"
 
 

@@ -230,16 +230,17 @@ class NetworkProgram:
         upper = scipy.sparse.vstack([within, *(row for row, low, _ in self._rows if low < 0)])
         limits = np.zeros(upper.shape[0])
         limits[0] = 1 + COST_TOLERANCE
-        result = scipy.optimize.linprog(
-            np.concatenate([self.value / scale, penalty]),
-            A_ub=scipy.sparse.hstack([upper, scipy.sparse.csr_array((len(limits), len(each)))]),
-            b_ub=limits,
-            A_eq=scipy.sparse.hstack([matrix, _matrix(each, each, len(each))]),
-            b_eq=np.concatenate([np.full(row.shape[0], low) for row, low, _ in equal]),
-            bounds=[(0, 1)] * self._number + [(0, None)] * len(each),
-            method="highs",
-            options=self._time_left(),
-        )
+        with quiet():
+            result = scipy.optimize.linprog(
+                np.concatenate([self.value / scale, penalty]),
+                A_ub=scipy.sparse.hstack([upper, scipy.sparse.csr_array((len(limits), len(each)))]),
+                b_ub=limits,
+                A_eq=scipy.sparse.hstack([matrix, _matrix(each, each, len(each))]),
+                b_eq=np.concatenate([np.full(row.shape[0], low) for row, low, _ in equal]),
+                bounds=[(0, 1)] * self._number + [(0, None)] * len(each),
+                method="highs",
+                options=self._time_left(),
+            )
         if result.status != 0:
             return None
         scale *= self._unit

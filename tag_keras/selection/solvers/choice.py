@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tag_keras.selection.solvers.budget_program import COST_TOLERANCE, Held, NetworkProgram
+from tag_keras.selection.solvers.enumeration import list_best
 from tag_keras.selection.solvers.problem import Rows
 from tag_keras.selection.solvers.reduction import Part, reduce_networks
 
@@ -37,6 +38,8 @@ def choose_networks(program: NetworkProgram, fallback: Rows) -> Choice:
 
     `fallback` is a choice within the budget, in case time runs out before a better one is found.
     """
+    if listed := list_best(program, fallback):
+        return _first_listed(program, listed)
     parts, rows = reduce_networks(program, fallback)
     best, bound, proven, solved = program.mean_loss(rows), math.inf, True, list[_Solved]()
     for part in parts:
@@ -59,6 +62,21 @@ def choose_networks(program: NetworkProgram, fallback: Rows) -> Choice:
     rows = _first_of_the_tied([found for found in solved if found.loss() <= most], most)
     # The bound contains the error of the solver, the loss of the choice does not.
     return Choice(program.in_order(rows), best, True)
+
+
+def _first_listed(program: NetworkProgram, choices: list[Rows]) -> Choice:
+    """The first by the rule of all choices that are tied for the best."""
+    losses = [program.mean_loss(rows) for rows in choices]
+    most = min(losses) + program.tolerance
+    tied = [rows for rows, loss in zip(choices, losses, strict=True) if loss <= most]
+    limit = min(map(program.total_cost, tied)) + COST_TOLERANCE * program.budget
+    first = min(
+        (len(rows), int(program.sizes[rows].sum()), np.sort(program.order[rows]).tolist(), index)
+        for index, rows in enumerate(tied)
+        if program.total_cost(rows) <= limit
+    )
+    rows = tied[first[-1]]
+    return Choice(program.in_order(rows), program.mean_loss(rows), True)
 
 
 def _solve(program: NetworkProgram, part: Part, start: Rows) -> _Solved:

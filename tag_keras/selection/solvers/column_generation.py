@@ -11,16 +11,24 @@ from tag_keras.selection.solvers.budget_program import NetworkProgram
 from tag_keras.selection.solvers.choice import choose_networks
 from tag_keras.selection.solvers.local_search import climb_family, interchange, random_family
 from tag_keras.selection.solvers.pool import Duals, GroupPool, Pricing
-from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem
+from tag_keras.selection.solvers.problem import Booleans, GroupProblem
 from tag_keras.selection.solvers.tree import GroupTree
 
 # Profits that differ by less are equal, because prices are no better. Scores differ by about 1.
 _ACCURACY = 1e-7
-# Weight of the prices before in the next ones; without it, many times more linear programs follow.
+# Weight of the best prices so far in the next ones; without it, many times more linear programs
+# follow.
 _SMOOTHING = 0.8
+# Stages, as parts of the distance between the family's score and the best scores of all tasks: by
+# how much the bound may exceed the score, and the accuracy of the prices. A coarse bound takes a
+# small part of the time of an exact one, and prices come close to the best long before they are.
+_STAGES = ((0.03, 0.01), (0.01, 0.003), (0.0, 0.001), (0.0, 0.0))
 # At a whole number of groups, the linear program has many solutions. With a fraction more, it finds
 # the one with the smallest price of a group, which leaves branch and bound the least to do.
 _EXTRA_GROUPS = 0.1
+# With more tasks than this, no proof is in sight. The prices for twice as many groups, which are
+# smaller, then leave a better bound in the same time.
+_MOST_TASKS = 60
 _RANDOM_STARTS = 40
 # Groups in an integer program that looks for a better family, and groups that a proof may need.
 _MOST_IN_PROGRAM, _MOST_IN_PROOF = 400, 20_000
@@ -58,20 +66,22 @@ class ColumnSearch:
             self.bound, self.optimal, self.complete = self.value, True, True
             return
         self._start_from_random_families()
+        stage = 0
         for _ in range(most_rounds):
-            duals = self._price(most_steps)
+            slack, error = _STAGES[stage]
+            duals = self._price(most_steps, error * abs(self.value))
             if duals is None:
                 break
             pricing = Pricing(self.problem, duals.tasks)
             self._improve(pricing)
-            # If the prices are right, a family's sum of scores exceeds the best by at most this.
-            gap = duals.tasks.sum() + self.num_groups * duals.group - self.value
-            gap += self.num_groups * 3 * _ACCURACY + 2 * len(duals.tasks) * self.tolerance
-            # A slightly lower threshold finds the groups for the integer program as well.
-            threshold = duals.group + _ACCURACY
-            threshold -= gap if gap < duals.group / 10 else 0.0
-            if not self._prove(pricing, duals, threshold):
-                break
+            if slack:
+                more = self._bound(pricing, duals, slack * abs(self.value))
+            else:
+                more = self._prove(pricing, duals)
+            if not more:
+                stage += 1
+                if self.optimal or stage == len(_STAGES) or time.monotonic() > self.end:
+                    break
         self.optimal = self.optimal or self._reached()
         # After an early end, the family may have groups that serve no task.
         for group in range(len(self.best) - 1, -1, -1):
@@ -105,32 +115,58 @@ class ColumnSearch:
                 self.pool.add_family(family)
                 self._offer(family)
 
-    def _price(self, most_steps: int) -> Duals | None:
-        """Prices at which climbing finds no group with a profit; None if the time is over."""
+    # For any prices, the sum of the prices and `number` times the largest profit bounds every
+    # fraction of families. Prices between those with the least bound so far and those of the linear
+    # program are better than either (Wentges 1997, International Transactions in Operational
+    # Research 4). The linear program shows how much better prices could be.
+    def _price(self, most_steps: int, error: float) -> Duals | None:
+        """Prices whose bound is the best up to `error`, as far as climbing can tell.
+
+        None if the time is over.
+        """
         if self._reached():
             # Every task has its best score in any group, so all prices are 0.
             return Duals(np.zeros(len(self.problem.alone)), 0.0)
-        smooth: Floats | None = None
-        for step in range(1, most_steps + 1):
-            left = self._over(0.9) - time.monotonic()
-            duals = self.pool.duals(self.num_groups + _EXTRA_GROUPS, left)
-            if duals is None or time.monotonic() > self._over(0.5):
-                return duals
-            last = duals.tasks if smooth is None else smooth
-            smooth = _SMOOTHING * last + (1 - _SMOOTHING) * duals.tasks
-            least = duals.group + _ACCURACY / 100
-            ahead, pricing = (Pricing(self.problem, prices) for prices in (smooth, duals.tasks))
-            if step % 10 == 0:
-                self.pool.climb(ahead, 40, self.generator)
+        many = len(self.problem.alone) > _MOST_TASKS and error > 0
+        number = self.num_groups + (self.num_groups if many else _EXTRA_GROUPS)
+        best = math.inf
+        error = max(error, number * _ACCURACY / 100)
+        centre: Pricing | None = None
+        for _ in range(most_steps):
+            duals = self.pool.duals(number, self._over(0.9) - time.monotonic())
+            if duals is None:
+                break
+            least, exact = duals.group + _ACCURACY / 100, Pricing(self.problem, duals.tasks)
+            ahead = exact
+            if centre is not None:
+                between = _SMOOTHING * centre.prices + (1 - _SMOOTHING) * duals.tasks
+                ahead = Pricing(self.problem, between)
+            self.pool.climb(ahead, 40, self.generator)
             added = self.pool.add_profitable(ahead, least)
-            added += self.pool.add_profitable(pricing, least)
-            # Climbing from more groups takes longer and makes it surer that no group has a profit.
-            for number in (100, 400):
-                if not added and self.pool.climb(pricing, number, self.generator):
-                    added = self.pool.add_profitable(pricing, least)
-            if not added or step == most_steps:
+            bound = self._sum(ahead, number)
+            if bound < best:
+                centre, best = ahead, bound
+            limit = float(duals.tasks.sum()) + number * duals.group + error
+            if centre is not None and best <= limit:
+                # Climbing from more groups makes it surer that no group has a larger profit.
+                self.pool.climb(centre, 400, self.generator)
+                best = self._sum(centre, number)
+            if best <= limit or time.monotonic() > self._over(0.5):
+                break
+            added += self.pool.add_profitable(exact, least)
+            for starts in (100, 400):
+                if not added and self.pool.climb(exact, starts, self.generator):
+                    added = self.pool.add_profitable(exact, least)
+            if not added:
                 return duals
-        return None
+        if centre is None:
+            return None
+        return Duals(centre.prices, max((best - float(centre.prices.sum())) / number, 0.0))
+
+    def _sum(self, pricing: Pricing, number: float) -> float:
+        """The bound of these prices for so many groups, as far as groups are known."""
+        profits = pricing.margins(self.pool.scores).sum(axis=1)
+        return float(pricing.prices.sum()) + number * float(profits.max(initial=0.0))
 
     def _improve(self, pricing: Pricing) -> None:
         """Looks for better families among the groups with the largest profits."""
@@ -149,11 +185,29 @@ class ColumnSearch:
         self._offer(climb_family(self.problem, self.best, deadline))
         self.pool.add_family(self.best)
 
-    def _prove(self, pricing: Pricing, duals: Duals, threshold: float) -> bool:
+    def _bound(self, pricing: Pricing, duals: Duals, slack: float) -> bool:
+        """Bounds every family, in the end by the best score plus `slack` if the prices allow it.
+
+        True if there are new groups to go on with.
+        """
+        total = float(duals.tasks.sum())
+        threshold = max((self.value + slack - total) / self.num_groups, duals.group + _ACCURACY)
+        groups, profit = GroupTree(pricing, threshold).search(_MOST_NEW_GROUPS, self.end)
+        self.bound = min(self.bound, total + self.num_groups * profit)
+        self.pool.add(groups)
+        return self.pool.add_profitable(pricing, threshold) > 0
+
+    def _prove(self, pricing: Pricing, duals: Duals) -> bool:
         """Bounds every family, and chooses the best if all of its groups are known.
 
         True if there are new groups to go on with.
         """
+        # If the prices are right, a family's sum of scores exceeds the best by at most this.
+        gap = duals.tasks.sum() + self.num_groups * duals.group - self.value
+        gap += self.num_groups * 3 * _ACCURACY + 2 * len(duals.tasks) * self.tolerance
+        # A slightly lower threshold finds the groups for the integer program as well.
+        threshold = duals.group + _ACCURACY
+        threshold -= gap if gap < duals.group / 10 else 0.0
         tree = GroupTree(pricing, threshold)
         groups, profit = tree.search(_MOST_IN_PROOF, self.end)
         profit = max(profit, duals.group)

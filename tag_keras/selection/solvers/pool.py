@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 
 from tag_keras.selection.solvers.problem import Booleans, Floats, GroupProblem
+from tag_keras.selection.solvers.quiet import quiet
 
 # Columns that one call adds to the linear program.
 _MOST_NEW_COLUMNS = 300
@@ -134,15 +135,16 @@ class GroupPool:
 
         None if the time ends first.
         """
-        result = scipy.optimize.linprog(
-            -self.values,
-            A_ub=np.ones((1, len(self.values))),
-            b_ub=[num_groups],
-            A_eq=scipy.sparse.csc_array(self.served.T.astype(np.float64)),
-            b_eq=np.ones(self.served.shape[1]),
-            method="highs",
-            options={} if most_seconds == np.inf else {"time_limit": max(most_seconds, 0.0)},
-        )
+        with quiet():
+            result = scipy.optimize.linprog(
+                -self.values,
+                A_ub=np.ones((1, len(self.values))),
+                b_ub=[num_groups],
+                A_eq=scipy.sparse.csc_array(self.served.T.astype(np.float64)),
+                b_eq=np.ones(self.served.shape[1]),
+                method="highs",
+                options={} if most_seconds == np.inf else {"time_limit": max(most_seconds, 0.0)},
+            )
         if result.status != 0:
             return None
         return Duals(-result.eqlin.marginals, max(-float(result.ineqlin.marginals[0]), 0.0))

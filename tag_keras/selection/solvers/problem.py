@@ -1,6 +1,7 @@
 """The groups that a selection may choose among, and what each gives its tasks."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -89,6 +90,8 @@ class GroupProblem:
         # Where all tasks reach their top, the usual size of affinities keeps lower ones apart.
         usual = max(float(np.abs(top).max()), float(np.median(sizes)) if sizes.size else 0.0)
         gap = 2 * max(float(top.sum()) - len(top) * score, 0.0) + usual
+        # Scores of about the same size give the same problem.
+        gap = 2.0 ** math.ceil(math.log2(gap)) if gap > 0 else gap
         least = top - (self.max_size - 1) * gap if self.score == "mean" else np.full(len(top), -gap)
         raised = np.where(used, np.maximum(self.affinity, least), 0.0)
         allowed = np.isfinite(self.alone)

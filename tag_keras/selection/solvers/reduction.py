@@ -55,11 +55,7 @@ def reduce_networks(program: NetworkProgram, start: Rows) -> tuple[list[Part], R
     """
     if len(program.losses) <= _SMALL_PROGRAM:
         return [Part(None, np.arange(len(program.losses)), program.least)], np.sort(start)
-    active = np.zeros(len(program.losses), dtype=bool)
-    active[start] = True
-    active[np.argsort(program.losses, axis=0, kind="stable")[:5].ravel()] = True
-    # At least as many as a choice may have.
-    active[np.argsort(program.costs, kind="stable")[: program.losses.shape[1]]] = True
+    active = _promising(program, start)
     bounds = _no_bounds(program)
     number, done = len(start), set[int]()
     while True:
@@ -83,6 +79,36 @@ def reduce_networks(program: NetworkProgram, start: Rows) -> tuple[list[Part], R
         if np.isfinite(program.losses[kept]).any(axis=0).all()
     ]
     return sorted(parts, key=lambda part: part.bound), np.sort(start)
+
+
+def price_networks(program: NetworkProgram, start: Rows) -> tuple[float, Floats] | None:
+    """The bound before any network adds to it and reduced costs (M,), for any number of networks.
+
+    They make a good bound; the best one if the linear programs end in time. None if none did.
+    """
+    active, priced = _promising(program, start), None
+    for _ in range(_MOST_ROUNDS):
+        prices = program.restricted(np.flatnonzero(active)).prices()
+        if prices is None:
+            break
+        priced = _lagrangian(program, *prices)
+        new = np.flatnonzero(~active & (priced[1] < -program.tolerance))
+        if not len(new) or time.monotonic() > program.deadline:
+            break
+        active[new[np.argsort(priced[1][new], kind="stable")[:_MOST_ADDED]]] = True
+    return priced
+
+
+def _promising(program: NetworkProgram, start: Rows) -> npt.NDArray[np.bool_]:
+    """Networks (M,) for a first linear program: all of few."""
+    if len(program.losses) <= _MOST_ADDED:
+        return np.ones(len(program.losses), dtype=bool)
+    active = np.zeros(len(program.losses), dtype=bool)
+    active[start] = True
+    active[np.argsort(program.losses, axis=0, kind="stable")[:5].ravel()] = True
+    # At least as many as a choice may have.
+    active[np.argsort(program.costs, kind="stable")[: program.losses.shape[1]]] = True
+    return active
 
 
 def _most(program: NetworkProgram, start: Rows) -> float:

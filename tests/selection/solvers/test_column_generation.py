@@ -19,9 +19,10 @@ from selection_instances import (
 from selection_oracle import make_affinity
 
 import tag_keras
-from tag_keras.selection.solvers.column_generation import ColumnSolver
+from tag_keras.selection.solvers.column_generation import ColumnSearch, ColumnSolver
 from tag_keras.selection.solvers.cover import fewest_groups
 from tag_keras.selection.solvers.dynamic_program import choose_families
+from tag_keras.selection.solvers.pool import Pricing
 from tag_keras.selection.solvers.problem import all_groups
 
 HERE = "tag_keras.selection.solvers.column_generation"
@@ -334,6 +335,46 @@ def test_one_affinity_that_exceeds_all_others(partition):
     check_family(problem, family, 2)
     assert family.optimal and (0, 1) in family.groups
     assert family.score == pytest.approx(1e12 / 8, rel=1e-8)
+
+
+@pytest.mark.parametrize("partition", [False, True])
+@pytest.mark.parametrize("most_tasks", [60, 5])
+def test_a_coarse_stage_bounds_all_families_as_closely_as_it_says(
+    partition, most_tasks, monkeypatch
+):
+    monkeypatch.setattr(f"{HERE}._STAGES", ((0.3, 0.02),))
+    monkeypatch.setattr(f"{HERE}._MOST_TASKS", most_tasks)
+    proven = 0
+    for seed, kind in itertools.product(range(2), ("noise", "clusters")):
+        problem = make_problem(make_affinities(seed, 9, kind), partition=partition)
+        family = solve(problem, 3)
+        check_family(problem, family, 3)
+        ((_, score),) = solve_by_table(problem, [3])
+        assert family.score <= score + 1e-9 <= family.upper_bound + 2e-9
+        distance = problem.scaled()[1].mean() - family.score
+        proven += family.upper_bound <= family.score + 0.3 * distance * 1.001
+    # Prices for more groups may not allow it.
+    assert proven == 4 or most_tasks == 5
+
+
+def test_prices_are_as_good_as_they_say():
+    problem = make_problem(make_affinities(2, 12, "clusters"))
+    solver = ColumnSolver(problem, fewest_groups(problem))
+    search = ColumnSearch(solver._problem, solver._pool, solver._start, 4, 1e-9, math.inf)
+    number, bounds = 4.1, []
+    for error in (2.0, 0.2, 0.0):
+        duals = search._price(1000, error)
+        bounds.append(duals.tasks.sum() + number * duals.group)
+        least = solver._pool.duals(number, math.inf)
+        assert bounds[-1] <= least.tasks.sum() + number * least.group + error + 1e-6
+        # No group that is known has a larger profit.
+        profits = Pricing(search.problem, duals.tasks).profits(solver._pool.members)
+        assert profits.max() <= duals.group + 1e-6
+    # All groups: no prices have a lower bound than the exact ones.
+    members, _ = all_members(search.problem)
+    profits = Pricing(search.problem, duals.tasks).profits(members)
+    assert profits.max() <= duals.group + 1e-6
+    assert bounds[-1] == min(bounds)
 
 
 # --- Through `select_groups`.

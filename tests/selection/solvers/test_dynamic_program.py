@@ -260,3 +260,14 @@ def test_every_option_equals_a_search_over_the_ways_to_part_the_tasks(num_tasks,
 def test_every_option_equals_a_search_over_all_families(num_tasks, count):
     for seed in range(1000, 1000 + count):
         check_options(seed, num_tasks, search_families)
+
+
+def test_arrays_of_any_size_give_the_same(monkeypatch):
+    # So few together that small tables take every turn that those of 15 tasks do.
+    here = "tag_keras.selection.solvers.dynamic_program"
+    monkeypatch.setattr(f"{here}._LARGEST_ARRAY", 8)
+    for together in (1, 2, 3):
+        monkeypatch.setattr(f"{here}._TOGETHER", together)
+        for seed in range(8):
+            check_options(seed, 4, search_partitions)
+            check_against_oracle(random_means(seed, 4, "rounded"), 3, "forbid")
