@@ -20,10 +20,11 @@ import numpy as np
 
 import tag_keras
 from benchmarks.measuring import (
-    middle_and_spread,
+    Figure,
     peak_megabytes,
     print_costs,
     run_apart,
+    show,
     step_of,
     time_in_turns,
 )
@@ -149,10 +150,12 @@ def report(
     megabytes = {name: peak - peaks[PLAIN] for name, peak in peaks.items()}
     print_costs(f"{num_tasks} tasks", ratios, tracing, megabytes)
     if ORIGINAL in times:
-        for name, values in times.items():
-            if "probe" in name and name not in (ORIGINAL, "between probes"):
-                ratio = middle_and_spread(values / times[ORIGINAL])
-                print(f"  {name} to the original's: {ratio}")
+        figures = [
+            Figure.of(name, "CPU time, in that of the original's way", values / times[ORIGINAL])
+            for name, values in times.items()
+            if "probe" in name and name not in (ORIGINAL, "between probes")
+        ]
+        show(f"{num_tasks} tasks", figures)
 
 
 def main() -> None:

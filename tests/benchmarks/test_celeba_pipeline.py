@@ -59,6 +59,6 @@ def test_the_benchmark_prints_a_row_for_each_kind(capsys, monkeypatch, tmp_path)
     celeba_pipeline.main(["--images=16", "--batch_size=8", "--turns=2"])
     lines = capsys.readouterr().out.splitlines()
     for kind in (*celeba_pipeline.PIXELS, celeba_pipeline.NOTEBOOK):
-        assert sum(line.startswith(f"  {kind} ") for line in lines) == (
+        assert sum(line.startswith(f"| {kind} ") for line in lines) == (
             2 if kind in celeba_pipeline.PIXELS else 1
         )
