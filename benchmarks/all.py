@@ -68,7 +68,9 @@ BENCHMARKS = (
         "a step of every method that trains one network",
         ("--num_tasks=9",),
     ),
-    Benchmark("benchmarks.stack_cost", "many networks in one graph"),
+    Benchmark(
+        "benchmarks.stack_cost", "many networks in one graph", ("--num_seeds=2", "--turns=2")
+    ),
     Benchmark(
         "benchmarks.study_cost",
         "TAG against HOA and training all groups, from nothing to networks that serve",

@@ -16,7 +16,9 @@ takes free memory and belongs to no process.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,8 +120,10 @@ def epoch_of(dataset: tf.data.Dataset) -> Step:
 
 
 def our_batches(folder: Path, kind: str, batch_size: int, split: str = "train") -> tf.data.Dataset:
-    data = celeba_data.CelebA(folder, tasks=TASKS, in_memory=kind == IN_MEMORY)
-    return data.batches(split, batch_size, shuffle=True)
+    # What it says while it decodes is no result.
+    with contextlib.redirect_stdout(sys.stderr):
+        data = celeba_data.CelebA(folder, tasks=TASKS, in_memory=kind == IN_MEMORY)
+        return data.batches(split, batch_size, shuffle=True)
 
 
 def enlarge(folder: Path, kind: str) -> None:

@@ -5,9 +5,9 @@
 Six tasks of the digits, three networks, one seed. TAG (Fifty et al. 2021) measures in one joint
 training, with a probe on every second step, as in `digits.train`. HOA (Standley et al. 2020) trains
 every task and every pair, 21 networks. The optimal selection trains all 63 groups. Each method
-trains all of its networks, one after the other in this process, with the same number of steps. The
-time of a method is the CPU time until the networks that serve are trained, and includes the
-selection and the tracing of graphs. It is also given in units of TAG's time.
+trains all of its networks in this process, those of the same parts in one graph, with the same
+number of steps. The time of a method is the CPU time until the networks that serve are trained, and
+includes the selection and the tracing of graphs. It is also given in units of TAG's time.
 """
 
 from __future__ import annotations
