@@ -1,4 +1,4 @@
-"""Images per second of CelebA's input pipeline, as ratios to that of TAG's notebook.
+"""Images per CPU second of CelebA's input pipeline, beside that of TAG's notebook.
 
     python -m benchmarks.celeba_pipeline
 
@@ -6,8 +6,8 @@ The notebook (Fifty et al. 2021, arXiv 2109.04617) decodes, converts and resizes
 every epoch, and shuffles them through a buffer of the whole set. Ours decodes once, and then reads
 exact pixels from the disc or holds rounded ones in memory. The images are synthetic: JPEG files of
 218 x 178 pixels and about 7,100 bytes, like CelebA's. A turn is one epoch of each pipeline, one
-after the other, so that a slow phase of the machine slows all of them; the spread is over the
-turns. The first two epochs of each pipeline warm up.
+after the other, and the spread is over the turns. Time is the CPU time of all threads, which other
+work on the machine delays least. The first two epochs of each pipeline warm up.
 
 Memory is the peak of a process that reads all splits twice: with a few images, and with as many as
 CelebA has, all black. Pixels on the disc come through the cache of the operating system, which
@@ -16,7 +16,9 @@ takes free memory and belongs to no process.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +28,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks.measuring import (
+    Figure,
     Step,
-    middle_and_spread,
     peak_megabytes,
     run_apart,
+    show,
     time_in_turns,
 )
 from benchmarks.options import load_lazily, make_parser
@@ -117,8 +120,10 @@ def epoch_of(dataset: tf.data.Dataset) -> Step:
 
 
 def our_batches(folder: Path, kind: str, batch_size: int, split: str = "train") -> tf.data.Dataset:
-    data = celeba_data.CelebA(folder, tasks=TASKS, in_memory=kind == IN_MEMORY)
-    return data.batches(split, batch_size, shuffle=True)
+    # What it says while it decodes is no result.
+    with contextlib.redirect_stdout(sys.stderr):
+        data = celeba_data.CelebA(folder, tasks=TASKS, in_memory=kind == IN_MEMORY)
+        return data.batches(split, batch_size, shuffle=True)
 
 
 def enlarge(folder: Path, kind: str) -> None:
@@ -139,21 +144,25 @@ def peak_apart(folder: Path, kind: str, batch_size: int) -> float:
 
 
 def report_speed(times: dict[str, np.ndarray], number: int) -> None:
-    print(f"\n{number:,} images a turn   images/s   ratio to the notebook (lowest .. highest)")
+    figures = []
     for name, seconds in times.items():
-        ratio = middle_and_spread(times[NOTEBOOK] / seconds)
-        print(f"  {name:22} {number / np.median(seconds):10,.0f}   {ratio}", flush=True)
+        figures.append(Figure.of(name, "images per CPU second", number / seconds))
+        ratios = times[NOTEBOOK] / seconds
+        figures.append(Figure.of(name, "in those of the notebook", ratios))
+    show(f"{number:,} images a turn", figures)
 
 
 def report_memory(folder: Path, batch_size: int) -> None:
-    print("\npeak of a process, GiB   few images   all of CelebA   difference")
+    figures = []
     for kind in PIXELS:
         make_files(folder / kind, 1000)
         our_batches(folder / kind, kind, batch_size)
         few = peak_apart(folder / kind, kind, batch_size) / 1024
         enlarge(folder / kind, kind)
         whole = peak_apart(folder / kind, kind, batch_size) / 1024
-        print(f"  {kind:22} {few:10.2f}   {whole:13.2f}   {whole - few:10.2f}", flush=True)
+        values = {"few images": few, "all of CelebA": whole, "difference": whole - few}
+        figures += [Figure.of(kind, f"{name}, GiB", value) for name, value in values.items()]
+    show("peak of a process", figures)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -179,7 +188,7 @@ def measure(folder: Path, number: int, batch_size: int, turns: int) -> None:
     make_files(folder / "images", number)
     write_records(folder / "images", folder / "records")
     mean = (folder / "records").stat().st_size / number
-    print(f"{number:,} images, {mean:,.0f} bytes each with their labels")
+    print(f"{number:,} images, {mean:,.0f} bytes each with their labels.\n")
     batches = {NOTEBOOK: notebook_batches(folder / "records", number, batch_size)}
     batches |= {kind: our_batches(folder / "images", kind, batch_size) for kind in PIXELS}
     steps = {name: epoch_of(dataset) for name, dataset in batches.items()}

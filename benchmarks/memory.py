@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import tag_keras
-from benchmarks.measuring import middle_and_spread, run_apart
+from benchmarks.measuring import Figure, run_apart, show
 from benchmarks.options import load_lazily, make_parser
 
 keras, tf, sweep = map(load_lazily, ("keras", "tensorflow", "tag_keras.sweep"))
@@ -73,6 +73,8 @@ def resident_megabytes() -> float:
 
 def growth(kind: str, width: int, networks: int) -> list[float]:
     """Growth of this process with each network, in MB."""
+    # Before TensorFlow, which loads a part of Keras, and so none of the rest.
+    keras.utils.set_random_seed(0)
     tf.get_logger().setLevel("ERROR")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 8)).astype("float32")
@@ -94,15 +96,18 @@ def main() -> None:
     if given.growth_of:
         print(f"\n{json.dumps(growth(given.growth_of, given.width, given.networks))}")
         return
-    print(f"{'MB per network':26}{'mean':>6}  median (lowest .. highest)   mean to plain")
-    means = {}
+    figures, means = [], {}
     for kind in kinds:
         options = [f"--growth_of={kind}", f"--width={given.width}", f"--networks={given.networks}"]
         text = run_apart("benchmarks.memory", options)
         values = np.array(json.loads(text.strip().rpartition("\n")[2]))
         means[kind] = values.mean()
-        ratio = means[kind] / means[PLAIN]
-        print(f"  {kind:24}{means[kind]:6.2f}  {middle_and_spread(values):27} {ratio:>14.2f}")
+        figures += [
+            Figure.of(kind, "MB per network", values),
+            Figure.of(kind, "mean, MB", means[kind]),
+            Figure.of(kind, "mean, in that of plain Keras", means[kind] / means[PLAIN]),
+        ]
+    show(f"width {given.width}, {given.networks} networks", figures)
 
 
 if __name__ == "__main__":

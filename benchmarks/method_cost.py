@@ -3,19 +3,18 @@
     python -m benchmarks.method_cost
 
 Plain is joint training of a `MultiTaskModel` with `resnet_encoder`. All methods have the same data,
-optimizer, heads and size of the network. All is small, so that 3, 9 and 20 tasks take ten minutes
-on two free cores: batches of 32 images 16x16x3, two stages of two residual blocks with 16 and 32
-channels, one dense layer per head, SGD with momentum. In a larger network the passes weigh more,
-and the rest of a method less.
+optimizer, heads and size of the network. All is small: batches of 32 images 16x16x3, two stages of
+two residual blocks with 16 and 32 channels, one dense layer per head, SGD with momentum. In a
+larger network the passes weigh more, and the rest of a method less.
 
-The steps are timed in turns, after two that trace and warm up, so that a slow phase of the machine
-slows all of them; the spread is over the turns. Memory is the peak of a separate process that makes
-two steps, less the peak of one that makes plain steps. It includes the memory for tracing.
-Selective updates with 3 groups form groups after every batch, which is the default, so their memory
-includes scikit-learn. An expert of MMoE, of which there are 8, or of CGC has all blocks; an expert
-of PLE and a part of cross-stitch has those of a stage. CGC and PLE have one expert for all and one
-for each task. A step of AdaShare's weights comes before the steps of its policy, as in every
-search.
+The steps are timed in turns, after two that trace and warm up, and the spread is over the turns.
+Time is the CPU time of all threads, which other work on the machine delays least. Memory is the
+peak of a separate process that makes two steps, less the peak of one that makes plain steps. It
+includes the memory for tracing. Selective updates with 3 groups form groups after every batch,
+which is the default, so their memory includes scikit-learn. An expert of MMoE, of which there are
+8, or of CGC has all blocks; an expert of PLE and a part of cross-stitch has those of a stage. CGC
+and PLE have one expert for all and one for each task. A step of AdaShare's weights comes before the
+steps of its policy, as in every search.
 """
 
 from __future__ import annotations
@@ -182,7 +181,7 @@ def report(num_tasks: int, methods: Sequence[str], turns: int, seconds: float, p
             values = list(pool.map(lambda method: peak_apart(method, num_tasks), chosen))
         megabytes = {one: value - values[0] for one, value in zip(chosen, values, strict=True)}
     print_costs(f"{num_tasks} tasks", ratios, tracing, megabytes)
-    print(f"  A plain step takes {1000 * np.median(times[PLAIN]):.1f} ms.")
+    print(f"A plain step takes {1000 * np.median(times[PLAIN]):.1f} CPU ms.\n", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

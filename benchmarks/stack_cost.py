@@ -24,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import tag_keras
-from benchmarks.measuring import middle_and_spread, peak_megabytes, run_apart
+from benchmarks.measuring import Figure, peak_megabytes, run_apart, show
 from benchmarks.options import Renamed, load_lazily, make_parser
 
 keras, sweep, own = map(load_lazily, ("keras", "tag_keras.sweep", "benchmarks.self_attention"))
@@ -127,22 +127,21 @@ def main() -> None:
         stack, seeds, sample = map(int, numbers)
         print(json.dumps(train(kind, bool(stack), seeds, sample)))
         return
-    print("kind            networks   times as fast (lowest .. highest)   s each   MB above one")
+    figures = []
     for kind in options.kinds:
         together, alone = [], []
         for _ in range(options.turns):
             together.append(apart(kind, 1, options.num_seeds, 0))
             alone.append(apart(kind, 0, options.num_seeds, options.sample))
         ratios = [one["each"] / other["each"] for one, other in zip(alone, together, strict=True)]
-        middle, spread = middle_and_spread(np.array(ratios)).split(" ", 1)
-        seconds = np.median([one["each"] for one in together])
-        memory = np.median([one["megabytes"] for one in together])
-        memory -= np.median([one["megabytes"] for one in alone])
-        networks = int(together[0]["networks"])
-        print(
-            f"{kind:15} {networks:8} {middle:>15} {spread:19} {seconds:8.3f} {memory:14.0f}",
-            flush=True,
-        )
+        above = np.median([one["megabytes"] for one in alone])
+        figures += [
+            Figure.of(kind, "networks", together[0]["networks"]),
+            Figure.of(kind, "times as fast", ratios),
+            Figure.of(kind, "CPU s each", [one["each"] for one in together]),
+            Figure.of(kind, "MB above one", [one["megabytes"] - above for one in together]),
+        ]
+    show("kind", figures)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "docstrings",
 ]
-exclude_patterns = ["README.md"]
+# A part of the page of benchmarks, which `python -m benchmarks.all` writes.
+exclude_patterns = ["README.md", "measured.md"]
 # Every reference leads somewhere. Only single backticks in docstrings need not: they are references
 # where they name something public, and code everywhere else.
 nitpicky = True

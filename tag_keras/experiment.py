@@ -35,6 +35,7 @@ from tag_keras.study.budget import Budget, check_budget, spend
 from tag_keras.study.environment import keep_environment
 from tag_keras.study.parts import with_parts
 from tag_keras.study.study import Study
+from tag_keras.sweep.console import is_quiet
 from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.inputs import check_build_model
 from tag_keras.sweep.job import delete_unusable
@@ -127,7 +128,7 @@ def run(
             `callbacks=lambda network: [...]`, which returns the callbacks of a network
             (`network.name`, `.tasks`, `.seed`). Without `verbose`, one line shows the progress of
             each stage, and the results follow; 1 or 2 adds Keras' lines for each network, and 0
-            shows only what you may have to look after, such as files that are made anew.
+            shows only what you may have to look after, such as damaged files that are made anew.
 
     Returns:
         The deployable model: the networks that were decided for, each with the seed of the least
@@ -165,7 +166,7 @@ def run(
     study = dataclasses.replace(study, data=with_parts(data, tasks, "validation"))
     if not processes and not (folder / "affinity.json").exists():
         study.try_out(Network(MEASURES, tasks, role=MEASURES))
-    with files.alone(folder):
+    with files.alone(folder, is_quiet(fit)):
         fingerprint = of_run(
             build_model, tasks, seeds[0], data, fit, visible_gpus() if processes else ()
         )
@@ -206,7 +207,7 @@ def run(
                 rows = spend(study, [*yardsticks, *groups], num_groups, budget, probability)
             estimate = estimate_group_losses(rows)
             serving = serve_measured(rows, estimate, num_groups, probability)
-            grouped = _put_together(folder, serving)
+            grouped = _put_together(study, serving)
             if grouped is None:
                 _train_served(study, serving, rows)
         study.say(losses_as_text(grouping, rows, serving))
@@ -293,12 +294,22 @@ def _select(study: Study, num_groups: int, rows: Sequence[Row], **rule: Any) -> 
     return grouping
 
 
-def _put_together(folder: Path, serving: Serving) -> GroupedModel | None:
+def _put_together(study: Study, serving: Serving) -> GroupedModel | None:
     """Makes grouped.keras, or loads it; None if networks for it have to be trained again."""
+    folder = study.folder
     path, record = folder / "grouped.keras", folder / "served.json"
     grouped: GroupedModel
     try:
-        if _is_of(path, record, serving):
+        served = Serving.load(record) if path.exists() and record.exists() else None
+    except ValueError as error:
+        # As of a version before, which is nothing to look after.
+        study.say(f"{path} is put together anew: {error}")
+        served = None
+    try:
+        # Without its record, it may be of other networks.
+        if served is not None and served == serving:
+            if served.checksum not in ("", files.checksum(path)):
+                raise ValueError(f"it is not the file that {record} is about.")
             grouped = load_network(path)
             return grouped
     except ValueError as error:
@@ -315,13 +326,3 @@ def _put_together(folder: Path, serving: Serving) -> GroupedModel | None:
     dataclasses.replace(serving, checksum=files.checksum(path)).save(record)
     grouped = load_network(path)
     return grouped
-
-
-def _is_of(path: Path, record: Path, serving: Serving) -> bool:
-    """Whether the model is the one to serve. Without its record, it may be of other networks."""
-    if not (path.exists() and record.exists()):
-        return False
-    served = Serving.load(record)
-    if served == serving and served.checksum not in ("", files.checksum(path)):
-        raise ValueError(f"it is not the file that {record} is about.")
-    return served == serving

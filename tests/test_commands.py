@@ -12,7 +12,7 @@ from benchmarks.options import load_lazily
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = (
-    *("celeba_pipeline", "memory", "method_cost", "probe_cost", "selection", "stack_cost"),
+    *("all", "celeba_pipeline", "memory", "method_cost", "probe_cost", "selection", "stack_cost"),
     *("study_cost", "truth", "truth.affinities", "truth.make", "truth.predicted"),
 )
 COMMANDS = (

@@ -113,6 +113,9 @@ def test_the_examples_of_a_page_run(listed, tmp_path, monkeypatch):
         saved_affinities(tmp_path)
     elif listed in ("AffinityLogger", "plots.plot_history"):
         names |= of_measuring(names["x"], names["y"])
+    elif listed == "Decision":
+        estimate = tag_keras.estimate_group_losses(guard_cases.make_rows())
+        names["decision"] = tag_keras.decide_groups(estimate, num_groups=2)
     elif listed in ("plots.plot_losses", "results.load_frame"):
         saved_run(tmp_path)
     elif listed == "predict_group_losses":

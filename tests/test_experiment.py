@@ -359,6 +359,11 @@ def test_a_run_that_only_reads_says_so_and_when_it_was_trained(
     message = f"Nothing to train: everything in {tmp_path} was trained by {date}.\n"
     assert printed.endswith(message) and printed.count("Nothing to train") == 1
     assert "Measuring" not in printed and "Nothing to train" not in whole.printed
+    # What a version before wrote is made anew. With verbose=0, neither is told.
+    (tmp_path / "served.json").write_text('{"moves": []}')
+    run(tmp_path, verbose=0)
+    printed = capsys.readouterr().out
+    assert "Nothing to train" not in printed and "put together anew" not in printed
     # One line for what cannot be known: what the functions and datasets give.
     assert printed.count("by code and type only: train, validation and test.") == 1
     # A folder of an earlier version does not know what it was trained with.

@@ -98,7 +98,9 @@ def conclusion(
         )
     check_rows(grouping, rows)
     missing = progress(grouping, rows, seeds, serving)
-    trust = [_noise(affinity, anchored), _probes(affinity), _optimality(grouping, anchored)]
+    trust = [_noise(affinity, anchored)]
+    if len(grouping.tasks) > 1:
+        trust += [_probes(affinity), _optimality(grouping, anchored)]
     return Conclusion(
         verdict=_verdict(serving),
         progress=missing,
@@ -106,7 +108,7 @@ def conclusion(
         rival=_rival(rows, serving) if serving else "",
         reason=serving_as_text(serving) if serving else "",
         chosen=_chosen(grouping),
-        numbers=_numbers(compare(grouping, rows, serving)),
+        numbers=_numbers(compare(grouping, rows, serving), len(grouping.tasks)),
         advice=_advice(rows, serving, missing),
         trust=" ".join(trust),
     )
@@ -143,7 +145,7 @@ def _chosen(grouping: Grouping) -> str:
     groups, tasks = len(grouping.groups), len(grouping.tasks)
     chosen = f"Chosen: {counted(groups, 'network')} for {counted(tasks, 'task')}"
     if groups == 1:
-        return f"{chosen}: a joint network."
+        return f"{chosen}{': a joint network' if tasks > 1 else ''}."
     if tasks > MOST_NAMES:
         return f"{chosen}, listed below."
     parts = []
@@ -155,15 +157,19 @@ def _chosen(grouping: Grouping) -> str:
     return f"{chosen}: {'; '.join(parts)}."
 
 
-def _numbers(comparison: Comparison) -> str:
+def _numbers(comparison: Comparison, num_tasks: int) -> str:
     if not comparison.losses:
         return "No kind of network has a complete set of test losses."
     seeds = len(comparison.seeds)
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    values = [
-        f"{_KINDS[kind]} {plus_minus(*results.mean_and_deviation(losses[-1]))}"
+    means = {
+        kind: plus_minus(*results.mean_and_deviation(losses[-1]))
         for kind, losses in comparison.losses.items()
-    ]
+    }
+    if num_tasks == 1:
+        # All kinds are the same network.
+        return f"Test loss ({over}): {next(iter(means.values()))}."
+    values = [f"{_KINDS[kind]} {mean}" for kind, mean in means.items()]
     text = f"Total test loss ({over}): {', '.join(values)}."
     changes = {kind: 100 * change[-1] for kind, change in comparison.changes().items()}
     known = changes and np.isfinite([*changes.values()]).all()
@@ -186,6 +192,8 @@ def _verdict(serving: Serving | None) -> str:
     if serving is None:
         return "What to serve is not decided."
     decision = serving.decision
+    if len(serving.grouping.tasks) == 1:
+        return "One task has nothing to share."
     if decision.kind == "single" and decision.probability < _SURE:
         return "Not sure: one network per task has less estimated loss than sharing."
     if decision.kind == "groups" and decision.over_yardstick.mean < 0:
@@ -223,6 +231,8 @@ def _advice(rows: Sequence[Row], serving: Serving | None, missing: str) -> str:
         return "If the run was stopped, the same call goes on."
     if serving is None:
         return "`guard_groups` decides by the validation losses of the trained networks."
+    if len(serving.grouping.tasks) == 1:
+        return "Deploy its network."
     found = _seeds_of_all(rows, serving)
     if found < 2:
         return f"Train {FEWEST_SEEDS} seeds or more of each network before you deploy."

@@ -137,7 +137,7 @@ def serving_as_text(serving: Serving) -> str:
     losses = f"{serving.total:.4g} by {'it' if number == '1 network' else 'them'}"
     if decision.grouping.groups != joint.grouping.groups:
         losses += f", {serving.total_joint:.4g} by {WAYS_TO_SERVE['joint']}"
-    if decision.kind != "single":
+    if decision.kind != "single" and len(decision.grouping.tasks) > 1:
         losses += f", {serving.total_single:.4g} by {WAYS_TO_SERVE['single']}"
     parts.append(f"{number} served. Total {serving.split} loss at the best seeds: {losses}.")
     return " ".join(parts)

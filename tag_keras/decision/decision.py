@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from tag_keras.selection.network_table import NetworkTable
 from tag_keras.selection.networks import select_networks
 from tag_keras.selection.solvers.dynamic_program import choose_families
 from tag_keras.utils.checks import check, check_bool, check_count, check_number
+from tag_keras.utils.frames import data_frame
 
 Kind = Literal["joint", "single", "groups"]
 _NAMES = {"groups": "{} groups", "single": "One network per task"}
@@ -107,6 +108,41 @@ class Decision:
     def best_chance(self) -> float:
         """The largest posterior probability that another option is better than what is decided."""
         return max(option.over_decided.probability for option in self.options)
+
+    def to_frame(self) -> Any:
+        """The options as a `pandas.DataFrame`: one row for each.
+
+        Returns:
+            A frame with the columns `kind`, `networks` (their number), `groups`, `loss` (the
+            estimated total loss) and `is_decided`, and four columns for each of the gains
+            `over_joint`, `over_yardstick`, `over_fewer` and `over_decided`: `<gain>_mean`,
+            `<gain>_low`, `<gain>_high` and `<gain>_probability`, as in `Gain`.
+
+        Raises:
+            ImportError: If there is no pandas: `pip install "tag_keras[tools]"`.
+
+        Example:
+
+        ```python
+        frame = decision.to_frame()
+        frame[["networks", "over_joint_mean", "over_joint_probability", "is_decided"]]
+        ```
+        """
+        chosen = self.grouping.groups
+        columns: dict[str, list[Any]] = {
+            "kind": [option.kind for option in self.options],
+            "networks": [len(option.grouping.groups) for option in self.options],
+            "groups": [option.grouping.groups for option in self.options],
+            "loss": [option.grouping.score * len(option.grouping.tasks) for option in self.options],
+            "is_decided": [option.grouping.groups == chosen for option in self.options],
+        }
+        for name in ("over_joint", "over_yardstick", "over_fewer", "over_decided"):
+            gains = [getattr(option, name) for option in self.options]
+            columns[f"{name}_mean"] = [gain.mean for gain in gains]
+            columns[f"{name}_low"] = [gain.interval[0] for gain in gains]
+            columns[f"{name}_high"] = [gain.interval[1] for gain in gains]
+            columns[f"{name}_probability"] = [gain.probability for gain in gains]
+        return data_frame(columns)
 
 
 def decide_groups(
@@ -292,6 +328,8 @@ def _draws_of_gain(
 def _reason(
     estimate: GroupLosses, decided: Option, options: Sequence[Option], probability: float
 ) -> str:
+    if len(estimate.tasks) == 1:
+        return "One task: its network, as there is nothing to share."
     if estimate.num_seeds < 2:
         name = "The joint network" if decided.kind == "joint" else _NAMES[decided.kind]
         return (

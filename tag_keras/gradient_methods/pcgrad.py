@@ -52,7 +52,7 @@ class PCGrad(RandomOrders):
 
     The shared variables get the sum of the results. Without a conflict this is the plain sum.
 
-    A step makes one backward pass per task: about 4 plain steps for nine tasks. Take it to compare
+    A step makes one backward pass per task: about 5 plain steps for nine tasks. Take it to compare
     with the literature; `UPGrad` costs the same and does not depend on an order of tasks.
 
     Args:

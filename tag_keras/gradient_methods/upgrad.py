@@ -41,7 +41,7 @@ class UPGrad(DualConeMethod):
     task's loss, and the order of the tasks does not matter. The paper takes the mean, which is
     T times smaller.
 
-    A step makes one backward pass per task: about 4 plain steps for nine tasks. Take it where
+    A step makes one backward pass per task: about 5 plain steps for nine tasks. Take it where
     gradients of tasks conflict, and one network has to serve all of them.
 
     Args:

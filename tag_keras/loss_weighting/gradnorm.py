@@ -30,7 +30,7 @@ class GradNorm(LossWeighting):
     that would be equally large. The weights stay as they are after a batch whose losses or norms
     are not finite.
 
-    A step costs about 1.1 plain steps for nine tasks. Take it to hold back tasks that learn faster
+    A step costs about 1.3 plain steps for nine tasks. Take it to hold back tasks that learn faster
     than the others.
 
     Args:

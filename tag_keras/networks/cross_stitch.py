@@ -76,6 +76,12 @@ class CrossStitch(keras.layers.Layer):  # type: ignore[misc]
     ) -> tuple[int | None, ...]:
         return input_shape[0]
 
+    def compute_mask(
+        self, inputs: Sequence[tf.Tensor], mask: Sequence[tf.Tensor | None] | None
+    ) -> tf.Tensor | None:
+        # All networks have the same layers.
+        return mask[self.task] if mask else None
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "task": self.task, "same_task": self.same_task}
 

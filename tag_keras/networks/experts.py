@@ -19,7 +19,8 @@ class ExpertGate(keras.layers.Layer):  # type: ignore[misc]
 
         output = sum_i softmax(W x)_i e_i
 
-    Of a sequence or an image x, it sees the mean over the steps or pixels.
+    Of a sequence or an image x, it sees the mean over the steps or pixels; padded steps, which a
+    mask of Keras leaves out, do not count. Its output has the mask of the experts.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -54,11 +55,12 @@ class ExpertGate(keras.layers.Layer):  # type: ignore[misc]
         )
         self.kernel = self.add_weight(shape=(x[-1], len(experts)), name="kernel")
 
-    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    def call(
+        self, inputs: Sequence[tf.Tensor], mask: Sequence[tf.Tensor | None] | None = None
+    ) -> tf.Tensor:
         x, *experts = inputs
-        # In float16 the sum may overflow.
-        x = tf.reduce_mean(tf.cast(x, tf.float32), axis=list(range(1, len(x.shape) - 1)))
-        weights = tf.nn.softmax(tf.matmul(x, tf.cast(self.kernel, tf.float32)))
+        seen = _mean(x, mask[0] if mask else None)
+        weights = tf.nn.softmax(tf.matmul(seen, tf.cast(self.kernel, tf.float32)))
         shape = [-1, *[1] * (len(experts[0].shape) - 1)]
         parts = [tf.reshape(one, shape) for one in tf.unstack(weights, axis=1)]
         # An einsum would transpose the experts, which takes many times as long.
@@ -70,6 +72,25 @@ class ExpertGate(keras.layers.Layer):  # type: ignore[misc]
         self, input_shape: Sequence[tuple[int | None, ...]]
     ) -> tuple[int | None, ...]:
         return input_shape[1]
+
+    def compute_mask(
+        self, inputs: Sequence[tf.Tensor], mask: Sequence[tf.Tensor | None] | None
+    ) -> tf.Tensor | None:
+        return mask[1] if mask else None
+
+
+def _mean(x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Mean (B, channels) of x (B, ..., channels) over the steps in a mask (B, steps), or over all.
+
+    Without any step it is 0.
+    """
+    # In float16 the sum may overflow.
+    x, axes = tf.cast(x, tf.float32), list(range(1, len(x.shape) - 1))
+    if mask is None:
+        return tf.reduce_mean(x, axes)
+    shape = tf.concat([tf.shape(mask), [1] * (len(x.shape) - len(mask.shape))], axis=0)
+    counted = tf.reshape(tf.cast(mask, tf.float32), shape) * tf.ones_like(x)
+    return tf.math.divide_no_nan(tf.reduce_sum(counted * x, axes), tf.reduce_sum(counted, axes))
 
 
 def mmoe_encoder(
@@ -85,7 +106,8 @@ def mmoe_encoder(
 
         f_k(x) = sum_i g_k(x)_i e_i(x),    g_k(x) = softmax(W_k x)
 
-    A gate sees the mean of x over the steps of a sequence or the pixels of an image.
+    A gate sees the mean of x over the steps of a sequence, but for padded ones, or the pixels of an
+    image.
 
     The tasks share all experts; the gates belong to one task each. Take it for tasks of which it is
     not known how much they have in common, and where one pass through all experts is cheap: many
@@ -237,7 +259,8 @@ def _levels(
     check_count("num_shared", num_shared)
     check_count("num_specific", num_specific)
     valid = isinstance(builds, list | tuple) and len(builds) > 0
-    check(valid, f"`{name}` should be a list with a function for each level", received=builds)
+    wanted = f"`{name}` should be a list with a function for each level"
+    check(valid, wanted, **{name: builds})
     first, shared, made = start(inputs)
     features = dict.fromkeys(names, shared)
     for level, build in enumerate(builds, start=1):

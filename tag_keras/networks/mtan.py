@@ -135,7 +135,7 @@ def mtan_encoder(
     output, through a `TaskAttention` that is a quarter as wide. A residual block that all tasks
     share leads to the next stage, and a pooling follows the strides of the ResNet.
 
-    Each task makes a pass of its own through parts of the network: a step costs about 5 plain steps
+    Each task makes a pass of its own through parts of the network: a step costs about 7 plain steps
     for nine tasks, and much memory. Take it for a few tasks that look at the same images in
     different ways.
 

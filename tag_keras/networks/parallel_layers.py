@@ -1,5 +1,6 @@
 """What encoders of several equal layers side by side have in common, whatever the layers are."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,18 +65,19 @@ def side_by_side(
         A tensor for each input, all of the same shape.
 
     Raises:
-        ValueError: If `build` gives no new layer at each call, or layers of different shapes.
+        ValueError: If `build` needs arguments, gives no new layer at each call, or layers of
+            different shapes.
     """
+    wanted = f"`{name}` should be a function that builds a new layer or model at each call"
+    # A layer itself is callable, too.
+    valid = callable(build) and not isinstance(build, keras.layers.Layer)
+    check(valid, wanted, **{name: build})
+    _check_no_arguments(name, build)
     outputs = []
     for x in inputs:
-        # A layer itself is callable, too.
-        is_layer = isinstance(build, keras.layers.Layer)
-        layer: Any = build() if callable(build) and not is_layer else None
-        check(
-            isinstance(layer, keras.layers.Layer) and all(layer is not one for one in made),
-            f"`{name}` should be a function that builds a new layer or model at each call",
-            received=build if layer is None else layer,
-        )
+        layer: Any = build()
+        is_new = isinstance(layer, keras.layers.Layer) and all(layer is not one for one in made)
+        check(is_new, wanted, **{f"{name}()": layer})
         # Layers of the same name cannot be in one model.
         if any(layer.name == one.name for one in made):
             layer.name = f"{layer.name}_{len(made)}"
@@ -88,3 +90,17 @@ def side_by_side(
         shapes=shapes,
     )
     return outputs
+
+
+def _check_no_arguments(name: str, build: Build) -> None:
+    try:
+        signature = inspect.signature(build)
+    except (TypeError, ValueError):  # Not every callable has one.
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise ValueError(
+            f"`{name}` should be a function without arguments, such as `lambda: "
+            f"keras.layers.Dense(16)`. Received: one of {signature} ({error})."
+        ) from None

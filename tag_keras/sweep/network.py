@@ -22,7 +22,12 @@ from tag_keras.model import MultiTaskModel
 from tag_keras.multitask.task_trainer import TaskTrainer
 from tag_keras.results import Row, group_name, role_of_version_0_1
 from tag_keras.selection.grouping import Grouping
-from tag_keras.sweep.console import progress_of, with_steps, without_retracing_warnings
+from tag_keras.sweep.console import (
+    is_quiet,
+    progress_of,
+    with_steps,
+    without_retracing_warnings,
+)
 from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.inputs import (
     arguments,
@@ -193,7 +198,7 @@ def train_groups(
         models = _train_left(build_model, dict.fromkeys(networks), train, fit)
         return _combined(models, grouping)
     folder = Path(output_dir)
-    with files.alone(folder):
+    with files.alone(folder, is_quiet(fit)):
         groups = [list(group) for group in grouping.groups]
         run = of_run(build_model, grouping.groups[0], seed, {"train": train}, fit)
         keep_settings(folder, {"groups": groups, "seed": seed, **comparable(fit)}, run)

@@ -107,9 +107,10 @@ def run_sweep(
     check(not twice, "`jobs` should differ in the name or the seed of their networks", twice=twice)
     _check_inputs(jobs, data)
     files.check_case(folder, [job.network.file for job in jobs])
+    fits = [job.fit for job in jobs]
     with (
         contextlib.closing(_make_runner(folder, jobs, data, processes, cluster)) as runner,
-        files.alone(folder) as is_free,
+        files.alone(folder, quiet=all(map(is_quiet, fits))) as is_free,
     ):
         if is_free:
             # Else this is a part of a run, which has looked at its settings itself.
@@ -122,7 +123,6 @@ def run_sweep(
         left = [twins for twins in _find_twins(jobs) if not table.settle(twins)]
         done = len(jobs) - sum(map(len, left))
         failed: list[tuple[Job, Failure]] = []
-        fits = [job.fit for job in jobs]
         if left and (processes or cluster) and not all(map(is_quiet, fits)):
             where = " on a Ray cluster" if cluster else f"; logs in {folder / 'logs'}"
             print(f"Training {len(jobs) - done} of {len(jobs)} networks{where}", flush=True)

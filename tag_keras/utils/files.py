@@ -161,11 +161,15 @@ def locked(path: str | os.PathLike[str], message: str, wait: bool) -> Iterator[N
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[bool]:
+def alone(folder: Path, quiet: bool = False) -> Iterator[bool]:
     """Lets one run at a time work in a folder. The parts of a run, in its thread, may ask again.
 
     Gives whether the folder was free, and not of the same run already. A run that has trained
     nothing new is told so at its end.
+
+    Args:
+        folder: The folder.
+        quiet: Whether the run is not told.
 
     Raises:
         ValueError: If another run is at work there.
@@ -183,7 +187,7 @@ def alone(folder: Path) -> Iterator[bool]:
             yield True
         finally:
             held.remove(place)
-        if before and not held and _last_training(folder) == before:
+        if before and not (quiet or held) and _last_training(folder) == before:
             date = datetime.datetime.fromtimestamp(before).strftime("%Y-%m-%d %H:%M")
             print(f"Nothing to train: everything in {folder} was trained by {date}.", flush=True)
 

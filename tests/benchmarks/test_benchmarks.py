@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import subprocess
 import sys
+import time
 
 import digits_eagerly
 import keras
@@ -95,15 +97,39 @@ def test_steps_are_timed_in_turns():
     assert list(tracing) == ["a", "b"]
 
 
-def test_costs_are_printed_as_median_and_spread(capsys):
-    ratios = {"plain": np.ones(3), "other": np.array([4.0, 1.0, 2.0])}
+def cells_of(printed):
+    """The cells of all lines of tables in Markdown."""
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_figures_are_shown_as_median_and_spread(capsys):
+    ratios = {"plain": np.ones(3), "other": np.array([4.0, 1.0, 2.5])}
     tracing = {"plain": 0.5, "other": 1.5}
-    measuring.print_costs("2 tasks", ratios, tracing, {"plain": 0.0, "other": 12.0})
+    measuring.print_costs("2 tasks", ratios, tracing, {"plain": 0.0, "other": 1234.5})
     measuring.print_costs("3 tasks", ratios, tracing, {})
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[3].split() == ["other", "2.00", "(1.00", "..", "4.00)", "1.5", "12"]
-    assert lines[7].split() == ["other", "2.00", "(1.00", "..", "4.00)", "1.5", "-"]
-    assert len({len(line) for line in lines if line}) == 1
+    title, _, *rows, again, _, _, last = cells_of(capsys.readouterr().out)
+    measures = ["CPU time, plain steps", "tracing, CPU s"]
+    assert title == ["2 tasks", *measures, "memory, MB over plain"]
+    assert rows[0] == ["plain", "1", "0.500", "0"]
+    # Three digits, or all before the point.
+    assert rows[1] == ["other", "2.50 (1 to 4)", "1.50", "1,234"]
+    assert again == ["3 tasks", *measures] and last == ["other", "2.50 (1 to 4)", "1.50"]
+
+
+def test_a_table_has_a_place_for_each_thing_and_measure(capsys):
+    pairs = [("a", "x"), ("b", "y"), ("b", "x")]
+    measuring.show("what", [measuring.Figure.of(*pair, 0.01234) for pair in pairs])
+    printed = capsys.readouterr().out
+    head, _, *rows = cells_of(printed)
+    assert head == ["what", "x", "y"] and rows == [["a", "0.0123", ""], ["b", *["0.0123"] * 2]]
+    # What follows is no row of it.
+    assert printed.endswith("|\n\n")
+
+
+def test_time_is_cpu_time():
+    times, _ = measuring.time_in_turns({"sleep": lambda: time.sleep(0.02)}, 1, seconds=0)
+    assert times["sleep"][0] < 0.01
 
 
 def test_a_command_that_fails_apart_tells_why():
@@ -213,13 +239,14 @@ def test_the_quick_run_has_a_row_for_every_method(capsys, monkeypatch, small_net
 
     monkeypatch.setattr(method_cost, "build_model", build_model)
     method_cost.main(["--quick"])
-    title, *rows, last = capsys.readouterr().out.strip().splitlines()
-    assert title.startswith("3 tasks")
+    printed = capsys.readouterr().out
+    title, _, *rows = cells_of(printed)
+    assert title[0] == "3 tasks"
     # With three tasks, three groups are the tasks alone.
     wanted = [name for name in method_cost.METHODS if name != "selective, 3 groups"]
-    assert [row[2:28].strip() for row in rows] == wanted
-    assert all(float(row[28:].split()[0]) > 0 for row in rows)
-    assert last.startswith("  A plain step takes ")
+    assert [row[0] for row in rows] == wanted
+    assert all(float(row[1].split()[0]) > 0 for row in rows)
+    assert printed.strip().splitlines()[-1].startswith("A plain step takes ")
 
 
 @pytest.mark.slow
@@ -232,10 +259,10 @@ def test_the_cost_of_choosing_is_printed_in_times_of_tag(capsys, monkeypatch):
     monkeypatch.setattr(study_cost, "TASKS", study_cost.TASKS[:2])
     monkeypatch.setattr(sys, "argv", ["study_cost", "--quick"])
     study_cost.main()
-    lines = capsys.readouterr().out.splitlines()[-3:]
+    rows = cells_of(capsys.readouterr().out)[2:]
     # Of two tasks: one joint training; two single tasks and a pair, which are all groups.
-    assert [line.split()[:2] for line in lines] == [["tag", "1"], ["hoa", "3"], ["optimal", "3"]]
-    assert lines[0].split()[3] == "1.0"
+    assert [row[:2] for row in rows] == [["tag", "1"], ["hoa", "3"], ["optimal", "3"]]
+    assert rows[0][3] == "1"
 
 
 def test_what_is_trained_to_choose_among_three_tasks():
@@ -255,6 +282,21 @@ def test_memory_is_measured_for_each_network_but_the_first(kind, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "code",
+    [
+        "memory.train = lambda *_: memory.keras.utils.clear_session; memory.growth('', 4, 1)",
+        "study_cost.METHODS = (); study_cost.main(); study_cost.keras.utils.clear_session",
+    ],
+)
+def test_keras_is_loaded_as_a_whole(code):
+    # In a process of its own, where nothing has loaded it before.
+    name = code.partition(".")[0]
+    command = [sys.executable, "-c", f"from benchmarks import {name}; {code}"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.slow
 def test_a_stack_is_timed_beside_a_sample_of_its_networks(monkeypatch, capsys):
     # Without Adam's slots, as it takes most of the time to trace their training.
     monkeypatch.setattr(keras.optimizers, "Adam", keras.optimizers.SGD)
@@ -267,8 +309,7 @@ def test_a_stack_is_timed_beside_a_sample_of_its_networks(monkeypatch, capsys):
     monkeypatch.setattr(stack_cost, "apart", lambda *_: next(figures))
     monkeypatch.setattr("sys.argv", ["stack_cost", "--kinds", "small", "--turns", "1"])
     stack_cost.main()
-    row = "small                  6            4.00 (4.00 .. 4.00)         0.500              0"
-    assert capsys.readouterr().out.splitlines()[1] == row
+    assert cells_of(capsys.readouterr().out)[2] == ["small", "6", "4", "0.500", "0"]
 
 
 def test_the_plain_program_scores_what_selection_does():

@@ -58,7 +58,8 @@ def test_the_benchmark_prints_a_row_for_each_kind(capsys, monkeypatch, tmp_path)
     monkeypatch.setattr(celeba_pipeline, "CELEBA", {"train": 200, "validation": 20, "test": 20})
     celeba_pipeline.main(["--images=16", "--batch_size=8", "--turns=2"])
     lines = capsys.readouterr().out.splitlines()
+    assert not any("Decoding" in line for line in lines)
     for kind in (*celeba_pipeline.PIXELS, celeba_pipeline.NOTEBOOK):
-        assert sum(line.startswith(f"  {kind} ") for line in lines) == (
+        assert sum(line.startswith(f"| {kind} ") for line in lines) == (
             2 if kind in celeba_pipeline.PIXELS else 1
         )

@@ -271,8 +271,30 @@ def test_trust_names_the_affinities_that_groups_were_selected_by():
 def test_one_task():
     grouping = make_grouping(("a",), (("a",),))
     rows = [Row("joint", ("a",), 0, "a", "test", 0.0, {}, 1.0)]
-    found = conclusion(Affinity(["a"], [[0.2]]), grouping, rows)
-    assert "With one task there are no affinities between tasks." in found.trust
+    affinity = Affinity(["a"], [[0.2]])
+    found = conclusion(affinity, grouping, rows)
+    assert found.trust == "With one task there are no affinities between tasks."
+    assert found.chosen == "Chosen: 1 network for 1 task."
+    # All networks are the same one, so nothing is compared.
+    networks = {"joint": "joint", "single_a": "single", "group_0": "group"}
+    rows = [
+        Row(name, ("a",), seed, "a", split, 0.5 + 0.1 * seed, {}, 1.0, role=role)
+        for name, role in networks.items()
+        for split in ("validation", "test")
+        for seed in range(3)
+    ]
+    found = conclusion(affinity, grouping, rows, serving=guard_groups(grouping, rows))
+    assert (found.verdict, found.advice) == (
+        "One task has nothing to share.",
+        "Deploy its network.",
+    )
+    assert found.gain == found.rival == found.progress == ""
+    assert found.reason == (
+        "One task: its network, as there is nothing to share. 1 network served. Total validation "
+        "loss at the best seeds: 0.5 by it."
+    )
+    # The mean of 0.5, 0.6 and 0.7.
+    assert found.numbers == ("Test loss (mean ± standard deviation over 3 seeds): 0.60 ± 0.10.")
 
 
 def test_many_tasks_are_not_listed():

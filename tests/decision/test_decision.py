@@ -51,6 +51,24 @@ def test_groups_that_pay_are_found():
     )
 
 
+def test_frame_has_a_row_for_each_option():
+    pytest.importorskip("pandas")
+    decision = decide(planted(0.2))
+    frame = decision.to_frame()
+    assert [*frame.columns[:5]] == ["kind", "networks", "groups", "loss", "is_decided"]
+    assert [*frame.kind] == [option.kind for option in decision.options]
+    assert [*frame.networks] == [1, 2, 4] and frame.groups[1] == (("a", "b"), ("c", "d"))
+    # Four tasks of 1 in the joint network, and of 0.8 in pairs.
+    assert [*frame.loss[:2]] == pytest.approx([4, 3.2], abs=0.1)
+    assert [*np.flatnonzero(frame.is_decided)] == [1]
+    chosen = frame[frame.is_decided].iloc[0]
+    found = [chosen[f"over_joint_{name}"] for name in ("mean", "low", "high", "probability")]
+    gain = decision.gain
+    assert found == [gain.mean, *gain.interval, gain.probability]
+    assert chosen.over_decided_mean == 0
+    assert {"over_yardstick_low", "over_fewer_high"} < {*frame.columns}
+
+
 def test_the_interval_has_nine_tenths_of_the_draws():
     estimate = tag_keras.estimate_group_losses(planted(0.2))
     option = tag_keras.decide_groups(estimate, 2).options[1]

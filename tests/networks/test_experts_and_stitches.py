@@ -166,6 +166,45 @@ def test_a_gate_sees_the_mean_of_an_image_or_a_sequence():
     np.testing.assert_allclose(encoder(x)["a"], expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_gate_leaves_padded_steps_out_and_hands_on_the_mask():
+    tokens = keras.Input((5,), dtype="int32")
+    embedded = keras.Model(tokens, layers.Embedding(9, 4, mask_zero=True)(tokens))
+    scales = iter((1.0, 2.0))
+    encoder = tag_keras.mmoe_encoder(["a"], embedded, lambda: layers.Rescaling(next(scales)), 2)
+    (gate,) = [layer for layer in encoder.layers if isinstance(layer, tag_keras.ExpertGate)]
+    words = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 6, 7], [0, 0, 0, 0, 0]])
+    x = embedded(words).numpy()
+    # Of two words, of five, and of none, where both experts have a weight of 0.5.
+    seen = np.stack([x[0, :2].mean(axis=0), x[1].mean(axis=0), np.zeros(4)])
+    experts = [x.reshape(3, -1), 2 * x.reshape(3, -1)]
+    features = encoder(words)["a"]
+    expected = gated(gate, seen, experts).reshape(3, 5, 4)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
+    pooled = keras.Model(tokens, layers.GlobalAveragePooling1D()(encoder(tokens)["a"]))
+    means = np.stack([expected[0, :2].mean(axis=0), expected[1].mean(axis=0)])
+    np.testing.assert_allclose(pooled(words[:2]), means, rtol=1e-4, atol=1e-6)
+
+
+def test_a_mask_of_the_steps_counts_all_that_a_step_holds():
+    x, expert = inputs((2, 3, 2, 4)), inputs((2, 5))
+    gate = tag_keras.ExpertGate()
+    gate([x, expert, 2 * expert])
+    mask = np.array([[True, False, False], [True, True, False]])
+    seen = np.stack([x[0, 0].mean(axis=0), x[1, :2].mean(axis=(0, 1))])
+    found = gate([x, expert, 2 * expert], mask=[mask, None, None])
+    np.testing.assert_allclose(found, gated(gate, seen, [expert, 2 * expert]), rtol=1e-4)
+
+
+def test_stitched_networks_keep_their_mask():
+    x = keras.Input((5, 4))
+    masked = layers.Masking()(x)
+    stitched = tag_keras.CrossStitch(0)([masked, masked])
+    pooled = keras.Model(x, layers.GlobalAveragePooling1D()(stitched))
+    given = inputs((2, 5, 4))
+    given[:, 3:] = 0
+    np.testing.assert_allclose(pooled(given), given[:, :3].mean(axis=1), rtol=1e-5)
+
+
 @pytest.mark.slow
 @of_each
 def test_affinities_of_text_with_missing_labels(name):
@@ -262,6 +301,19 @@ def test_layers_that_are_not_new_are_refused(name):
 
 
 @of_each
+def test_what_is_no_function_without_arguments_is_named(name):
+    argument = {"mmoe": "build_expert", "cgc": "build_expert", "ple": "build_experts"}
+    argument = argument.get(name, "build_layers")
+    with pytest.raises(ValueError, match=rf"Received: {argument}=<Dense "):
+        ENCODERS[name](TASKS, (4,), layers.Dense(2))
+    with pytest.raises(ValueError, match=rf"Received: {argument}\(\)=3\."):
+        ENCODERS[name](TASKS, (4,), lambda: 3)
+    message = rf"`{argument}` should be a function without arguments, .* Received: one of \(units"
+    with pytest.raises(ValueError, match=message):
+        ENCODERS[name](TASKS, (4,), layers.Dense)
+
+
+@of_each
 def test_inputs_that_no_layer_can_weigh_are_refused(name):
     for wrong in ((), 4, None):
         with pytest.raises(ValueError, match="`inputs` should be the shape of an example, or a mo"):
@@ -288,7 +340,8 @@ def test_options_out_of_range_are_refused():
         with pytest.raises(ValueError, match=rf"`{option}` should be at least 1\. Received"):
             tag_keras.cgc_encoder(TASKS, (4,), dense, **{option: 0})
     for builds in ([], dense):
-        with pytest.raises(ValueError, match="`build_experts` should be a list with a function fo"):
+        message = r"`build_experts` should be a list with a function .*\. Received: build_experts="
+        with pytest.raises(ValueError, match=message):
             tag_keras.ple_encoder(TASKS, (4,), builds)
         with pytest.raises(ValueError, match="`build_layers` should be a list with a function for"):
             tag_keras.cross_stitch_encoder(TASKS, (4,), builds)

@@ -37,8 +37,7 @@ def train_groups(output_dir=None, grouping=GROUPING, epochs=2, **fit):
         epochs,
         output_dir,
         seed=3,
-        verbose=0,
-        **fit,
+        **{"verbose": 0, **fit},
     )
 
 
@@ -184,6 +183,8 @@ def test_train_groups_refuses_another_model_and_says_when_it_only_reads(kept, mo
         train_groups(kept, callbacks=[keras.callbacks.EarlyStopping("loss")])
     capsys.readouterr()
     train_groups(kept)
+    assert capsys.readouterr().out == ""
+    train_groups(kept, verbose="auto")
     printed = capsys.readouterr().out
     assert printed.startswith(f"Nothing to train: everything in {kept} was trained by 20")
 

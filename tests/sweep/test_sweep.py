@@ -212,6 +212,9 @@ def test_another_model_or_other_data_are_another_sweep(tmp_path, monkeypatch, un
     assert results.load_results(tmp_path / "results.json") == rows
     capsys.readouterr()
     assert sweep.run_sweep(tmp_path, [one], DATA, processes=0) == rows
+    assert capsys.readouterr().out == ""
+    talking = job.Job(one.network, build_model, {**FIT, "verbose": 2})
+    assert sweep.run_sweep(tmp_path, [talking], DATA, processes=0) == rows
     assert "Nothing to train: everything in" in capsys.readouterr().out
     # A folder of an earlier version does not know them.
     (tmp_path / "settings.json").unlink()

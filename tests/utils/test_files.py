@@ -402,6 +402,9 @@ def test_a_run_that_trains_nothing_is_told_so(tmp_path, capsys):
         rf"Nothing to train: everything in {tmp_path} was trained by \d+-\d\d-\d\d \d\d:\d\d\.\n",
         printed,
     )
+    with files.alone(tmp_path, quiet=True):
+        pass
+    assert capsys.readouterr().out == ""
     # Nor is it said of a run that failed.
     with pytest.raises(OSError, match="disc"), files.alone(tmp_path):
         raise OSError("disc")

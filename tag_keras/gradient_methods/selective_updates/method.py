@@ -38,7 +38,7 @@ class SelectiveTaskGroupUpdates(GradientMethod):
     `optimizer.iterations` counts batches. Weight decay and regularisation losses count in every
     update. Forming groups needs scikit-learn: `pip install "tag_keras[clustering]"`.
 
-    For nine tasks that is about 8 plain steps with each task alone, and 3 with three groups. Take
+    For nine tasks that is about 9 plain steps with each task alone, and 4 with three groups. Take
     it for one network that serves all tasks, and compare it with others at equal time, not at equal
     epochs.
 

@@ -41,9 +41,10 @@ class GroupBatch:
         self._full_precision = FullPrecision(model)
         self.x, self.y, self.sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._start = model.pass_state.now(model)
-        # Both set by `forward`. Boolean tensor (T,): the tasks with labels.
+        # All set by `forward`. Boolean tensor (T,): the tasks with labels.
         self.present: Any = None
         self.predictions: Any = None
+        self._labels: Any = None
 
     def forward(self) -> Losses:
         """The first forward pass, from which the logs come."""
@@ -51,7 +52,7 @@ class GroupBatch:
         task_losses = self._model.task_losses
         losses, labels = task_losses(self.y, self.predictions, self.sample_weight)
         task_losses.track(losses, labels)
-        task_losses.update(losses, labels)
+        self._labels = labels
         self.present = labels > 0
         return Losses(losses, self._model.own_losses())
 
@@ -94,8 +95,11 @@ class GroupBatch:
         return self._model.optimizer.scale_loss(tf.add_n([total, *losses.own]))
 
     def logs(self, losses: Losses) -> dict[str, Any]:
-        """The logs, from the losses of the first forward pass."""
-        total = tf.add_n([self._model.task_losses.joint(losses.tasks), *losses.own])
+        """The logs, by the losses of the first forward pass, which the loss weighting gets, too."""
+        task_losses = self._model.task_losses
+        total = tf.add_n([task_losses.joint(losses.tasks), *losses.own])
+        # Not before, because the updates of a batch and its logs have the same weights.
+        task_losses.update(losses.tasks, self._labels)
         return self._model.logs_after(self.x, self.y, self.predictions, self.sample_weight, total)
 
 

@@ -38,7 +38,7 @@ class AdaShareModel(TaskModel):
     The logs hold the losses of the tasks for all steps, and `sparsity_loss` and `sharing_loss`,
     which are not part of `loss`.
 
-    For nine tasks, a step of the weights costs about 5 plain steps and one of the policy 3, and the
+    For nine tasks, a step of the weights costs about 7 plain steps and one of the policy 5, and the
     network found is trained once more. Take it where the network has blocks to spare: it takes
     blocks from each task.
 

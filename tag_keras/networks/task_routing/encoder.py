@@ -121,7 +121,7 @@ def task_routing_encoder(
     arXiv 1903.12117. At each step all tasks go through the network, in one batch that holds every
     example once for each task. `TaskRoutingModel` takes one task at each step instead.
 
-    A step costs about 4 plain steps for nine tasks. A task has only some of the channels, so take a
+    A step costs about 6 plain steps for nine tasks. A task has only some of the channels, so take a
     network that is wider than for hard sharing.
 
     Args:

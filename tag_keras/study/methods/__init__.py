@@ -10,6 +10,7 @@ from tag_keras.study.methods.by_loss import ByLoss, EarlyStopping, HigherOrder
 from tag_keras.study.methods.fixed import Fixed, OneNetwork, SingleTasks, method_options
 from tag_keras.study.methods.random_draws import RandomDraws
 from tag_keras.study.study import Study
+from tag_keras.sweep.console import is_quiet
 from tag_keras.sweep.fingerprint import of_run
 from tag_keras.sweep.runners import visible_gpus
 from tag_keras.utils import files
@@ -47,7 +48,7 @@ def run_method(study: Study, method: str) -> Choices:
             model or other data, or if another run is at work in it.
     """
     check_choice("method", method, [*METHODS])
-    with files.alone(study.folder):
+    with files.alone(study.folder, is_quiet(study.fit)):
         gpus = visible_gpus() if study.processes or study.cluster else ()
         run = (study.build_model, study.tasks, study.seeds[0], study.data, study.fit, gpus)
         files.keep_settings(study.folder, None, of_run(*run))

@@ -321,3 +321,22 @@ def test_weights_of_the_losses_that_follow_the_epochs():
     weights = np.array([logs[f"{task}_weight"] for task in model.tasks])
     np.testing.assert_allclose(weights[:, :2], 1)
     np.testing.assert_allclose(weights[:, 2], 2 * ratios / ratios.sum(), rtol=1e-5)
+
+
+def test_drawn_weights_are_logged_as_the_updates_have_them():
+    # Steps of SGD with the rate 0.1 on w (theta - c)^2 from theta = 2, one task after the other.
+    weighting = tag_keras.RLW(seed=0)
+    options = {"compiled_with": {"loss_weighting": weighting}, "seed": 0}
+    model, order = quadratics([2.0], [[1.0], [-1.0]], **options)
+    labels = {"t0": np.full((4, 1), 1.0), "t1": np.full((4, 1), -1.0)}
+    theta, seen = 2.0, []
+    for _ in range(2):
+        logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+        for (task,) in order:
+            theta -= 0.1 * logs[f"t{task}_weight"] * 2 * (theta - (1.0, -1.0)[task])
+        assert model.encoder.theta.numpy() == pytest.approx([theta], abs=1e-6)
+        seen.append(logs["t0_weight"])
+        order = [np.flatnonzero(row) for row in model.gradient_method.shuffled_groups()[0]]
+        model.reset_metrics()
+        model.train_on_batch(np.zeros((4, 1)), labels)
+    assert seen[0] != seen[1]
