@@ -311,7 +311,7 @@ class ColumnSolver:
         search = self._search(num_groups, tolerance, end)
         # Among very many ties, the search may have missed a family of fewer groups.
         while search.optimal and not search.complete and len(search.best) > len(self._start):
-            fewer = self._search(len(search.best) - 1, tolerance, end, most_rounds=1, most_steps=50)
+            fewer = self._search(len(search.best) - 1, tolerance, end, most_rounds=1, most_steps=20)
             if not fewer.value >= search.value - len(self._top) * fewer.tolerance:
                 break
             fewer.optimal, search = True, fewer
