@@ -1,6 +1,7 @@
 """Sweeps: `run_sweep` trains many networks in a folder and resumes after any kill."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -225,6 +226,14 @@ def _find_stacks(folder: Path, left: Sequence[list[Job]], fewest: int) -> list[l
     return [stack for stack in found.values() if len(stack) >= fewest]
 
 
+def _parts_of(value: Any) -> Hashable:
+    """What tells a value that cannot be pickled from another: the parts of a partial function."""
+    if not isinstance(value, functools.partial):
+        return id(value)
+    options = tuple((name, id(one)) for name, one in sorted(value.keywords.items()))
+    return id(value.func), tuple(map(id, value.args)), options
+
+
 def _ways(jobs: Sequence[Job]) -> Iterator[Hashable]:
     """How each job is trained: hashes of its `build_model` and of its `fit`."""
     # Many jobs may share large arguments: each is pickled once.
@@ -232,7 +241,7 @@ def _ways(jobs: Sequence[Job]) -> Iterator[Hashable]:
     for job in jobs:
         for one in (job.build_model, job.fit):
             if id(one) not in known:
-                known[id(one)] = _fingerprint(one) or id(one)
+                known[id(one)] = _fingerprint(one) or _parts_of(one)
         yield known[id(job.build_model)], known[id(job.fit)]
 
 
