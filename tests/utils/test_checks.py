@@ -59,6 +59,7 @@ NUMBERS = [
     *((search, name) for name in ("sparsity", "sharing", "temperature", "temperature_decay")),
     *((build, "sigma") for build in (ENCODERS["task_routing"], *ROUTED)),
     (routing, "sigma"),
+    *((kind, "overhead") for kind in ESTIMATORS),
 ]
 WHOLES = [
     (tag_keras.PCGrad, "seed"),
@@ -84,7 +85,7 @@ WORDS = [
     (routing, "mode"),
     (routing, "data_format"),
 ]
-MAY_BE_NONE = {"preference", "seed", "width", "data_format"}
+MAY_BE_NONE = {"every", "preference", "seed", "width", "data_format"}
 
 
 def assert_refused(build, name, values):
