@@ -665,20 +665,21 @@ def test_a_model_that_was_put_together_otherwise_is_not_served(whole, tmp_path, 
     x, record = DATA["test"][0], tmp_path / "served.json"
     first = whole.grouped.predict(x, verbose=0)
     serving = tag_keras.Serving.load(record)
+    study = types.SimpleNamespace(folder=tmp_path, say=print)
     # As it would be from before there was a guard: no record, and other networks.
     model = training.load_network(tmp_path / "grouped.keras")
     for variable in model.trainable_variables:
         variable.assign(variable + 1)
     model.save(tmp_path / "grouped.keras")
     record.unlink()
-    grouped = experiment._put_together(tmp_path, serving)
+    grouped = experiment._put_together(study, serving)
     for task, prediction in grouped.predict(x, verbose=0).items():
         np.testing.assert_array_equal(prediction, first[task])
     assert tag_keras.Serving.load(record) == serving
     # With the record of a version that knew no checksum, it is not put together again.
     model.save(tmp_path / "grouped.keras")
     dataclasses.replace(serving, checksum="").save(record)
-    grouped = experiment._put_together(tmp_path, serving)
+    grouped = experiment._put_together(study, serving)
     for task, prediction in grouped.predict(x, verbose=0).items():
         assert np.abs(prediction - first[task]).min() > 0
     # But with that of other networks: in this file the joint network is by far the best.
