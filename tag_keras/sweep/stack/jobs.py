@@ -47,7 +47,7 @@ class StackOptions(NamedTuple):
         processes: Number of processes that train stacks at once, and share the memory.
     """
 
-    fewest: int = 3
+    fewest: int = 4
     large: bool = False
     save_every: float = 600.0
     processes: int = 1
