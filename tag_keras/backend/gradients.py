@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tag_keras.backend.optimizers import with_shape
 from tag_keras.backend.replicas import num_replicas, sum_over_replicas
 
 
@@ -33,7 +34,7 @@ def task_gradients(
     """
 
     def gradients(loss: tf.Tensor) -> list[tf.Tensor | None]:
-        return [_dense(gradient) for gradient in tape.gradient(loss, list(variables))]
+        return _dense(tape.gradient(loss, list(variables)), variables)
 
     return _one_after_the_other(gradients, losses)
 
@@ -51,10 +52,11 @@ def looped_gradients(
     depends: list[bool] = []
 
     def gradients(seed: tf.Tensor) -> list[tf.Tensor]:
-        row = tape.gradient(stacked, list(variables), output_gradients=seed)
+        found = tape.gradient(stacked, list(variables), output_gradients=seed)
+        row = _dense(found, variables)
         depends.extend(gradient is not None for gradient in row)
         return [
-            tf.zeros_like(variable) if gradient is None else _dense(gradient)
+            tf.zeros_like(variable) if gradient is None else gradient
             for variable, gradient in zip(variables, row, strict=True)
         ]
 
@@ -199,6 +201,9 @@ def _sum_one(column: Sequence[tf.Tensor | None], weights: Sequence[Any]) -> tf.T
     return tf.add_n(terms) if terms else None
 
 
-def _dense(gradient: Any) -> tf.Tensor | None:
+def _dense(gradients: Sequence[Any], variables: Sequence[Any]) -> list[tf.Tensor | None]:
     # An Embedding's gradient comes as tf.IndexedSlices.
-    return None if gradient is None else tf.convert_to_tensor(gradient)
+    return [
+        None if one is None else with_shape(tf.convert_to_tensor(one), variable)
+        for one, variable in zip(gradients, variables, strict=True)
+    ]

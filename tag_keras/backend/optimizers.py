@@ -112,12 +112,26 @@ def lookahead_step(
     return [scope.get_current_value(variable) for variable in variables]
 
 
+def with_shape(gradient: Any, variable: Any) -> Any:
+    """A gradient that knows the shape of its variable; `None` and `tf.IndexedSlices` stay.
+
+    One that comes through a recurrent layer does not, where batches may have any size.
+    """
+    if not isinstance(gradient, tf.Tensor):
+        return gradient
+    return tf.ensure_shape(gradient, variable.shape)
+
+
 class _StatelessUpdates(keras.optimizers.Optimizer):  # type: ignore[misc]
     """Optimizer methods that write to Keras variables.
 
     Keras' versions write to tf.Variables, which a `StatelessScope` does not see: that is why
     `Optimizer.stateless_apply` raises on the TensorFlow backend.
     """
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]) -> None:
+        """Makes a step. A scope takes no value whose shape is not known."""
+        super().apply(list(map(with_shape, grads, trainable_variables)), trainable_variables)
 
     def assign(self, variable: keras.Variable, value: tf.Tensor) -> None:
         variable.assign(value)
