@@ -52,6 +52,11 @@ class Epochs:
         number: int | None = self._iterator.num_batches
         return number
 
+    @property
+    def spec(self) -> Any:
+        """What is known of every batch: a batch with a `tf.TensorSpec` for each tensor."""
+        return self._iterator._distributed_dataset.element_spec
+
     def batches(self) -> Iterator[Any]:
         """The batches of the next epoch."""
         with self._iterator.catch_stop_iteration():

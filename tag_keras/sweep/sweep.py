@@ -72,11 +72,12 @@ def run_sweep(
         stack: Whether to train networks of the same `build_model` and `fit` in one graph, with
             their weights stacked, if each is made of parts of the network for all tasks. They end
             as they end alone, to about 1e-6, in a small part of the time. `"auto"` does so from
-            four networks on, of up to a million weights: large ones gain nothing. Those that cannot
-            be stacked are trained one by one, and a line says why: models of other classes, with
-            gradient methods or loss weightings, or with state that Keras does not know; callbacks
-            but `EarlyStopping`, `LearningRateScheduler` and `ReduceLROnPlateau`; Keras' lines of
-            each network. Networks that measure affinities are stacked if all have the same tasks.
+            three networks on, of up to a million weights: large ones gain nothing. Those that
+            cannot be stacked are trained one by one, and a line says why: models of other classes,
+            with gradient methods or loss weightings, or with state that Keras does not know;
+            callbacks but `EarlyStopping`, `LearningRateScheduler` and `ReduceLROnPlateau`; Keras'
+            lines of each network. Networks that measure affinities are stacked if all have the same
+            tasks.
         save_every: Seconds after which networks that are trained together write a checkpoint, at
             the end of an epoch; on a cluster they write none. A network that is trained alone
             begins anew after a kill.

@@ -47,7 +47,7 @@ class StackOptions(NamedTuple):
         processes: Number of processes that train stacks at once, and share the memory.
     """
 
-    fewest: int = 4
+    fewest: int = 3
     large: bool = False
     save_every: float = 600.0
     processes: int = 1
@@ -113,7 +113,9 @@ class StackedJobs:
         self._tasks = tuple(dict.fromkeys(task for job in largest for task in job.network.tasks))
         keras.utils.clear_session()
         keras.utils.set_random_seed(jobs[0].network.seed)
-        self._batch = batch = next(self._epochs("train", **self._order()).batches())
+        epochs = self._epochs("train", **self._order())
+        self._spec, self._batch = epochs.spec, next(epochs.batches())
+        batch = self._batch
         first, *others = dict.fromkeys(job.network.seed for job in jobs)
         other = others[0] if others else None
         self._parts = Parts(jobs[0], self._tasks, first, other, _symbolic_inputs(batch))
@@ -153,7 +155,7 @@ class StackedJobs:
             for one, part in zip(networks, parts, strict=True)
         ]
         if self._stack is None or not self._stack.begin(starts):
-            self._stack = NetworkStack(self._whole, starts)
+            self._stack = NetworkStack(self._whole, starts, self._spec)
         self._check_losses(self._stack, chunk, parts)
         streams = []
         for seed in seeds:
@@ -201,7 +203,7 @@ class StackedJobs:
         It finds what configurations do not show, such as an attribute that depends on the tasks.
         """
         stack.reset_metrics()
-        stack.test_on(self._batch)
+        stack.test_on(self._batch, self._spec)
         for job, part, logs in zip(chunk, parts, stack.logs(), strict=True):
             if part.seed != job.network.seed:
                 continue

@@ -37,11 +37,14 @@ class NetworkStack:
     Args:
         model: A built and compiled model for all T tasks.
         starts: What the networks begin with.
+        spec: What is known of every training batch, a `tf.TensorSpec` for each tensor: steps are
+            traced once for batches of all sizes.
     """
 
-    def __init__(self, model: MultiTaskModel, starts: Sequence[Start]) -> None:
+    def __init__(self, model: MultiTaskModel, starts: Sequence[Start], spec: Any) -> None:
         self.model, self.size = model, len(starts)
         self._streams = [start.stream for start in starts]
+        self._specs = (spec,) * (max(self._streams) + 1)
         metrics = {id(one) for one in model.metrics_variables}
         states = [one for one in model.non_trainable_variables if id(one) not in metrics]
         self._common = [
@@ -134,6 +137,7 @@ class NetworkStack:
 
     def train_on(self, batches: Sequence[Any]) -> None:
         """Makes one training step of all networks, with a batch of each stream."""
+        self._train.get_concrete_function(self._specs)
         self._train(tuple(batches))
 
     def probe_on(self, batches: Sequence[Any], held_out: Any = None) -> None:
@@ -143,10 +147,17 @@ class NetworkStack:
             batches: A batch of each stream.
             held_out: Batch to measure the losses on; by default the training batch.
         """
+        self._train.get_concrete_function(self._specs, True, held_out)
         self._train(tuple(batches), True, held_out)
 
-    def test_on(self, batch: Any) -> None:
-        """Adds a batch to the losses and metrics of all networks."""
+    def test_on(self, batch: Any, spec: Any) -> None:
+        """Adds a batch to the losses and metrics of all networks.
+
+        Args:
+            batch: The batch.
+            spec: What is known of every batch of these data.
+        """
+        self._test.get_concrete_function(spec)
         self._test(batch)
 
     @property
@@ -215,13 +226,17 @@ class NetworkStack:
         """The learning rates of all networks; `None` where they follow a schedule."""
         return self._values.get(id(rate_variable(self.model.optimizer)))
 
-    def stop(self, index: int) -> None:
-        """Ends the training of a network: from now on its values stay."""
-        self._stopped.scatter_update(tf.IndexedSlices([True], [index]))
+    def let_stop(self) -> None:
+        """Makes steps that leave the networks alone which have stopped; until then, none may."""
         if not self._may_stop:
-            # Traced anew: before, it would have cost time for nothing.
+            # Traced anew: for networks that never stop, it would cost time for nothing.
             self._may_stop = True
             self._trace()
+
+    def stop(self, index: int) -> None:
+        """Ends the training of a network: from now on its values stay."""
+        self.let_stop()
+        self._stopped.scatter_update(tf.IndexedSlices([True], [index]))
 
     def _train_on(self, batches: Sequence[Any], probes: bool = False, held_out: Any = None) -> None:
         own, common = self._now()

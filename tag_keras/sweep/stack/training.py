@@ -50,6 +50,9 @@ def train_stack(
         for view, statistics in zip(views, probes.statistics, strict=True):
             view.layers = [statistics]
     pairs = [(view, one) for view, own in zip(views, callbacks, strict=True) for one in own]
+    if any(isinstance(one, keras.callbacks.EarlyStopping) for _, one in pairs):
+        # At the first stop, the steps would have to be traced a second time.
+        stack.let_stop()
     first, last = fit.get("initial_epoch", 0), fit.get("epochs", 1)
     for view, callback in pairs:
         callback.set_params({"epochs": last, "verbose": 0})
@@ -98,7 +101,7 @@ def evaluate_stack(stack: NetworkStack, data: Epochs) -> None:
     stack.reset_metrics()
     data.reset()
     for batch in data.batches():
-        stack.test_on(batch)
+        stack.test_on(batch, data.spec)
 
 
 def _epoch(streams: Sequence[Epochs]) -> Iterator[Sequence[Any]]:

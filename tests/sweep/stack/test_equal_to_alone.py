@@ -71,8 +71,9 @@ def check_steps(build_model, x, y):
     built = Parts(Job(networks[0], build_model), tasks, 0, None, inputs)
     built.whole.optimizer.build(built.whole.trainable_variables)
     own = [built.part(network.tasks, network.seed) for network in networks]
-    stack = NetworkStack(built.whole, [part.start(0, 0) for part in own])
     batches = [(x[i : i + 8], {task: y[task][i : i + 8] for task in tasks}) for i in (0, 8)]
+    spec = tf.data.Dataset.from_tensors(batches[0]).element_spec
+    stack = NetworkStack(built.whole, [part.start(0, 0) for part in own], spec)
     for batch in batches:
         stack.train_on([batch])
     for network, part, values in zip(networks, own, stack.values(), strict=True):

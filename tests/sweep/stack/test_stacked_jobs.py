@@ -31,6 +31,7 @@ from tag_keras.results import load_results
 from tag_keras.sweep import Job, Network, SweepError, run_sweep
 from tag_keras.sweep.runners import InProcesses
 from tag_keras.sweep.stack import jobs, memory
+from tag_keras.sweep.stack.network_stack import NetworkStack
 from tag_keras.utils.progress import Progress
 
 L = keras.layers
@@ -64,6 +65,29 @@ def test_a_network_that_is_not_finite_is_reported_and_the_others_go_on(tmp_path)
         sweep(tmp_path, build, NETWORKS[:4])
     rows = load_results(tmp_path / "results.json")
     assert stacked(rows) == {("joint", 0), ("b", 0), ("joint", 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_step_is_traced_once_for_batches_of_all_sizes(tmp_path, monkeypatch, stops):
+    traced, stopped = [], []
+
+    def counted(name, calls):
+        whole = getattr(NetworkStack, name)
+        record = lambda self, *given: calls.append(name) or whole(self, *given)  # noqa: E731
+        monkeypatch.setattr(NetworkStack, name, record)
+
+    counted("_train_on", traced)
+    counted("_test_on", traced)
+    counted("stop", stopped)
+    data = make_data()
+    data["validation"] = tuple(keras.tree.map_structure(lambda one: one[:10], data["test"]))
+    # Any loss that does not fall by 0.2 stops a network.
+    callbacks = [tag_keras.EarlyStopping(patience=0, min_delta=0.2)] if stops else []
+    fit = {"batch_size": 8, "epochs": 3, "callbacks": callbacks}
+    assert len(stacked(sweep(tmp_path, build_model, data=data, **fit))) == len(NETWORKS)
+    assert sorted(traced) == ["_test_on", "_train_on"]
+    assert bool(stopped) == stops
 
 
 @pytest.mark.slow
