@@ -260,10 +260,10 @@ def test_a_higher_probability_asks_for_more():
 
 @pytest.mark.slow
 def test_intervals_and_probabilities_are_calibrated():
-    """Of 300 problems from the model itself, where effects have random sizes."""
+    """Of 150 problems from the model itself, where effects have random sizes."""
     inside, told = [], []
     rng = np.random.default_rng(0)
-    for seed in range(300):
+    for seed in range(150):
         size, members, own = rng.choice([0.0, 0.01, 0.04], size=3)
         rows, truth = simulated(
             num_tasks=4,
@@ -286,7 +286,7 @@ def test_intervals_and_probabilities_are_calibrated():
             told.append((option.over_joint.probability, gain > 0))
     assert 0.85 < np.mean(inside) < 0.95
     sure = [gain for probability, gain in told if probability >= 0.8]
-    assert len(sure) > 100
+    assert len(sure) > 50
     assert np.mean(sure) > 0.8
 
 
