@@ -45,15 +45,17 @@ class Benchmark:
         module: Its module.
         measures: What it measures.
         options: Its options here.
+        variant: What tells it from another with the same module.
     """
 
     module: str
     measures: str
     options: tuple[str, ...] = ()
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        return self.module.rpartition(".")[2]
+        return "_".join(filter(None, [self.module.rpartition(".")[2], self.variant]))
 
     @property
     def command(self) -> str:
@@ -62,7 +64,23 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("benchmarks.selection", "time, memory and certified gap of selection"),
-    Benchmark("benchmarks.probe_cost", "probes against plain Keras steps", ("--seconds=0.5",)),
+    Benchmark(
+        "benchmarks.probe_cost",
+        "probes against plain Keras steps",
+        ("--num_tasks=3,9", "--seconds=0.5"),
+    ),
+    Benchmark(
+        "benchmarks.probe_cost",
+        "the same on a recommender's network",
+        (
+            "--network=recommender",
+            "--batch_size=128",
+            "--num_tasks=9,40",
+            "--turns=5",
+            "--seconds=0.5",
+        ),
+        variant="recommender",
+    ),
     Benchmark(
         "benchmarks.method_cost",
         "a step of every method that trains one network",
@@ -82,6 +100,11 @@ BENCHMARKS = (
     ),
     Benchmark("benchmarks.celeba_pipeline", "images per CPU second"),
     Benchmark("benchmarks.truth", "how right ways to choose groups are"),
+    Benchmark(
+        "benchmarks.truth.affinities",
+        "how affinities rank groups",
+        ("--trainings=1,8",),
+    ),
 )
 
 
