@@ -84,7 +84,7 @@ BENCHMARKS = (
     Benchmark(
         "benchmarks.method_cost",
         "a step of every method that trains one network",
-        ("--num_tasks=9",),
+        ("--num_tasks=9", "--turns=3"),
     ),
     Benchmark(
         "benchmarks.stack_cost", "many networks in one graph", ("--num_seeds=2", "--turns=2")
