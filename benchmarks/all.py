@@ -2,8 +2,8 @@
 
     python -m benchmarks.all --output_dir=runs/benchmarks
 
-It takes about an hour on two free cores; the table says how long each benchmark took. Each runs in
-a process of its own. What it prints is kept in a file of the folder, whole or not at all, so the
+It takes some 80 minutes of CPU time; the table says how long each benchmark took. Each runs in a
+process of its own. What it prints is kept in a file of the folder, whole or not at all, so the
 same command goes on where it was stopped, with what is missing. A benchmark is measured anew if its
 options, its code, the version of a library or the machine are others than before. One that fails is
 named, its messages are in its log, and the others go on.
