@@ -286,7 +286,7 @@ def test_intervals_and_probabilities_are_calibrated():
             told.append((option.over_joint.probability, gain > 0))
     assert 0.85 < np.mean(inside) < 0.95
     sure = [gain for probability, gain in told if probability >= 0.8]
-    assert len(sure) > 50
+    assert len(sure) > 100
     assert np.mean(sure) > 0.8
 
 

@@ -82,12 +82,12 @@ def test_a_step_is_traced_once_for_batches_of_all_sizes(tmp_path, monkeypatch, s
     counted("stop", stopped)
     data = make_data()
     data["validation"] = tuple(keras.tree.map_structure(lambda one: one[:10], data["test"]))
-    # Any loss that does not fall by 0.2 stops a network.
-    callbacks = [tag_keras.EarlyStopping(patience=0, min_delta=0.2)] if stops else []
+    # Some networks stop, and the others go on.
+    callbacks = [tag_keras.EarlyStopping(patience=0, min_delta=0.06)] if stops else []
     fit = {"batch_size": 8, "epochs": 3, "callbacks": callbacks}
     assert len(stacked(sweep(tmp_path, build_model, data=data, **fit))) == len(NETWORKS)
     assert sorted(traced) == ["_test_on", "_train_on"]
-    assert bool(stopped) == stops
+    assert 0 < len(stopped) < len(NETWORKS) if stops else not stopped
 
 
 @pytest.mark.slow
